@@ -1,0 +1,62 @@
+"""What can go wrong, one class per thing a caller would want to catch.
+
+Every message says what happened, what was expected and what to do; the command line prints it as it is.
+"""
+
+from __future__ import annotations
+
+
+class ImpastoError(Exception):
+    """The base of every error that Impasto raises on purpose."""
+
+
+class PictureError(ImpastoError):
+    """A picture file that cannot be read, or has a form that no model takes."""
+
+
+class OutputError(ImpastoError):
+    """A file that cannot be written: no permission, no space, no such folder, or it exists already."""
+
+
+class ShapeError(ImpastoError, ValueError):
+    """An array or tensor of the wrong shape, dtype or size."""
+
+
+class OptionError(ImpastoError, ValueError):
+    """An option or argument outside of what it may be."""
+
+
+class ModelNotFound(ImpastoError):
+    """No model of that name or at that path."""
+
+
+class PackageError(ImpastoError):
+    """A model package that is incomplete, altered, or written by a newer Impasto."""
+
+
+class CheckpointError(ImpastoError):
+    """A checkpoint that cannot be read, or does not fit the network that it is loaded into."""
+
+
+class MissingDependency(ImpastoError):
+    """An optional library is not installed; the message holds the command that installs it."""
+
+
+class BackendError(ImpastoError):
+    """A backend cannot load this model, cannot run here, or failed while running."""
+
+
+class ExportError(ImpastoError):
+    """A network or graph that cannot be written as a canonical ONNX model."""
+
+
+class CheckFailed(ImpastoError):
+    """Two artifacts that must draw the same picture do not."""
+
+
+class TrainingError(ImpastoError):
+    """Training data that cannot be used, or a training run that cannot go on."""
+
+
+class KernelError(ImpastoError):
+    """A CUDA kernel that cannot be loaded or launched here."""

@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import OutputError
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `target`, renamed to it when the block ends well and removed when it does not.
+
+    The temporary name ends in the target's own suffix, since writers choose the format by it.
+    Raises OutputError where the folder is missing or not writable, or the disk is full.
+    """
+    target = Path(target)
+    temporary: Path | None = None
+    try:
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        # mkstemp makes files that only their owner reads; a result has the permissions of any new file.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+        temporary = None
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {_reason(error, target)}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(target: str | os.PathLike[str], content: bytes) -> None:
+    """Write a whole file atomically. Raises OutputError."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(target: str | os.PathLike[str], content: str) -> None:
+    """Write a whole UTF-8 file atomically. Raises OutputError."""
+    write_bytes(target, content.encode())
+
+
+def make_folder(folder: str | os.PathLike[str]) -> Path:
+    """The folder, made with its parents where missing. Raises OutputError."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {_reason(error, folder)}") from error
+    return folder
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The file's SHA-256 as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    # The mask can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _reason(error: OSError, target: Path) -> str:
+    if not target.parent.is_dir():
+        return f"the folder {target.parent} does not exist; make it first, or choose another place"
+    if isinstance(error, PermissionError):
+        return "no permission; choose another place, or change the folder's permissions"
+    if error.errno == errno.ENOSPC:
+        return "no space left on the disk; free some, or choose another place"
+    return f"{error.strerror or error}; choose another place"

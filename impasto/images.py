@@ -1,0 +1,194 @@
+"""Picture files in and out, as uint8 H x W x 3 RGB arrays in sRGB. Pillow is imported on first use."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import MissingDependency, OptionError, PictureError
+from .files import atomic_path
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+"""The file types read from folders and written, in lower case."""
+
+MAX_PIXELS = 180_000_000
+"""Larger files are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture file."""
+
+    rgb: np.ndarray
+    """uint8, (H, W, 3), sRGB, upright (the EXIF orientation has been applied)."""
+    alpha: np.ndarray | None = None
+    """uint8, (H, W), or None where the file has no transparency."""
+    exif: bytes | None = None
+    """The file's EXIF block without its orientation, to be carried over; or None."""
+
+
+def read(path: str | os.PathLike[str]) -> Picture:
+    """Read a picture file: EXIF orientation applied, colours converted to sRGB, grayscale and palettes expanded.
+
+    Raises PictureError for a missing, truncated, animated, 16-bit or oversized file and for anything that is no picture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise PictureError(f"{path} is a folder, not a picture file")
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise PictureError(f"{path} does not exist; check the path") from None
+    except OSError as error:
+        raise PictureError(f"cannot read {path}: {error.strerror}") from error
+    return decode(content, str(path))
+
+
+def decode(content: bytes, name: str = "the picture") -> Picture:
+    """The same as `read`, from the bytes of a file; `name` is what error messages call it."""
+    pil = _pillow()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is refused below with a message of our own
+        try:
+            with pil.Image.open(io.BytesIO(content)) as image:
+                _refuse_unusable(image, name)
+                image.load()
+                return _upright_srgb(image)
+        except pil.UnidentifiedImageError:
+            raise PictureError(
+                f"{name} is not a picture file that can be read (it begins with {content[:8]!r}); "
+                "give a PNG, JPEG, WebP, BMP or TIFF file"
+            ) from None
+        except pil.Image.DecompressionBombError as error:
+            raise PictureError(f"{name} is too large: {error}; the limit is {MAX_PIXELS:,} pixels") from None
+        except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+            raise PictureError(f"{name} is damaged: {error}; get the file again from where it came") from None
+
+
+def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:
+    """Write a picture, or a uint8 (H, W, 3) array, atomically; the suffix chooses the format.
+
+    quality: 1 to 100, for JPEG and WebP. Raises OptionError for a suffix that is not in SUFFIXES, for transparency that
+    the format cannot hold, and OutputError where the file cannot be written.
+    """
+    pil = _pillow()
+    if not isinstance(picture, Picture):
+        picture = Picture(picture)
+    path = Path(path)
+    check_suffix(path)
+    image = pil.Image.fromarray(picture.rgb)
+    if picture.alpha is not None:
+        if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
+            raise OptionError(
+                f"{path.suffix} files hold no transparency and this picture has some; write a .png instead"
+            )
+        image.putalpha(pil.Image.fromarray(picture.alpha))
+    options: dict[str, Any] = {"exif": picture.exif} if picture.exif else {}
+    if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+        options |= {"quality": quality}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        options |= {"subsampling": 0}
+    with atomic_path(path) as temporary:
+        image.save(temporary, **options)
+
+
+def check_suffix(path: Path) -> None:
+    """Raises OptionError unless the path ends in one of SUFFIXES."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise OptionError(
+            f"cannot tell the picture format of {path.name!r}; let its name end in one of {', '.join(SUFFIXES)}"
+        )
+
+
+def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
+    """The picture files in a folder (not below it), sorted by name. Raises PictureError where there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise PictureError(f"{folder} is not a folder; give a folder of pictures")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise PictureError(f"no picture files in {folder}; looked for {', '.join(SUFFIXES)}")
+    return files
+
+
+def thumbnail(image: np.ndarray, side: int) -> np.ndarray:
+    """A small square view of the whole picture, the same everywhere: in training, in export checks and on the device.
+
+    image: uint8, (H, W, 3), any size. Returns uint8, (side, side, 3): each cell is the mean of up to 8 x 8 pixels spread
+    evenly over its part of the picture, so the cost does not grow with the picture.
+    """
+    height, width = image.shape[:2]
+    samples_y, samples_x = (min(8, -(-length // side)) for length in (height, width))
+    rows = ((np.arange(side * samples_y) + 0.5) * height / (side * samples_y)).astype(np.intp)
+    columns = ((np.arange(side * samples_x) + 0.5) * width / (side * samples_x)).astype(np.intp)
+    cells = image[rows[:, None], columns].reshape(side, samples_y, side, samples_x, 3)
+    mean = cells.sum(axis=(1, 3), dtype=np.float32) / (samples_y * samples_x)
+    return np.rint(mean).astype(np.uint8)
+
+
+def _refuse_unusable(image: Image, name: str) -> None:
+    """Everything that the header already tells. Raises PictureError."""
+    if image.width * image.height > MAX_PIXELS:
+        raise PictureError(
+            f"{name} is {image.width} x {image.height}, more than {MAX_PIXELS:,} pixels; scale or crop it first"
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise PictureError(f"{name} is an animation or a stack of {frames} pictures; extract the one you want as a PNG")
+    # Pillow would quietly keep only the upper 8 bits of a 16-bit RGB file; its decoder's raw mode gives that away.
+    raw_modes = " ".join(str(tile[3]) for tile in image.tile)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16") or ";16" in raw_modes:
+        raise PictureError(
+            f"{name} has 16 or more bits a channel ({image.mode}); the models take 8. Convert it first, for example: "
+            "convert in.png -depth 8 out.png"
+        )
+
+
+def _upright_srgb(image: Image) -> Picture:
+    pil = _pillow()
+    exif = image.getexif()
+    upright = pil.ImageOps.exif_transpose(image)
+    alpha = None
+    if upright.has_transparency_data:
+        alpha = np.asarray(upright.convert("RGBA").getchannel("A"))
+    rgb = np.asarray(_to_srgb(upright))
+    exif.pop(0x0112, None)  # orientation: applied above
+    return Picture(np.ascontiguousarray(rgb), alpha, exif.tobytes() if len(exif) else None)
+
+
+def _to_srgb(image: Image) -> Image:
+    pil = _pillow()
+    profile = image.info.get("icc_profile")
+    if profile:
+        source = image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB")
+        try:
+            embedded = pil.ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = pil.ImageCms.profileToProfile(
+                source, embedded, pil.ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+            if converted is not None:
+                return converted
+        except pil.ImageCms.PyCMSError:
+            pass  # a broken or mismatched profile says nothing: the picture is taken for sRGB, as browsers do
+    return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
+
+
+def _pillow() -> Any:
+    """Pillow's modules. Raises MissingDependency."""
+    try:
+        import PIL
+        from PIL import Image, ImageCms, ImageOps  # noqa: F401
+    except ImportError:
+        raise MissingDependency("reading and writing pictures needs Pillow: pip install 'impasto[cli]'") from None
+    # Our own limit stands in for Pillow's, which only warns up to twice its size.
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    return PIL

@@ -1,0 +1,85 @@
+"""What every backend promises. The public methods check; the private ones trust."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from impasto.errors import BackendError, ShapeError
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | None, ...]
+    """None where the size is free."""
+
+    def check(self, array: np.ndarray) -> None:
+        """Raises ShapeError unless the array has this dtype, rank and fixed sizes, and is C-contiguous."""
+        fits = len(array.shape) == len(self.shape) and all(
+            want is None or want == got for want, got in zip(self.shape, array.shape, strict=True)
+        )
+        if array.dtype != self.dtype or not fits:
+            raise ShapeError(f"{self.name}: got {array.dtype} {array.shape}, wanted {self}")
+        if not array.flags.c_contiguous:
+            raise ShapeError(f"{self.name}: the array is not C-contiguous; pass np.ascontiguousarray(array)")
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.dtype} ({sizes})"
+
+
+class Backend(ABC):
+    """One graph, loaded and ready to run on one device. Not thread-safe: one caller at a time."""
+
+    name: str
+    """As in `impasto.load(backend=…)`."""
+    device: str
+    """What it computes on, for people to read."""
+    inputs: tuple[TensorSpec, ...]
+    output: TensorSpec
+    metadata: dict[str, str]
+    """Key-value pairs that the graph carries."""
+
+    _open = True
+
+    def run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
+        """Run once. inputs: one array for each of `self.inputs`; out: filled. All C-contiguous, as the specs say.
+
+        Raises ShapeError for arrays that do not fit and BackendError where the vendor's library fails.
+        """
+        if not self._open:
+            raise BackendError("this model is closed; load it again")
+        if len(inputs) != len(self.inputs):
+            raise ShapeError(f"got {len(inputs)} inputs, wanted {len(self.inputs)}")
+        for spec, array in zip(self.inputs, inputs, strict=True):
+            spec.check(array)
+        self.output.check(out)
+        self._run(inputs, out)
+
+    def measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
+        """The output's shape for these inputs, where the graph does not say; may cost a run. Raises BackendError."""
+        for spec, array in zip(self.inputs, inputs, strict=True):
+            spec.check(array)
+        return self._measure(inputs)
+
+    def close(self) -> None:
+        """Free what the graph holds; a closed backend refuses to run. Closing twice does nothing."""
+        if self._open:
+            self._open = False
+            self._close()
+
+    @abstractmethod
+    def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None: ...
+
+    @abstractmethod
+    def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...

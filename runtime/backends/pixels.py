@@ -1,0 +1,58 @@
+"""A stranger's float graph, dressed as one that takes and gives uint8 pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from impasto.runtime.spec import Pixels
+
+from impasto.errors import BackendError
+
+from .base import Backend, TensorSpec
+
+_UINT8 = np.dtype(np.uint8)
+
+
+class PixelAdapter(Backend):
+    """Converts pixels in NumPy around another backend. Canonical graphs do this inside and need none of it."""
+
+    def __init__(self, inner: Backend, pixels: Pixels) -> None:
+        """inner: one float or uint8 input (N, 3, H, W) or (N, H, W, 3), one output of the same form.
+
+        Raises BackendError where the graph has another form.
+        """
+        if len(inner.inputs) != 1 or len(inner.inputs[0].shape) != 4:
+            found = ", ".join(f"{spec.name} {spec}" for spec in inner.inputs)
+            raise BackendError(f"the graph takes {found}; a picture model takes one (N, 3, H, W) tensor")
+        self._inner = inner
+        self._pixels = pixels
+        shape = inner.inputs[0].shape
+        self._channels_last = shape[3] == 3 and shape[1] != 3
+        if not self._channels_last and shape[1] not in (3, None):
+            raise BackendError(f"the graph takes {inner.inputs[0]}; a picture model takes 3 channels")
+        batch, *sides = shape if self._channels_last else (shape[0], shape[2], shape[3], 3)
+        self.name, self.device, self.metadata = inner.name, inner.device, inner.metadata
+        self.inputs = (TensorSpec(inner.inputs[0].name, _UINT8, (batch, *sides)),)
+        self.output = TensorSpec(inner.output.name, _UINT8, (batch, None, None, 3))
+
+    def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
+        encoded = self._encode(inputs[0])
+        batch, height, width, _ = out.shape
+        shape = out.shape if self._channels_last else (batch, 3, height, width)
+        result = np.empty(shape, self._inner.output.dtype)
+        self._inner.run((encoded,), result)
+        out[...] = self._pixels.decode(result.transpose(0, 3, 1, 2) if self._channels_last else result)
+
+    def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
+        shape = self._inner.measure((self._encode(inputs[0]),))
+        if len(shape) != 4 or shape[3 if self._channels_last else 1] != 3:
+            raise BackendError(f"the graph gives {shape}; a picture model gives 3 channels")
+        return shape if self._channels_last else (shape[0], shape[2], shape[3], 3)
+
+    def _encode(self, image: np.ndarray) -> np.ndarray:
+        planes = self._pixels.encode(image, self._inner.inputs[0].dtype)
+        return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if self._channels_last else planes
+
+    def _close(self) -> None:
+        self._inner.close()

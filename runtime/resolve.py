@@ -1,0 +1,150 @@
+"""From what a user wrote to the graph files and what is known of them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError
+
+from .manifest import MANIFEST, PRECISIONS, Manifest, read_manifest, verify
+from .spec import ModelSpec, Pixels
+
+SEARCH_VARIABLE = "IMPASTO_MODELS"
+"""Environment variable with folders of model packages, separated as in PATH."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files to load for one model."""
+
+    path: Path
+    """The package's folder, or the bare ONNX file."""
+    graph: Path
+    precision: str
+    context: Path | None = None
+    manifest: Manifest | None = None
+    """None for a bare ONNX file."""
+    sidecar: Sidecar | None = None
+    """What a JSON file beside a bare ONNX file says of it."""
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """`NAME.json` beside somebody's `NAME.onnx`: {"layout": "rgb 0..1", "multiple": 4, "task": "denoise", …}."""
+
+    pixels: Pixels | None
+    described: dict[str, Any]
+
+
+def resolve(path_or_name: str | os.PathLike[str], precision: str = "auto", trust: bool = False) -> Source:
+    """Find a model: a path as it is, otherwise a name in $IMPASTO_MODELS, then among the models that ship.
+
+    precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: skip the comparison of hashes.
+    Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of a kind that nothing here runs.
+    """
+    if precision not in ("auto", *PRECISIONS):
+        raise OptionError(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
+    path = _locate(path_or_name)
+    if path.is_dir():
+        return _from_package(path, precision, trust)
+    if path.suffix.lower() != ".onnx":
+        raise BackendError(
+            f"{path} is no model that can be run: expected a package folder or an .onnx file"
+            + ("; export the checkpoint first: impasto export " + str(path) if path.suffix == ".safetensors" else "")
+        )
+    return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=_read_sidecar(path))
+
+
+def search_path() -> list[Path]:
+    """The folders that names are looked up in, first to last."""
+    given = [Path(folder) for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder]
+    return [*given, shipped_models()]
+
+
+def shipped_models() -> Path:
+    """The folder of the models that come with Impasto."""
+    import impasto.models
+
+    return Path(next(iter(impasto.models.__path__)))
+
+
+def known_names() -> dict[str, Path]:
+    """Every name that `load` knows, with the package that it means."""
+    found: dict[str, Path] = {}
+    for folder in search_path():
+        for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return found
+
+
+def _locate(path_or_name: str | os.PathLike[str]) -> Path:
+    text = os.fspath(path_or_name)
+    path = Path(text)
+    if path.is_file() or (path / MANIFEST).is_file():
+        return path
+    known = known_names()
+    if text in known:
+        return known[text]
+    if path.is_dir():
+        raise ModelNotFound(
+            f"{path} is a folder without a {MANIFEST}; make a package of a checkpoint with impasto export"
+        )
+    if path.suffix or len(path.parts) != 1:
+        raise ModelNotFound(
+            f"{path} does not exist; give a package folder, an .onnx file, or one of: {', '.join(known)}"
+        )
+    close = difflib.get_close_matches(text, known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ModelNotFound(
+        f"no model is called {text!r}; {hint}known here: {', '.join(known) or 'none'}. "
+        f"Other folders of packages are searched when ${SEARCH_VARIABLE} names them"
+    )
+
+
+def _from_package(folder: Path, precision: str, trust: bool) -> Source:
+    manifest = read_manifest(folder)
+    wanted = "fp32" if precision == "auto" else precision
+    graph = manifest.find("model", wanted)
+    if graph is None:
+        held = ", ".join(manifest.precisions()) or "none"
+        raise PackageError(f"{folder} holds no {wanted} model; it holds: {held}. Load it with precision='auto'")
+    context = manifest.find("context")
+    if (context is None) != (manifest.spec.thumbnail is None):
+        raise PackageError(
+            f"{folder / MANIFEST} names a thumbnail without a context graph or the reverse; export it again"
+        )
+    check = (lambda _, file: folder / file.name) if trust else verify
+    return Source(
+        path=folder,
+        graph=check(folder, graph),
+        precision=wanted,
+        context=check(folder, context) if context else None,
+        manifest=manifest,
+    )
+
+
+def _read_sidecar(onnx: Path) -> Sidecar | None:
+    path = onnx.with_suffix(".json")
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PackageError(f"cannot read {path}, which describes {onnx.name}: {error}") from None
+    if not isinstance(data, dict):
+        raise PackageError(f'{path} holds {type(data).__name__}; expected an object such as {{"layout": "rgb 0..1"}}')
+    layout = data.pop("layout", None)
+    if "multiple" in data:
+        data["size"] = {"multiple": data.pop("multiple")}
+    spec = ModelSpec.from_json({"name": onnx.stem, **data}, str(path))  # says what is wrong before anything is loaded
+    known = set(spec.to_json())
+    if unknown := set(data) - known:
+        raise PackageError(
+            f"{path}: unknown {', '.join(sorted(unknown))}; known: layout, multiple, {', '.join(sorted(known))}"
+        )
+    return Sidecar(Pixels.parse(str(layout)) if layout is not None else None, data)
