@@ -145,7 +145,7 @@ def _refuse_unusable(image: Image, name: str) -> None:
     if frames > 1:
         raise PictureError(f"{name} is an animation or a stack of {frames} pictures; extract the one you want as a PNG")
     # Pillow would quietly keep only the upper 8 bits of a 16-bit RGB file; its decoder's raw mode gives that away.
-    raw_modes = " ".join(str(tile[3]) for tile in image.tile)
+    raw_modes = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
     if image.mode in ("I", "F") or image.mode.startswith("I;16") or ";16" in raw_modes:
         raise PictureError(
             f"{name} has 16 or more bits a channel ({image.mode}); the models take 8. Convert it first, for example: "
@@ -177,7 +177,7 @@ def _to_srgb(image: Image) -> Image:
             )
             if converted is not None:
                 return converted
-        except pil.ImageCms.PyCMSError:
+        except (pil.ImageCms.PyCMSError, OSError):
             pass  # a broken or mismatched profile says nothing: the picture is taken for sRGB, as browsers do
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 

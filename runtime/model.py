@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -159,6 +159,25 @@ class Model:
         """The shape of the result for this picture."""
         return image.shape[0] * self.info.scale, image.shape[1] * self.info.scale, 3
 
+    def computation(self, image: np.ndarray) -> Callable[[], None]:
+        """A function that repeats only the graphs' work on this picture: no padding, cropping or thumbnail. For benchmarks.
+
+        Not to be called while other threads use the model. Raises ShapeError.
+        """
+        self._check_image(image)
+        context = self._context
+        extra = (context.of_picture(image),) if context else ()
+        out = np.empty(self.output_shape(image), np.uint8)
+        area = _WorkArea(self.info.spec, image.shape[0], image.shape[1])
+        area.run(self._graph, image, out, extra)
+
+        def compute() -> None:
+            if context:
+                context.repeat()
+            area.compute(self._graph, image, out, extra)
+
+        return compute
+
     def close(self) -> None:
         """Free everything; the model refuses to run afterwards. Closing twice does nothing."""
         with self._lock:
@@ -253,15 +272,22 @@ class _WorkArea:
             self._tile_result = np.empty(self._scaled_shape(self._window), np.uint8)
 
     def run(self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
-        """Pad, run in one piece or in tiles, crop into `out`."""
+        """Pad, compute, crop into `out`."""
         if self._direct:
-            self._run_whole(graph, np.ascontiguousarray(image), out, extra)
-            return
-        reflect_into(self._padded, image, self._border, self._border)
-        self._run_whole(graph, self._padded, self._result, extra)
-        out[...] = self._result[self._crop]
+            image = np.ascontiguousarray(image)
+        else:
+            reflect_into(self._padded, image, self._border, self._border)
+        self.compute(graph, image, out, extra)
+        if not self._direct:
+            out[...] = self._result[self._crop]
 
-    def _run_whole(self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
+    def compute(self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
+        """The graph's part: in one piece or in tiles, on the padded picture that `run` has left."""
+        if not self._direct:
+            image, out = self._padded, self._result
+        self._run_pieces(graph, image, out, extra)
+
+    def _run_pieces(self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
         if not self._tiles:
             graph.run((image[None], *extra), out[None])
             return

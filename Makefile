@@ -1,0 +1,60 @@
+# The two commands of the README, and what they stand on. Everything is made inside .venv and build/.
+#
+#   make demo    train nothing, download nothing but packages: photo in, pictures out (see build/demo)
+#   make test    lint, types, import directions, the whole test suite
+#
+# PIP_ARGS reaches every pip install. On x86-64 Linux the package index serves torch with CUDA (several GB); for the small
+# build, name PyTorch's CPU index:  make demo PIP_ARGS="--extra-index-url <PyTorch's CPU wheel index>"
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_ARGS ?=
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
+SOURCES := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types kernels wheel clean
+
+help:  ## what there is to make
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: $(VENV)/.test-ready  ## .venv with everything that development needs
+
+demo: $(VENV)/.demo-ready  ## stylize and denoise a real photo through the whole path
+	$(BIN)/python -m impasto.demo --output build/demo
+
+test: $(VENV)/.test-ready lint types  ## lint, types, import directions and all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test-ready  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.test-ready  ## mypy, on the wheel as a user installs it
+	$(BIN)/python tests/check_types.py
+
+kernels: $(VENV)/.demo-ready  ## compile kernels/gram.cu for every architecture that nvcc knows
+	$(BIN)/python -m impasto.kernels.build
+
+wheel: $(VENV)/.test-ready  ## dist/impasto-*.whl
+	$(BIN)/python -m build --wheel --outdir dist
+
+clean:  ## remove what make has made
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Impasto needs Python 3.10 or newer; got " + sys.version.split()[0] + ". Name one: make PYTHON=python3.11")'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@touch $@
+
+$(VENV)/.demo-ready: $(VENV)/.created $(SOURCES)
+	@echo "installing into $(VENV) (the first time this downloads torch)"
+	@$(PIP) -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.demo-ready
+	@$(PIP) -e '.[demo,dev]'
+	@# TensorRT-RTX builds real engines without a GPU. It has no wheels for aarch64 Linux; its tests then skip, with the reason.
+	@$(PIP) -e '.[rtx]' || echo "TensorRT-RTX cannot be installed here; its tests will be skipped"
+	@touch $@

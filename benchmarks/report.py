@@ -1,0 +1,157 @@
+"""A model's benchmark: compute-only and end-to-end latency at several sizes, with all that is needed to repeat it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import impasto
+from impasto.errors import OptionError
+from impasto.files import write_text
+
+from .measure import Latency, measure
+
+SCHEMA = 1
+"""Version of the JSON; `report.schema.json` beside this file describes it."""
+
+NAMED_SIZES = {
+    "480p": (480, 854),
+    "720p": (720, 1280),
+    "1080p": (1080, 1920),
+    "1440p": (1440, 2560),
+    "4k": (2160, 3840),
+}
+
+
+@dataclass(frozen=True)
+class SizeResult:
+    """Latency at one picture size, one picture at a time."""
+
+    height: int
+    width: int
+    compute: Latency
+    """The graph alone, on buffers that are in place."""
+    end_to_end: Latency
+    """From a NumPy picture to a NumPy picture: padding, copies, compute, cropping."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "height": self.height,
+            "width": self.width,
+            "batch": 1,
+            "compute": self.compute.to_json(),
+            "end_to_end": self.end_to_end.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """One model on one backend of one machine."""
+
+    info: impasto.ModelInfo
+    results: tuple[SizeResult, ...]
+    warmup: int
+    environment: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `report.schema.json` says."""
+        return {
+            "schema": SCHEMA,
+            "kind": "impasto.benchmark",
+            "model": self.info.to_json(),
+            "warmup": self.warmup,
+            "results": [result.to_json() for result in self.results],
+            "environment": self.environment,
+        }
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the JSON atomically. Raises OutputError."""
+        write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
+
+
+def benchmark(
+    model: str | os.PathLike[str],
+    sizes: Sequence[str] = ("512x512",),
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    device: int = 0,
+    layout: str | None = None,
+    iterations: int = 50,
+    warmup: int = 5,
+    progress: Callable[[str], None] = lambda step: None,
+) -> BenchmarkReport:
+    """Measure a model on seeded noise pictures (content does not change the work).
+
+    sizes: "HEIGHTxWIDTH" or one of NAMED_SIZES. progress: called with a line before each step.
+    Raises OptionError, and what `impasto.load` raises.
+    """
+    shapes = [parse_size(size) for size in sizes]
+    if not shapes:
+        raise OptionError("no sizes to measure; give one such as 512x512")
+    results = []
+    with impasto.load(model, backend=backend, precision=precision, device=device, layout=layout) as loaded:
+        for height, width in shapes:
+            progress(f"{loaded.info.name} at {height} x {width}")
+            image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+            out = np.empty(loaded.output_shape(image), np.uint8)
+            compute = measure(loaded.computation(image), iterations=iterations, warmup=warmup)
+            whole = measure(partial(loaded.run_into, image, out), iterations=iterations, warmup=warmup)
+            results.append(SizeResult(height, width, compute, whole))
+        return BenchmarkReport(loaded.info, tuple(results), warmup, describe_machine())
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "1080p", or "HEIGHTxWIDTH", as (height, width). Raises OptionError."""
+    if text.lower() in NAMED_SIZES:
+        return NAMED_SIZES[text.lower()]
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip().lower())
+    if not match or int(match[1]) == 0 or int(match[2]) == 0:
+        raise OptionError(
+            f"cannot read the size {text!r}; write HEIGHTxWIDTH, such as 512x512, or {', '.join(NAMED_SIZES)}"
+        )
+    return int(match[1]), int(match[2])
+
+
+def describe_machine() -> dict[str, Any]:
+    """Where and with what a figure was measured."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "impasto": impasto.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "libraries": _versions(
+            "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "torch"
+        ),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions(*distributions: str) -> dict[str, str]:
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,113 @@
+"""Proof that an exported package draws what torch draws."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from impasto.runtime.resolve import resolve
+
+import impasto
+from impasto.errors import CheckFailed, MissingDependency, PackageError
+
+TOLERANCE = 1
+"""Largest difference allowed, in levels of 255: two correct float computations may round a value apart by one."""
+
+
+@dataclass(frozen=True)
+class PictureCheck:
+    """One picture drawn twice."""
+
+    picture: str
+    size: tuple[int, int]
+    max_difference: int
+    """In levels of 255."""
+    differing: float
+    """Share of values that differ at all."""
+    psnr: float
+    """In dB, of one drawing against the other; infinite where they are equal."""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What `check` found."""
+
+    model: str
+    backend: str
+    pictures: tuple[PictureCheck, ...]
+
+    @property
+    def passed(self) -> bool:
+        return all(picture.max_difference <= TOLERANCE for picture in self.pictures)
+
+    def require(self) -> None:
+        """Raises CheckFailed where a picture differs by more than the tolerance."""
+        for picture in self.pictures:
+            if picture.max_difference > TOLERANCE:
+                raise CheckFailed(
+                    f"{self.model} on {self.backend} draws {picture.picture} up to {picture.max_difference} levels away from "
+                    f"what torch draws ({picture.psnr:.1f} dB); at most {TOLERANCE} is allowed. Export the checkpoint again"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"model": self.model, "backend": self.backend, "pictures": [vars(p) for p in self.pictures]}
+
+
+def check_package(
+    model: str | os.PathLike[str], pictures: Sequence[str | os.PathLike[str]] = (), *, backend: str = "auto"
+) -> CheckResult:
+    """Draw pictures with the package's checkpoint in torch and with its graph in a backend, and compare.
+
+    model: a package, by path or name, that holds its checkpoint. pictures: files; two synthetic ones of odd sizes
+    come on top. Raises PackageError without a checkpoint, MissingDependency without torch, PictureError.
+    """
+    try:
+        from impasto.training import checkpoint as checkpoints
+
+        from . import onnx as canonical
+    except ImportError as error:
+        raise MissingDependency(f"the comparison needs torch ({error}): pip install 'impasto[train]'") from None
+    source = resolve(model)
+    held = source.manifest.find("checkpoint", "fp16") if source.manifest else None
+    if held is None:
+        raise PackageError(f"{source.path} holds no checkpoint to compare with; export it again from one")
+    network = checkpoints.load(source.path / held.name).network
+    results = []
+    with impasto.load(source.path, backend=backend) as runtime:
+        for name, image in _pictures(pictures):
+            results.append(compare(name, runtime(image), canonical.draw(network, image)))
+        return CheckResult(runtime.info.name, runtime.info.backend, tuple(results))
+
+
+def compare(name: str, drawn: np.ndarray, reference: np.ndarray) -> PictureCheck:
+    """Two drawings of one picture, uint8 of the same shape."""
+    difference = np.abs(drawn.astype(np.int16) - reference)
+    mse = float(np.square(difference, dtype=np.float64).mean())
+    return PictureCheck(
+        picture=name,
+        size=(drawn.shape[0], drawn.shape[1]),
+        max_difference=int(difference.max()),
+        differing=float((difference > 0).mean()),
+        psnr=float(10 * np.log10(255**2 / mse)) if mse else float("inf"),
+    )
+
+
+def synthetic(height: int, width: int) -> np.ndarray:
+    """A picture with smooth gradients, hard edges, saturated colours and noise: uint8 (height, width, 3), seeded."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    picture = np.stack([255 * x / width, 255 * y / height, 127 + 127 * np.sin(x / 7) * np.cos(y / 11)], axis=-1)
+    picture[(x - width / 2) ** 2 + (y - height / 2) ** 2 < (min(height, width) / 5) ** 2] = (255, 0, 0)
+    picture += np.random.default_rng(0).normal(0, 6, picture.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, np.ndarray]]:
+    from impasto import images
+
+    given = [(Path(file).name, images.read(file).rgb) for file in files]
+    return [*given, ("synthetic 251 x 187", synthetic(251, 187)), ("synthetic 96 x 160", synthetic(96, 160))]

@@ -1,0 +1,151 @@
+"""What a package, an ONNX graph or a checkpoint holds, without running it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from impasto.runtime.manifest import MANIFEST, read_manifest
+from impasto.runtime.resolve import resolve
+from impasto.runtime.spec import ModelSpec
+
+from impasto.errors import CheckpointError, MissingDependency, PackageError
+from impasto.files import sha256
+
+
+@dataclass(frozen=True)
+class FileState:
+    """One file of a package, compared with its manifest."""
+
+    name: str
+    role: str
+    precision: str
+    bytes: int
+    sha256: str
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found: rows to show, and files with their state."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+    files: tuple[FileState, ...] = ()
+
+    def require_intact(self) -> None:
+        """Raises PackageError where a file is not what the manifest describes."""
+        if altered := [file.name for file in self.files if not file.intact]:
+            raise PackageError(
+                f"{', '.join(altered)}: altered or missing since the manifest was written; export the model again"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"title": self.title, **dict(self.rows), "files": [asdict(file) for file in self.files]}
+
+
+def inspect_path(path_or_name: str) -> Inspection:
+    """Look into a package (by path or name), an .onnx file or a .safetensors checkpoint.
+
+    Raises ModelNotFound, PackageError, CheckpointError, or MissingDependency for an ONNX file without the onnx library.
+    """
+    path = Path(path_or_name)
+    if path.suffix == ".safetensors" and path.is_file():
+        return _checkpoint(path)
+    source = resolve(path_or_name, trust=True)
+    return _package(source.path) if source.manifest else _graph(source.path)
+
+
+def _package(folder: Path) -> Inspection:
+    manifest = read_manifest(folder)
+    states = []
+    for file in manifest.files:
+        path = folder / file.name
+        exists = path.is_file()
+        intact = exists and sha256(path) == file.sha256
+        size = path.stat().st_size if exists else 0
+        states.append(FileState(file.name, file.role, file.precision, size, file.sha256, intact))
+    rows = [*_spec_rows(manifest.spec), ("written by", f"Impasto {manifest.impasto}")]
+    rows += [(f"quality: {key}", json.dumps(value)) for key, value in manifest.quality.items()]
+    rows += [(f"recipe: {key}", _short(value)) for key, value in manifest.recipe.items()]
+    graph = manifest.find("model")
+    if graph and (folder / graph.name).is_file():
+        rows += _graph_rows(folder / graph.name)
+    return Inspection(f"package {folder} ({MANIFEST})", tuple(rows), tuple(states))
+
+
+def _graph(path: Path) -> Inspection:
+    return Inspection(f"graph {path}", tuple(_graph_rows(path)))
+
+
+def _checkpoint(path: Path) -> Inspection:
+    """Read the header alone: 8 bytes of length, then JSON (the safetensors format)."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= path.stat().st_size - 8:
+                raise ValueError("its header is cut off")
+            header = json.loads(file.read(length))
+        own = json.loads(header.pop("__metadata__", {}).get("impasto", "{}"))
+        parameters = sum(int(np.prod(tensor["shape"])) for tensor in header.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is no safetensors file that can be read: {error}") from None
+    types = Counter(tensor["dtype"] for tensor in header.values())
+    rows = [("tensors", f"{len(header)} ({', '.join(types)})"), ("parameters", f"{parameters:,}")]
+    rows += [(key, _short(value)) for key, value in own.items() if key != "recipe"]
+    rows += [(f"recipe: {key}", _short(value)) for key, value in own.get("recipe", {}).items()]
+    return Inspection(f"checkpoint {path}", tuple(rows))
+
+
+def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
+    return [
+        ("name", spec.name),
+        ("task", spec.task),
+        ("scale", f"×{spec.scale}"),
+        ("sizes", f"{spec.size} (the runtime pads and crops)"),
+        ("reflected border", f"{spec.border} pixels"),
+        (
+            "receptive field",
+            "unknown or whole picture" if spec.receptive_field is None else f"radius {spec.receptive_field}",
+        ),
+        ("context", f"from a {spec.thumbnail} x {spec.thumbnail} thumbnail" if spec.thumbnail else "none"),
+    ]
+
+
+def _graph_rows(path: Path) -> list[tuple[str, str]]:
+    try:
+        import onnx
+    except ImportError:
+        raise MissingDependency("looking into ONNX files needs onnx: pip install 'impasto[export]'") from None
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
+        raise PackageError(f"{path} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+    graph = model.graph
+    operators = Counter(node.op_type for node in graph.node)
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
+    return [
+        *((f"input {value.name}", _tensor_text(value)) for value in graph.input),
+        *((f"output {value.name}", _tensor_text(value)) for value in graph.output),
+        ("opset", ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)),
+        ("parameters", f"{parameters:,}"),
+        ("operators", ", ".join(f"{count} {name}" for name, count in operators.most_common())),
+    ]
+
+
+def _tensor_text(value: Any) -> str:
+    import onnx
+
+    tensor = value.type.tensor_type
+    sizes = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({', '.join(sizes)})"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 300 else text[:297] + "…"

@@ -1,0 +1,224 @@
+"""From a trained network to the canonical ONNX graph; the only file of this room that imports torch.
+
+The canonical graph takes and gives uint8 N x H x W x 3 RGB with free N, H and W; scaling and layout are inside it, so that
+every backend gets them for free. A network with a context becomes two graphs: `context` maps a thumbnail of the whole
+picture to scales and shifts, and `model` takes those as its second input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+from impasto.runtime.model import SPEC_KEY
+from impasto.runtime.spec import ModelSpec, SizeRule
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from impasto._version import __version__
+from impasto.errors import ExportError
+
+if TYPE_CHECKING:
+    from impasto.training.networks.base import Network
+
+OPSET = 20
+"""Keeps InstanceNormalization whole and dynamic sizes clean; older ones are derived where a device needs them."""
+
+_MOST = 1 << 14
+"""Upper bound of height and width, in network multiples; only bounds the exporter's symbols."""
+
+
+def spec_of(network: Network, name: str, task: str) -> ModelSpec:
+    """What the runtime needs to know of a network besides its graph."""
+    return ModelSpec(
+        name=name,
+        task=task,
+        scale=network.scale,
+        size=SizeRule(network.multiple),
+        border=network.border,
+        receptive_field=network.receptive_field,
+        thumbnail=network.thumbnail,
+    )
+
+
+def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
+    """The picture path as a canonical graph with `spec` in its metadata. Raises ExportError."""
+    side = 8 * network.multiple
+    inputs: dict[str, Tensor] = {"image": torch.zeros(2, side, side + network.multiple, 3, dtype=torch.uint8)}
+    batch = torch.export.Dim("N", min=1, max=1 << 10)
+    height, width = (network.multiple * torch.export.Dim(side, min=1, max=_MOST) for side in ("h", "w"))
+    free: dict[str, dict[int, Any]] = {"image": {0: batch, 1: height, 2: width}}
+    if network.thumbnail:
+        with torch.no_grad():
+            inputs["context"] = network.context(torch.zeros(2, 3, network.thumbnail, network.thumbnail))
+        free["context"] = {0: batch}
+    model = _export(_PicturePath(network), inputs, free, "picture")
+    for tensor, symbols in (
+        (model.graph.input[0], ("N", "H", "W")),
+        (model.graph.output[0], ("N", "H" if spec.scale == 1 else "H_out", "W" if spec.scale == 1 else "W_out")),
+    ):
+        for dimension, symbol in zip(tensor.type.tensor_type.shape.dim, symbols, strict=False):
+            dimension.dim_param = symbol
+    model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
+    return model
+
+
+def export_context(network: Network) -> onnx.ModelProto:
+    """The context path: uint8 (N, side, side, 3) thumbnail to float32 (N, K). Raises ExportError."""
+    side = network.thumbnail
+    if side is None:
+        raise ExportError(f"a {network.architecture} has no context; export its picture path alone")
+    inputs = {"thumbnail": torch.zeros(2, side, side, 3, dtype=torch.uint8)}
+    return _export(
+        _ContextPath(network), inputs, {"thumbnail": {0: torch.export.Dim("N", min=1, max=1 << 10)}}, "context"
+    )
+
+
+@torch.no_grad()
+def draw(network: Network, image: np.ndarray) -> np.ndarray:
+    """What torch itself draws, on the same terms as the runtime: reflected border, whole-picture thumbnail, one piece.
+
+    image: uint8 (H, W, 3). Returns uint8 (H x scale, W x scale, 3).
+    """
+    from impasto.runtime.padding import reflect_into
+
+    from impasto.images import thumbnail
+
+    height, width = image.shape[:2]
+    border, scale = network.border, network.scale
+    rule = SizeRule(network.multiple)
+    padded = np.empty((*rule.padded(height + 2 * border, width + 2 * border), 3), np.uint8)
+    reflect_into(padded, image, border, border)
+    extra: tuple[Tensor, ...] = ()
+    if network.thumbnail:
+        small = torch.from_numpy(thumbnail(image, network.thumbnail))[None]
+        extra = (_ContextPath(network)(small),)
+    drawn = _PicturePath(network)(torch.from_numpy(padded)[None], *extra)[0].numpy()
+    inside = slice(border * scale, (border + height) * scale), slice(border * scale, (border + width) * scale)
+    return np.ascontiguousarray(drawn[inside])
+
+
+class _PicturePath(nn.Module):
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
+        values = image.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255)
+        drawn = self.network(values) if context is None else self.network(values, context)
+        return (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class _ContextPath(nn.Module):
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        return self.network.context(thumbnail.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255))
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, Any], output: str) -> onnx.ModelProto:
+    """Run torch's exporter and clean up after it."""
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                module.eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=[output],
+                dynamic_shapes=tuple(free[name] for name in inputs),
+                custom_translation_table={torch.ops.aten.pixel_unshuffle.default: _space_to_depth},
+                verbose=False,
+            )
+    except Exception as error:  # torch's exporter raises whatever its stages raise
+        lines = str(error).strip().splitlines()
+        raise ExportError(
+            f"torch cannot export this network to ONNX opset {OPSET}: {lines[0] if lines else type(error).__name__}; "
+            "a forward pass may not branch on values or turn sizes into Python numbers"
+        ) from error
+    assert program is not None  # None only where the exporter was asked to write a file
+    model: onnx.ModelProto = program.model_proto
+    _fold_channel_gathers(model)
+    _strip(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _space_to_depth(image: Any, factor: int) -> Any:
+    """torch's pixel_unshuffle as one ONNX operator and a reordering of channels.
+
+    SpaceToDepth puts the offset inside a cell before the channel, torch the channel before the offset. torch's own
+    translation is a chain of reshapes over symbolic sizes, which no engine fuses.
+    """
+    from onnxscript import opset20
+
+    op: Any = opset20  # its stubs want concrete tensor types
+
+    channels = 3 if image.shape is None else int(image.shape[1])
+    order = np.arange(channels * factor * factor).reshape(factor * factor, channels).T.reshape(-1)
+    return op.Gather(
+        op.SpaceToDepth(image, blocksize=factor), op.Constant(value=numpy_helper.from_array(order)), axis=1
+    )
+
+
+def _fold_channel_gathers(model: onnx.ModelProto) -> None:
+    """Move a fixed reordering of channels in front of a convolution into its weights: conv(x[order]) = conv'(x)."""
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    for gather in [node for node in graph.node if node.op_type == "Gather" and node.input[1] in weights]:
+        convolutions = readers.get(gather.output[0], [])
+        if not convolutions or any(
+            node.op_type != "Conv" or node.input[1] not in weights or len(readers[node.input[1]]) > 1
+            for node in convolutions
+        ):
+            continue
+        order = numpy_helper.to_array(weights[gather.input[1]])
+        for convolution in convolutions:
+            weight = weights[convolution.input[1]]
+            reordered = np.empty_like(numpy_helper.to_array(weight))
+            reordered[:, order] = numpy_helper.to_array(weight)
+            weight.CopyFrom(numpy_helper.from_array(reordered, weight.name))
+            convolution.input[0] = gather.input[0]
+        graph.node.remove(gather)
+        if len(readers[gather.input[1]]) == 1:
+            graph.initializer.remove(weights[gather.input[1]])
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Drop what the exporter noted about its own work: it holds local paths and doubles the file's size."""
+    graph = model.graph
+    for part in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del graph.metadata_props[:], graph.value_info[:], model.metadata_props[:]
+    graph.name = "impasto"
+    model.producer_name, model.producer_version, model.doc_string = "impasto", __version__, ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and the warnings about its own internals to itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

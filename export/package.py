@@ -1,0 +1,94 @@
+"""Model packages: written whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import onnx
+from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
+from impasto.runtime.spec import ModelSpec
+
+from impasto._version import __version__
+from impasto.errors import MissingDependency, OptionError
+from impasto.files import atomic_path, make_folder, sha256
+
+MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
+
+
+def export_checkpoint(
+    checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, *, name: str | None = None
+) -> Path:
+    """Turn a checkpoint into a model package that `impasto.load` takes.
+
+    checkpoint: a .safetensors file of `impasto train`. folder: where the package goes; the checkpoint's own folder by
+    default. name: the model's; by default what the checkpoint says. Returns the package's folder.
+    Raises CheckpointError, ExportError, OutputError, OptionError, or MissingDependency without torch.
+    """
+    checkpoint = Path(checkpoint)
+    try:
+        from impasto.training import checkpoint as checkpoints
+
+        from . import onnx as canonical
+    except ImportError as error:
+        raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
+    loaded = checkpoints.load(checkpoint)
+    name = check_name(name or loaded.name)
+    network = loaded.network.folded()
+    spec = canonical.spec_of(network, name, loaded.task)
+    graphs = {MODEL: canonical.export_model(network, spec)}
+    if spec.thumbnail:
+        graphs[CONTEXT] = canonical.export_context(network)
+    target = make_folder(checkpoint.parent if folder is None else folder)
+    write_package(target, spec, graphs, checkpoint, recipe=loaded.recipe, quality=loaded.quality)
+    return target
+
+
+def write_package(
+    folder: Path,
+    spec: ModelSpec,
+    graphs: dict[str, onnx.ModelProto],
+    checkpoint: Path | None,
+    *,
+    recipe: dict[str, Any],
+    quality: dict[str, Any],
+) -> None:
+    """Write the graphs, a copy of the checkpoint and the manifest into `folder`. Raises OutputError.
+
+    All temporary files are complete before the first one is renamed, and the manifest is renamed last: a failure
+    leaves the old package, and a crash between two renames leaves one whose hashes say so.
+    """
+    files = []
+    with ExitStack() as renames:  # unwinds in reverse: what enters first is renamed last
+        manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))
+        for file_name, graph in graphs.items():
+            path = renames.enter_context(atomic_path(folder / file_name))
+            path.write_bytes(graph.SerializeToString(deterministic=True))
+            role = "context" if file_name == CONTEXT else "model"
+            files.append(PackageFile(file_name, role, sha256(path)))
+        if checkpoint is not None:
+            if not _same_file(checkpoint, folder / CHECKPOINT):
+                path = renames.enter_context(atomic_path(folder / CHECKPOINT))
+                shutil.copyfile(checkpoint, path)
+            files.append(PackageFile(CHECKPOINT, "checkpoint", sha256(checkpoint), "fp16"))
+        manifest = Manifest(spec, tuple(files), recipe, quality, __version__)
+        manifest_path.write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def check_name(name: str) -> str:
+    """The name, if it can be a folder's everywhere. Raises OptionError."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise OptionError(
+            f"{name!r} cannot be a model's name; use up to 64 lower-case letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
+        )
+    return name
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)

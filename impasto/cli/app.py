@@ -1,0 +1,42 @@
+"""The verbs, put together."""
+
+from __future__ import annotations
+
+import typer
+
+import impasto
+
+from . import bench, check, doctor, export, inspect, run, train
+from .console import Commands, out
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Image stylizers and restorers on edge devices: train, export, check, run, measure.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"impasto {impasto.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None: ...
+
+
+app.add_typer(train.app, name="train")
+app.command()(export.export)
+app.command()(run.run)
+app.command()(check.check)
+app.command()(bench.bench)
+app.command()(inspect.inspect)
+app.command()(doctor.doctor)

@@ -1,0 +1,44 @@
+"""`impasto bench`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from . import options
+from .console import err, out, write_json
+
+
+def bench(
+    model: options.Model,
+    size: Annotated[
+        list[str], typer.Option("--size", "-s", help="HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 4k; may be repeated.")
+    ] = ["512x512"],  # noqa: B006 (Typer copies it)
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    device: options.Device = 0,
+    layout: options.Layout = None,
+    iterations: Annotated[int, typer.Option(help="Timed runs; fewer where 20 s are not enough for them.", min=1)] = 50,
+    warmup: Annotated[int, typer.Option(help="Runs before, untimed.", min=0)] = 5,
+    json: options.Json = None,
+) -> None:
+    """Measure latency and throughput: the graph alone, and from picture to picture."""
+    from impasto.benchmarks import benchmark
+
+    from .tables import benchmark_table
+
+    with err.status(f"loading {model}") as status:
+        report = benchmark(
+            model,
+            size,
+            backend=backend,
+            precision=precision,
+            device=device,
+            layout=layout,
+            iterations=iterations,
+            warmup=warmup,
+            progress=lambda step: status.update(f"measuring {step}"),
+        )
+    out.print(benchmark_table(report))
+    write_json(json, report.to_json())

@@ -1,0 +1,23 @@
+"""`impasto doctor`."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from . import options
+from .console import out, write_json
+
+
+def doctor(json: options.Json = None) -> None:
+    """Say what is installed, what can run here, and what to install for the rest."""
+    from impasto.doctor import examine
+
+    diagnosis = examine()
+    table = Table("what", "", "found", "how to get it")
+    for finding in diagnosis.findings:
+        table.add_row(
+            finding.what, "[green]yes[/]" if finding.works else "[yellow]no[/]", finding.found, finding.advice
+        )
+    out.print(table)
+    out.print(f"Runs here: {', '.join(diagnosis.can) or 'nothing yet'}", markup=False)
+    write_json(json, diagnosis.to_json())

@@ -1,0 +1,38 @@
+"""`impasto inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from . import options
+from .console import out, write_json
+
+
+def inspect(
+    path: Annotated[
+        str, typer.Argument(help="A model's name, a package, an .onnx file or a checkpoint.", show_default=False)
+    ],
+    json: options.Json = None,
+) -> None:
+    """Show what a package, graph or checkpoint is, and whether its files are the ones its manifest describes."""
+    from impasto.export.inspection import inspect_path
+
+    found = inspect_path(path)
+    table = Table(title=found.title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in found.rows:
+        table.add_row(key, value)
+    out.print(table)
+    if found.files:
+        files = Table("file", "role", "precision", "bytes", "SHA-256", "")
+        for file in found.files:
+            state = "[green]intact[/]" if file.intact else "[red]altered or missing[/]"
+            files.add_row(Path(file.name).name, file.role, file.precision, f"{file.bytes:,}", file.sha256[:12], state)
+        out.print(files)
+    write_json(json, found.to_json())
+    found.require_intact()

@@ -1,0 +1,18 @@
+"""Options that several verbs take, worded once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A model's name, a package folder or an .onnx file.", show_default=False)]
+Backend = Annotated[str, typer.Option(help="auto, onnxruntime-cpu or onnxruntime-cuda.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, fp16 or int8.")]
+Device = Annotated[int, typer.Option(help="Number of the CUDA device.", min=0)]
+Layout = Annotated[
+    Optional[str],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+    typer.Option(help="For a stranger's ONNX: channel order and range, such as 'rgb 0..1' or 'bgr 0..255'."),
+]
+Json = Annotated[Optional[Path], typer.Option("--json", help="Also write the result to this file.")]  # noqa: UP045

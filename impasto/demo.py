@@ -1,0 +1,124 @@
+"""The whole path on a real photo: checkpoint -> ONNX -> runtime -> pictures, a contact sheet and a latency table.
+
+usage: python -m impasto.demo --output build/demo      (what `make demo` runs)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+import impasto
+from impasto import images
+from impasto.cli.console import Commands, err, out
+from impasto.cli.tables import benchmark_table
+from impasto.contact_sheet import Panel, write_contact_sheet
+from impasto.errors import MissingDependency
+from impasto.files import make_folder
+
+app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
+
+SIGMA = 25
+"""Standard deviation of the noise that the denoiser gets to undo, in levels of 255."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A model that the demo shows, and the photo it gets."""
+
+    model: str
+    photo: str
+    caption: str
+
+
+@app.callback()
+def _demo() -> None: ...
+
+
+@app.command()
+def main(
+    output: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("build/demo"),
+) -> None:
+    """Stylize and denoise a photo through the whole path."""
+    started = time.perf_counter()
+    make_folder(output)
+    packages = {name: _export(name, output / "models" / name) for name in ("great-wave", "denoise")}
+    rows = [_stylize(packages["great-wave"], output), _denoise(packages["denoise"], output)]
+    sheet = output / "contact-sheet.png"
+    write_contact_sheet(sheet, rows)
+    _measure(packages, output)
+    _build_engines(packages)
+    out.print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at [bold]{sheet}[/] (single pictures beside it).")
+
+
+def _export(name: str, folder: Path) -> Path:
+    """Checkpoint -> package, and the proof that it draws what torch draws."""
+    from impasto.export.check import check_package
+    from impasto.export.package import CHECKPOINT, export_checkpoint
+    from impasto.runtime.resolve import shipped_models
+
+    err.print(f"[bold]{name}[/]: checkpoint to ONNX")
+    package = export_checkpoint(shipped_models() / name / CHECKPOINT, folder)
+    result = check_package(package)
+    result.require()
+    largest = max(picture.max_difference for picture in result.pictures)
+    err.print(f"[bold]{name}[/]: {result.backend} draws what torch draws (largest difference {largest} of 255)")
+    return package
+
+
+def _stylize(package: Path, output: Path) -> list[Panel]:
+    photo = _photo("chelsea")
+    with impasto.load(package) as model:
+        painted = model(photo)
+    images.write(output / "photo.png", photo)
+    images.write(output / "stylized.png", painted)
+    return [Panel("photo", photo), Panel(package.name, painted)]
+
+
+def _denoise(package: Path, output: Path) -> list[Panel]:
+    clean = _photo("coffee")
+    noise = np.random.default_rng(0).normal(0, SIGMA, clean.shape)
+    noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+    with impasto.load(package) as model:
+        restored = model(noisy)
+    images.write(output / "noisy.png", noisy)
+    images.write(output / "denoised.png", restored)
+    return [
+        Panel(f"noise, sigma {SIGMA}: {_psnr(noisy, clean):.1f} dB", noisy),
+        Panel(f"{package.name}: {_psnr(restored, clean):.1f} dB", restored),
+        Panel("the photo itself", clean),
+    ]
+
+
+def _measure(packages: dict[str, Path], output: Path) -> None:
+    from impasto.benchmarks import benchmark
+
+    reports = []
+    for name, package in packages.items():
+        with err.status(f"measuring {name}"):
+            report = benchmark(package, ["512x512"], iterations=20, warmup=3)
+        report.write(output / f"benchmark-{name}.json")
+        reports.append(report)
+    out.print(benchmark_table(*reports))
+
+
+def _photo(name: str) -> np.ndarray:
+    """One of scikit-image's own photos, which are in the public domain or CC0: uint8 (H, W, 3)."""
+    try:
+        from skimage import data
+    except ImportError:
+        raise MissingDependency("the demo takes its photos from scikit-image: pip install 'impasto[demo]'") from None
+    return np.ascontiguousarray(getattr(data, name)())
+
+
+def _psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.square(one.astype(np.float64) - other).mean()))
+
+
+if __name__ == "__main__":
+    app(prog_name="impasto.demo")

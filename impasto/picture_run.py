@@ -1,0 +1,80 @@
+"""A model over picture files: what goes where, and alpha carried along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import images
+from .errors import OptionError, OutputError
+from .files import make_folder
+
+if TYPE_CHECKING:
+    from .runtime import Model
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to run."""
+
+    source: Path
+    target: Path
+
+
+def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
+    """Which file becomes which. Folders stand for the pictures in them.
+
+    output: for a single file a file or folder, otherwise a folder (made where missing); None writes NAME.MODEL.png
+    beside each picture, and a folder's results into FOLDER-MODEL. Raises PictureError, OptionError and OutputError, so
+    that nothing is computed which could not be written.
+    """
+    jobs = []
+    to_file = (
+        output is not None and len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix
+    )
+    if output is not None and not to_file:
+        if output.is_file():
+            raise OutputError(f"{output} is a file; several pictures need a folder to go to")
+        make_folder(output)
+    for entry in inputs:
+        if entry.is_dir():
+            folder = make_folder(output or entry.with_name(f"{entry.resolve().name}-{model}"))
+            jobs += [Job(source, folder / f"{source.stem}.png") for source in images.list_folder(entry)]
+        elif to_file and output is not None:
+            jobs.append(Job(entry, output))
+        else:
+            jobs.append(Job(entry, (output or entry.parent) / f"{entry.stem}.{model}.png"))
+    _check(jobs)
+    return jobs
+
+
+def run_job(model: Model, job: Job, quality: int = 95) -> None:
+    """Read, run, write. Transparency is kept, scaled with the picture. Raises PictureError, OutputError, BackendError."""
+    picture = images.read(job.source)
+    drawn = model(picture.rgb)
+    alpha = picture.alpha
+    if alpha is not None and model.info.scale > 1:
+        alpha = np.repeat(np.repeat(alpha, model.info.scale, 0), model.info.scale, 1)
+    images.write(job.target, images.Picture(drawn, alpha, picture.exif), quality=quality)
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        images.check_suffix(job.target)
+        target = job.target.resolve()
+        if target == job.source.resolve():
+            raise OptionError(f"{job.target} is the picture itself and would be overwritten; choose another output")
+        if target in taken:
+            raise OptionError(
+                f"{taken[target]} and {job.source} would both be written to {job.target}; run them one by one with -o"
+            )
+        taken[target] = job.source
+        if not job.target.parent.is_dir():
+            raise OutputError(
+                f"cannot write {job.target}: the folder {job.target.parent} does not exist; make it first"
+            )

@@ -1,0 +1,160 @@
+"""The arrows between the rooms (docs/design.md), the cost of importing, and what each vendor's library is imported by."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+ROOMS = ("impasto", "training", "export", "runtime", "kernels", "benchmarks")
+
+MAY_IMPORT = {
+    "kernels": set(),
+    "runtime": {"kernels"},
+    "training": {"kernels"},
+    "export": {"runtime", "training"},
+    "benchmarks": {"runtime", "kernels"},
+    "impasto": {"runtime", "training", "export", "kernels", "benchmarks", "models"},
+}
+"""Besides itself, and the foundation that every room stands on."""
+
+FOUNDATION = {
+    "impasto",
+    "impasto.errors",
+    "impasto.files",
+    "impasto.images",
+    "impasto.contact_sheet",
+    "impasto._version",
+}
+
+VENDORS = {
+    "onnxruntime": {"runtime/backends/onnxruntime.py"},
+    "tensorrt": {"runtime/tensorrt_api.py"},
+    "tensorrt_rtx": {"runtime/tensorrt_api.py"},
+    "pycuda": {"runtime/cuda.py"},
+    "openvino": {"runtime/backends/openvino.py"},
+}
+"""A vendor's library and the only files that may import it."""
+
+FORBIDDEN = {
+    "runtime": {"torch", "onnx", "typer", "rich", "scipy", "cv2"},
+    "benchmarks": set(),
+    "kernels": {"typer", "rich", "onnx"},
+}
+"""Libraries that a room never imports, not even late."""
+
+
+def modules(room: str) -> list[Path]:
+    return sorted(path for path in (REPOSITORY / room).rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Every absolute module name that a file imports, and whether at its top level (not in a function)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.If))
+        for node in ast.walk(function)
+        if not (isinstance(function, ast.If) and "TYPE_CHECKING" not in ast.unparse(function.test))
+    }
+    found = []
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(path, node)
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        found += [(name, id(node) not in late) for name in names]
+    return found
+
+
+def _base(path: Path, node: ast.ImportFrom) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    package = [] if parts[0] == "impasto" else ["impasto"]
+    package += parts[: len(parts) - node.level]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] != "impasto":
+        return None
+    return parts[1] if len(parts) > 1 and parts[1] in (*ROOMS, "models") else "impasto"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_point_one_way(room):
+    wrong = []
+    for path in modules(room):
+        for module, _ in imports(path):
+            other = room_of(module)
+            if other in (None, room) or other in MAY_IMPORT[room]:
+                continue
+            if other == "impasto" and (module in FOUNDATION or ".".join(module.split(".")[:2]) in FOUNDATION):
+                continue
+            if (
+                other == "impasto"
+                and module.startswith("impasto.")
+                and module.split(".")[1] in ("load", "ModelInfo", "Model")
+            ):
+                continue
+            wrong.append(f"{path.relative_to(REPOSITORY)} imports {module}")
+    # `runtime` finds the models that ship through the data package beside it.
+    wrong = [line for line in wrong if line != "runtime/resolve.py imports impasto.models"]
+    assert not wrong
+
+
+def test_vendors_wait_outside():
+    wrong = []
+    for room in ROOMS:
+        for path in modules(room):
+            name = path.relative_to(REPOSITORY).as_posix()
+            for module, _ in imports(path):
+                top = module.split(".")[0]
+                if top in VENDORS and name not in VENDORS[top]:
+                    wrong.append(f"{name} imports {module}")
+                if top in FORBIDDEN.get(room, set()):
+                    wrong.append(f"{name} imports {module}")
+    assert not wrong
+
+
+def test_torch_is_imported_in_one_file_of_export():
+    assert [
+        path.name for path in modules("export") if any(name.split(".")[0] == "torch" for name, _ in imports(path))
+    ] == ["onnx.py"]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_impasto_costs_numpy_and_nothing_else():
+    code = (
+        "import sys, json, numpy; before = set(sys.modules); import impasto; "
+        "print(json.dumps(sorted({m.split('.')[0] for m in set(sys.modules) - before})))"
+    )
+    loaded = set(json.loads(python(code)))
+    assert loaded <= {"impasto", "__editable___impasto_0_1_0_finder"} | set(sys.stdlib_module_names)
+
+
+def test_import_impasto_takes_no_time():
+    code = "import time, numpy; t = time.perf_counter(); import impasto; print(time.perf_counter() - t)"
+    assert min(float(python(code)) for _ in range(3)) < 0.15
+
+
+def test_loading_and_running_never_imports_torch(make_package):
+    code = (
+        "import sys, numpy, impasto; "
+        f"m = impasto.load({str(make_package())!r}); m(numpy.zeros((9, 9, 3), numpy.uint8)); "
+        "print({'torch', 'onnx', 'PIL', 'typer', 'rich'} & set(sys.modules))"
+    )
+    assert python(code).strip() == "set()"

@@ -1,0 +1,218 @@
+"""Picture files: what is read, how, and what is refused."""
+
+from __future__ import annotations
+
+import errno
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image, ImageCms
+
+from impasto import files, images
+from impasto.errors import OptionError, OutputError, PictureError
+
+
+def save(path: Path, array: np.ndarray, **options: object) -> Path:
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
+def test_lossless_files_survive_the_round_trip(tmp_path, suffix):
+    image = picture(31, 17)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".webp":
+        save(path, image, lossless=True)
+    else:
+        images.write(path, image)
+    assert np.array_equal(images.read(path).rgb, image)
+
+
+def test_jpeg_is_written_at_high_quality(tmp_path):
+    image = np.asarray(Image.fromarray(picture(8, 8)).resize((64, 64)))
+    images.write(tmp_path / "a.jpg", image)
+    assert np.abs(images.read(tmp_path / "a.jpg").rgb.astype(int) - image).mean() < 2
+
+
+def test_grayscale_palette_and_one_bit_become_rgb(tmp_path):
+    grey = picture(9, 9)[..., 0]
+    assert np.array_equal(images.read(save(tmp_path / "g.png", grey)).rgb, np.repeat(grey[..., None], 3, -1))
+    for mode in ("P", "1", "CMYK"):
+        path = tmp_path / f"{mode}.tif"
+        Image.fromarray(picture(9, 9)).convert(mode).save(path)
+        assert images.read(path).rgb.shape == (9, 9, 3)
+
+
+def test_alpha_is_carried(tmp_path):
+    rgba = np.dstack([picture(9, 9), np.arange(81, dtype=np.uint8).reshape(9, 9)])
+    found = images.read(save(tmp_path / "a.png", rgba))
+    assert np.array_equal(found.rgb, rgba[..., :3])
+    assert np.array_equal(found.alpha, rgba[..., 3])
+    images.write(tmp_path / "b.png", found)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), rgba)
+    with pytest.raises(OptionError, match=r"write a \.png"):
+        images.write(tmp_path / "b.jpg", found)
+    assert not (tmp_path / "b.jpg").exists()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_once(tmp_path, orientation):
+    upright = picture(6, 10)
+    stored = Image.fromarray(upright)
+    undo = {
+        2: [Image.Transpose.FLIP_LEFT_RIGHT],
+        3: [Image.Transpose.ROTATE_180],
+        4: [Image.Transpose.FLIP_TOP_BOTTOM],
+        5: [Image.Transpose.TRANSPOSE],
+        6: [Image.Transpose.ROTATE_90],
+        7: [Image.Transpose.TRANSVERSE],
+        8: [Image.Transpose.ROTATE_270],
+    }
+    for operation in undo.get(orientation, []):
+        stored = stored.transpose(operation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "a camera"
+    stored.save(tmp_path / "a.png", exif=exif)
+    found = images.read(tmp_path / "a.png")
+    assert np.array_equal(found.rgb, upright)
+    images.write(tmp_path / "b.png", found)
+    again = Image.open(tmp_path / "b.png")
+    assert 0x0112 not in again.getexif()
+    assert again.getexif()[0x010F] == "a camera"
+
+
+def test_colours_of_another_profile_become_srgb(tmp_path):
+    lab_grey = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+    image = picture(8, 8)
+    same = images.read(save(tmp_path / "s.png", image, icc_profile=lab_grey.tobytes())).rgb
+    assert np.abs(same.astype(int) - image).max() <= 1
+    wide = _linear_profile()
+    converted = images.read(save(tmp_path / "w.png", np.full((4, 4, 3), 128, np.uint8), icc_profile=wide)).rgb
+    assert (converted > 170).all()  # linear half is a much lighter sRGB value (188)
+
+
+def _linear_profile() -> bytes:
+    """sRGB with its tone curves replaced by the identity ("curv" with no entries)."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    for index in range(int.from_bytes(data[128:132], "big")):
+        entry = 132 + 12 * index
+        if data[entry : entry + 4] in (b"rTRC", b"gTRC", b"bTRC"):
+            offset = int.from_bytes(data[entry + 4 : entry + 8], "big")
+            data[offset : offset + 12] = b"curv" + bytes(8)
+    return bytes(data)
+
+
+def test_a_broken_profile_is_ignored(tmp_path):
+    image = picture(8, 8)
+    assert np.array_equal(images.read(save(tmp_path / "a.png", image, icc_profile=b"nonsense")).rgb, image)
+
+
+def bomb() -> bytes:
+    """A PNG header that promises 60000 x 60000 pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    header = (60000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def _bytes(array: np.ndarray, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _animation() -> bytes:
+    frames = [Image.fromarray(picture(8, 8, seed)) for seed in range(3)]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:])
+    return buffer.getvalue()
+
+
+def _rgb16() -> bytes:
+    """A 16-bit RGB PNG, which Pillow can read (to 8 bits) but not write."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+    header = (2).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
+    rows = (b"\0" + bytes(12)) * 2
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+BAD = {
+    "text": (b"hello, I am no picture", "is not a picture file"),
+    "empty": (b"", "is not a picture file"),
+    "truncated JPEG": (_bytes(picture(64, 64), "JPEG")[:900], "is damaged"),
+    "truncated PNG": (_bytes(picture(64, 64), "PNG")[:2000], "is damaged"),
+    "animated GIF": (_animation(), "animation"),
+    "16-bit grey": (_bytes((picture(8, 8)[..., 0].astype(np.uint16) * 257), "PNG"), "16 or more bits"),
+    "16-bit RGB": (_rgb16(), "16 or more bits"),
+    "bomb": (bomb(), "pixels"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_files_are_one_clear_line(tmp_path, kind):
+    content, message = BAD[kind]
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(PictureError, match=message) as error:
+        images.read(path)
+    assert "\n" not in str(error.value)
+    assert "a.png" in str(error.value)
+
+
+def test_missing_files_and_folders_are_named(tmp_path):
+    with pytest.raises(PictureError, match="does not exist"):
+        images.read(tmp_path / "none.png")
+    with pytest.raises(PictureError, match="is a folder"):
+        images.read(tmp_path)
+    with pytest.raises(PictureError, match="no picture files"):
+        images.list_folder(tmp_path)
+    with pytest.raises(PictureError, match="is not a folder"):
+        images.list_folder(tmp_path / "none")
+
+
+def test_an_unknown_suffix_is_refused_before_writing(tmp_path):
+    with pytest.raises(OptionError, match="picture format"):
+        images.write(tmp_path / "a.xyz", picture(4, 4))
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
+    target = tmp_path / "a.png"
+    images.write(target, picture(4, 4))
+    before = target.read_bytes()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OutputError, match="no space left"):
+        images.write(target, picture(8, 8))
+    assert target.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path):
+    with pytest.raises(KeyboardInterrupt), files.atomic_path(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(OutputError, match="does not exist; make it first"):
+        files.write_text(tmp_path / "none" / "a.txt", "text")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        files.make_folder(tmp_path / "file" / "below")
