@@ -46,8 +46,16 @@ class BackendError(ImpastoError):
     """A backend cannot load this model, cannot run here, or failed while running."""
 
 
+class EngineMismatch(BackendError):
+    """An engine made for another GPU, TensorRT version or flavour; the message holds the command that builds a fitting one."""
+
+
 class ExportError(ImpastoError):
     """A network or graph that cannot be written as a canonical ONNX model."""
+
+
+class PrecisionMismatch(ExportError):
+    """An engine whose layers do not compute in the precision that was asked for."""
 
 
 class CheckFailed(ImpastoError):

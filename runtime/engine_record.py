@@ -49,7 +49,9 @@ class EngineRecord:
     """Activation memory of one execution context; None where no GPU was there to ask."""
     layers: tuple[EngineLayer, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
-    """What was asked of the builder besides precision and sizes."""
+    """What was asked of the builder."""
+    spec: dict[str, Any] = field(default_factory=dict)
+    """The ModelSpec as JSON, so that a plan in the cache can be loaded by itself."""
 
     def precisions(self) -> dict[str, int]:
         """How many layers compute in which precision, most first."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,9 +15,10 @@ import numpy as np
 
 from impasto.errors import BackendError, OptionError, ShapeError
 
-from .backends import Backend, open_graph
+from .backends import Backend, Lane, open_engine, open_graph
 from .backends.pixels import PixelAdapter
 from .context import PictureContext
+from .frames import LanePool, overlapped
 from .padding import reflect_into
 from .resolve import Source, resolve
 from .spec import ModelSpec, Pixels, SizeRule
@@ -100,7 +100,7 @@ def load(
     """
     pixels = Pixels.parse(layout) if layout is not None else None
     source = resolve(path_or_name, precision, trust)
-    graph = open_graph(source.graph, backend, device)
+    graph = _open(source, backend, device)
     try:
         graph, spec = _describe(graph, source, pixels)
         context = None
@@ -198,19 +198,30 @@ class Model:
         return f"<impasto.Model {self.info}>"
 
     def _stream(self, frames: Iterator[np.ndarray], depth: int) -> Iterator[np.ndarray]:
-        pending: deque[Future[np.ndarray]] = deque()
         if self._context:
             self._context.forget_scene()
-        worker = ThreadPoolExecutor(1, thread_name_prefix="impasto-stream")
-        try:
-            for frame in frames:
-                pending.append(worker.submit(self._frame, frame))
-                if len(pending) >= depth:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:  # also when the caller stops early: nothing may go on behind its back
-            worker.shutdown(cancel_futures=True)
+        pool = LanePool(self._open_lane)
+        yield from overlapped(frames, depth, pool, self._fill_lane, self._crop_lane, self._frame)
+
+    def _open_lane(self, frame: np.ndarray) -> Lane | None:
+        self._check_image(frame)
+        with self._lock:
+            area = self._area(frame.shape[0], frame.shape[1])
+            if area.tiled:
+                return None
+            others = (tuple(size or 1 for size in spec.shape) for spec in self._graph.inputs[1:])
+            return self._graph.lane(((1, *area.padded_size, 3), *others))
+
+    def _fill_lane(self, lane: Lane, frame: np.ndarray) -> None:
+        area = _WorkArea(self.info.spec, frame.shape[0], frame.shape[1], buffers=False)
+        area.pad_into(lane.images[0][0], frame)
+        if self._context:
+            with self._lock:
+                lane.images[1][...] = self._context.of_frame(frame)
+
+    def _crop_lane(self, lane: Lane, frame: np.ndarray) -> np.ndarray:
+        area = _WorkArea(self.info.spec, frame.shape[0], frame.shape[1], buffers=False)
+        return area.crop(lane.result[0]).copy()
 
     def _frame(self, frame: np.ndarray) -> np.ndarray:
         self._check_image(frame)
@@ -254,7 +265,8 @@ class Model:
 class _WorkArea:
     """The buffers and the tiles for one picture size."""
 
-    def __init__(self, spec: ModelSpec, height: int, width: int) -> None:
+    def __init__(self, spec: ModelSpec, height: int, width: int, buffers: bool = True) -> None:
+        """buffers: whether to allocate; without, only `pad_into` and `crop` work, on memory of the caller's."""
         self._border = spec.border
         self._scale = spec.scale
         self._padded_size = spec.size.padded(height + 2 * spec.border, width + 2 * spec.border)
@@ -264,12 +276,33 @@ class _WorkArea:
         self._window = self._padded_size
         if self._padded_size[0] * self._padded_size[1] > WHOLE_PIXELS and spec.receptive_field is not None:
             self._plan_tiles(spec.size, spec.receptive_field)
+        if not buffers:
+            return
         if not self._direct:
             self._padded = np.empty((*self._padded_size, 3), np.uint8)
             self._result = np.empty(self._scaled_shape(self._padded_size), np.uint8)
         if self._tiles:
             self._tile = np.empty((*self._window, 3), np.uint8)
             self._tile_result = np.empty(self._scaled_shape(self._window), np.uint8)
+
+    @property
+    def padded_size(self) -> tuple[int, int]:
+        return self._padded_size
+
+    @property
+    def tiled(self) -> bool:
+        return bool(self._tiles)
+
+    def pad_into(self, padded: np.ndarray, image: np.ndarray) -> None:
+        """Write what the network sees of the picture: uint8 (*padded_size, 3)."""
+        if self._direct:
+            padded[...] = image
+        else:
+            reflect_into(padded, image, self._border, self._border)
+
+    def crop(self, result: np.ndarray) -> np.ndarray:
+        """The picture's own part of the network's result, as a view."""
+        return result[self._crop]
 
     def run(self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
         """Pad, compute, crop into `out`."""
@@ -324,9 +357,18 @@ def _kept(row: Span, column: Span) -> tuple[int, int]:
     return row.keep_to - row.keep_from, column.keep_to - column.keep_from
 
 
+def _open(source: Source, backend: str, device: int) -> Backend:
+    if source.engine is None:
+        return open_graph(source.graph, backend, device)
+    rebuild = f"impasto build {source.engine.spec.get('name', source.path)} --precision {source.precision}"
+    return open_engine(source.graph, source.engine, backend, device, rebuild)
+
+
 def _describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
     """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar."""
     canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
+    if source.engine:
+        return graph, ModelSpec.from_json(source.engine.spec, str(source.graph))
     if source.manifest:
         if not canonical:
             raise BackendError(f"{source.graph} takes {graph.inputs[0]}; a package's graph takes uint8 (?, ?, ?, 3)")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError
+from impasto.files import sha256
 
+from .engine_record import EngineRecord
 from .manifest import MANIFEST, PRECISIONS, Manifest, read_manifest, verify
 from .spec import ModelSpec, Pixels
 
@@ -31,6 +33,8 @@ class Source:
     """None for a bare ONNX file."""
     sidecar: Sidecar | None = None
     """What a JSON file beside a bare ONNX file says of it."""
+    engine: EngineRecord | None = None
+    """What is known of the engine, where `graph` is one."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,11 @@ def resolve(path_or_name: str | os.PathLike[str], precision: str = "auto", trust
     path = _locate(path_or_name)
     if path.is_dir():
         return _from_package(path, precision, trust)
+    if path.suffix.lower() == ".plan":
+        return _from_plan(path, trust)
     if path.suffix.lower() != ".onnx":
         raise BackendError(
-            f"{path} is no model that can be run: expected a package folder or an .onnx file"
+            f"{path} is no model that can be run: expected a package folder or an .onnx file (or a .plan of impasto build)"
             + ("; export the checkpoint first: impasto export " + str(path) if path.suffix == ".safetensors" else "")
         )
     return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=_read_sidecar(path))
@@ -126,6 +132,24 @@ def _from_package(folder: Path, precision: str, trust: bool) -> Source:
         context=check(folder, context) if context else None,
         manifest=manifest,
     )
+
+
+def _from_plan(path: Path, trust: bool) -> Source:
+    """An engine by itself, with the record that `impasto build` left beside it."""
+    beside = path.with_suffix(".json")
+    try:
+        data = json.loads(beside.read_text(encoding="utf-8"))
+        record, digest = EngineRecord.from_json(data["record"], str(beside)), data["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PackageError(
+            f"{path} has no readable record {beside.name} ({error}), so nobody knows what it is; build it again: impasto build"
+        ) from None
+    if not trust and sha256(path) != digest:
+        raise PackageError(
+            f"{path} is not the engine that {beside.name} describes; an engine is executable code, so it is not loaded. "
+            "Build it again, or load it with trust=True if you know where it comes from"
+        )
+    return Source(path, path, record.precision, engine=record)
 
 
 def _read_sidecar(onnx: Path) -> Sidecar | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from impasto.errors import OptionError
+from impasto.errors import BackendError, OptionError
 
-from .base import Backend, TensorSpec
+from ..engine_record import EngineRecord
+from .base import Backend, Lane, TensorSpec
 
-NAMES = ("onnxruntime-cpu", "onnxruntime-cuda")
+NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda")
 
-__all__ = ["NAMES", "Backend", "TensorSpec", "open_graph"]
+__all__ = ["NAMES", "Backend", "Lane", "TensorSpec", "open_engine", "open_graph"]
 
 
 def open_graph(path: Path, backend: str, device: int) -> Backend:
@@ -20,6 +21,20 @@ def open_graph(path: Path, backend: str, device: int) -> Backend:
     """
     if backend not in (*NAMES, "auto"):
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
+    if backend == "tensorrt":
+        raise BackendError(f"{path.name} is a graph, and TensorRT runs engines: build one with impasto build {path}")
     from .onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, "onnxruntime-cpu" if backend == "auto" else backend, device)
+
+
+def open_engine(path: Path, record: EngineRecord, backend: str, device: int, rebuild: str) -> Backend:
+    """Load a TensorRT engine whose bytes are trusted. rebuild: the command that builds a fitting one, for error messages.
+
+    Raises OptionError for a backend that runs no engines, EngineMismatch, MissingDependency, BackendError.
+    """
+    if backend not in ("auto", "tensorrt"):
+        raise OptionError(f"{path.name} is a TensorRT engine; choose backend='tensorrt' or 'auto', not {backend!r}")
+    from .tensorrt import TensorRTBackend
+
+    return TensorRTBackend(path.read_bytes(), record, device, rebuild)

@@ -35,6 +35,27 @@ class TensorSpec:
         return f"{self.dtype} ({sizes})"
 
 
+class Lane(ABC):
+    """Room for one run beside others: while one lane computes, neighbours copy. One thread at a time."""
+
+    images: list[np.ndarray]
+    """Arrays to fill before `start`, one for each input of the graph."""
+    result: np.ndarray
+    """Holds the picture after `wait`."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Begin a run on what `images` hold, and return at once. Raises BackendError."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when `result` is complete. Raises BackendError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait, and free what the lane holds."""
+
+
 class Backend(ABC):
     """One graph, loaded and ready to run on one device. Not thread-safe: one caller at a time."""
 
@@ -54,8 +75,7 @@ class Backend(ABC):
 
         Raises ShapeError for arrays that do not fit and BackendError where the vendor's library fails.
         """
-        if not self._open:
-            raise BackendError("this model is closed; load it again")
+        self._require_open()
         if len(inputs) != len(self.inputs):
             raise ShapeError(f"got {len(inputs)} inputs, wanted {len(self.inputs)}")
         for spec, array in zip(self.inputs, inputs, strict=True):
@@ -69,11 +89,19 @@ class Backend(ABC):
             spec.check(array)
         return self._measure(inputs)
 
+    def lane(self, shapes: tuple[tuple[int, ...], ...]) -> Lane | None:
+        """A new lane for inputs of these shapes, or None where the backend runs one picture at a time."""
+        return None
+
     def close(self) -> None:
         """Free what the graph holds; a closed backend refuses to run. Closing twice does nothing."""
         if self._open:
             self._open = False
             self._close()
+
+    def _require_open(self) -> None:
+        if not self._open:
+            raise BackendError("this model is closed; load it again")
 
     @abstractmethod
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None: ...

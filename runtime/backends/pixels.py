@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from impasto.runtime.spec import Pixels
 
 from impasto.errors import BackendError
+from impasto.runtime.spec import Pixels
 
 from .base import Backend, TensorSpec
 

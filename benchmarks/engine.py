@@ -1,0 +1,255 @@
+"""What a TensorRT engine takes on the GPU in this machine: the engine alone, its copies, launches, and whole frames.
+
+    python -m impasto.benchmarks.engine FOLDER OUT.json
+
+FOLDER holds engines (`*.plan` with their records) and, for each picture size, `picture-HxW.npy` with the FP32 result of each
+source graph, `expected-NAME-HxW.npy`, and where a graph has
+a second input, `context-NAME.npy`. Needs NumPy, PyCUDA and TensorRT alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import impasto
+from impasto.errors import ImpastoError
+from impasto.runtime import cuda
+from impasto.runtime.backends import open_engine
+from impasto.runtime.backends.tensorrt import TensorRTBackend, TensorRTLane
+from impasto.runtime.resolve import resolve
+from impasto.runtime.tensorrt_api import tensorrt
+
+_ROTATION = 4
+"""Lanes whose buffers take turns, so that a picture is not found in the GPU's cache."""
+_LAUNCHES = 5
+"""Runs of each lane in one timed graph."""
+_REPEATS = 30
+_FRAMES = 300
+
+
+def measure_folder(folder: Path) -> dict[str, Any]:
+    """Measure every engine of the folder; one that fails leaves its error in its place."""
+    device, api = cuda.device(), tensorrt()
+    results: dict[str, Any] = {
+        "gpu": device.name,
+        "compute_capability": device.compute_capability,
+        "driver_cuda": device.driver_major,
+        "tensorrt": str(api),
+        "python": sys.version.split()[0],
+        "graphs": cuda.graph_driver() is not None,
+        "engines": [],
+    }
+    for plan in sorted(folder.glob("*.plan")):
+        start = time.perf_counter()
+        try:
+            entry = measure_engine(plan, folder)
+        except ImpastoError as error:
+            entry = {"plan": plan.name, "error": str(error)}
+        entry["seconds"] = round(time.perf_counter() - start, 2)
+        results["engines"].append(entry)
+        print(json.dumps({key: value for key, value in entry.items() if key != "layers"}), flush=True)
+    alone = [plan for plan in sorted(folder.glob("*.plan")) if resolve(plan).engine.spec["thumbnail"] is None]  # type: ignore[union-attr]
+    if alone:
+        results["memory_after_50_loads"] = _loads(alone[0], 50)
+    return results
+
+
+def measure_engine(plan: Path, folder: Path) -> dict[str, Any]:
+    """All figures of one engine. Raises ImpastoError."""
+    source = resolve(plan)
+    record = source.engine
+    assert record is not None
+    _, height, width, _ = record.profiles[0]["image"][1]
+    picture = np.load(folder / f"picture-{height}x{width}.npy")
+    name = record.spec["name"]
+    entry: dict[str, Any] = {
+        "name": name,
+        "precision": record.precision,
+        "size": [height, width],
+        "plan_bytes": record.plan_bytes,
+        "device_memory_bytes": record.device_memory_bytes,
+        "layers_by_precision": record.precisions(),
+        "layers": [[layer.name[:60], layer.kind, layer.precision] for layer in record.layers],
+    }
+    backend = open_engine(plan, record, "tensorrt", 0, "impasto build")
+    assert isinstance(backend, TensorRTBackend)
+    context = folder / f"context-{name}.npy"
+    extra = [np.load(context)] if context.exists() else []
+    expected = folder / f"expected-{name}-{height}x{width}.npy"
+    try:
+        lane = _started(backend, picture, extra)
+        entry["psnr_db"], entry["largest_difference"] = _compare(lane.result[0], expected)
+        lane.close()
+        entry["engine_ms"], entry["engine_eager_ms"] = _engine_times(backend, picture)
+        entry.update(_frame_times(backend, picture))
+        entry["layer_ms"] = _layer_times(backend, picture)
+    finally:
+        backend.close()
+    if extra:  # a context comes from its own engine, which only a package holds
+        return entry
+    with impasto.load(plan) as model:
+        out = model(picture)
+        entry["run_into_ms"] = _median(lambda: model.run_into(picture, out), _REPEATS)
+        entry["stream_ms"] = {str(depth): _stream_time(model, picture, depth) for depth in (1, 2, 3, 4)}
+    return entry
+
+
+def _engine_times(backend: TensorRTBackend, picture: np.ndarray) -> tuple[float | None, float]:
+    """Milliseconds of the engine alone: replayed from a graph over several buffers, and launched one by one."""
+    lanes = [_started(backend, picture) for _ in range(_ROTATION)]
+    try:
+        stream = lanes[0].stream
+
+        def launch() -> None:
+            for _ in range(_LAUNCHES):
+                for lane in lanes:
+                    lane.compute(stream)
+
+        device = cuda.device()
+        graph = stream.capture(launch)
+        runs = _ROTATION * _LAUNCHES
+        with device.active():
+            eager = [stream.time(launch) / runs for _ in range(_REPEATS)]
+            if graph is None:
+                return None, float(np.median(eager))
+            for _ in range(3):
+                graph.replay()
+            replayed = [stream.time(graph.replay) / runs for _ in range(_REPEATS)]
+            stream.wait()
+        graph.free()
+        return float(np.median(replayed)), float(np.median(eager))
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _frame_times(backend: TensorRTBackend, picture: np.ndarray) -> dict[str, float | None]:
+    """Copies alone, and one frame from pinned memory to pinned memory: as a graph, and launched piece by piece."""
+    lane = _started(backend, picture)
+    device, stream = cuda.device(), lane.stream
+
+    def eager() -> None:
+        with device.active():
+            lane.upload()
+            lane.compute()
+            lane.download()
+        lane.wait()
+
+    def replayed() -> None:
+        lane.start()
+        lane.wait()
+
+    try:
+        with device.active():
+            upload = float(np.median([stream.time(lane.upload) for _ in range(_REPEATS)]))
+            download = float(np.median([stream.time(lane.download) for _ in range(_REPEATS)]))
+        pageable = np.empty_like(picture)
+        return {
+            "upload_ms": upload,
+            "download_ms": download,
+            "copy_into_pinned_ms": _median(lambda: np.copyto(lane.images[0][0], picture), _REPEATS),
+            "copy_out_of_pinned_ms": _median(lambda: np.copyto(pageable, lane.result[0][: picture.shape[0]]), _REPEATS),
+            "frame_eager_ms": _median(eager, _REPEATS),
+            "frame_graph_ms": _median(replayed, _REPEATS) if lane.replays else None,
+        }
+    finally:
+        lane.close()
+
+
+def _layer_times(backend: TensorRTBackend, picture: np.ndarray) -> list[tuple[str, float]]:
+    """Mean milliseconds of each layer by TensorRT's profiler, which synchronises after each: larger than in use."""
+    module = tensorrt().module
+    totals: dict[str, list[float]] = {}
+
+    class Profiler(module.IProfiler):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+
+        def report_layer_time(self, layer: str, milliseconds: float) -> None:
+            totals.setdefault(layer, []).append(milliseconds)
+
+    lane = _started(backend, picture)
+    try:
+        lane.profile(Profiler())
+        with cuda.device().active():
+            for _ in range(10):
+                lane.compute()
+                lane.stream.wait()
+        return [(name[:80], round(float(np.median(times)), 4)) for name, times in totals.items()]
+    finally:
+        lane.close()
+
+
+def _started(backend: TensorRTBackend, picture: np.ndarray, extra: Sequence[np.ndarray] = ()) -> TensorRTLane:
+    others = [tuple(size or 1 for size in spec.shape) for spec in backend.inputs[1:]]
+    lane = backend.lane(((1, *picture.shape), *others))
+    for host, array in zip(
+        lane.images, (picture, *(extra or [np.zeros(shape, np.float32) for shape in others])), strict=True
+    ):
+        host[...] = array
+    for _ in range(3):  # the first runs eagerly and records the graph
+        lane.start()
+        lane.wait()
+    return lane
+
+
+def _stream_time(model: impasto.Model, picture: np.ndarray, depth: int) -> float:
+    """Milliseconds per frame of a long stream, from NumPy frame to NumPy frame."""
+    frames = [np.roll(picture, 16 * shift, axis=1) for shift in range(8)]
+
+    def endless() -> Any:
+        index = 0
+        while True:
+            yield frames[index % len(frames)]
+            index += 1
+
+    results = model.stream(endless(), depth=depth)
+    for _ in range(20):
+        next(results)
+    start = time.perf_counter()
+    for _ in range(_FRAMES):
+        next(results)
+    elapsed = time.perf_counter() - start
+    results.close()  # type: ignore[attr-defined]
+    return 1000 * elapsed / _FRAMES
+
+
+def _loads(plan: Path, times: int) -> dict[str, int]:
+    """Free GPU memory before and after loading, running and closing a model many times."""
+    free = []
+    for _ in range(times):
+        with impasto.load(plan) as model:
+            _, height, width, _ = resolve(plan).engine.profiles[0]["image"][1]  # type: ignore[union-attr]
+            model(np.zeros((height, width, 3), np.uint8))
+        gc.collect()
+        free.append(cuda.device().free_memory())
+    return {"after_first": free[0], "after_last": free[-1], "lost": free[0] - free[-1]}
+
+
+def _compare(drawn: np.ndarray, expected: Path) -> tuple[float | None, int]:
+    """PSNR in dB (None where both are equal) and largest difference in levels."""
+    difference = np.abs(drawn.astype(np.int16) - np.load(expected))
+    mse = float(np.square(difference, dtype=np.float64).mean())
+    return (float(10 * np.log10(255**2 / mse)) if mse else None), int(difference.max())
+
+
+def _median(function: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(3 + repeats):
+        start = time.perf_counter()
+        function()
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times[3:]))
+
+
+if __name__ == "__main__":
+    measured = measure_folder(Path(sys.argv[1]))
+    Path(sys.argv[2]).write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,375 @@
+"""From an ONNX graph to a TensorRT engine that is what it says: keyed, built once, read back, recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import BackendError, ExportError, ImpastoError, OptionError
+from impasto.files import sha256, write_bytes
+from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range
+from impasto.runtime.spec import ModelSpec
+from impasto.runtime.tensorrt_api import TensorRT, tensorrt
+
+from . import engine_layers
+from .engine_cache import CacheEntry, EngineCache, engine_key
+from .engine_options import BuildOptions, Sizes
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the builder's phase and the share of it that is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The GPU, or the kinds of GPU, that an engine is for."""
+
+    compute_capabilities: tuple[str, ...]
+    gpu: str | None
+    """The name of the GPU in this machine; None for kinds of GPU that need not be here."""
+    driver_major: int | None
+
+    def __str__(self) -> str:
+        return self.gpu or "compute capability " + ", ".join(self.compute_capabilities)
+
+
+def build_engine(
+    graph: Path,
+    spec: ModelSpec,
+    options: BuildOptions,
+    *,
+    cache: EngineCache | None = None,
+    flavour: str = "auto",
+    device: int = 0,
+    progress: Progress | None = None,
+    waiting: Callable[[], None] | None = None,
+) -> tuple[CacheEntry, bool]:
+    """The engine for these options out of the cache, or built now. Returns it, and whether it was built.
+
+    graph: the ONNX file that bears the precision; a plain FP32 one will do where builder flags exist. spec: its size rule
+    and border. waiting: called once where another process is building the same engine, which this one then loads.
+    Raises MissingDependency, OptionError, ExportError, PrecisionMismatch, OutputError, KeyboardInterrupt.
+    """
+    api = tensorrt("tensorrt-rtx" if options.targets and flavour == "auto" else flavour)
+    check_options(api, options)
+    target = find_target(api, options, device)
+    cache = cache or EngineCache()
+    key = engine_key(key_parts(api, target, graph, spec, options))
+    with cache.locked(key, waiting):
+        entry = cache.find(key)
+        if entry:
+            return entry, False
+        plan, layers, profiles, memory = compile_graph(api, target, graph, spec, options, cache, device, progress)
+        record = EngineRecord(
+            key=key,
+            flavour=api.flavour,
+            version=api.version,
+            precision=options.precision,
+            compute_capabilities=target.compute_capabilities,
+            gpu=None if options.hardware_compatible else target.gpu,
+            source_sha256=sha256(graph),
+            profiles=profiles,
+            plan_bytes=len(plan),
+            device_memory_bytes=memory,
+            layers=layers,
+            options=options.to_json(),
+            spec=spec.to_json(),
+        )
+        return cache.put(record, plan), True
+
+
+def check_options(api: TensorRT, options: BuildOptions) -> None:
+    """Raises OptionError for what this TensorRT cannot do: an option that has no effect would be a lie."""
+    if options.targets and not api.chooses_targets:
+        raise OptionError(f"--target needs TensorRT-RTX; {api} builds for the GPU in this machine only")
+    unknown = set(options.targets) - set(api.targets())
+    if unknown:
+        raise OptionError(f"{api} has no target {', '.join(sorted(unknown))}; it has {', '.join(api.targets())}")
+    if options.workspace_bytes is not None and not api.has_workspace_limit:
+        raise OptionError(f"{api} takes no workspace limit; leave it out")
+    if options.optimization_level is not None and not hasattr(api.module.IBuilderConfig, "builder_optimization_level"):
+        raise OptionError(f"{api} has no optimization levels (they came with 8.6); leave the level out")
+    if options.hardware_compatible and not hasattr(api.module, "HardwareCompatibilityLevel"):
+        raise OptionError(f"{api} builds no hardware-compatible engines (they came with 8.6); leave the option out")
+    for name in options.tactic_sources or ():
+        if not hasattr(api.module.TacticSource, name.upper()):
+            raise OptionError(f"{api} has no tactic source {name}; leave it out")
+
+
+def find_target(api: TensorRT, options: BuildOptions, device: int) -> Target:
+    """The named compute capabilities, or the GPU in this machine. Raises OptionError where there is neither."""
+    if options.targets:
+        return Target(tuple(sorted(f"{name[2:-1]}.{name[-1]}" for name in options.targets)), None, None)
+    from impasto.runtime import cuda
+
+    try:
+        here = cuda.device(device)
+    except ImpastoError as error:
+        few = ",".join(list(api.targets())[:2])
+        hint = f"name targets such as --target {few}" if api.chooses_targets else "build on the device"
+        raise OptionError(f"{api} needs to know the GPU, and none is usable here ({error}); {hint}") from None
+    return Target((here.compute_capability,), here.name, here.driver_major)
+
+
+def key_parts(api: TensorRT, target: Target, graph: Path, spec: ModelSpec, options: BuildOptions) -> dict[str, Any]:
+    """Everything that reaches the builder, as plain JSON values."""
+    return {
+        "graph": sha256(graph),
+        "size": spec.to_json()["size"],
+        "border": spec.border,
+        "options": options.to_json(),
+        "flavour": api.flavour,
+        "version": api.version,
+        "compute_capabilities": list(target.compute_capabilities),
+        "gpu": None if options.hardware_compatible else target.gpu,
+        "driver_major": target.driver_major,
+    }
+
+
+def compile_graph(
+    api: TensorRT,
+    target: Target,
+    graph: Path,
+    spec: ModelSpec,
+    options: BuildOptions,
+    cache: EngineCache,
+    device: int,
+    progress: Progress | None = None,
+) -> tuple[bytes, tuple[EngineLayer, ...], tuple[dict[str, Range], ...], int | None]:
+    """Run the builder. Returns the plan, its layers, its profiles and the activation memory where a GPU could say it.
+
+    Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C.
+    """
+    with _active(target, device), api.log.recording() as lines:
+        builder = api.module.Builder(api.log.vendor)
+        typed = api.strongly_typed and not _wants_flags(api, graph, options)
+        network = builder.create_network(api.network_flags(typed=typed))
+        _parse(api, network, graph)
+        config = builder.create_builder_config()
+        profiles = _add_profiles(builder, config, network, spec, options)
+        _configure(api, config, options, typed)
+        timing = _load_timing(api, config, cache, target)
+        stop = threading.Event()
+        if hasattr(config, "progress_monitor"):
+            config.progress_monitor = _monitor(api, progress, stop)
+        api.log.forget()
+        serialized = _interruptible(lambda: _serialize(builder, network, config, target, device), stop)
+        if serialized is None:
+            raise ExportError(f"{api} cannot build {graph.name} for {target}: {api.log.errors()}")
+        if timing is not None:
+            write_bytes(timing, bytes(config.get_timing_cache().serialize()))
+        plan = bytes(serialized)
+        layers, memory = _read_back(api, plan, lines, target)
+    engine_layers.require_precision(layers, options.precision, str(target))
+    return plan, layers, profiles, memory
+
+
+def _serialize(builder: Any, network: Any, config: Any, target: Target, device: int) -> Any:
+    with _active(target, device):  # contexts are current in one thread at a time, and this is the builder's
+        return builder.build_serialized_network(network, config)
+
+
+def _wants_flags(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
+    """Whether precision must come from builder flags, because the graph does not bear it and the version allows that."""
+    return api.has_precision_flags and options.precision == "fp16" and not _bears(graph, options.precision)
+
+
+def _bears(graph: Path, precision: str) -> bool:
+    # `export/precision.py` names its files so; a stranger's file is taken as plain.
+    return f".{precision}" in graph.name
+
+
+def _parse(api: TensorRT, network: Any, graph: Path) -> None:
+    """Fill the network. Raises ExportError with the parser's errors, one a line."""
+    parser = api.module.OnnxParser(network, api.log.vendor)
+    native = getattr(getattr(api.module, "OnnxParserFlag", None), "NATIVE_INSTANCENORM", None)
+    if native is not None:
+        parser.set_flag(native)
+    if parser.parse(_prepared(graph, api.max_opset)):
+        return
+    reasons = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+    raise ExportError(f"{api} cannot read {graph}: " + "; ".join(dict.fromkeys(reasons)))
+
+
+def _prepared(graph: Path, max_opset: int) -> bytes:
+    """The graph's bytes as this parser wants them; as they are on a device that has no onnx library."""
+    try:
+        import onnx
+    except ImportError:
+        return graph.read_bytes()
+    from .engine_graph import prepare
+
+    try:
+        model = onnx.load(str(graph))
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's DecodeError and the checker's error have no public base that onnx promises
+        raise ExportError(f"{graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+    content: bytes = prepare(model, max_opset).SerializeToString()
+    return content
+
+
+def _parser_error(error: Any) -> str:
+    first = str(error.desc()).strip().splitlines()
+    return f"{first[0] if first else 'unknown error'} (node {error.node()})"
+
+
+def _add_profiles(
+    builder: Any, config: Any, network: Any, spec: ModelSpec, options: BuildOptions
+) -> tuple[dict[str, Range], ...]:
+    """One optimization profile for each of the sizes asked for. Raises OptionError where the graph's own sizes differ."""
+    found = []
+    for sizes in options.sizes:
+        profile = builder.create_optimization_profile()
+        ranges: dict[str, Range] = {}
+        for index in range(network.num_inputs):
+            tensor = network.get_input(index)
+            ranges[tensor.name] = _range(tuple(tensor.shape), sizes.padded(spec), options.batch, tensor.name)
+            profile.set_shape(tensor.name, *ranges[tensor.name])
+        if config.add_optimization_profile(profile) < 0:
+            raise OptionError(
+                f"TensorRT refuses the sizes {ranges}; smallest <= best <= largest must hold for every input"
+            )
+        found.append(ranges)
+    return tuple(found)
+
+
+def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], name: str) -> Range:
+    """Fill an input's free sizes: the batch first, then height and width where there are some (N, H, W, C)."""
+    shapes = []
+    for count, (height, width) in zip(batch, (sizes.low, sizes.best, sizes.high), strict=True):
+        wanted = (count, height, width)[: 3 if len(shape) == 4 else 1]
+        filled = (*wanted, *shape[len(wanted) :])
+        fixed = tuple(want if size < 0 else size for size, want in zip(shape, filled, strict=True))
+        if any(size < 0 for size in fixed):
+            raise ExportError(
+                f"the graph's input {name} has shape {shape}; only its batch, height and width may be free"
+            )
+        shapes.append(fixed)
+    return shapes[0], shapes[1], shapes[2]
+
+
+def _configure(api: TensorRT, config: Any, options: BuildOptions, typed: bool) -> None:
+    """Hand over every option; `check_options` has refused those without effect."""
+    module = api.module
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # without it, nothing can be read back
+    if not typed and api.has_precision_flags:
+        # INT8 layers that have no fast kernel fall back to FP16 rather than to FP32.
+        for name in {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(options.precision, ()):
+            config.set_flag(getattr(module.BuilderFlag, name))
+    if options.precision == "fp32":
+        config.clear_flag(module.BuilderFlag.TF32)  # 10 bits of mantissa are not FP32
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.hardware_compatible:
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if options.tactic_sources is not None:
+        sources = (getattr(module.TacticSource, name.upper()) for name in options.tactic_sources)
+        config.set_tactic_sources(sum(1 << int(source) for source in sources))
+    if options.targets:
+        known = api.targets()
+        config.num_compute_capabilities = len(options.targets)
+        for index, name in enumerate(sorted(options.targets)):
+            config.set_compute_capability(known[name], index)
+
+
+def _load_timing(api: TensorRT, config: Any, cache: EngineCache, target: Target) -> Path | None:
+    """Give the builder what it measured before on this GPU; where to keep it afterwards, or None without such a cache."""
+    if not api.has_timing_cache:
+        return None
+    path = cache.timing_path(f"{api.flavour}-{api.version}-{target}-driver{target.driver_major}")
+    content = path.read_bytes() if path.is_file() else b""
+    measured = config.create_timing_cache(content)
+    if measured is None:  # damaged, or of another version
+        measured = config.create_timing_cache(b"")
+    config.set_timing_cache(measured, ignore_mismatch=False)
+    return path
+
+
+def _monitor(api: TensorRT, progress: Progress | None, stop: threading.Event) -> Any:
+    """The vendor's progress monitor over ours; the builder asks it after every step whether to go on."""
+
+    class Monitor(api.module.IProgressMonitor):  # type: ignore[misc,name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
+            self._steps[phase] = steps
+            self._tell(phase, 0.0)
+
+        def step_complete(self, phase: str, step: int) -> bool:
+            self._tell(phase, (step + 1) / max(self._steps.get(phase, 1), 1))
+            return not stop.is_set()
+
+        def phase_finish(self, phase: str) -> None:
+            self._tell(phase, 1.0)
+
+        def _tell(self, phase: str, share: float) -> None:
+            if progress is not None and not stop.is_set():
+                progress(phase, min(share, 1.0))
+
+    return Monitor()
+
+
+def _interruptible(build: Callable[[], Any], stop: threading.Event) -> Any:
+    """Run the builder on a thread of its own, so that Ctrl-C reaches Python at once and not the vendor's code.
+
+    With a progress monitor the builder stops at its next step. Without one (8.x) it cannot be stopped: the thread is left
+    to end with the process, and nothing of what it builds is written.
+    """
+    result: list[Any] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(build())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=work, name="impasto-build", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+    except KeyboardInterrupt:
+        stop.set()
+        thread.join(10)
+        raise
+    if failure:
+        raise ExportError(f"TensorRT's builder failed: {failure[0]}") from failure[0]
+    return result[0]
+
+
+def _read_back(
+    api: TensorRT, plan: bytes, lines: list[str], target: Target
+) -> tuple[tuple[EngineLayer, ...], int | None]:
+    """The layers of the finished engine, from its inspector where it can be loaded here, otherwise from the build's log."""
+    if target.gpu is None:
+        return engine_layers.from_log(lines), None
+    try:
+        engine = api.deserialize(api.create_runtime(), plan)
+    except BackendError:  # built for a GPU that this flavour builds for and does not run on
+        return engine_layers.from_log(lines), None
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(api.module.LayerInformationFormat.JSON)
+    memory = int(
+        engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
+    )
+    return engine_layers.from_inspector(text), memory
+
+
+@contextlib.contextmanager
+def _active(target: Target, device: int) -> Iterator[None]:
+    """The GPU's context, where one takes part in the build."""
+    if target.gpu is None:
+        yield
+        return
+    from impasto.runtime import cuda
+
+    with cuda.device(device).active():
+        yield

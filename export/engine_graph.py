@@ -1,0 +1,219 @@
+"""The ONNX graph as a TensorRT parser wants it: pixels cast where TensorRT can cast them, and no opset that it cannot read.
+
+The result computes the same function. Nothing here touches precision: that is written in the graph already
+(`export/precision.py`), or asked for by builder flags where the version has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from impasto.errors import ExportError
+
+_OLD = 17
+"""Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
+_EPSILON = 1e-5  # ONNX's default for normalisations
+
+
+def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
+    """A copy of the graph that a parser of opset `max_opset` (17 or above) accepts.
+
+    uint8 tensors meet nothing but casts, which is all that TensorRT allows them; normalisations and operators newer than
+    `max_opset` become older ones. Raises ExportError for an operator that has no older form here.
+    """
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    _cast_before_transpose(prepared.graph)
+    _transpose_before_cast(prepared.graph)
+    opset = next((entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if opset is not None and max_opset <= _OLD:
+        _downgrade(prepared.graph, max_opset)
+        opset.version = min(opset.version, max_opset)
+        prepared.ir_version = min(prepared.ir_version, 8)
+    _drop_unread(prepared.graph)
+    del prepared.graph.value_info[:]
+    onnx.checker.check_model(prepared)
+    return onnx.shape_inference.infer_shapes(prepared)
+
+
+def _cast_before_transpose(graph: onnx.GraphProto) -> None:
+    """uint8 input -> Transpose -> Cast becomes input -> Cast -> Transpose."""
+    pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
+    readers = _readers(graph)
+    for transpose in [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in pixels]:
+        after = readers.get(transpose.output[0], [])
+        if len(after) == 1 and after[0].op_type == "Cast":
+            _swap(transpose, after[0])
+
+
+def _transpose_before_cast(graph: onnx.GraphProto) -> None:
+    """Cast to uint8 -> Transpose -> output becomes Transpose -> Cast -> output."""
+    outputs = {value.name for value in graph.output}
+    readers = _readers(graph)
+    for cast in [node for node in graph.node if node.op_type == "Cast" and _cast_type(node) == TensorProto.UINT8]:
+        after = readers.get(cast.output[0], [])
+        if len(after) == 1 and after[0].op_type == "Transpose" and after[0].output[0] in outputs:
+            _swap(cast, after[0])
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove the initializers that nothing reads any more."""
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _swap(first: NodeProto, second: NodeProto) -> None:
+    """Exchange what two neighbouring one-input nodes do; the names of their tensors stay in place."""
+    kept = NodeProto()
+    kept.CopyFrom(first)
+    for node, other in ((first, second), (second, kept)):
+        node.op_type = other.op_type
+        attributes = list(other.attribute)
+        del node.attribute[:]
+        node.attribute.extend(attributes)
+
+
+def _downgrade(graph: onnx.GraphProto, max_opset: int) -> None:
+    """Rewrite every node whose operator changed after `max_opset`, or that old parsers leave to plugins."""
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type in _REWRITES:
+            graph.node.extend(_REWRITES[node.op_type](node, graph))
+        elif node.op_type in _SAME or onnx.defs.get_schema(node.op_type).since_version <= max_opset:
+            graph.node.append(node)
+        else:
+            raise ExportError(
+                f"this TensorRT's parser reads ONNX up to opset {max_opset}, and {node.op_type} (node {node.name!r}) has no "
+                "older form that Impasto knows; build with TensorRT 10 or later"
+            )
+
+
+# Newer versions of these only widen the types that they take, which networks of float32, float16 and int8 never use.
+# fmt: off
+_SAME = frozenset((
+    "Abs", "Add", "And", "AveragePool", "Cast", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
+    "ConvTranspose", "DepthToSpace", "Div", "Equal", "Exp", "Expand", "Flatten", "Gather", "Gemm",
+    "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min",
+    "Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Slice",
+    "Softmax", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
+))
+# fmt: on
+
+
+def _axes_as_attribute(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
+    """ReduceMean and its kin take their axes as an input from opset 18 on."""
+    axes = _constant(graph, node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    keepdims = _attribute(node, "keepdims", 1)
+    attributes = {"keepdims": keepdims} | ({} if axes is None else {"axes": [int(axis) for axis in axes]})
+    return [helper.make_node(node.op_type, [node.input[0]], list(node.output), node.name, **attributes)]
+
+
+def _quantizer(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
+    """Without the attributes that came in 19 and 21 and have neutral defaults; and with weights as floats.
+
+    Old parsers want weights in float32 with Q and DQ behind them, not int8 weights with DQ. The detour is exact.
+    """
+    axis = {"axis": _attribute(node, "axis", 1)}
+    plain = helper.make_node(node.op_type, list(node.input), list(node.output), node.name, **axis)
+    stored = next((tensor for tensor in graph.initializer if tensor.name == node.input[0]), None)
+    if node.op_type != "DequantizeLinear" or stored is None or stored.data_type != TensorProto.INT8:
+        return [plain]
+    levels = numpy_helper.to_array(stored).astype(np.float32)
+    scale = np.asarray(_constant(graph, node.input[1]), np.float32)
+    if scale.size > 1:
+        scale = scale.reshape([-1 if index == axis["axis"] else 1 for index in range(levels.ndim)])
+    name = f"{stored.name}.float"
+    graph.initializer.append(numpy_helper.from_array(levels * scale, name))
+    quantize = helper.make_node("QuantizeLinear", [name, *node.input[1:]], [f"{name}.levels"], **axis)
+    plain.input[0] = f"{name}.levels"
+    graph.initializer.remove(stored)
+    return [quantize, plain]
+
+
+def _resize(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
+    """Without the attributes of opset 18, which have neutral defaults."""
+    neutral = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
+    if any(_attribute(node, name, value) != value for name, value in neutral.items()) or _attribute(node, "axes", None):
+        raise ExportError(f"the Resize {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
+    plain = NodeProto()
+    plain.CopyFrom(node)
+    kept = [attribute for attribute in node.attribute if attribute.name not in neutral]
+    del plain.attribute[:]
+    plain.attribute.extend(kept)
+    return [plain]
+
+
+def _instance_normalisation(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias; old parsers hand the operator to a plugin over cuDNN."""
+    x, scale, bias = node.input
+    y, name = node.output[0], node.output[0]
+    epsilon = _attribute(node, "epsilon", _EPSILON)
+    columns = {
+        f"{name}.scale": np.asarray(_constant(graph, scale), np.float32).reshape(1, -1, 1, 1),
+        f"{name}.bias": np.asarray(_constant(graph, bias), np.float32).reshape(1, -1, 1, 1),
+        f"{name}.epsilon": np.asarray(epsilon, np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in columns.items())
+    parts = [
+        ("ReduceMean", [x], "mean", {"axes": [2, 3], "keepdims": 1}),
+        ("Sub", [x, f"{name}.mean"], "centred", {}),
+        ("Mul", [f"{name}.centred", f"{name}.centred"], "square", {}),
+        ("ReduceMean", [f"{name}.square"], "variance", {"axes": [2, 3], "keepdims": 1}),
+        ("Add", [f"{name}.variance", f"{name}.epsilon"], "shifted", {}),
+        ("Sqrt", [f"{name}.shifted"], "deviation", {}),
+        ("Div", [f"{name}.centred", f"{name}.deviation"], "normal", {}),
+        ("Mul", [f"{name}.normal", f"{name}.scale"], "scaled", {}),
+    ]
+    nodes = [helper.make_node(op, inputs, [f"{name}.{out}"], **attributes) for op, inputs, out, attributes in parts]
+    return [*nodes, helper.make_node("Add", [f"{name}.scaled", f"{name}.bias"], [y])]
+
+
+_Rewrite = Callable[[NodeProto, onnx.GraphProto], list[NodeProto]]
+_REWRITES: dict[str, _Rewrite] = {
+    "ReduceMean": _axes_as_attribute,
+    "ReduceMax": _axes_as_attribute,
+    "ReduceMin": _axes_as_attribute,
+    "ReduceProd": _axes_as_attribute,
+    "ReduceSumSquare": _axes_as_attribute,
+    "QuantizeLinear": _quantizer,
+    "DequantizeLinear": _quantizer,
+    "Resize": _resize,
+    "InstanceNormalization": _instance_normalisation,
+}
+
+
+def _readers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
+    readers: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def _cast_type(node: NodeProto) -> int:
+    return int(_attribute(node, "to", 0))
+
+
+def _attribute(node: NodeProto, name: str, default: Any) -> Any:
+    return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
+
+
+def _constant(graph: onnx.GraphProto, name: str) -> np.ndarray:
+    """The value of an initializer or of a Constant node. Raises ExportError where the value is computed."""
+    for tensor in graph.initializer:
+        if tensor.name == name:
+            return numpy_helper.to_array(tensor)
+    for node in graph.node:
+        if node.op_type == "Constant" and node.output[0] == name:
+            return numpy_helper.to_array(helper.get_attribute_value(node.attribute[0]))
+    raise ExportError(
+        f"{name!r} is computed while the network runs; TensorRT's old parsers want it constant. Fold it first"
+    )

@@ -1,0 +1,101 @@
+"""What a finished engine really computes in: each layer's type and memory format, read back from TensorRT."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from impasto.errors import PrecisionMismatch
+from impasto.runtime.engine_record import EngineLayer
+
+_TYPES = (
+    # Unsigned first: "UINT8" contains "INT8".
+    (re.compile(r"uint8|kuint8", re.IGNORECASE), "uint8"),
+    (re.compile(r"fp16|half|float16", re.IGNORECASE), "fp16"),
+    (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bf16"),
+    (re.compile(r"fp8", re.IGNORECASE), "fp8"),
+    (re.compile(r"int8", re.IGNORECASE), "int8"),
+    (re.compile(r"fp32|float", re.IGNORECASE), "fp32"),
+    (re.compile(r"int32", re.IGNORECASE), "int32"),
+    (re.compile(r"int64", re.IGNORECASE), "int64"),
+    (re.compile(r"bool", re.IGNORECASE), "bool"),
+)
+
+_ARITHMETIC = re.compile(r"conv|correlation|gemm|matmul|matrix|fullyconnected", re.IGNORECASE)
+"""Kinds of layers whose type decides an engine's speed."""
+
+_SHARE = 0.5
+"""Least share of those that compute in the precision asked for. Graphs keep some layers in FP32 or FP16 on purpose."""
+
+_LINE = re.compile(
+    r"^Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<inputs>.*?)\], (?:Constants|Outputs): \["
+)
+_OUTPUTS = re.compile(r", Outputs: \[(?P<outputs>.*?)\], (?:ParameterType|TacticName|StreamId)")
+_TENSOR = re.compile(r"Datatype: (?P<type>\w+), Format: (?P<format>[^}]*?)\s*(?:\}|$)")
+
+
+def from_inspector(text: str) -> tuple[EngineLayer, ...]:
+    """Layers out of the engine inspector's JSON (TensorRT 8.5 and later, built with detailed profiling verbosity)."""
+    layers = []
+    for entry in json.loads(text).get("Layers", []):
+        if isinstance(entry, str):  # built without detailed verbosity: names alone
+            layers.append(EngineLayer(entry, "unknown", "unknown"))
+            continue
+        inputs, outputs = (
+            tuple(_tensor_text(tensor) for tensor in entry.get(side, ())) for side in ("Inputs", "Outputs")
+        )
+        kind = str(entry.get("ParameterType") or entry.get("LayerType", "unknown"))
+        layers.append(EngineLayer(str(entry.get("Name", "")), kind, _precision(inputs, outputs), inputs, outputs))
+    return tuple(layers)
+
+
+def from_log(lines: Iterable[str]) -> tuple[EngineLayer, ...]:
+    """Layers out of the builder's verbose log, which is all that TensorRT-RTX gives without a GPU."""
+    layers = []
+    for line in (part for message in lines for part in message.splitlines()):
+        match = _LINE.match(line)
+        if not match:
+            continue
+        found = _OUTPUTS.search(line)
+        inputs = _tensors(match["inputs"])
+        outputs = _tensors(found["outputs"]) if found else ()
+        layers.append(EngineLayer(match["name"], match["kind"], _precision(inputs, outputs), inputs, outputs))
+    return tuple(layers)
+
+
+def require_precision(layers: tuple[EngineLayer, ...], precision: str, where: str) -> None:
+    """Raises PrecisionMismatch unless the arithmetic runs in `precision`; `where` names the engine's target."""
+    arithmetic = [layer for layer in layers if _ARITHMETIC.search(layer.kind)]
+    if not arithmetic:
+        return  # nothing to be fast or slow: casts and shuffles alone
+    right = [layer for layer in arithmetic if layer.precision == precision]
+    if len(right) >= _SHARE * len(arithmetic):
+        return
+    counts: dict[str, int] = {}
+    for layer in arithmetic:
+        counts[layer.precision] = counts.get(layer.precision, 0) + 1
+    found = ", ".join(f"{count} in {name}" for name, count in counts.items())
+    raise PrecisionMismatch(
+        f"the engine for {where} is not {precision}: of {len(arithmetic)} convolutions and matrix products, TensorRT runs "
+        f"{found}. This GPU or this graph has no {precision} there; build another precision, or look into the graph: impasto inspect"
+    )
+
+
+def _tensors(text: str) -> tuple[str, ...]:
+    return tuple(f"{match['type']}, {match['format']}" for match in _TENSOR.finditer(text))
+
+
+def _tensor_text(tensor: dict[str, Any]) -> str:
+    words = (tensor.get("Datatype"), tensor.get("Format"), tensor.get("Format/Datatype"))
+    return ", ".join(str(word) for word in words if word)
+
+
+def _precision(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> str:
+    """The first input's type: what the arithmetic reads; the output's for a layer without inputs."""
+    for text in (*inputs[:1], *outputs[:1]):
+        for pattern, name in _TYPES:
+            if pattern.search(text):
+                return name
+    return "unknown"

@@ -1,0 +1,126 @@
+"""What can be asked of an engine's builder, and how people write it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from impasto.errors import OptionError
+from impasto.runtime.spec import ModelSpec
+
+NAMED_SIZES = {
+    "480p": (480, 854),
+    "720p": (720, 1280),
+    "1080p": (1080, 1920),
+    "1440p": (1440, 2560),
+    "2160p": (2160, 3840),
+}
+"""Height and width by their usual names."""
+
+_TACTIC_SOURCES = ("cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Smallest, best and largest picture that an engine takes, as (height, width); three times the same where fixed."""
+
+    low: tuple[int, int]
+    best: tuple[int, int]
+    high: tuple[int, int]
+
+    @classmethod
+    def parse(cls, text: str) -> Sizes:
+        """Read "1080p", "512x512" (height x width) or "256x256:1080p:2160p". Raises OptionError."""
+        sides = [_size(part, text) for part in text.split(":")]
+        if len(sides) == 1:
+            sides *= 3
+        if len(sides) != 3 or any(a > b for one, other in pairwise(sides) for a, b in zip(one, other, strict=True)):
+            raise OptionError(
+                f"cannot read the size {text!r}; write one size, or smallest:best:largest, none above the next"
+            )
+        return cls(*sides)
+
+    def padded(self, spec: ModelSpec) -> Sizes:
+        """What the network sees of such pictures: the border around them, rounded up to what it accepts."""
+        low, best, high = (
+            spec.size.padded(height + 2 * spec.border, width + 2 * spec.border)
+            for height, width in (self.low, self.best, self.high)
+        )
+        return Sizes(low, best, high)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything that a user decides about an engine."""
+
+    precision: str = "fp16"
+    """"fp32", "fp16" or "int8"."""
+    sizes: tuple[Sizes, ...] = (Sizes((1080, 1920), (1080, 1920), (1080, 1920)),)
+    """One optimization profile each."""
+    batch: tuple[int, int, int] = (1, 1, 1)
+    """Smallest, best and largest number of pictures at once."""
+    workspace_bytes: int | None = None
+    """Most scratch memory that a layer may use; None leaves it to TensorRT."""
+    optimization_level: int | None = None
+    """0 (fast build) to 5 (fast engine); None leaves it to TensorRT."""
+    tactic_sources: tuple[str, ...] | None = None
+    """Libraries to choose kernels from, such as "jit_convolutions"; None leaves it to TensorRT."""
+    hardware_compatible: bool = False
+    """Whether the engine must run on every GPU from Ampere on, at some cost in speed."""
+    targets: tuple[str, ...] = ()
+    """TensorRT-RTX only: compute capabilities to build for, such as "sm86"; empty means the GPU in this machine."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "fp16", "int8"):
+            raise OptionError(f"unknown precision {self.precision!r}; choose fp32, fp16 or int8")
+        if not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
+            raise OptionError(f"batch {self.batch}; wanted smallest <= best <= largest, from 1")
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise OptionError(f"optimization level {self.optimization_level}; wanted 0 to 5")
+        unknown = set(self.tactic_sources or ()) - set(_TACTIC_SOURCES)
+        if unknown:
+            raise OptionError(f"unknown tactic source {', '.join(unknown)}; choose among {', '.join(_TACTIC_SOURCES)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, for the key and the record."""
+        return {
+            "precision": self.precision,
+            "sizes": [[list(sizes.low), list(sizes.best), list(sizes.high)] for sizes in self.sizes],
+            "batch": list(self.batch),
+            "workspace_bytes": self.workspace_bytes,
+            "optimization_level": self.optimization_level,
+            "tactic_sources": sorted(self.tactic_sources) if self.tactic_sources is not None else None,
+            "hardware_compatible": self.hardware_compatible,
+            "targets": sorted(self.targets),
+        }
+
+
+def parse_batch(text: str) -> tuple[int, int, int]:
+    """Read "1" or "1:4:8". Raises OptionError."""
+    parts = text.split(":")
+    if len(parts) not in (1, 3) or not all(part.isdigit() for part in parts):
+        raise OptionError(f"cannot read the batch {text!r}; write 4, or smallest:best:largest such as 1:4:8")
+    numbers = [int(part) for part in parts]
+    low, best, high = numbers if len(numbers) == 3 else numbers * 3
+    return low, best, high
+
+
+def parse_bytes(text: str) -> int:
+    """Read "512M", "2G", "4GiB" or plain bytes. Raises OptionError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise OptionError(f"cannot read the amount of memory {text!r}; write 512M, 2G or a number of bytes")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _size(text: str, whole: str) -> tuple[int, int]:
+    if text in NAMED_SIZES:
+        return NAMED_SIZES[text]
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if not match or not int(match[1]) or not int(match[2]):
+        raise OptionError(
+            f"cannot read the size {whole!r}; write HEIGHTxWIDTH such as 512x512, or {', '.join(NAMED_SIZES)}"
+        )
+    return int(match[1]), int(match[2])

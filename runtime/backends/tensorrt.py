@@ -1,0 +1,314 @@
+"""TensorRT and TensorRT-RTX engines on a CUDA device.
+
+One lane is one picture's way through the GPU: pinned memory, device memory, an execution context and a stream of its own,
+and a CUDA graph of upload, engine and download. Several lanes run at once, so that one picture's copies hide behind
+another's computing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from impasto.errors import BackendError, EngineMismatch, ShapeError
+
+from ..cuda import Device, DeviceBlock, Graph, HostBuffer, Stream, translated
+from ..cuda import device as cuda_device
+from ..engine_record import EngineRecord
+from ..tensorrt_api import TensorRT, tensorrt
+from .base import Backend, Lane, TensorSpec
+
+KEPT_LANES = 4
+"""Lanes kept for the shapes used last."""
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+class TensorRTBackend(Backend):
+    """One engine, ready to run on one GPU."""
+
+    name = "tensorrt"
+
+    def __init__(self, plan: bytes, record: EngineRecord | None, device: int, rebuild: str) -> None:
+        """plan: trusted bytes; a plan is executable code. record: what is known of it, checked against this machine first.
+
+        rebuild: the command that builds a fitting engine, for error messages.
+        Raises EngineMismatch for another GPU, version or flavour, MissingDependency, BackendError.
+        """
+        self._api = tensorrt(record.flavour if record else "auto")
+        self._rebuild = rebuild
+        self._device = cuda_device(device)
+        if record:
+            require_match(record, self._api, self._device, rebuild)
+        with self._device.active():
+            self._runtime = self._api.create_runtime()
+            try:
+                self._engine = self._api.deserialize(self._runtime, plan)
+            except BackendError as error:
+                raise EngineMismatch(f"{error}. Build it again: {rebuild}") from None
+        self._describe()
+        self.device = f"{self._device.name} (CUDA device {device})"
+        self.metadata = {}
+        self._lanes: OrderedDict[Shapes, TensorRTLane] = OrderedDict()
+
+    def lane(self, shapes: Shapes) -> TensorRTLane:
+        """A new lane for inputs of these shapes; the caller closes it. Raises ShapeError, BackendError."""
+        self._require_open()
+        return TensorRTLane(
+            self._device, self._api, self._engine, self.inputs, self.output, shapes, self._profile(shapes)
+        )
+
+    def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
+        lane = self._lane_for(tuple(array.shape for array in inputs))
+        if out.shape != lane.result.shape:
+            raise ShapeError(f"out is {out.shape}; this engine gives {lane.result.shape} for such a picture")
+        for host, array in zip(lane.images, inputs, strict=True):
+            host[...] = array
+        lane.start()
+        lane.wait()
+        out[...] = lane.result
+
+    def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
+        return self._lane_for(tuple(array.shape for array in inputs)).result.shape
+
+    def _lane_for(self, shapes: Shapes) -> TensorRTLane:
+        lane = self._lanes.pop(shapes, None)
+        if lane is None or lane.broken:
+            if lane:
+                lane.close()
+            lane = self.lane(shapes)
+        self._lanes[shapes] = lane
+        if len(self._lanes) > KEPT_LANES:
+            self._lanes.popitem(last=False)[1].close()
+        return lane
+
+    def _profile(self, shapes: Shapes) -> int:
+        """The optimization profile whose best shape is nearest among those that hold these shapes. Raises ShapeError."""
+        fitting: list[tuple[float, int]] = []
+        ranges = []
+        for index in range(self._engine.num_optimization_profiles):
+            limits = [_profile_shape(self._engine, spec.name, index) for spec in self.inputs]
+            ranges.append(f"{limits[0][0]} to {limits[0][2]}")
+            if all(_inside(shape, low, high) for shape, (low, _, high) in zip(shapes, limits, strict=True)):
+                fitting.append((_distance(shapes[0], limits[0][1]), index))
+        if not fitting:
+            raise ShapeError(
+                f"this engine takes pictures of {' or '.join(ranges)} (N, H, W, C), and this one needs {shapes[0]}. "
+                f"Build one for it: {self._rebuild} --size {shapes[0][1]}x{shapes[0][2]}"
+            )
+        return min(fitting)[1]
+
+    def _describe(self) -> None:
+        """Read the names, types and shapes of inputs and output off the engine."""
+        engine, api = self._engine, self._api
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == api.module.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        if len(outputs) != 1:
+            raise BackendError(f"this engine has {len(outputs)} outputs; a picture model has one")
+        # The picture first: engines may list their inputs in any order.
+        inputs.sort(key=lambda name: len(engine.get_tensor_shape(name)) != 4)
+        self.inputs = tuple(self._tensor(name) for name in inputs)
+        self.output = self._tensor(outputs[0])
+
+    def _tensor(self, name: str) -> TensorSpec:
+        shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name))
+        return TensorSpec(name, self._api.numpy_dtype(self._engine.get_tensor_dtype(name)), shape)
+
+    def _close(self) -> None:
+        with self._device.active():
+            for lane in self._lanes.values():
+                lane.close()
+            self._lanes.clear()
+            del self._engine, self._runtime
+        self._device.trim()
+
+
+class TensorRTLane(Lane):
+    """One picture's way through the GPU, for one set of shapes. One thread at a time."""
+
+    def __init__(
+        self,
+        device: Device,
+        api: TensorRT,
+        engine: Any,
+        inputs: tuple[TensorSpec, ...],
+        output: TensorSpec,
+        shapes: Shapes,
+        profile: int,
+    ) -> None:
+        """Raises BackendError, with everything freed that was taken."""
+        self._device = device
+        self._api = api
+        self._inputs = inputs
+        self._output = output
+        self._hosts: list[HostBuffer] = []
+        self._blocks: list[DeviceBlock] = []
+        self._graph: Graph | None = None
+        self._context: Any = None
+        self._warm = False
+        self.broken = False
+        """Whether an error left it unusable; a new lane may work."""
+        self._stream = Stream(device)
+        try:
+            with device.active():
+                self._prepare(engine, shapes, profile)
+        except BaseException:
+            self.close()
+            raise
+        self.images: list[np.ndarray] = [host.array for host in self._hosts[:-1]]
+        """Pinned arrays to fill before `start`, one for each input."""
+        self.result: np.ndarray = self._hosts[-1].array
+        """Pinned array that holds the picture after `wait`."""
+
+    def start(self) -> None:
+        """Begin upload, engine and download of what `images` hold. Raises BackendError."""
+        with self._device.active(), self._watched():
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._enqueue()
+                self._capture()
+
+    def wait(self) -> None:
+        """Return when `result` is complete. Raises BackendError."""
+        with self._watched():
+            self._stream.wait()
+
+    def compute(self, stream: Stream | None = None) -> None:
+        """Begin the engine alone, without copies, on this lane's stream or another. The device is active."""
+        self._api.log.forget()
+        if not self._context.execute_async_v3((stream or self._stream).handle):
+            raise BackendError(f"TensorRT {self._api.version} refused to run: {self._api.log.errors()}")
+
+    def upload(self) -> None:
+        """Begin the copies to the GPU; the device is active."""
+        if not self._device.integrated:
+            for block, host in zip(self._blocks[:-1], self._hosts[:-1], strict=True):
+                self._stream.upload(block, host)
+
+    def download(self) -> None:
+        """Begin the copy from the GPU; the device is active."""
+        if not self._device.integrated:
+            self._stream.download(self._hosts[-1], self._blocks[-1])
+
+    def profile(self, profiler: Any) -> None:
+        """Report each layer's time to a vendor's profiler from now on. For benchmarks."""
+        self._context.profiler = profiler
+
+    @property
+    def stream(self) -> Stream:
+        return self._stream
+
+    @property
+    def replays(self) -> bool:
+        """Whether frames run as one graph replay."""
+        return self._graph is not None
+
+    def close(self) -> None:
+        """Wait for the GPU and free everything."""
+        with self._device.active():
+            try:
+                self._stream.wait()
+            except BackendError:
+                self.broken = True  # the GPU's error is reported where the work was begun or awaited
+            if self._graph is not None:
+                self._graph.free()
+            self._graph = self._context = None
+            for host in self._hosts:
+                host.free()
+            for block in self._blocks:
+                self._device.give_back(block)
+            self._hosts, self._blocks = [], []
+            self._stream.free()
+
+    def _prepare(self, engine: Any, shapes: Shapes, profile: int) -> None:
+        self._api.log.forget()
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise BackendError(f"TensorRT {self._api.version} made no execution context: {self._api.log.errors()}")
+        if engine.num_optimization_profiles > 1:
+            self._context.set_optimization_profile_async(profile, self._stream.handle)
+        for spec, shape in zip(self._inputs, shapes, strict=True):
+            if not self._context.set_input_shape(spec.name, shape):
+                raise BackendError(
+                    f"TensorRT {self._api.version} refused {spec.name} {shape}: {self._api.log.errors()}"
+                )
+            self._attach(spec, shape)
+        self._attach(self._output, tuple(int(n) for n in self._context.get_tensor_shape(self._output.name)))
+        self._stream.wait()
+
+    def _attach(self, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+        """Give a tensor its memory, on both sides."""
+        host = HostBuffer(self._device, shape, spec.dtype)
+        self._hosts.append(host)
+        pointer = host.device_pointer
+        if not self._device.integrated:
+            block = self._device.take(host.array.nbytes)
+            self._blocks.append(block)
+            pointer = block.pointer
+        self._context.set_tensor_address(spec.name, pointer)
+
+    def _enqueue(self) -> None:
+        with translated("running an engine"):
+            self.upload()
+            self.compute()
+            self.download()
+
+    def _capture(self) -> None:
+        """Record the way as a graph, after one eager frame: TensorRT finishes its own preparation on the first run."""
+        if self._warm:
+            return
+        self._warm = True
+        self._stream.wait()
+        try:
+            self._graph = self._stream.capture(self._enqueue)
+        except BackendError:
+            self._graph = None  # this engine does something that a graph cannot hold; it runs eagerly
+
+    def _watched(self) -> _Watch:
+        return _Watch(self)
+
+
+class _Watch:
+    """Marks a lane as broken when an error leaves the block."""
+
+    def __init__(self, lane: TensorRTLane) -> None:
+        self._lane = lane
+
+    def __enter__(self) -> None:
+        if self._lane.broken:
+            raise BackendError(
+                "an earlier error broke this picture's way through the GPU; run again, or load the model again"
+            )
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self._lane.broken = self._lane.broken or error is not None
+
+
+def require_match(record: EngineRecord, api: TensorRT, device: Device, rebuild: str) -> None:
+    """Raises EngineMismatch where an engine cannot run here, with what it is, what is here and what to do."""
+    here = f"this machine has {api} and {device.name} (compute capability {device.compute_capability})"
+    capability = " or ".join(record.compute_capabilities)
+    built = f"this engine was built by {record.flavour} {record.version} for {record.gpu or 'compute capability ' + capability}"
+    if (
+        (record.flavour, record.version) != (api.flavour, api.version)
+        or device.compute_capability not in record.compute_capabilities
+        or (record.gpu is not None and record.gpu != device.name)
+    ):
+        raise EngineMismatch(f"{built}; {here}. Build one for it: {rebuild}")
+
+
+def _profile_shape(engine: Any, name: str, profile: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(n) for n in shape) for shape in engine.get_tensor_profile_shape(name, profile))
+
+
+def _inside(shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...]) -> bool:
+    return len(shape) == len(low) and all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
+
+
+def _distance(shape: tuple[int, ...], best: tuple[int, ...]) -> float:
+    return float(sum(abs(np.log(n / b)) for n, b in zip(shape, best, strict=True)))

@@ -1,0 +1,260 @@
+"""CUDA as this runtime needs it, on PyCUDA and, for graphs, cuda-bindings; the only file that talks to either.
+
+Everything here belongs to a `Device` and is made and freed while that device is active in the calling thread. PyCUDA's own
+destructors cannot be left to do it: they refuse to run on a thread that did not make the object, and leak.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from impasto.errors import BackendError, MissingDependency
+
+_GRANULE = 1 << 16
+"""Blocks of device memory come in multiples of this, so that neighbouring picture sizes share them."""
+
+_HOST_ALLOC_MAPPED = 2
+_STREAM_NON_BLOCKING = 1
+
+
+@functools.cache
+def driver() -> Any:
+    """PyCUDA's driver module, initialised. Raises MissingDependency, or BackendError where there is no CUDA device."""
+    try:
+        import pycuda.driver as cuda
+    except (ImportError, OSError) as error:
+        raise MissingDependency(
+            f"CUDA needs PyCUDA and NVIDIA's driver ({error}): pip install pycuda, built against this machine's CUDA"
+        ) from None
+    try:
+        cuda.init()
+    except cuda.Error as error:
+        raise BackendError(
+            f"no CUDA device can be used: {error}; see what nvidia-smi says, or choose backend='onnxruntime-cpu'"
+        ) from None
+    return cuda
+
+
+@functools.cache
+def graph_driver() -> Any | None:
+    """cuda-bindings' driver module, which can capture graphs, or None where it is not installed."""
+    try:
+        from cuda.bindings import driver as bindings
+    except ImportError:
+        try:
+            from cuda import cuda as bindings  # its name before 12.6
+        except ImportError:
+            return None
+    return bindings if hasattr(bindings, "cuStreamBeginCapture") else None
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn PyCUDA's errors into BackendError. doing: what failed, such as "copying a picture to the GPU"."""
+    cuda = driver()
+    try:
+        yield
+    except cuda.MemoryError as error:
+        raise BackendError(
+            f"the GPU is out of memory while {doing}: {error}; close other programs or models, or use smaller pictures"
+        ) from error
+    except cuda.Error as error:
+        raise BackendError(f"CUDA failed while {doing}: {error}") from error
+
+
+@functools.cache
+def device(ordinal: int = 0) -> Device:
+    """The process's one `Device` of this number. Raises BackendError where there is none, MissingDependency without PyCUDA."""
+    return Device(ordinal)
+
+
+class Device:
+    """One GPU, through its primary context: the one that torch and the CUDA runtime use too.
+
+    The context stays for the life of the process, as the CUDA runtime's own does: vendor libraries keep things in it.
+    """
+
+    def __init__(self, ordinal: int) -> None:
+        """Get it from `device`."""
+        cuda = driver()
+        count = cuda.Device.count()
+        if not 0 <= ordinal < count:
+            raise BackendError(
+                f"device={ordinal} does not exist; this machine has {count} CUDA device(s), counted from 0"
+            )
+        with translated(f"opening CUDA device {ordinal}"):
+            self._device = cuda.Device(ordinal)
+            self._context = self._device.retain_primary_context()
+        self.ordinal = ordinal
+        self.name: str = self._device.name()
+        major, minor = self._device.compute_capability()
+        self.compute_capability = f"{major}.{minor}"
+        self.driver_major: int = cuda.get_driver_version() // 1000
+        """The CUDA version that the driver supports, such as 13."""
+        self.integrated = bool(self._device.get_attribute(cuda.device_attribute.INTEGRATED))
+        """Whether GPU and CPU share one memory, as on Jetson: pictures then need no copies."""
+        self._active = threading.local()
+        self._free: dict[int, list[Any]] = {}
+        self._free_lock = threading.Lock()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make this device current in this thread, and restore what was current before. Nests."""
+        depth = getattr(self._active, "depth", 0)
+        if not depth:
+            self._context.push()
+        self._active.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._active.depth = depth
+            if not depth:
+                self._context.pop()
+
+    def free_memory(self) -> int:
+        """Bytes that no program on this GPU uses."""
+        with self.active():
+            return int(driver().mem_get_info()[0])
+
+    def take(self, nbytes: int) -> DeviceBlock:
+        """Device memory of at least this size: a block that was given back, or a new one. Raises BackendError."""
+        size = -(-max(nbytes, 1) // _GRANULE) * _GRANULE
+        with self._free_lock:
+            waiting = self._free.get(size)
+            if waiting:
+                return DeviceBlock(waiting.pop(), size)
+        with self.active(), translated(f"allocating {size:,} bytes"):
+            return DeviceBlock(driver().mem_alloc(size), size)
+
+    def give_back(self, block: DeviceBlock) -> None:
+        """Keep the block for the next `take` of its size. No work on it may be in flight."""
+        with self._free_lock:
+            self._free.setdefault(block.size, []).append(block.allocation)
+
+    def trim(self) -> None:
+        """Free the blocks that were given back."""
+        with self._free_lock, self.active():
+            for blocks in self._free.values():
+                for allocation in blocks:
+                    allocation.free()
+            self._free.clear()
+
+
+class DeviceBlock:
+    """A piece of GPU memory out of a device's pool."""
+
+    def __init__(self, allocation: Any, size: int) -> None:
+        self.allocation = allocation
+        self.size = size
+        self.pointer = int(allocation)
+
+
+class HostBuffer:
+    """Pinned host memory, which copies run from at full speed and without the CPU; on an integrated GPU, mapped."""
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        """Raises BackendError."""
+        self._device = device
+        cuda = driver()
+        flags = _HOST_ALLOC_MAPPED if device.integrated else 0
+        with device.active(), translated(f"pinning memory for a picture of shape {shape}"):
+            self.array: np.ndarray = cuda.pagelocked_empty(shape, dtype, mem_flags=flags)
+            self._base = self.array.base
+            self.device_pointer = int(self._base.get_device_pointer()) if device.integrated else 0
+            """Where the GPU sees the same memory; 0 on a discrete GPU."""
+
+    def free(self) -> None:
+        """Unpin and free; `array` may not be touched afterwards."""
+        with self._device.active():
+            self._base.free()
+
+
+class Stream:
+    """Work that runs in order on one device, next to that of other streams."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        with device.active(), translated("making a stream"):
+            self._stream = driver().Stream(_STREAM_NON_BLOCKING)
+            self._done = driver().Event()
+        self.handle: int = self._stream.handle
+
+    def upload(self, block: DeviceBlock, host: HostBuffer) -> None:
+        """Begin to copy the host buffer to the device."""
+        driver().memcpy_htod_async(block.pointer, host.array, self._stream)
+
+    def download(self, host: HostBuffer, block: DeviceBlock) -> None:
+        """Begin to copy device memory into the host buffer."""
+        driver().memcpy_dtoh_async(host.array, block.pointer, self._stream)
+
+    def wait(self) -> None:
+        """Return when everything begun so far is done; other threads run meanwhile. Raises BackendError."""
+        with self._device.active(), translated("waiting for the GPU"):
+            self._stream.synchronize()
+
+    def time(self, work: Callable[[], None]) -> float:
+        """Milliseconds that the GPU takes for what `work` begins on this stream, by CUDA events."""
+        with self._device.active(), translated("timing"):
+            start, end = driver().Event(), driver().Event()
+            start.record(self._stream)
+            work()
+            end.record(self._stream)
+            end.synchronize()
+            return float(start.time_till(end))
+
+    def capture(self, work: Callable[[], None]) -> Graph | None:
+        """Record what `work` begins on this stream, without running it. None where graphs cannot be had.
+
+        `work` may not allocate or wait. Raises what `work` raises; the stream stays usable.
+        """
+        bindings = graph_driver()
+        if bindings is None:
+            return None
+        stream = bindings.CUstream(self.handle)
+        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        with self._device.active():
+            if bindings.cuStreamBeginCapture(stream, mode)[0] != bindings.CUresult.CUDA_SUCCESS:
+                return None
+            try:
+                work()
+            finally:
+                status, graph = bindings.cuStreamEndCapture(stream)
+            if status != bindings.CUresult.CUDA_SUCCESS:
+                return None
+            status, executable = bindings.cuGraphInstantiate(graph, 0)
+            bindings.cuGraphDestroy(graph)
+            if status != bindings.CUresult.CUDA_SUCCESS:
+                return None
+        return Graph(self._device, bindings, executable, stream)
+
+    def free(self) -> None:
+        """Let go of the stream; wait for it first."""
+        with self._device.active():
+            del self._stream, self._done
+
+
+class Graph:
+    """Recorded work that one call replays, on the stream that it was recorded on."""
+
+    def __init__(self, device: Device, bindings: Any, executable: Any, stream: Any) -> None:
+        self._device = device
+        self._bindings = bindings
+        self._executable = executable
+        self._stream = stream
+
+    def replay(self) -> None:
+        """Begin the recorded work; the device is active. Raises BackendError."""
+        (status,) = self._bindings.cuGraphLaunch(self._executable, self._stream)
+        if status != self._bindings.CUresult.CUDA_SUCCESS:
+            raise BackendError(f"CUDA failed while replaying a graph: {status.name}")
+
+    def free(self) -> None:
+        """Destroy the graph; it may not be running."""
+        with self._device.active():
+            self._bindings.cuGraphExecDestroy(self._executable)

@@ -1,0 +1,180 @@
+"""TensorRT's flavours and versions behind one face; the only module that imports them.
+
+8.5 and 8.6 take precision from builder flags, TensorRT 10 from flags or from the graph, 11 and TensorRT-RTX from the graph
+alone. Whatever differs is asked for with `hasattr`, never by comparing version numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from impasto.errors import BackendError, MissingDependency, OptionError
+
+FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Flavour -> the Python module that holds it."""
+
+_INSTALL = {
+    "tensorrt": "install it from JetPack, or: pip install tensorrt",
+    "tensorrt-rtx": "pip install 'impasto[rtx]'",
+}
+_KEPT_ERRORS = 8
+
+
+@functools.cache
+def tensorrt(flavour: str = "auto") -> TensorRT:
+    """The installed TensorRT. flavour: one of FLAVOURS, or "auto": TensorRT where it is installed, otherwise TensorRT-RTX.
+
+    Raises OptionError for an unknown flavour and MissingDependency with the command that installs it.
+    """
+    if flavour not in (*FLAVOURS, "auto"):
+        raise OptionError(f"unknown TensorRT flavour {flavour!r}; choose one of auto, {', '.join(FLAVOURS)}")
+    reasons = []
+    for name in FLAVOURS if flavour == "auto" else (flavour,):
+        try:
+            return TensorRT(importlib.import_module(FLAVOURS[name]), name)
+        except (ImportError, OSError, RuntimeError) as error:  # a library that does not load comes as any of these
+            reasons.append(f"{name} does not load ({error}); {_INSTALL[name]}")
+    raise MissingDependency("TensorRT is needed here: " + "; ".join(reasons))
+
+
+@dataclass(frozen=True, eq=False)
+class TensorRT:
+    """One TensorRT module and what it can do."""
+
+    module: Any
+    flavour: str
+    """As in FLAVOURS."""
+    log: Log = field(init=False)
+    """The process's one logger for this flavour: TensorRT keeps the first that it is given."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "log", Log(self.module))
+
+    @property
+    def version(self) -> str:
+        return str(self.module.__version__)
+
+    @property
+    def strongly_typed(self) -> bool:
+        """Whether a network's own types decide each layer's precision; otherwise builder flags do."""
+        return hasattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+    @property
+    def has_precision_flags(self) -> bool:
+        return hasattr(self.module.BuilderFlag, "FP16")
+
+    @property
+    def chooses_targets(self) -> bool:
+        """Whether engines can be built for GPUs that are not here."""
+        return hasattr(self.module, "ComputeCapability")
+
+    @property
+    def has_timing_cache(self) -> bool:
+        # TensorRT-RTX keeps the names and does nothing behind them.
+        return hasattr(self.module.IBuilderConfig, "create_timing_cache") and not self.chooses_targets
+
+    @property
+    def has_workspace_limit(self) -> bool:
+        return not self.chooses_targets
+
+    @property
+    def max_opset(self) -> int:
+        """The newest ONNX opset that its parser reads."""
+        return 20 if self.strongly_typed else 17
+
+    def network_flags(self, *, typed: bool) -> int:
+        """What `Builder.create_network` takes here for a network typed by its graph, or by builder flags."""
+        flag = self.module.NetworkDefinitionCreationFlag
+        name = "STRONGLY_TYPED" if typed and self.strongly_typed else "EXPLICIT_BATCH"
+        # TensorRT 10 and later know explicit batches only, and some have no flag for it.
+        return 1 << int(getattr(flag, name)) if hasattr(flag, name) else 0
+
+    def targets(self) -> dict[str, Any]:
+        """Compute capabilities that an engine can be built for without such a GPU: "sm86" -> the module's constant."""
+        if not self.chooses_targets:
+            return {}
+        members = self.module.ComputeCapability.__members__
+        return {name.lower(): value for name, value in members.items() if name.startswith("SM")}
+
+    def numpy_dtype(self, dtype: Any) -> np.dtype:
+        """NumPy's name for a tensor type. Raises BackendError for types that NumPy lacks."""
+        known = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT8": np.int8, "INT32": np.int32}
+        known |= {"INT64": np.int64, "BOOL": np.bool_}
+        if dtype.name not in known:
+            raise BackendError(f"an engine's tensor is {dtype.name}; pictures go in and out as uint8")
+        return np.dtype(known[dtype.name])
+
+    def create_runtime(self) -> Any:
+        """A runtime. Raises BackendError."""
+        self.log.forget()
+        runtime = self.module.Runtime(self.log.vendor)
+        if runtime is None:
+            raise BackendError(f"TensorRT {self.version} has no runtime here: {self.log.errors()}")
+        return runtime
+
+    def deserialize(self, runtime: Any, plan: bytes) -> Any:
+        """The engine in these bytes. Raises BackendError with TensorRT's own words: some versions raise, some return None."""
+        self.log.forget()
+        try:
+            engine = runtime.deserialize_cuda_engine(plan)
+        except Exception as error:  # the bindings raise RuntimeError, TypeError or a vendor class
+            raise BackendError(
+                f"TensorRT {self.version} cannot read this engine: {error}; {self.log.errors()}"
+            ) from error
+        if engine is None:
+            raise BackendError(f"TensorRT {self.version} cannot read this engine: {self.log.errors()}")
+        return engine
+
+    def __str__(self) -> str:
+        return f"{'TensorRT-RTX' if self.flavour == 'tensorrt-rtx' else 'TensorRT'} {self.version}"
+
+
+class Log:
+    """What TensorRT says: its last errors, and every line while somebody records."""
+
+    def __init__(self, module: Any) -> None:
+        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+        self._recorded: list[str] | None = None
+        collector = self
+
+        class Vendor(module.ILogger):  # type: ignore[misc,name-defined]
+            def __init__(self) -> None:
+                super().__init__()  # pybind refuses objects whose base was not initialised
+
+            def log(self, severity: Any, message: str) -> None:
+                collector.receive(severity.name, message)
+
+        self.vendor = Vendor()
+        """What the vendor's constructors take."""
+
+    def receive(self, severity: str, message: str) -> None:
+        """Keep one line. severity: "INTERNAL_ERROR", "ERROR", "WARNING", "INFO" or "VERBOSE"."""
+        if severity.endswith("ERROR"):
+            self._errors.append(message.strip())
+        if self._recorded is not None:
+            self._recorded.append(message)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[str]]:
+        """Every line that is said inside the block, in order. One recording at a time."""
+        self._recorded = lines = []
+        try:
+            yield lines
+        finally:
+            self._recorded = None
+
+    def forget(self) -> None:
+        """Begin a new operation: earlier errors are not its own."""
+        self._errors.clear()
+
+    def errors(self) -> str:
+        """The errors since `forget`, as one sentence part."""
+        return " | ".join(dict.fromkeys(self._errors)) or "it gave no reason"

@@ -1,0 +1,41 @@
+"""Builds every job's engine. Run on the GPU machine with the Python that has TensorRT: NumPy and PyCUDA are enough.
+
+python build.py JOBS_FOLDER ENGINES_FOLDER [SECONDS]    # no new job is begun after SECONDS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from impasto.errors import ImpastoError
+from impasto.export.engine import build_engine
+from impasto.export.engine_cache import EngineCache
+from impasto.export.engine_options import BuildOptions, Sizes
+from impasto.runtime.spec import ModelSpec
+
+folder, engines = Path(sys.argv[1]), Path(sys.argv[2])
+limit = float(sys.argv[3]) if len(sys.argv) > 3 else float("inf")
+begun = time.perf_counter()
+report = []
+for job in json.loads((folder / "jobs.json").read_text()):
+    size = tuple(job["size"])
+    options = BuildOptions(
+        job["precision"], (Sizes(size, size, size),), tactic_sources=("edge_mask_convolutions", "jit_convolutions")
+    )
+    start = time.perf_counter()
+    if start - begun > limit:
+        break
+    line = {"graph": job["graph"], "precision": job["precision"], "size": size}
+    try:
+        spec = ModelSpec.from_json(job["spec"], "jobs.json")
+        entry, built = build_engine(folder / job["graph"], spec, options, cache=EngineCache(engines))
+        line |= {"built": built, "plan": entry.plan.name, "layers": entry.record.precisions()}
+    except ImpastoError as error:
+        line |= {"error": str(error)}
+    line["seconds"] = round(time.perf_counter() - start, 1)
+    print(json.dumps(line), flush=True)
+    report.append(line)
+(engines / "builds.txt").write_text(json.dumps(report, indent=1))

@@ -1,0 +1,23 @@
+"""Draws every job's picture with its FP32 graph in ONNX Runtime. Run on the GPU machine with the Python that has it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+folder = Path(sys.argv[1])
+for job in json.loads((folder / "jobs.json").read_text()):
+    height, width = job["size"]
+    target = folder / f"expected-{job['spec']['name']}-{height}x{width}.npy"
+    if not target.exists():
+        session = onnxruntime.InferenceSession(str(folder / job["plain"]), providers=["CPUExecutionProvider"])
+        picture = np.load(folder / f"picture-{height}x{width}.npy")
+        feeds = {"image": picture[None]}
+        if len(session.get_inputs()) > 1:
+            feeds["context"] = np.load(folder / f"context-{job['spec']['name']}.npy")
+        np.save(target, session.run(None, feeds)[0][0])
+        print("drew", target.name, flush=True)

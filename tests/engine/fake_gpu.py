@@ -1,0 +1,218 @@
+"""A driver and a TensorRT made of NumPy: enough to test what our code keeps account of, and nothing about speed or kernels.
+
+Work on a stream runs at once. The engine inverts pictures. Every allocation is counted until it is freed.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from typing import Any
+
+import numpy as np
+
+
+class FakeDriver(types.SimpleNamespace):
+    """What `runtime/cuda.py` uses of `pycuda.driver`."""
+
+    class Error(Exception):
+        pass
+
+    class MemoryError(Error):
+        pass
+
+    def __init__(
+        self, *, name: str = "Fake GPU", capability: tuple[int, int] = (8, 7), integrated: bool = False
+    ) -> None:
+        self.live: dict[int, np.ndarray] = {}
+        self.live_events = 0
+        self.stack: list[Any] = []
+        self.fail_next: str | None = None
+        driver = self
+
+        class Context:
+            def push(self) -> None:
+                driver.stack.append(self)
+
+            @staticmethod
+            def pop() -> None:
+                driver.stack.pop()
+
+        class Device:
+            count = staticmethod(lambda: 1)
+
+            def __init__(self, ordinal: int) -> None: ...
+
+            name = staticmethod(lambda: name)
+            compute_capability = staticmethod(lambda: capability)
+            retain_primary_context = staticmethod(Context)
+            get_attribute = staticmethod(lambda _: int(integrated))
+
+        class Stream:
+            def __init__(self, flags: int = 0) -> None:
+                self.handle = 7
+
+            def synchronize(self) -> None:
+                driver.check("synchronize")
+
+        class Event:
+            def record(self, stream: Any) -> None: ...
+
+            def synchronize(self) -> None: ...
+
+            def time_till(self, other: Any) -> float:
+                return 1.0
+
+        self.Device, self.Stream, self.Event = Device, Stream, Event
+        self.device_attribute = types.SimpleNamespace(INTEGRATED=18)
+
+    def check(self, operation: str) -> None:
+        assert self.stack, f"{operation} without an active context"
+        if self.fail_next == operation:
+            self.fail_next = None
+            raise self.Error(f"{operation} failed: an illegal memory access was encountered")
+
+    def init(self) -> None: ...
+
+    def get_driver_version(self) -> int:
+        return 12060
+
+    def mem_get_info(self) -> tuple[int, int]:
+        return 10**9 - sum(block.nbytes for block in self.live.values()), 10**9
+
+    def mem_alloc(self, size: int) -> Any:
+        self.check("mem_alloc")
+        return _Allocation(self, np.zeros(size, np.uint8))
+
+    def pagelocked_empty(self, shape: tuple[int, ...], dtype: Any, mem_flags: int = 0) -> np.ndarray:
+        self.check("pagelocked_empty")
+        memory = np.zeros(int(np.prod(shape)) * np.dtype(dtype).itemsize, np.uint8)
+        base = _Allocation(self, memory)
+        return _Pinned(shape, dtype, memory.data, base=base)
+
+    def memcpy_htod_async(self, pointer: int, array: np.ndarray, stream: Any) -> None:
+        self.check("memcpy_htod_async")
+        self.live[pointer][: array.nbytes] = np.asarray(array).reshape(-1).view(np.uint8)
+
+    def memcpy_dtoh_async(self, array: np.ndarray, pointer: int, stream: Any) -> None:
+        self.check("memcpy_dtoh_async")
+        np.asarray(array).reshape(-1).view(np.uint8)[:] = self.live[pointer][: array.nbytes]
+
+
+class _Allocation:
+    def __init__(self, driver: FakeDriver, memory: np.ndarray) -> None:
+        self._driver = driver
+        self._memory = memory
+        self._pointer = memory.ctypes.data
+        driver.live[self._pointer] = memory
+
+    def __int__(self) -> int:
+        return self._pointer
+
+    def get_device_pointer(self) -> int:
+        return self._pointer
+
+    def free(self) -> None:
+        self._driver.check("free")
+        del self._driver.live[self._pointer]
+
+
+class _Pinned(np.ndarray):
+    """An array whose `base` is an allocation, as PyCUDA's are."""
+
+    def __new__(cls, shape: Any, dtype: Any, buffer: Any, base: Any) -> _Pinned:
+        made = super().__new__(cls, shape, dtype, buffer)
+        made._allocation = base
+        return made
+
+    def __array_finalize__(self, source: Any) -> None:
+        self._allocation = getattr(source, "_allocation", None)
+
+    @property
+    def base(self) -> Any:
+        return self._allocation
+
+
+class _Mode(enum.Enum):
+    INPUT = 1
+    OUTPUT = 2
+
+
+class _Type(enum.Enum):
+    UINT8 = 1
+    FLOAT = 2
+
+
+class FakeTensorRT(types.SimpleNamespace):
+    """What `runtime/backends/tensorrt.py` uses of TensorRT. A plan is b"plan"; anything else does not deserialize."""
+
+    def __init__(self, driver: FakeDriver, version: str = "8.5.3.1", sizes: tuple[int, int] = (16, 64)) -> None:
+        self.__version__ = version
+        self.fail_next_run = False
+        self.live_contexts = 0
+        fake = self
+        low, high = sizes
+
+        class Logger:
+            def __init__(self) -> None: ...
+
+        class Context:
+            def __init__(self) -> None:
+                fake.live_contexts += 1
+                self._addresses: dict[str, int] = {}
+                self._shape: tuple[int, ...] = ()
+
+            def __del__(self) -> None:
+                fake.live_contexts -= 1
+
+            def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+                self._shape = tuple(shape)
+                return True
+
+            def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+                return self._shape
+
+            def set_tensor_address(self, name: str, pointer: int) -> bool:
+                self._addresses[name] = pointer
+                return True
+
+            def execute_async_v3(self, stream: int) -> bool:
+                if fake.fail_next_run:
+                    fake.fail_next_run = False
+                    return False
+                size = int(np.prod(self._shape))
+                driver.live[self._addresses["picture"]][:size] = 255 - driver.live[self._addresses["image"]][:size]
+                return True
+
+        class Engine:
+            num_io_tensors = 2
+            num_optimization_profiles = 1
+
+            def get_tensor_name(self, index: int) -> str:
+                return ("image", "picture")[index]
+
+            def get_tensor_mode(self, name: str) -> _Mode:
+                return _Mode.INPUT if name == "image" else _Mode.OUTPUT
+
+            def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+                return (1, -1, -1, 3)
+
+            def get_tensor_dtype(self, name: str) -> _Type:
+                return _Type.UINT8
+
+            def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+                return [(1, low, low, 3), (1, low, low, 3), (1, high, high, 3)]
+
+            def create_execution_context(self) -> Context:
+                return Context()
+
+        class Runtime:
+            def __init__(self, logger: Any) -> None: ...
+
+            def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+                return Engine() if plan == b"plan" else None
+
+        self.ILogger, self.Runtime, self.TensorIOMode = Logger, Runtime, _Mode
+        self.NetworkDefinitionCreationFlag = types.SimpleNamespace(EXPLICIT_BATCH=0)
+        self.BuilderFlag = types.SimpleNamespace(FP16=0, INT8=1)
+        self.IBuilderConfig = types.SimpleNamespace(create_timing_cache=None)

@@ -1,0 +1,178 @@
+"""Engines over a driver and a TensorRT made of NumPy: what is refused, what is freed, what stays usable."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_gpu import FakeDriver, FakeTensorRT
+
+import impasto
+from impasto.errors import BackendError, EngineMismatch, OptionError, PackageError, ShapeError
+from impasto.files import sha256
+from impasto.runtime import cuda, tensorrt_api
+from impasto.runtime.engine_record import EngineRecord
+from impasto.runtime.spec import ModelSpec
+
+SIZE = (16, 64)
+
+
+def record(**changed: object) -> EngineRecord:
+    profile = {"image": ((1, 16, 16, 3), (1, 16, 16, 3), (1, 64, 64, 3))}
+    values = {
+        "key": "k",
+        "flavour": "tensorrt",
+        "version": "8.5.3.1",
+        "precision": "fp16",
+        "compute_capabilities": ("8.7",),
+        "gpu": "Fake GPU",
+        "source_sha256": "0" * 64,
+        "profiles": (profile,),
+        "spec": ModelSpec("tiny").to_json(),
+    }
+    return EngineRecord(**(values | changed))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[FakeDriver]:
+    fake = FakeDriver(integrated=getattr(request, "param", False))
+    cuda.device.cache_clear()
+    monkeypatch.setattr(cuda, "driver", lambda: fake)
+    monkeypatch.setattr(cuda, "graph_driver", lambda: None)
+    yield fake
+    cuda.device.cache_clear()
+    assert not fake.stack, "a context was left active"
+
+
+@pytest.fixture
+def vendor(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
+    fake = FakeTensorRT(driver)
+    api = tensorrt_api.TensorRT(fake, "tensorrt")
+    monkeypatch.setattr("impasto.runtime.backends.tensorrt.tensorrt", lambda flavour: api)
+    return fake
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    return write_plan(tmp_path)
+
+
+def write_plan(folder: Path, content: bytes = b"plan", **changed: object) -> Path:
+    path = folder / "tiny.plan"
+    path.write_bytes(content)
+    path.with_suffix(".json").write_text(json.dumps({"sha256": sha256(path), "record": record(**changed).to_json()}))
+    return path
+
+
+def picture(height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("driver", [False, True], indirect=True, ids=["discrete", "integrated"])
+def test_an_engine_draws_pictures_of_every_size_it_holds(vendor: FakeTensorRT, plan: Path) -> None:
+    with impasto.load(plan) as model:
+        for seed, size in enumerate([(20, 30), (16, 16), (64, 64), (20, 30)]):
+            image = picture(*size, seed=seed)
+            np.testing.assert_array_equal(model(image), 255 - image)
+        assert (model.info.backend, model.info.precision) == ("tensorrt", "fp16")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 7])
+def test_a_stream_keeps_order_over_changing_sizes(vendor: FakeTensorRT, plan: Path, depth: int) -> None:
+    frames = [picture(16 + (index // 3) % 2, 20, seed=index) for index in range(11)]
+    with impasto.load(plan) as model:
+        drawn = list(model.stream(frames, depth=depth))
+    for frame, result in zip(frames, drawn, strict=True):
+        np.testing.assert_array_equal(result, 255 - frame)
+
+
+def test_loading_and_closing_50_times_frees_everything(driver: FakeDriver, vendor: FakeTensorRT, plan: Path) -> None:
+    for _ in range(50):
+        with impasto.load(plan) as model:
+            model(picture())
+            stream = model.stream([picture(seed=index) for index in range(5)])
+            next(stream)
+            stream.close()  # type: ignore[attr-defined]
+    assert not driver.live
+    assert vendor.live_contexts == 0
+
+
+def test_run_into_takes_no_memory_after_the_first_picture_of_a_size(
+    driver: FakeDriver, vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, out = picture(), np.empty((20, 30, 3), np.uint8)
+    with impasto.load(plan) as model:
+        model.run_into(image, out)
+        monkeypatch.setattr(driver, "mem_alloc", None)
+        monkeypatch.setattr(driver, "pagelocked_empty", None)
+        model.run_into(image, out)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"version": "8.6.1"},
+        {"compute_capabilities": ("8.6",)},
+        {"gpu": "Orin NX"},
+    ],
+)
+def test_an_engine_for_elsewhere_is_refused_with_the_command_to_run(
+    vendor: FakeTensorRT, tmp_path: Path, changed: dict[str, object]
+) -> None:
+    with pytest.raises(EngineMismatch, match=r"impasto build tiny --precision fp16"):
+        impasto.load(write_plan(tmp_path, **changed))
+
+
+def test_bytes_that_are_no_engine_are_refused_in_the_vendors_words(vendor: FakeTensorRT, tmp_path: Path) -> None:
+    with pytest.raises(EngineMismatch, match="cannot read this engine"):
+        impasto.load(write_plan(tmp_path, b"garbage"))
+
+
+def test_an_altered_plan_is_not_even_read(vendor: FakeTensorRT, plan: Path) -> None:
+    plan.write_bytes(b"plan, altered")
+    with pytest.raises(PackageError, match="executable code"):
+        impasto.load(plan)
+
+
+def test_a_plan_without_a_record_is_refused(vendor: FakeTensorRT, plan: Path) -> None:
+    plan.with_suffix(".json").unlink()
+    with pytest.raises(PackageError, match="no readable record"):
+        impasto.load(plan)
+
+
+def test_a_picture_outside_of_the_profiles_names_the_build(vendor: FakeTensorRT, plan: Path) -> None:
+    with impasto.load(plan) as model:
+        with pytest.raises(ShapeError, match=re.escape("--size 100x20")):
+            model(picture(100, 20))
+        model(picture())
+
+
+def test_a_failed_run_leaves_the_model_usable(vendor: FakeTensorRT, plan: Path) -> None:
+    image = picture()
+    with impasto.load(plan) as model:
+        model(image)
+        vendor.fail_next_run = True
+        with pytest.raises(BackendError, match="refused to run"):
+            model(image)
+        np.testing.assert_array_equal(model(image), 255 - image)
+
+
+@pytest.mark.parametrize("operation", ["memcpy_htod_async", "synchronize", "memcpy_dtoh_async"])
+def test_cuda_errors_come_as_ours_with_the_drivers_words(
+    driver: FakeDriver, vendor: FakeTensorRT, plan: Path, operation: str
+) -> None:
+    with impasto.load(plan) as model:
+        model(picture())
+        driver.fail_next = operation
+        with pytest.raises(BackendError, match="illegal memory access"):
+            model(picture())
+        model(picture())
+
+
+def test_other_backends_refuse_engines_and_the_reverse(vendor: FakeTensorRT, plan: Path) -> None:
+    with pytest.raises(OptionError, match="is a TensorRT engine"):
+        impasto.load(plan, backend="onnxruntime-cpu")

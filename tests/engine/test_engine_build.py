@@ -1,0 +1,145 @@
+"""Real engines of TensorRT-RTX, which builds without a GPU: built for named targets, read back, kept, refused."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import onnx
+import pytest
+from graphs import half, network, quantized
+
+from conftest import picture
+from impasto.errors import ExportError, OptionError, PrecisionMismatch
+from impasto.export.engine import build_engine
+from impasto.export.engine_cache import EngineCache
+from impasto.export.engine_options import BuildOptions, Sizes
+from impasto.runtime.spec import ModelSpec, SizeRule
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
+
+SPEC = ModelSpec("tiny", size=SizeRule(4))
+SIZES = (Sizes.parse("64x64:128x128:256x256"),)
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same small network in three precisions."""
+    folder = tmp_path_factory.mktemp("graphs")
+    paths = {name: folder / f"model{'' if name == 'fp32' else '.' + name}.onnx" for name in ("fp32", "fp16", "int8")}
+    plain = network(4, 32, 1)
+    onnx.save(plain, str(paths["fp32"]))
+    onnx.save(half(plain), str(paths["fp16"]))
+    quantized(paths["fp32"], paths["int8"], [picture(64, 64, seed) for seed in range(3)])
+    return paths
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_engine_computes_in_the_precision_asked_for(
+    graphs: dict[str, Path], tmp_path: Path, precision: str
+) -> None:
+    options = BuildOptions(precision, SIZES, targets=("sm86", "sm120"))
+    entry, built = build_engine(graphs[precision], SPEC, options, cache=EngineCache(tmp_path))
+    assert built
+    record = entry.record
+    assert record.precisions().get(precision, 0) >= 2
+    assert record.compute_capabilities == ("12.0", "8.6")
+    assert (record.gpu, record.flavour) == (None, "tensorrt-rtx")
+    assert record.profiles == ({"image": ((1, 64, 64, 3), (1, 128, 128, 3), (1, 256, 256, 3))},)
+    assert any("NHWC" in text for layer in record.layers for text in layer.outputs)
+
+
+def test_an_engine_of_another_precision_is_not_called_int8(graphs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(PrecisionMismatch, match="in fp32"):
+        build_engine(graphs["fp32"], SPEC, BuildOptions("int8", SIZES, targets=("sm86",)), cache=EngineCache(tmp_path))
+    assert not list(tmp_path.glob("*.plan"))
+
+
+def test_turing_ignores_int8_and_is_found_out(graphs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(PrecisionMismatch, match=r"compute capability 7\.5 is not int8"):
+        build_engine(graphs["int8"], SPEC, BuildOptions("int8", SIZES, targets=("sm75",)), cache=EngineCache(tmp_path))
+
+
+def test_the_same_engine_is_built_once(graphs: dict[str, Path], tmp_path: Path) -> None:
+    options = BuildOptions("fp16", SIZES, targets=("sm89",))
+    first, built = build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
+    second, built_again = build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
+    assert (built, built_again) == (True, False)
+    assert second.record == first.record
+
+
+def test_two_builders_of_one_engine_build_it_once(graphs: dict[str, Path], tmp_path: Path) -> None:
+    options = BuildOptions("fp16", SIZES, targets=("sm89",))
+    built: list[bool] = []
+
+    def build() -> None:
+        built.append(build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))[1])
+
+    threads = [threading.Thread(target=build) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(built) == [False, False, True]
+
+
+def test_progress_is_told_by_phase(graphs: dict[str, Path], tmp_path: Path) -> None:
+    seen: list[tuple[str, float]] = []
+    build_engine(
+        graphs["fp16"],
+        SPEC,
+        BuildOptions("fp16", SIZES, targets=("sm89",)),
+        cache=EngineCache(tmp_path),
+        progress=lambda phase, share: seen.append((phase, share)),
+    )
+    assert len({phase for phase, _ in seen}) > 1
+    assert all(0 <= share <= 1 for _, share in seen)
+
+
+def test_ctrl_c_stops_the_builder_and_leaves_nothing(
+    graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join = threading.Thread.join
+    interrupted = []
+
+    def join_then_interrupt(self: threading.Thread, timeout: float | None = None) -> None:
+        if self.name == "impasto-build" and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        join(self, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", join_then_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(graphs["fp16"], SPEC, BuildOptions("fp16", SIZES, targets=("sm89",)), cache=EngineCache(tmp_path))
+    assert not list(tmp_path.glob("*.plan"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"targets": ("sm90",)}, "no target sm90"),
+        ({"workspace_bytes": 1 << 30}, "no workspace limit"),
+        ({"tactic_sources": ("cudnn",)}, "no tactic source cudnn"),
+    ],
+)
+def test_options_without_effect_are_refused(
+    graphs: dict[str, Path], tmp_path: Path, changed: dict[str, object], message: str
+) -> None:
+    options = BuildOptions("fp16", SIZES, **({"targets": ("sm86",)} | changed))  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match=message):
+        build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
+
+
+def test_without_a_gpu_the_error_asks_for_targets(graphs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="--target sm"):
+        build_engine(
+            graphs["fp16"], SPEC, BuildOptions("fp16", SIZES), cache=EngineCache(tmp_path), flavour="tensorrt-rtx"
+        )
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph", bytes(range(256)) * 40], ids=["empty", "text", "bytes"])
+def test_files_that_are_no_graph_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.fp16.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ExportError, match=r"broken\.fp16\.onnx"):
+        build_engine(path, SPEC, BuildOptions("fp16", SIZES, targets=("sm86",)), cache=EngineCache(tmp_path))
