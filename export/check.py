@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from impasto.runtime.resolve import resolve
 
 import impasto
 from impasto.errors import CheckFailed, MissingDependency, PackageError
+from impasto.runtime.resolve import resolve
 
 TOLERANCE = 1
 """Largest difference allowed, in levels of 255: two correct float computations may round a value apart by one."""
@@ -68,8 +68,7 @@ def check_package(
     """
     try:
         from impasto.training import checkpoint as checkpoints
-
-        from . import onnx as canonical
+        from impasto.training.drawing import draw
     except ImportError as error:
         raise MissingDependency(f"the comparison needs torch ({error}): pip install 'impasto[train]'") from None
     source = resolve(model)
@@ -80,7 +79,7 @@ def check_package(
     results = []
     with impasto.load(source.path, backend=backend) as runtime:
         for name, image in _pictures(pictures):
-            results.append(compare(name, runtime(image), canonical.draw(network, image)))
+            results.append(compare(name, runtime(image), draw(network, image)))
         return CheckResult(runtime.info.name, runtime.info.backend, tuple(results))
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from impasto.runtime.manifest import MANIFEST, read_manifest
-from impasto.runtime.resolve import resolve
-from impasto.runtime.spec import ModelSpec
 
 from impasto.errors import CheckpointError, MissingDependency, PackageError
 from impasto.files import sha256
+from impasto.runtime.manifest import MANIFEST, read_manifest
+from impasto.runtime.resolve import resolve
+from impasto.runtime.spec import ModelSpec
 
 
 @dataclass(frozen=True)

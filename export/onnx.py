@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import torch
-from impasto.runtime.model import SPEC_KEY
-from impasto.runtime.spec import ModelSpec, SizeRule
 from onnx import numpy_helper
 from torch import Tensor, nn
 
 from impasto._version import __version__
 from impasto.errors import ExportError
+from impasto.runtime.model import SPEC_KEY
+from impasto.runtime.spec import ModelSpec, SizeRule
 
 if TYPE_CHECKING:
     from impasto.training.networks.base import Network
@@ -82,30 +82,6 @@ def export_context(network: Network) -> onnx.ModelProto:
     )
 
 
-@torch.no_grad()
-def draw(network: Network, image: np.ndarray) -> np.ndarray:
-    """What torch itself draws, on the same terms as the runtime: reflected border, whole-picture thumbnail, one piece.
-
-    image: uint8 (H, W, 3). Returns uint8 (H x scale, W x scale, 3).
-    """
-    from impasto.runtime.padding import reflect_into
-
-    from impasto.images import thumbnail
-
-    height, width = image.shape[:2]
-    border, scale = network.border, network.scale
-    rule = SizeRule(network.multiple)
-    padded = np.empty((*rule.padded(height + 2 * border, width + 2 * border), 3), np.uint8)
-    reflect_into(padded, image, border, border)
-    extra: tuple[Tensor, ...] = ()
-    if network.thumbnail:
-        small = torch.from_numpy(thumbnail(image, network.thumbnail))[None]
-        extra = (_ContextPath(network)(small),)
-    drawn = _PicturePath(network)(torch.from_numpy(padded)[None], *extra)[0].numpy()
-    inside = slice(border * scale, (border + height) * scale), slice(border * scale, (border + width) * scale)
-    return np.ascontiguousarray(drawn[inside])
-
-
 class _PicturePath(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -142,9 +118,12 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, Any], 
                 verbose=False,
             )
     except Exception as error:  # torch's exporter raises whatever its stages raise
-        lines = str(error).strip().splitlines()
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        lines = str(cause).strip().splitlines()
         raise ExportError(
-            f"torch cannot export this network to ONNX opset {OPSET}: {lines[0] if lines else type(error).__name__}; "
+            f"torch cannot export this network to ONNX opset {OPSET} ({type(cause).__name__}: {lines[0] if lines else ''}); "
             "a forward pass may not branch on values or turn sizes into Python numbers"
         ) from error
     assert program is not None  # None only where the exporter was asked to write a file

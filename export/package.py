@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
-from impasto.runtime.spec import ModelSpec
 
 from impasto._version import __version__
 from impasto.errors import MissingDependency, OptionError
 from impasto.files import atomic_path, make_folder, sha256
+from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
+from impasto.runtime.spec import ModelSpec
 
 MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
 

@@ -10,7 +10,7 @@ def main() -> None:
     try:
         from impasto.cli.app import app
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] not in ("typer", "rich", "click", "PIL"):
+        if error.name is None or error.name.split(".")[0] not in ("typer", "rich", "PIL"):
             raise
         sys.exit(f"impasto: the command line needs {error.name}: pip install 'impasto[cli]'")
     app(prog_name="impasto")

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
-from impasto.runtime.spec import ModelSpec, SizeRule
 from onnx import TensorProto, helper, numpy_helper
 
 from impasto.files import sha256
+from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
+from impasto.runtime.spec import ModelSpec, SizeRule
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture
 from PIL import Image, ImageCms
 
+from conftest import picture
 from impasto import files, images
 from impasto.errors import OptionError, OutputError, PictureError
 

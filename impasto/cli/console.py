@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from click import Context
 from rich.console import Console
-from typer import Exit
+from typer import Context, Exit
 from typer.core import TyperGroup
 
 from impasto.errors import ImpastoError

@@ -9,11 +9,11 @@ import tracemalloc
 import numpy as np
 import onnx
 import pytest
-from conftest import canonical_graph, float_graph, picture
-from impasto.runtime import model as model_module
 
 import impasto
+from conftest import canonical_graph, float_graph, picture
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError, ShapeError
+from impasto.runtime import model as model_module
 
 SIZES = [(1, 1), (1, 9), (2, 3), (4, 4), (5, 7), (31, 64), (64, 64), (65, 33)]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import picture
 from hypothesis import given
 from hypothesis import strategies as st
+
+from conftest import picture
+from impasto.images import thumbnail
 from impasto.runtime.padding import reflect_into
 from impasto.runtime.spec import ModelSpec, Pixels, SizeRule
 from impasto.runtime.tiling import spans
-
-from impasto.images import thumbnail
 
 sides = st.integers(1, 12)
 margins = st.integers(0, 30)

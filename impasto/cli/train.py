@@ -1,0 +1,193 @@
+"""`impasto train style` and `impasto train restore`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from impasto.errors import MissingDependency, OptionError
+
+from .console import Commands, err, out
+
+if TYPE_CHECKING:
+    from impasto.training.fit import FitOptions, FitResult
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a stylizer or a restorer.")
+
+Name = Annotated[str, typer.Argument(help="What the model is to be called.", show_default=False)]
+Photos = Annotated[Path, typer.Option(help="Folder of photos.", show_default=False)]
+Output = Annotated[
+    Optional[Path],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+    typer.Option("--output", "-o", help="Folder for checkpoint and log; runs/NAME by default."),
+]
+Seed = Annotated[int, typer.Option(help="Of weights, crops and damage.", min=0)]
+Rate = Annotated[float, typer.Option(help="The highest learning rate of the one-cycle schedule.")]
+Where = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+HeldOut = Annotated[float, typer.Option(help="Share of the photos kept for validation.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the output folder.")]
+Start = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--start", help="A checkpoint of the same architecture to begin with (transfer)."),
+]
+
+
+@app.command()
+def style(
+    name: Name,
+    painting: Annotated[Path, typer.Option(help="The picture to paint like.", show_default=False)],
+    photos: Photos,
+    vgg: Annotated[Optional[Path], typer.Option(help="VGG16's weights; by default those in the cache.")] = None,  # noqa: UP045
+    output: Output = None,
+    steps: Annotated[int, typer.Option(min=1)] = 16000,
+    batch: Annotated[int, typer.Option(min=1)] = 4,
+    crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 384,
+    architecture: Annotated[str, typer.Option(help="thumbnail-stylizer or classic-stylizer.")] = "thumbnail-stylizer",
+    learning_rate: Rate = 1e-3,
+    weight: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=VALUE for a loss term: content, style, 'total variation', grid, range."),
+    ] = None,
+    start: Start = None,
+    held_out: HeldOut = 0.05,
+    seed: Seed = 0,
+    device: Where = "auto",
+    resume: Resume = False,
+) -> None:
+    """Teach a network to paint photos like a painting."""
+    training = _training()
+    options = training.StyleOptions(
+        name=_checked_name(name),
+        photos=photos,
+        output=output or Path("runs") / name,
+        fit=_fit_options(steps, learning_rate, seed, device),
+        batch=batch,
+        crop=crop,
+        held_out=held_out,
+        start=start,
+        resume=resume,
+        command=_command(),
+        painting=painting,
+        vgg=vgg,
+        architecture=architecture,
+        weights=_weights(weight or [], training.STYLE_WEIGHTS),
+    )
+    _show(_with_bar(options, training.fit_style))
+
+
+@app.command()
+def restore(
+    name: Name,
+    photos: Photos,
+    output: Output = None,
+    steps: Annotated[int, typer.Option(min=1)] = 40000,
+    batch: Annotated[int, typer.Option(min=1)] = 32,
+    crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 128,
+    sigma: Annotated[str, typer.Option(help="Range of the noise's standard deviation, in levels of 255.")] = "0:55",
+    learning_rate: Rate = 1e-3,
+    start: Start = None,
+    held_out: HeldOut = 0.05,
+    seed: Seed = 0,
+    device: Where = "auto",
+    resume: Resume = False,
+) -> None:
+    """Teach a network to remove noise of unknown strength."""
+    training = _training()
+    options = training.RestoreOptions(
+        name=_checked_name(name),
+        photos=photos,
+        output=output or Path("runs") / name,
+        fit=_fit_options(steps, learning_rate, seed, device),
+        batch=batch,
+        crop=crop,
+        held_out=held_out,
+        start=start,
+        resume=resume,
+        command=_command(),
+        sigma=_range(sigma),
+    )
+    _show(_with_bar(options, training.fit_restore))
+
+
+def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
+    columns = (
+        TextColumn("{task.completed}/{task.total}"),
+        BarColumn(),
+        TextColumn("{task.fields[speed]:.1f} steps/s"),
+        TextColumn("{task.fields[losses]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=options.fit.steps, speed=0.0, losses="reading the photos")
+
+        def report(progress: Any) -> None:
+            text = "  ".join(f"{key} {value:.4f}" for key, value in progress.losses.items())
+            bar.update(task, completed=progress.step, speed=bar.tasks[0].speed or 0.0, losses=text)
+
+        try:
+            return fit(options, report)
+        except KeyboardInterrupt:
+            bar.stop()
+            err.print(f"the state is saved in {options.output}; go on with the same command and --resume", markup=False)
+            raise
+
+
+def _show(result: FitResult) -> None:
+    out.print(str(result), markup=False)
+    out.print(f"next: impasto export {result.checkpoint}", markup=False)
+
+
+def _training() -> Any:
+    try:
+        from impasto.training import recipes
+    except ImportError as error:
+        raise MissingDependency(f"training needs torch ({error}): pip install 'impasto[train]'") from None
+    return recipes
+
+
+def _fit_options(steps: int, learning_rate: float, seed: int, device: str) -> FitOptions:
+    from impasto.training.fit import FitOptions
+
+    return FitOptions(steps=steps, learning_rate=learning_rate, seed=seed, device=device)
+
+
+def _checked_name(name: str) -> str:
+    from impasto.export.package import check_name
+
+    return check_name(name)
+
+
+def _command() -> str:
+    """The command line as it was typed, less what only resumed it."""
+    return shlex.join(["impasto", *(argument for argument in sys.argv[1:] if argument != "--resume")])
+
+
+def _weights(given: list[str], defaults: dict[str, float]) -> dict[str, float]:
+    weights = dict(defaults)
+    for entry in given:
+        key, _, value = entry.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1
+        if key not in weights or number < 0:
+            raise OptionError(
+                f"cannot read the weight {entry!r}; write NAME=VALUE with NAME one of {', '.join(weights)}"
+            )
+        weights[key] = number
+    return weights
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low, high = -1.0, -1.0
+    if not 0 <= low <= high <= 255:
+        raise OptionError(f"cannot read the range {text!r}; write LOW:HIGH in levels of 255, such as 0:55")
+    return low, high

@@ -1,0 +1,218 @@
+"""The command line as a user meets it: results, one-line errors, exit codes, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import impasto
+from conftest import REPOSITORY, float_graph, picture
+from impasto.cli.app import app
+
+
+def cli(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def fails(*arguments: object) -> str:
+    """The one line that a failing command says."""
+    code, _, stderr = cli(*arguments)
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    assert code == 1
+    assert lines[-1].startswith("error: "), stderr
+    assert "Traceback" not in stderr
+    return lines[-1]
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture(40, 60)).save(path)
+    return path
+
+
+def test_version_and_help():
+    assert cli("--version")[1].strip() == f"impasto {impasto.__version__}"
+    code, out, _ = cli("--help")
+    assert code == 0
+    for verb in ("train", "export", "run", "check", "bench", "inspect", "doctor"):
+        assert verb in out
+
+
+class TestRun:
+    def test_one_picture(self, make_package, photo):
+        folder = make_package()
+        assert cli("run", folder, photo, "-o", photo.parent / "out.png")[0] == 0
+        with impasto.load(folder) as model:
+            assert np.array_equal(np.asarray(Image.open(photo.parent / "out.png")), model(picture(40, 60)))
+
+    def test_by_default_beside_the_picture(self, make_package, photo):
+        assert cli("run", make_package(), photo)[0] == 0
+        assert (photo.parent / "photo.tiny.png").exists()
+
+    def test_a_folder(self, make_package, tmp_path):
+        (tmp_path / "in").mkdir()
+        for seed in range(3):
+            Image.fromarray(picture(20, 20, seed)).save(tmp_path / "in" / f"{seed}.jpg")
+        code, out, _ = cli("run", make_package(scale=2), tmp_path / "in", "-o", tmp_path / "results")
+        assert code == 0
+        assert "3 of 3" in out
+        assert sorted(p.name for p in (tmp_path / "results").iterdir()) == ["0.png", "1.png", "2.png"]
+        assert Image.open(tmp_path / "results" / "1.png").size == (40, 40)
+
+    def test_several_files_pass_over_a_damaged_one_and_say_so(self, make_package, photo, tmp_path):
+        bad = tmp_path / "bad.jpg"
+        bad.write_text("no picture")
+        code, out, stderr = cli("run", make_package(), bad, photo, "-o", tmp_path / "results")
+        assert code == 1
+        assert "1 of 2" in out
+        assert "bad.jpg is not a picture file" in stderr
+        assert [p.name for p in (tmp_path / "results").iterdir()] == ["photo.tiny.png"]
+
+    def test_alpha_is_scaled_with_the_picture(self, make_package, tmp_path):
+        rgba = np.dstack([picture(8, 8), np.arange(64, dtype=np.uint8).reshape(8, 8)])
+        Image.fromarray(rgba).save(tmp_path / "a.png")
+        assert cli("run", make_package(scale=2), tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
+        alpha = np.asarray(Image.open(tmp_path / "b.png"))[..., 3]
+        assert np.array_equal(alpha[::2, ::2], rgba[..., 3])
+
+    def test_one_pixel(self, make_package, tmp_path):
+        Image.fromarray(picture(1, 1)).save(tmp_path / "a.png")
+        assert cli("run", make_package(border=8), tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
+        assert Image.open(tmp_path / "b.png").size == (1, 1)
+
+    def test_a_strangers_graph(self, photo, tmp_path):
+        onnx.save(float_graph(), str(tmp_path / "s.onnx"))
+        assert "layout" in fails("run", tmp_path / "s.onnx", photo)
+        assert cli("run", tmp_path / "s.onnx", photo, "--layout", "rgb 0..1")[0] == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["none.png"], "does not exist"),
+            (["photo.png", "-o", "out.xyz"], "picture format"),
+            (["photo.png", "-o", "none/out.png"], "does not exist; make it first"),
+            (["photo.png", "-o", "photo.png"], "would be overwritten"),
+            (["photo.png", "photo.png", "-o", "results"], "would both be written"),
+            (["empty"], "no picture files"),
+            (["photo.png", "--backend", "tpu"], "unknown backend 'tpu'"),
+            (["photo.png", "--precision", "int8"], "holds no int8"),
+        ],
+    )
+    def test_what_cannot_work_is_one_line_and_writes_nothing(
+        self, make_package, photo, monkeypatch, arguments, message
+    ):
+        monkeypatch.chdir(photo.parent)
+        (photo.parent / "empty").mkdir()
+        folder = make_package()
+        before = {path for path in photo.parent.rglob("*") if path.is_file()}
+        assert message in fails("run", folder, *arguments)
+        assert {path for path in photo.parent.rglob("*") if path.is_file()} == before
+
+    def test_an_unknown_model(self, photo):
+        assert "no model is called 'grate-wave'" in fails("run", "grate-wave", photo)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_an_unwritable_folder(self, make_package, photo, tmp_path):
+        (tmp_path / "locked").mkdir(mode=0o500)
+        assert "no permission" in fails("run", make_package(), photo, "-o", tmp_path / "locked" / "a.png")
+
+
+def test_a_wrong_usage_is_exit_code_two(make_package):
+    assert cli("run", make_package())[0] == 2
+    assert cli("paint")[0] == 2
+
+
+def test_bench_writes_json_of_its_schema(make_package, tmp_path):
+    path = tmp_path / "bench.json"
+    code, out, _ = cli(
+        "bench", make_package(), "-s", "32x48", "-s", "64x64", "--iterations", 4, "--warmup", 1, "--json", path
+    )
+    assert code == 0
+    assert "compute only" in out
+    report = json.loads(path.read_text())
+    jsonschema.validate(report, json.loads((REPOSITORY / "benchmarks" / "report.schema.json").read_text()))
+    assert [(r["height"], r["width"]) for r in report["results"]] == [(32, 48), (64, 64)]
+    assert "cannot read the size" in fails("bench", make_package("other"), "-s", "large")
+
+
+def test_inspect_shows_a_package_and_refuses_an_altered_one(make_package, tmp_path):
+    folder = make_package()
+    code, out, _ = cli("inspect", folder, "--json", tmp_path / "i.json")
+    assert code == 0
+    assert "SpaceToDepth" in out
+    assert json.loads((tmp_path / "i.json").read_text())["files"][0]["intact"]
+    onnx.save(float_graph(), str(folder / "model.onnx"))
+    assert "altered or missing" in fails("inspect", folder)
+
+
+def test_inspect_reads_bare_graphs_and_refuses_what_is_none(tmp_path):
+    onnx.save(float_graph(), str(tmp_path / "s.onnx"))
+    assert "Mul" in cli("inspect", tmp_path / "s.onnx")[1]
+    (tmp_path / "t.onnx").write_text("hello")
+    assert "no ONNX file" in fails("inspect", tmp_path / "t.onnx")
+    (tmp_path / "c.safetensors").write_bytes(b"\xff" * 40)
+    assert "no safetensors file" in fails("inspect", tmp_path / "c.safetensors")
+
+
+def test_check_and_export_name_what_they_lack(make_package, tmp_path):
+    assert "holds no checkpoint" in fails("check", make_package())
+    assert "does not exist" in fails("export", tmp_path / "none.safetensors")
+    (tmp_path / "c.safetensors").write_bytes(b"\xff" * 40)
+    fails("export", tmp_path / "c.safetensors", "-o", tmp_path / "package")
+    assert not (tmp_path / "package" / "manifest.json").exists()
+
+
+def test_doctor_says_what_runs_here(tmp_path):
+    code, out, _ = cli("doctor", "--json", tmp_path / "d.json")
+    assert code == 0
+    assert "run models on the CPU" in out
+    findings = {f["what"]: f for f in json.loads((tmp_path / "d.json").read_text())["findings"]}
+    assert findings["ONNX Runtime"]["works"]
+    assert all(f["works"] or f["advice"] for f in findings.values())
+
+
+def test_ctrl_c_stops_with_one_line_and_leaves_nothing_half_written(make_package, tmp_path):
+    (tmp_path / "in").mkdir()
+    for seed in range(400):
+        Image.fromarray(picture(200, 200, seed)).save(tmp_path / "in" / f"{seed}.png")
+    command = [
+        sys.executable,
+        "-m",
+        "impasto",
+        "run",
+        str(make_package()),
+        str(tmp_path / "in"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in stderr
+    assert "Traceback" not in stderr
+    written = list((tmp_path / "out").iterdir())
+    assert 0 < len(written) < 400
+    for path in written:
+        assert not path.name.startswith(".")
+        Image.open(path).load()

@@ -1,0 +1,214 @@
+"""A checkpoint becomes a package that draws what torch draws; and what happens when it cannot."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import impasto
+from conftest import picture
+from impasto.errors import CheckFailed, ExportError, OptionError, OutputError
+from impasto.files import sha256
+
+torch = pytest.importorskip("torch", reason="export needs torch")
+
+from impasto.export import onnx as canonical  # noqa: E402
+from impasto.export.check import check_package, compare, synthetic  # noqa: E402
+from impasto.export.package import check_name, export_checkpoint, write_package  # noqa: E402
+from impasto.runtime.resolve import shipped_models  # noqa: E402
+from impasto.training import checkpoint as checkpoints  # noqa: E402
+from impasto.training.drawing import draw  # noqa: E402
+from impasto.training.networks import build  # noqa: E402
+
+NETWORKS = {
+    "thumbnail-stylizer": {},
+    "unet-restorer": {},
+    "classic-stylizer": {},
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    torch.manual_seed(0)
+    return build(request.param, NETWORKS[request.param]).eval()
+
+
+@pytest.fixture(scope="module")
+def package(network, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    path = folder / "random.safetensors"
+    checkpoints.save_checkpoint(path, network, name="random", task="stylize", recipe={"seed": 0})
+    return export_checkpoint(path, folder / "package")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (33, 70), (96, 64)])
+def test_the_package_draws_what_torch_draws(network, package, size):
+    loaded = checkpoints.load(package / "checkpoint.safetensors").network
+    image = picture(*size)
+    with impasto.load(package) as model:
+        assert compare("", model(image), draw(loaded, image)).max_difference <= 1
+
+
+def test_the_graph_is_canonical(package):
+    model = onnx.load(str(package / "model.onnx"))
+    onnx.checker.check_model(model, full_check=True)
+    image, out = model.graph.input[0], model.graph.output[0]
+    for value in (image, out):
+        dims = value.type.tensor_type.shape.dim
+        assert value.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+        assert [d.dim_param for d in dims[:3]] == ["N", "H", "W"]
+        assert dims[3].dim_value == 3
+    assert model.opset_import[0].version == canonical.OPSET
+    # One operator each, no chains of shape arithmetic that engines cannot fuse.
+    assert not {"Shape", "Gather", "Reshape"} & {node.op_type for node in model.graph.node}
+    text = (package / "model.onnx").read_bytes()
+    assert b"/work/" not in text
+    assert b"site-packages" not in text
+
+
+def test_batches_are_drawn_picture_by_picture(network, package):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(package / "model.onnx"))
+    images = np.stack([picture(64, 96, seed) for seed in range(3)])
+    feeds = {"image": images}
+    if network.thumbnail:
+        thumbnails = np.stack([impasto.images.thumbnail(image, network.thumbnail) for image in images])
+        context = onnxruntime.InferenceSession(str(package / "context.onnx"))
+        feeds["context"] = context.run(None, {"thumbnail": thumbnails})[0]
+    together = session.run(None, feeds)[0]
+    for index in range(3):
+        alone = session.run(None, {name: value[index : index + 1] for name, value in feeds.items()})[0]
+        assert np.abs(together[index].astype(int) - alone[0]).max() <= 1
+
+
+def test_a_bare_graph_knows_itself(network, package):
+    if network.thumbnail:
+        with pytest.raises(impasto.ImpastoError, match="context graph beside it"):
+            impasto.load(package / "model.onnx")
+        return
+    with impasto.load(package / "model.onnx") as bare, impasto.load(package) as whole:
+        assert bare.info.spec == whole.info.spec
+
+
+def test_the_manifest_describes_the_files(package):
+    manifest = json.loads((package / "manifest.json").read_text())
+    assert manifest["schema"] == 1
+    assert manifest["recipe"]["seed"] == 0
+    assert {"model.onnx", "checkpoint.safetensors"} <= set(manifest["files"])
+    for name, entry in manifest["files"].items():
+        assert entry["sha256"] == sha256(package / name)
+
+
+def test_exporting_twice_gives_the_same_graph(network, package, tmp_path):
+    again = export_checkpoint(package / "checkpoint.safetensors", tmp_path / "again")
+    assert (again / "model.onnx").read_bytes() == (package / "model.onnx").read_bytes()
+
+
+def test_a_failed_export_leaves_the_old_package(network, package, monkeypatch):
+    before = {path.name: path.read_bytes() for path in package.iterdir()}
+
+    def full(*_: object) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spec = canonical.spec_of(network, "random", "stylize")
+    graph = onnx.load(str(package / "model.onnx"))
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OutputError, match="no space left"):
+        write_package(package, spec, {"model.onnx": graph}, None, recipe={}, quality={})
+    assert {path.name: path.read_bytes() for path in package.iterdir()} == before
+
+
+def test_check_passes_what_is_right_and_fails_what_is_not(package, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(picture(50, 70)).save(tmp_path / "photo.png")
+    result = check_package(package, [tmp_path / "photo.png"])
+    assert result.passed
+    assert result.pictures[0].picture == "photo.png"
+    result.require()
+
+
+def test_check_notices_other_weights(network, tmp_path):
+    """The proof can fail: a package whose checkpoint is not what its graph was made of."""
+    torch.manual_seed(1)
+    other = build(network.architecture, network.config).eval()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    for name, net in (("a", network), ("b", other)):
+        checkpoints.save_checkpoint(tmp_path / f"{name}.safetensors", net, name=name, task="stylize", recipe={})
+    folder = export_checkpoint(tmp_path / "a.safetensors", tmp_path / "package")
+    (folder / "checkpoint.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes())
+    result = check_package(folder)
+    assert not result.passed
+    with pytest.raises(CheckFailed, match="levels away"):
+        result.require()
+
+
+def test_a_network_that_cannot_be_exported_is_one_line(network):
+    class Branching(type(network)):
+        def forward(self, image, context=None):
+            if float(image.mean()) > 0.5:
+                return image
+            return super().forward(image, context)
+
+    network_class, network.__class__ = network.__class__, Branching
+    try:
+        with pytest.raises(ExportError, match="may not branch") as error:
+            canonical.export_model(network, canonical.spec_of(network, "x", "stylize"))
+        assert "\n" not in str(error.value)
+    finally:
+        network.__class__ = network_class
+
+
+@pytest.mark.parametrize("name", ["", "A", "a/b", "..", "a b", "-a", "x" * 65])
+def test_names_that_cannot_be_folders_are_refused(name):
+    with pytest.raises(OptionError, match="model's name"):
+        check_name(name)
+
+
+def test_synthetic_pictures_are_the_same_every_time():
+    assert np.array_equal(synthetic(20, 30), synthetic(20, 30))
+    assert synthetic(20, 30).std() > 30
+
+
+@pytest.mark.parametrize("name", ["great-wave", "denoise"])
+class TestShipped:
+    """The models in the repository."""
+
+    def test_the_package_is_what_its_checkpoint_exports_to(self, name, tmp_path):
+        folder = shipped_models() / name
+        fresh = export_checkpoint(folder / "checkpoint.safetensors", tmp_path / name)
+        image = synthetic(120, 90)
+        with impasto.load(folder) as shipped, impasto.load(fresh) as exported:
+            assert shipped.info.spec == exported.info.spec
+            assert np.abs(shipped(image).astype(int) - exported(image)).max() <= 1
+        check_package(folder).require()
+
+    def test_the_recipe_is_complete(self, name):
+        manifest = json.loads((shipped_models() / name / "manifest.json").read_text())
+        assert {"command", "seed", "steps", "data", "losses"} <= set(manifest["recipe"])
+        assert (shipped_models() / name / "README.md").is_file()
+
+    def test_tiles_join(self, name, monkeypatch):
+        from impasto.runtime import model as model_module
+
+        image = synthetic(400, 600)
+        with impasto.load(name) as model:
+            whole = model(image)
+            monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1)
+            monkeypatch.setattr(model_module, "TILE", 1)
+            model._areas.clear()
+            assert np.abs(whole.astype(int) - model(image)).max() <= 1
+            assert next(iter(model._areas.values()))._tiles
+
+
+def test_the_shipped_checkpoints_are_small():
+    sizes = [(shipped_models() / name / "checkpoint.safetensors").stat().st_size for name in ("great-wave", "denoise")]
+    assert sum(sizes) < 4_000_000

@@ -1,0 +1,155 @@
+"""Photos to train on: decoded once, kept as bytes on the training device, cropped there by one gather for a whole batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impasto import images
+from impasto.errors import PictureError, TrainingError
+
+MEMORY = 8 << 30
+"""Bytes of decoded photos that are accepted; more would not fit beside the training itself on common devices."""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Decoded photos and what became of the files."""
+
+    pictures: tuple[np.ndarray, ...]
+    """uint8, (H, W, 3) each."""
+    names: tuple[str, ...]
+    skipped: tuple[str, ...]
+    """One line for each file that could not be used."""
+
+    def split(self, held_out: float) -> tuple[Photos, Photos]:
+        """(train, validation): every 1/held_out-th file by name, so that the split depends on nothing else.
+
+        held_out: share for validation, 0 to 0.5; at least one picture where it is above 0 and there are two.
+        """
+        if held_out == 0 or len(self.names) < 2:
+            return self, Photos((), (), ())
+        step = max(2, round(1 / held_out))
+        chosen = set(range(0, len(self.names), step))
+        return self._take(lambda index: index not in chosen), self._take(lambda index: index in chosen)
+
+    def _take(self, wanted: Callable[[int], bool]) -> Photos:
+        kept = [index for index in range(len(self.names)) if wanted(index)]
+        return Photos(
+            tuple(self.pictures[index] for index in kept), tuple(self.names[index] for index in kept), self.skipped
+        )
+
+
+def read_photos(
+    folder: str | os.PathLike[str],
+    *,
+    smallest: int,
+    longest: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Photos:
+    """Decode a folder of photos in background threads; unusable files are skipped and listed.
+
+    smallest: a photo with a shorter side below this is skipped. longest: larger photos are scaled down to this, Lanczos.
+    Raises PictureError for a folder without pictures, TrainingError where none of them can be used or they take more
+    than MEMORY bytes.
+    """
+    files = images.list_folder(folder)
+    pictures, names, skipped, held = [], [], [], 0
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for done, (file, result) in enumerate(zip(files, pool.map(lambda f: _decode(f, longest), files), strict=True)):
+            progress(done + 1, len(files))
+            if isinstance(result, str):
+                skipped.append(result)
+            elif min(result.shape[:2]) < smallest:
+                skipped.append(f"{file} is {result.shape[0]} x {result.shape[1]}; crops need {smallest} a side")
+            else:
+                pictures.append(result)
+                names.append(file.name)
+                held += result.nbytes
+                if held > MEMORY:
+                    raise TrainingError(
+                        f"the photos in {folder} take more than {MEMORY >> 30} GiB decoded; use fewer, or --longest-side"
+                    )
+    if not pictures:
+        raise TrainingError(f"none of the {len(files)} pictures in {folder} can be trained on; the first: {skipped[0]}")
+    return Photos(tuple(pictures), tuple(names), tuple(skipped))
+
+
+class CropSampler:
+    """Random square crops of photos, with random mirroring and quarter turns; a pure function of seed and step."""
+
+    def __init__(self, photos: Photos, side: int, batch: int, device: torch.device, *, seed: int, turns: bool) -> None:
+        """side: of the crops. turns: quarter turns besides mirroring (photos of people and houses have an upside)."""
+        self._side, self._batch, self._seed, self._turns = side, batch, seed, turns
+        shapes = np.array([picture.shape[:2] for picture in photos.pictures], dtype=np.int64)
+        self._heights, self._widths = shapes[:, 0], shapes[:, 1]
+        pixels = shapes.prod(1)
+        self._starts = np.concatenate([[0], np.cumsum(pixels)[:-1]])
+        # Large photos show more: they are drawn in proportion to their number of disjoint crops, within a factor of 4.
+        weights = np.clip(pixels / np.median(pixels), 0.5, 2)
+        self._chances = weights / weights.sum()
+        flat = np.concatenate([picture.reshape(-1, 3) for picture in photos.pictures])
+        self._pixels = torch.from_numpy(flat).to(device)
+        self._device = device
+
+    def batch(self, step: int) -> Batch:
+        """The crops of one step."""
+        generator = np.random.default_rng([self._seed, step])
+        photo = generator.choice(len(self._starts), self._batch, p=self._chances)
+        top = (generator.random(self._batch) * (self._heights[photo] - self._side + 1)).astype(np.int64)
+        left = (generator.random(self._batch) * (self._widths[photo] - self._side + 1)).astype(np.int64)
+        mirrored = generator.random(self._batch) < 0.5
+        turned = generator.random(self._batch) < (0.5 if self._turns else 0)
+        first = torch.from_numpy(self._starts[photo] + top * self._widths[photo] + left).to(self._device)
+        down = torch.from_numpy(self._widths[photo]).to(self._device)
+        right = torch.ones_like(down)
+        mirror, turn = (torch.from_numpy(choice).to(self._device) for choice in (mirrored, turned))
+        first = torch.where(mirror, first + (self._side - 1), first)
+        right = torch.where(mirror, -right, right)
+        # A quarter turn (with a mirroring) swaps the two directions.
+        down, right = torch.where(turn, right, down), torch.where(turn, down, right)
+        steps = torch.arange(self._side, device=self._device)
+        index = first[:, None, None] + steps[:, None] * down[:, None, None] + steps * right[:, None, None]
+        crops = self._pixels[index].permute(0, 3, 1, 2)
+        return Batch(crops, torch.from_numpy(photo), torch.from_numpy(mirrored))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of one step."""
+
+    crops: Tensor
+    """uint8, (N, 3, side, side), channels-last in memory."""
+    photo: Tensor
+    """int64, (N,), on the CPU: which photo each is from."""
+    mirrored: Tensor
+    """bool, (N,), on the CPU."""
+
+
+def thumbnails(photos: Photos, side: int, device: torch.device) -> Tensor:
+    """Every photo's thumbnail and its mirror image: uint8, (2, photos, 3, side, side)."""
+    small = np.stack([images.thumbnail(picture, side) for picture in photos.pictures])
+    both = np.stack([small, small[:, :, ::-1]])
+    return torch.from_numpy(np.ascontiguousarray(both)).to(device).permute(0, 1, 4, 2, 3)
+
+
+def _decode(file: Path, longest: int | None) -> np.ndarray | str:
+    """The picture, or why not."""
+    try:
+        rgb = images.read(file).rgb
+    except PictureError as error:
+        return str(error)
+    if longest and max(rgb.shape[:2]) > longest:
+        from PIL import Image
+
+        factor = longest / max(rgb.shape[:2])
+        size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
+        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
+    return rgb

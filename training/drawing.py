@@ -1,0 +1,32 @@
+"""What a network draws, in torch, on the runtime's terms: reflected border, whole-picture thumbnail, 8 bits in and out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impasto import images
+
+from .networks import Network
+
+
+@torch.no_grad()
+def draw(network: Network, image: np.ndarray) -> np.ndarray:
+    """image: uint8 (H, W, 3) of any size. Returns uint8 (H x scale, W x scale, 3). Runs where the network is, in FP32."""
+    device = next(network.parameters()).device
+    height, width = image.shape[:2]
+    border, scale = network.border, network.scale
+    below, right = (-(side + 2 * border) % network.multiple for side in (height, width))
+    padded = np.pad(image, ((border, border + below), (border, border + right), (0, 0)), mode="reflect")
+    extra: tuple[Tensor, ...] = ()
+    if network.thumbnail:
+        extra = (network.context(_to_float(images.thumbnail(image, network.thumbnail), device)),)
+    drawn = network(_to_float(padded, device), *extra)[0]
+    levels = (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    inside = slice(border * scale, (border + height) * scale), slice(border * scale, (border + width) * scale)
+    return np.ascontiguousarray(levels[inside])
+
+
+def _to_float(image: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() * (1 / 255)

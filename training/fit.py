@@ -1,0 +1,264 @@
+"""Gradient descent: seeded, resumable to the bit, with averaged weights."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from impasto._version import __version__
+from impasto.errors import OptionError, TrainingError
+from impasto.files import atomic_path, make_folder
+
+from . import losses
+from .checkpoint import round_to_half, save_checkpoint
+from .networks import Network
+from .tasks import Task
+
+STATE, CHECKPOINT, LOG = "state.pt", "checkpoint.safetensors", "log.jsonl"
+
+LOOK_EVERY = 25
+"""Steps between two looks at the losses; each look waits for the device."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train, whatever the task."""
+
+    steps: int
+    learning_rate: float = 1e-3
+    """The highest of a one-cycle schedule: linear warm-up over 5 % of the steps, then cosine to 1 % of it."""
+    averaging: float = 0.999
+    """Decay per step of the exponential moving average of the weights, which is what gets shipped."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    seed: int = 0
+    device: str = "auto"
+    """"auto", "cpu" or "cuda"."""
+    save_seconds: float = 60
+    """Between two saved states; a killed run loses no more than this."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.learning_rate <= 0 or not 0 <= self.averaging < 1 or self.clip <= 0:
+            raise OptionError(
+                f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
+                "at least 1, above 0, 0 to 1, above 0"
+            )
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0: Smith and Topin 2018, with a cosine descent."""
+        warm_up = max(1, self.steps // 20)
+        if step < warm_up:
+            return self.learning_rate * (step + 1) / warm_up
+        share = (step - warm_up) / max(1, self.steps - warm_up)
+        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training made."""
+
+    checkpoint: Path
+    steps: int
+    seconds: float
+    losses: Mapping[str, float]
+    quality: Mapping[str, float]
+    """On the pictures held out; empty where there are none."""
+
+    def __str__(self) -> str:
+        measured = ", ".join(f"{key} {value:.4g}" for key, value in (self.quality or self.losses).items())
+        return f"{self.checkpoint}: {self.steps} steps in {self.seconds:.0f} s; {measured}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+
+
+def pick_device(name: str) -> torch.device:
+    """ "auto", "cpu" or "cuda" as a device. Raises OptionError where it is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise OptionError(f"unknown device {name!r}; choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("no CUDA device can be used by this torch; choose --device cpu, or see impasto doctor")
+    return torch.device(name)
+
+
+def fit(
+    task: Task,
+    options: FitOptions,
+    folder: str | os.PathLike[str],
+    *,
+    name: str,
+    kind: str,
+    recipe: dict[str, Any],
+    resume: bool = False,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> FitResult:
+    """Train task.network and write `checkpoint.safetensors` into `folder`.
+
+    name, kind: the model's name and its task for the checkpoint. recipe: what the caller knows of how it is made.
+    resume: go on from the state in `folder`; the result is the same, to the bit on one device, as without the
+    interruption. Ctrl-C saves the state first. Raises TrainingError, with the step and the cause, where a loss is no
+    longer finite, and where there is a run in `folder` that is neither resumed nor finished.
+    """
+    folder = make_folder(folder)
+    run = _Run(task, options, folder, json.dumps(recipe, sort_keys=True, default=str))
+    if resume:
+        run.load()
+    elif (folder / STATE).exists():
+        raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or choose another folder with -o")
+    started, before = time.perf_counter(), run.seconds
+    try:
+        run.descend(report, lambda: before + time.perf_counter() - started)
+    except KeyboardInterrupt:
+        run.seconds = before + time.perf_counter() - started
+        run.save()
+        raise
+    seconds = before + time.perf_counter() - started
+    network = run.averaged()
+    round_to_half(network)
+    quality = task.validate(network)
+    recipe = {
+        **recipe,
+        "optimizer": {"adam, one-cycle": asdict(options)},
+        "losses": dict(task.weights),
+        **_circumstances(seconds),
+    }
+    save_checkpoint(folder / CHECKPOINT, network, name=name, task=kind, recipe=recipe, quality={"validation": quality})
+    (folder / STATE).unlink(missing_ok=True)
+    return FitResult(folder / CHECKPOINT, options.steps, seconds, run.last_losses, quality)
+
+
+class _Run:
+    """Everything that changes while training, and how it is saved."""
+
+    def __init__(self, task: Task, options: FitOptions, folder: Path, fingerprint: str) -> None:
+        import lightning_fabric
+
+        self._task, self._options, self._folder, self._fingerprint = task, options, folder, fingerprint
+        self._device = pick_device(options.device)
+        precision = "bf16-mixed" if self._device.type == "cuda" else "32-true"
+        self._fabric = lightning_fabric.Fabric(accelerator=self._device.type, devices=1, precision=precision)
+        task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parameters = [p for p in task.network.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=self._device.type == "cuda")
+        self._module, self._optimizer = self._fabric.setup(task, optimizer)
+        self._average = AveragedModel(task.network, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))
+        self._names = list(task.weights)
+        self.step = 0
+        self.seconds = 0.0
+        self.last_losses: dict[str, float] = {}
+
+    def descend(self, report: Callable[[Progress], None], clock: Callable[[], float]) -> None:
+        """All steps that are left."""
+        options, saved = self._options, time.perf_counter()
+        terms: list[Tensor] = []
+        while self.step < options.steps:
+            terms.append(self._descend_once())
+            self.step += 1
+            if self.step % LOOK_EVERY == 0 or self.step == options.steps:
+                self._look(torch.stack(terms), report, clock())
+                terms = []
+            if time.perf_counter() - saved > options.save_seconds and not terms:
+                self.seconds = clock()
+                self.save()
+                saved = time.perf_counter()
+
+    def averaged(self) -> Network:
+        """The network with the averaged weights, early steps' share removed; for inference."""
+        network = self._average.module.folded()
+        return network
+
+    def save(self) -> None:
+        """Write the state atomically."""
+        state = {
+            "fingerprint": self._fingerprint,
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": self._task.network.state_dict(),
+            "average": self._average.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+        }
+        with atomic_path(self._folder / STATE) as path:
+            torch.save(state, path)
+
+    def load(self) -> None:
+        """Go back to the saved state. Raises TrainingError where there is none, or it is another run's."""
+        path = self._folder / STATE
+        if not path.exists():
+            raise TrainingError(f"{self._folder} holds no unfinished run to resume; leave --resume away to begin one")
+        try:
+            state = torch.load(path, map_location=self._device, weights_only=True)
+            if state["fingerprint"] != self._fingerprint:
+                raise TrainingError(
+                    f"the run in {self._folder} was begun with other options or data; begin anew elsewhere"
+                )
+            self._task.network.load_state_dict(state["network"])
+            self._average.load_state_dict(state["average"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+        except TrainingError:
+            raise
+        except Exception as error:  # torch.load raises whatever unpickling raises
+            raise TrainingError(
+                f"cannot resume from {path}: {str(error).splitlines()[0]}; begin anew elsewhere"
+            ) from None
+
+    def _descend_once(self) -> Tensor:
+        """One step. Returns the loss terms, (terms,), still on the device."""
+        rate = self._options.rate_at(self.step)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        terms = self._module(*self._task.batch(self.step))
+        self._fabric.backward(losses.weighted(terms, self._task.weights))
+        self._fabric.clip_gradients(
+            self._module, self._optimizer, max_norm=self._options.clip, error_if_nonfinite=False
+        )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._average.update_parameters(self._task.network)
+        return torch.stack([terms[name].detach().float() for name in self._names])
+
+    def _look(self, terms: Tensor, report: Callable[[Progress], None], seconds: float) -> None:
+        """Stop at the first loss that is not finite; otherwise log the means. terms: (steps, terms)."""
+        broken = (~terms.isfinite()).nonzero()
+        if len(broken):
+            step = self.step - len(terms) + int(broken[0, 0])
+            causes = sorted({self._names[int(index)] for row, index in broken.tolist() if row == int(broken[0, 0])})
+            raise TrainingError(
+                f"step {step}: {' and '.join(causes)} is not finite any more; lower --learning-rate, or look at the data. "
+                f"The last good state is in {self._folder}"
+            )
+        self.last_losses = dict(zip(self._names, terms.mean(0).tolist(), strict=True))
+        report(Progress(self.step, self._options.steps, self.last_losses))
+        line = {"step": self.step, "seconds": round(seconds, 2), **self.last_losses}
+        with (self._folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def _circumstances(seconds: float) -> dict[str, Any]:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "seconds": round(seconds),
+        "device": device,
+        "date": datetime.date.today().isoformat(),
+        "versions": {"impasto": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }

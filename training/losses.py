@@ -1,0 +1,75 @@
+"""What training makes small. Each function says its formula and where it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from impasto.kernels import gram, style_loss
+
+
+def content(features: Tensor, of_photo: Tensor) -> Tensor:
+    """mean((f − f₀)²) / mean(f₀²): Gatys et al. 2016, equation 1, made independent of the layer's magnitude.
+
+    features, of_photo: (N, C, H, W). Returns a scalar, float32; 0 for equal features.
+    """
+    reference = of_photo.float()
+    return F.mse_loss(features.float(), reference) / reference.square().mean()
+
+
+class StyleTarget:
+    """A painting's Gram matrices, to compare feature maps with."""
+
+    def __init__(self, features: Mapping[str, Tensor]) -> None:
+        """features: the painting's, (1, C, H, W) per layer."""
+        self.layers = tuple(features)
+        self.grams = [gram(value.float())[0] for value in features.values()]
+        # Makes each layer's term mean((G − A)²) / mean(A²), and their sum a mean over layers.
+        self.weights = [1 / (len(self.grams) * float(target.square().mean())) for target in self.grams]
+
+    def distance(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Mean over layers of mean((G − A)²) / mean(A²): Gatys et al. 2016, equations 3 to 5, normalised per layer.
+
+        G = F Fᵀ / (C H W) of each picture, A the painting's. features: (N, C, H, W) per layer. Returns a scalar.
+        """
+        maps: Sequence[Tensor] = [features[layer] for layer in self.layers]
+        return style_loss(maps, self.grams, self.weights)
+
+
+def total_variation(picture: Tensor) -> Tensor:
+    """mean|∂x| + mean|∂y| of neighbouring pixels: Rudin et al. 1992, anisotropic. picture: (N, C, H, W)."""
+    return picture.diff(dim=2).abs().mean() + picture.diff(dim=3).abs().mean()
+
+
+def charbonnier(one: Tensor, other: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """mean √((a − b)² + ε²) − ε: Charbonnier et al. 1994; the absolute error with a soft corner, 0 for equal pictures."""
+    return ((one - other).square() + epsilon * epsilon).sqrt().mean() - epsilon
+
+
+def cell_pattern(picture: Tensor, cell: int) -> Tensor:
+    """How much a picture repeats itself with the period of a network's cells: the grid that depth-to-space leaves.
+
+    The mean fine detail (picture minus its 3 x 3 blur) at each of the cell x cell places, and its mean energy there, would
+    be the same everywhere if the network did not know where its cells begin. Returns the variance of the former plus
+    the relative variance of the latter over places, averaged over colours; 0 for a picture without a grid. Ours.
+    picture: (N, 3, H, W), H and W multiples of `cell`.
+    """
+    blurred = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    places = F.pixel_unshuffle(picture - blurred, cell).unflatten(1, (picture.shape[1], cell * cell))
+    mean = places.mean((0, 3, 4))
+    energy = places.square().mean((0, 3, 4))
+    relative = energy / (energy.mean(1, keepdim=True) + 1e-8)
+    return 100 * mean.var(1).mean() + 0.01 * relative.var(1).mean()
+
+
+def out_of_range(picture: Tensor) -> Tensor:
+    """Mean distance of values from 0..1, which a file cannot hold. picture: any shape."""
+    return (F.relu(picture - 1) + F.relu(-picture)).mean()
+
+
+def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Σ weight · term. A scalar."""
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

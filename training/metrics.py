@@ -1,0 +1,66 @@
+"""Quality, measured on whole pictures as the runtime draws them, in 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import losses
+from .drawing import draw
+from .networks import Network
+
+if TYPE_CHECKING:
+    from .backbones import Vgg16
+
+SIGMAS = (15, 25, 50)
+"""Noise strengths that denoisers are compared at, in levels of 255."""
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of two uint8 pictures of one shape, in dB; infinite where they are equal."""
+    error = float(np.square(one.astype(np.float64) - other).mean())
+    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def noisy(clean: np.ndarray, sigma: float, seed: int) -> np.ndarray:
+    """Seeded Gaussian noise on a uint8 picture, clipped and rounded to 8 bits."""
+    noise = np.random.RandomState(seed).randn(*clean.shape).astype(np.float32) * sigma / 255
+    return np.round(np.clip(clean.astype(np.float32) / 255 + noise, 0, 1) * 255).astype(np.uint8)
+
+
+def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, float]:
+    """Mean PSNR in dB at each of SIGMAS; picture number i gets the noise of seed i."""
+    if not pictures:
+        return {}
+    return {
+        f"psnr_sigma_{sigma}": float(
+            np.mean([psnr(draw(network, noisy(clean, sigma, seed)), clean) for seed, clean in enumerate(pictures)])
+        )
+        for sigma in SIGMAS
+    }
+
+
+@torch.no_grad()
+def style_objective(
+    network: Network, pictures: Sequence[np.ndarray], backbone: Vgg16, target: losses.StyleTarget
+) -> dict[str, float]:
+    """Means over pictures of content distance, style distance, and content + 10 · style."""
+    if not pictures:
+        return {}
+    contents, styles = [], []
+    for picture in pictures:
+        photo = np.ascontiguousarray(picture[: picture.shape[0] // 16 * 16, : picture.shape[1] // 16 * 16])
+        of_photo, of_drawing = (_features(backbone, image) for image in (photo, draw(network, photo)))
+        contents.append(float(losses.content(of_drawing["relu3_3"], of_photo["relu3_3"])))
+        styles.append(float(target.distance(of_drawing)))
+    content, style = float(np.mean(contents)), float(np.mean(styles))
+    return {"content": content, "style": style, "objective": content + 10 * style}
+
+
+def _features(backbone: Vgg16, image: np.ndarray) -> dict[str, Tensor]:
+    device = backbone.mean.device
+    return backbone(torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255)

@@ -1,0 +1,28 @@
+"""The networks by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from impasto.errors import OptionError
+
+from .base import Network, kmac_per_pixel
+from .classic import ClassicStylizer
+from .thumbnail_stylizer import ThumbnailStylizer
+from .unet_restorer import UnetRestorer
+
+ARCHITECTURES: dict[str, type[Network]] = {
+    network.architecture: network for network in (ClassicStylizer, ThumbnailStylizer, UnetRestorer)
+}
+
+__all__ = ["ARCHITECTURES", "Network", "build", "kmac_per_pixel"]
+
+
+def build(architecture: str, config: dict[str, Any]) -> Network:
+    """A network with fresh weights. Raises OptionError for an unknown architecture or a config that does not fit it."""
+    if architecture not in ARCHITECTURES:
+        raise OptionError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
+    try:
+        return ARCHITECTURES[architecture](**config)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{architecture} cannot be built from {config}: {error}") from None

@@ -1,0 +1,100 @@
+"""What every network promises to training, export and the runtime."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from impasto.errors import ShapeError
+
+
+class Network(nn.Module):
+    """A feed-forward network over pictures: (N, 3, H, W) float RGB in 0..1 to the same, times `scale`, not clipped."""
+
+    architecture: ClassVar[str]
+    """The name under which `build` knows the class."""
+
+    config: dict[str, Any]
+    """The constructor's arguments, as JSON can hold them."""
+
+    scale: int = 1
+    """Output side / input side."""
+    multiple: int
+    """Height and width must be multiples of this."""
+    receptive_field: int | None
+    """Radius in input pixels: no output pixel depends on an input further away. None: whole-image statistics."""
+    border: int = 0
+    """Pixels reflected around a picture before running and cropped afterwards, to hide the zero padding."""
+    thumbnail: int | None = None
+    """Side of the square thumbnail of the whole picture that `context` takes; None without a context."""
+
+    def context(self, thumbnail: Tensor) -> Tensor:
+        """(N, 3, T, T) in 0..1, T = self.thumbnail, to (N, K) scales and shifts; computed once per picture."""
+        raise ShapeError(f"a {self.architecture} has no context")
+
+    def folded(self) -> Network:
+        """A copy for inference: plain convolutions, evaluation mode, no gradients; draws the same."""
+        network = copy.deepcopy(self).eval()
+        network.requires_grad_(False)
+        return network
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), 3 x 3 convolutions, zero padding. The second begins small, so that depth does no harm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
+def repeat_over_cells(convolution: nn.Conv2d, factor: int) -> None:
+    """Let all pixels of a depth-to-space cell begin with the same weights, so that no grid is there to unlearn.
+
+    Aitken et al. 2017, "Checkerboard artifact free sub-pixel convolution", with nearest-neighbour resizing.
+    """
+    cell = factor * factor
+    with torch.no_grad():
+        for parameter in (convolution.weight, convolution.bias):
+            if parameter is not None:
+                parameter.copy_(parameter[::cell].repeat_interleave(cell, dim=0))
+
+
+@torch.no_grad()
+def kmac_per_pixel(network: Network) -> float:
+    """Thousands of multiply-accumulates per input pixel, of the picture path alone; convolutions only.
+
+    Counted on a picture of 16 network multiples a side, whose whole size divides out.
+    """
+    counted = 0
+
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal counted
+        if isinstance(module, nn.Conv2d):
+            per_output = module.weight[0].numel()
+            counted += output.numel() * per_output
+        elif isinstance(module, nn.ConvTranspose2d):
+            counted += output.numel() * module.weight[:, 0].numel() // (module.stride[0] * module.stride[1])
+
+    side = 16 * network.multiple
+    parameter = next(network.parameters())
+    picture = torch.zeros(1, 3, side, side, device=parameter.device)
+    extra = ()
+    if network.thumbnail:
+        extra = (network.context(torch.zeros(1, 3, network.thumbnail, network.thumbnail, device=parameter.device)),)
+    hooks = [module.register_forward_hook(count) for module in network.modules()]
+    try:
+        network(picture, *extra)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counted / (side * side) / 1000

@@ -1,0 +1,128 @@
+"""A stylizer for engines: local convolutions at 1/4 and 1/8, whole-picture knowledge through a thumbnail."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import Network, repeat_over_cells
+
+
+class ThumbnailStylizer(Network):
+    """Space-to-depth ×4, residual blocks at 1/4 and 1/8 with a skip, depth-to-space ×4; zero padding, no norm.
+
+    A small network reads a thumbnail of the whole picture and gives a scale and a shift for each channel of most
+    convolutions (FiLM: Perez et al. 2018). It stands in for instance norm: the main path stays local, so that tiles join
+    exactly, nothing waits for whole-image statistics, and INT8 has fixed ranges.
+    """
+
+    architecture = "thumbnail-stylizer"
+    multiple = 8
+    border = 16
+
+    def __init__(
+        self,
+        fine: int = 64,
+        coarse: int = 96,
+        before: int = 1,
+        blocks: int = 4,
+        after: int = 2,
+        code: int = 48,
+        thumbnail: int = 96,
+    ) -> None:
+        """fine, coarse: channels at 1/4 and 1/8. before, blocks, after: residual blocks at 1/4, at 1/8, and at 1/4 again.
+
+        code: length of the thumbnail's summary. thumbnail: its side, a multiple of 16.
+        """
+        super().__init__()
+        self.config = {
+            "fine": fine,
+            "coarse": coarse,
+            "before": before,
+            "blocks": blocks,
+            "after": after,
+            "code": code,
+            "thumbnail": thumbnail,
+        }
+        self.thumbnail = thumbnail
+        self.stem = nn.Conv2d(48, fine, 3, padding=1)
+        self.before = nn.ModuleList(FilmBlock(fine) for _ in range(before))
+        self.down = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
+        self.body = nn.ModuleList(FilmBlock(coarse) for _ in range(blocks))
+        self.up = nn.Conv2d(coarse, 4 * fine, 1)
+        self.after = nn.ModuleList(FilmBlock(fine) for _ in range(after))
+        self.head = nn.Conv2d(fine, 48, 3, padding=1)
+        repeat_over_cells(self.up, 2)
+        repeat_over_cells(self.head, 4)
+        # Channels that take a scale and a shift, in the order in which forward asks for them.
+        self._widths = [fine, *[fine] * before, coarse, *[coarse] * blocks, *[fine] * after]
+        self.reader = ThumbnailReader(code, 2 * sum(self._widths))
+        # Radius: stem and head 3 x 3 on cells of 4; each block two 3 x 3 convolutions on cells of 4 or 8; down 3 x 3, stride 2.
+        self.receptive_field = 4 * (2 + 2 * (before + after)) + 8 * (1 + 2 * blocks) + 8
+
+    def context(self, thumbnail: Tensor) -> Tensor:
+        return self.reader(thumbnail)
+
+    def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
+        assert context is not None
+        films = iter(_split(context, self._widths))
+        fine = F.relu(_film(self.stem(F.pixel_unshuffle(image - 0.5, 4)), next(films)))
+        for block in self.before:
+            fine = block(fine, next(films))
+        coarse = F.relu(_film(self.down(fine), next(films)))
+        for block in self.body:
+            coarse = block(coarse, next(films))
+        fine = fine + F.pixel_shuffle(self.up(coarse), 2)
+        for block in self.after:
+            fine = block(fine, next(films))
+        return F.pixel_shuffle(self.head(fine), 4) + 0.5
+
+
+class FilmBlock(nn.Module):
+    """x + conv(relu(scale · conv(x) + shift))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.1)
+
+    def forward(self, x: Tensor, film: tuple[Tensor, Tensor]) -> Tensor:
+        return x + self.second(F.relu(_film(self.first(x), film)))
+
+
+class ThumbnailReader(nn.Module):
+    """Thumbnail (N, 3, T, T) in 0..1 to (N, outputs): strided convolutions, mean over places, two linear layers.
+
+    Begins by giving 1 for every scale and 0 for every shift.
+    """
+
+    def __init__(self, code: int, outputs: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
+            nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU(),
+            nn.Conv2d(64, 64, 3, 2, 1), nn.ReLU(),
+        )  # fmt: skip
+        self.summary = nn.Linear(64, code)
+        self.films = nn.Linear(code, outputs)
+        nn.init.zeros_(self.films.weight)
+        nn.init.zeros_(self.films.bias)
+
+    def forward(self, thumbnail: Tensor) -> Tensor:
+        places = self.features(thumbnail - 0.5)
+        return self.films(F.relu(self.summary(places.mean((2, 3)))))
+
+
+def _split(context: Tensor, widths: list[int]) -> list[tuple[Tensor, Tensor]]:
+    """(N, 2 x sum(widths)) to one (scale, shift) per layer, each (N, C, 1, 1)."""
+    parts = context[:, :, None, None].split([width for width in widths for _ in range(2)], dim=1)
+    return [(1 + scale, shift) for scale, shift in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _film(x: Tensor, film: tuple[Tensor, Tensor]) -> Tensor:
+    scale, shift = film
+    return x * scale + shift

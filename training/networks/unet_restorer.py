@@ -1,0 +1,74 @@
+"""A restorer for engines: a small residual U-Net below a space-to-depth stem."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import Network, ResidualBlock, repeat_over_cells
+
+
+class UnetRestorer(Network):
+    """Space-to-depth ×2, residual blocks at 1/2, 1/4 and 1/8 with skips, and the picture itself added at the end.
+
+    Ronneberger et al. 2015 for the shape, Zhang et al. 2021 (DRUNet) for residual blocks without norm. With scale 2 the
+    head makes twice the cells and the picture is enlarged (nearest) before it is added.
+    """
+
+    architecture = "unet-restorer"
+    multiple = 8
+    border = 8
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 96),
+        encoder: Sequence[int] = (4, 1),
+        middle: int = 2,
+        decoder: Sequence[int] = (4, 2),
+        scale: int = 1,
+    ) -> None:
+        """widths: channels at 1/2, 1/4, 1/8. encoder, decoder: residual blocks at 1/2 and 1/4. middle: those at 1/8."""
+        super().__init__()
+        self.config = {
+            "widths": list(widths),
+            "encoder": list(encoder),
+            "middle": middle,
+            "decoder": list(decoder),
+            "scale": scale,
+        }
+        self.scale = scale
+        half, quarter, eighth = widths
+        self.stem = nn.Conv2d(12, half, 3, padding=1)
+        self.encoder = nn.ModuleList([_blocks(half, encoder[0]), _blocks(quarter, encoder[1])])
+        self.down = nn.ModuleList(
+            [nn.Conv2d(half, quarter, 3, stride=2, padding=1), nn.Conv2d(quarter, eighth, 3, stride=2, padding=1)]
+        )
+        self.middle = _blocks(eighth, middle)
+        self.up = nn.ModuleList([nn.Conv2d(eighth, 4 * quarter, 1), nn.Conv2d(quarter, 4 * half, 1)])
+        self.decoder = nn.ModuleList([_blocks(quarter, decoder[1]), _blocks(half, decoder[0])])
+        self.head = nn.Conv2d(half, 12 * scale * scale, 3, padding=1)
+        with torch.no_grad():  # begin as the identity, nearly
+            self.head.weight.mul_(0.1)
+            nn.init.zeros_(self.head.bias)
+        for convolution, factor in (*((up, 2) for up in self.up), (self.head, 2 * scale)):
+            repeat_over_cells(convolution, factor)
+        at_half = 2 + 2 * (encoder[0] + decoder[0])
+        at_quarter = 1 + 2 * (encoder[1] + decoder[1])
+        # Each 3 x 3 convolution reaches one cell of its level; enlarging rounds to a cell of the level below.
+        self.receptive_field = 2 * (at_half + 1) + 4 * (at_quarter + 1) + 8 * (2 * middle + 1)
+
+    def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
+        half = self.encoder[0](self.stem(F.pixel_unshuffle(image - 0.5, 2)))
+        quarter = self.encoder[1](F.relu(self.down[0](half)))
+        eighth = self.middle(F.relu(self.down[1](quarter)))
+        quarter = self.decoder[0](quarter + F.pixel_shuffle(self.up[0](eighth), 2))
+        half = self.decoder[1](half + F.pixel_shuffle(self.up[1](quarter), 2))
+        base = image if self.scale == 1 else F.interpolate(image, scale_factor=self.scale, mode="nearest")
+        return base + F.pixel_shuffle(self.head(half), 2 * self.scale)
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))

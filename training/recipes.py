@@ -1,0 +1,188 @@
+"""The two trainings that people ask for, each one call: a stylizer from a painting, a restorer from clean photos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from impasto import images
+from impasto.errors import OptionError
+
+from . import checkpoint
+from .backbones import load_vgg16
+from .data import Photos, read_photos
+from .fit import FitOptions, FitResult, Progress, fit, pick_device
+from .networks import Network, build, kmac_per_pixel
+from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, RestoreTask, StyleTask
+
+PAINTING_SIDE = 384
+"""Longest side to which a painting is scaled: at it, its strokes have the size that they shall have in photos."""
+
+
+@dataclass(frozen=True)
+class CommonOptions:
+    """What both trainings take."""
+
+    name: str
+    """The model's name."""
+    photos: Path
+    """Folder of photos."""
+    output: Path
+    """Folder for the checkpoint, the log and the state."""
+    fit: FitOptions
+    batch: int
+    crop: int
+    """Side of the square crops, a multiple of 8."""
+    held_out: float = 0.05
+    """Share of the photos kept for validation."""
+    start: Path | None = None
+    """A checkpoint of the same architecture to begin with."""
+    resume: bool = False
+    command: str = ""
+    """The command line, for the recipe."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.crop < 32 or self.crop % 8 or not 0 <= self.held_out <= 0.5:
+            raise OptionError(
+                f"batch {self.batch}, crop {self.crop}, held out {self.held_out}: wanted at least 1, a multiple of 8 of at least "
+                "32, and 0 to 0.5"
+            )
+
+
+@dataclass(frozen=True)
+class StyleOptions(CommonOptions):
+    """A stylizer."""
+
+    painting: Path = Path()
+    vgg: Path | None = None
+    """VGG16's weights; by default those in the cache."""
+    architecture: str = "thumbnail-stylizer"
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(STYLE_WEIGHTS))
+
+
+@dataclass(frozen=True)
+class RestoreOptions(CommonOptions):
+    """A denoiser."""
+
+    sigma: tuple[float, float] = (0.0, 55.0)
+    """Range of the noise's standard deviation, in levels of 255."""
+    architecture: str = "unet-restorer"
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(RESTORE_WEIGHTS))
+
+
+Report = Callable[[Progress], None]
+
+
+def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> FitResult:
+    """Train a stylizer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
+    device = pick_device(options.fit.device)
+    # Photos at the size at which people look at results, so that a crop shows things and not pixels.
+    train, validation = read_photos(options.photos, smallest=options.crop, longest=768).split(options.held_out)
+    backbone = load_vgg16(options.vgg).to(device)
+    network = _network(options.architecture, options.start, options.fit.seed).to(device)
+    task = StyleTask(
+        network,
+        backbone,
+        _painting(options.painting),
+        train,
+        validation,
+        crop=options.crop,
+        batch=options.batch,
+        seed=options.fit.seed,
+        device=device,
+        weights=options.weights,
+    )
+    extra = {
+        "painting": options.painting.name,
+        "painting_side": PAINTING_SIDE,
+        "backbone": "VGG16 (Caffe), relu1_2 to relu4_3",
+    }
+    recipe = _recipe(options, network, train, validation, extra)
+    return fit(
+        task,
+        options.fit,
+        options.output,
+        name=options.name,
+        kind="stylize",
+        recipe=recipe,
+        resume=options.resume,
+        report=report,
+    )
+
+
+def fit_restore(options: RestoreOptions, report: Report = lambda progress: None) -> FitResult:
+    """Train a denoiser. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
+    device = pick_device(options.fit.device)
+    train, validation = read_photos(options.photos, smallest=options.crop).split(options.held_out)
+    network = _network(options.architecture, options.start, options.fit.seed).to(device)
+    task = RestoreTask(
+        network,
+        train,
+        validation,
+        sigma=options.sigma,
+        crop=options.crop,
+        batch=options.batch,
+        seed=options.fit.seed,
+        device=device,
+        weights=options.weights,
+    )
+    extra = {"degradation": {"gaussian noise, sigma of 255": list(options.sigma)}}
+    recipe = _recipe(options, network, train, validation, extra)
+    return fit(
+        task,
+        options.fit,
+        options.output,
+        name=options.name,
+        kind="denoise",
+        recipe=recipe,
+        resume=options.resume,
+        report=report,
+    )
+
+
+def _network(architecture: str, start: Path | None, seed: int) -> Network:
+    """Fresh weights of this seed, or those of a checkpoint."""
+    if start is None:
+        torch.manual_seed(seed)
+        return build(architecture, {}).train()
+    network = checkpoint.load(start).network
+    if network.architecture != architecture:
+        raise OptionError(f"{start} holds a {network.architecture}; this training wants a {architecture}")
+    return network.train()
+
+
+def _painting(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    picture = Image.fromarray(images.read(path).rgb)
+    factor = PAINTING_SIDE / max(picture.size)
+    size = (max(32, int(picture.width * factor)), max(32, int(picture.height * factor)))
+    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+
+
+def _recipe(
+    options: CommonOptions, network: Network, train: Photos, validation: Photos, extra: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "command": options.command,
+        "seed": options.fit.seed,
+        "steps": options.fit.steps,
+        "batch": options.batch,
+        "crop": options.crop,
+        "data": {
+            "folder": os.fspath(options.photos),
+            "photos": len(train.names),
+            "held_out": list(validation.names),
+            "skipped": list(train.skipped),
+        },
+        "start": None if options.start is None else os.fspath(options.start),
+        "kmac_per_pixel": round(kmac_per_pixel(network), 1),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        **extra,
+    }
