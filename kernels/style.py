@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def gram(features: Tensor, mask: Tensor | None = None) -> Tensor:
+def gram(features: Tensor, mask: Tensor | None = None, *, tf32: bool = False) -> Tensor:
     """Channel correlations of feature maps: G = F Fᵀ / (C H W), Gatys et al. 2016, equation 3.
 
     features: (N, C, H, W), float16, bfloat16, float32 or float64 (no CUDA kernel for float64), any strides.
     mask: (N, H, W) or (N, 1, H, W), weights in [0, 1] of a region of style; then G = F diag(m) Fᵀ / (C Σm), and 0 for
-    an empty region. No gradient flows to it.
+    an empty region. No gradient flows to it. tf32: let the CUDA kernel round float32 to 10 bits of mantissa, for speed.
     Returns (N, C, C), float32 (float64 for float64), symmetric, positive semidefinite up to rounding.
     Raises ShapeError for shapes and dtypes that do not fit.
     """
@@ -27,7 +27,7 @@ def gram(features: Tensor, mask: Tensor | None = None) -> Tensor:
     if _has_kernel(features):
         from . import operators
 
-        return operators.gram(features, region)
+        return operators.gram(features, region, tf32)
     from . import reference
 
     return reference.gram(features, region)
@@ -39,12 +39,13 @@ def style_loss(
     weights: Sequence[float] | None = None,
     *,
     masks: Sequence[Tensor | None] | None = None,
+    tf32: bool = False,
 ) -> Tensor:
     """The style loss of some layers, Σ wₗ · mean((Gₗ − Aₗ)²), the mean taken over batch and both channel axes.
 
     features: one (N, C, H, W) per layer, as for `gram`, all on one device; N may differ between layers.
     targets: one Gram matrix per layer, (C, C) for the whole batch or (N, C, C), on the same device. No gradient flows
-    to them. weights: one float per layer, 1 each unless given. masks: one region or None per layer, as for `gram`.
+    to them. weights: one float per layer, 1 each unless given. masks: one region or None per layer; tf32: as for `gram`.
     Returns a scalar, float32 (float64 where a layer is float64), differentiable by `features`.
     Raises ShapeError for shapes, dtypes and devices that do not fit, OptionError for lists of different lengths.
     """
@@ -69,7 +70,7 @@ def style_loss(
     if all(_has_kernel(feature) for feature in features):
         from . import operators
 
-        return operators.style_loss(features, targets, weights, regions)
+        return operators.style_loss(features, targets, weights, regions, tf32)
     from . import reference
 
     return reference.style_loss(features, targets, weights, regions)

@@ -10,9 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from impasto.kernels import gram, style_loss  # noqa: E402
-
 from impasto.errors import OptionError, ShapeError  # noqa: E402
+from impasto.kernels import gram, style_loss  # noqa: E402
 
 
 @pytest.fixture

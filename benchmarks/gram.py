@@ -1,0 +1,325 @@
+"""The Gram kernel against everything that people use instead, beside what the memory allows.
+
+    python -m impasto.benchmarks.gram --json gram.json --plot gram.png
+    python -m impasto.benchmarks.gram --variants        # also compiles gram.cu with other knobs (needs nvcc)
+
+Each method is captured into a CUDA graph over several sets of inputs, together larger than L2, and replayed; the
+figure is the median replay over the sets. The floor is the bytes that must move (each feature map read once, each
+gradient written once) over the copy bandwidth, measured here: bytes read plus bytes written of a large copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+VGG16 = {"relu1_2": (64, 512), "relu2_2": (128, 256), "relu3_3": (256, 128), "relu4_3": (512, 64)}
+"""Channels and side of the layers of a style loss, for pictures of 512 x 512."""
+VARIANTS = {
+    "stages 2": ["-DGRAM_STAGES=2"],
+    "stages 2, one block": ["-DGRAM_STAGES=2", "-DGRAM_RESIDENT=1"],
+    "stages 3, one block": ["-DGRAM_STAGES=3", "-DGRAM_RESIDENT=1"],
+    "stages 6, one block": ["-DGRAM_STAGES=6", "-DGRAM_RESIDENT=1"],
+}
+"""Knobs of gram.cu that are worth comparing on a new kind of GPU."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One method on one problem."""
+
+    problem: str
+    method: str
+    microseconds: float
+    floor_microseconds: float
+    spread: float
+    """(slowest - fastest quarter) / median of the replays: a smaller difference between methods is noise."""
+
+    @property
+    def over_floor(self) -> float:
+        return self.microseconds / self.floor_microseconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.problem:28} {self.method:34} {self.microseconds:9.1f} us  {self.over_floor:6.2f} x floor  "
+            f"±{100 * self.spread:.0f} %"
+        )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Feature maps of one batch, several times over, and targets."""
+
+    name: str
+    sets: list[list[Any]]
+    """Each set is one list of feature maps, (N, C, H, W)."""
+    targets: list[Any]
+
+    @property
+    def weights(self) -> list[float]:
+        return [1e3] * len(self.targets)
+
+    @property
+    def feature_bytes(self) -> int:
+        return sum(feature.numel() * feature.element_size() for feature in self.sets[0])
+
+
+def problem(
+    name: str, layers: Sequence[tuple[int, int]], batch: int, dtype: Any, *, channels_last: bool = False
+) -> Problem:
+    """Random feature maps like those after a ReLU, in enough sets to be larger than twice the L2."""
+    import torch
+
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    size = sum(batch * C * side * side * dtype.itemsize for C, side in layers)
+    cache = torch.cuda.get_device_properties(0).L2_cache_size
+    sets = [
+        [
+            torch.randn(batch, C, side, side, device="cuda").relu().to(dtype).contiguous(memory_format=memory_format)
+            for C, side in layers
+        ]
+        for _ in range(max(2, -(-3 * cache // size)))
+    ]
+    targets = [torch.rand(C, C, device="cuda") / C for C, _ in layers]
+    return Problem(name, sets, [0.5 * (target + target.mT) for target in targets])
+
+
+def replay_microseconds(work: Callable[[int], Any], sets: int, repeats: int = 30) -> tuple[float, float]:
+    """Median time of work(set) over a graph's replays, and its spread."""
+    import torch
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            work(0)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = [work(index) for index in range(sets)]
+    for _ in range(3):
+        graph.replay()
+    marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    for start, stop in marks:
+        start.record()
+        graph.replay()
+        stop.record()
+    torch.cuda.synchronize()
+    del kept
+    times = sorted(start.elapsed_time(stop) * 1000 / sets for start, stop in marks)
+    median = statistics.median(times)
+    return median, (times[repeats * 3 // 4] - times[repeats // 4]) / median
+
+
+def copy_bandwidth() -> float:
+    """Bytes a microsecond, read and written, of a copy much larger than L2."""
+    import torch
+
+    source = torch.randint(0, 255, (1 << 30,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    microseconds, _ = replay_microseconds(lambda _: target.copy_(source), 1)
+    return 2 * source.numel() / microseconds
+
+
+def eager_style_loss(features: list[Any], targets: list[Any], weights: list[float]) -> Any:
+    """What people write: a batched product per layer, in the features' dtype, and mse_loss."""
+    import torch
+
+    loss = 0
+    for feature, target, weight in zip(features, targets, weights, strict=True):
+        pixels = feature.flatten(2)
+        gram = (pixels / (pixels.shape[1] * pixels.shape[2])) @ pixels.mT
+        loss = loss + weight * torch.nn.functional.mse_loss(gram, target.to(gram.dtype).expand_as(gram))
+    return loss
+
+
+def with_gradients(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """The loss and its gradients by the features."""
+    import torch
+
+    def run(features: list[Any], *arguments: Any) -> Any:
+        leaves = [feature.detach().requires_grad_() for feature in features]
+        return torch.autograd.grad(loss(leaves, *arguments), leaves)
+
+    return run
+
+
+class Bench:
+    """Collects timings, prints each as it comes."""
+
+    def __init__(self) -> None:
+        self.bandwidth = copy_bandwidth()
+        self.timings: list[Timing] = []
+
+    def measure(self, problem: Problem, method: str, work: Callable[[list[Any]], Any], *, traffic: float = 1) -> None:
+        """traffic: how many times the features' bytes must move."""
+        floor = traffic * problem.feature_bytes / self.bandwidth
+        microseconds, spread = replay_microseconds(lambda index: work(problem.sets[index]), len(problem.sets))
+        self.timings.append(Timing(problem.name, method, microseconds, floor, spread))
+        print(self.timings[-1], flush=True)
+
+    def style_losses(self, problem: Problem, *, compiled: bool) -> None:
+        """Forward, and forward with backward: ours, eager torch and torch.compile."""
+        import torch
+
+        from impasto.kernels import style_loss
+
+        losses = {"impasto": style_loss, "torch eager": eager_style_loss}
+        if compiled:
+            losses["torch.compile"] = torch.compile(eager_style_loss, dynamic=False)
+        arguments = (problem.targets, problem.weights)
+        for name, loss in losses.items():
+            with torch.no_grad():
+                self.measure(problem, f"{name} forward", lambda features, loss=loss: loss(features, *arguments))
+            both = with_gradients(loss)
+            self.measure(problem, f"{name} forward + backward", lambda f, both=both: both(f, *arguments), traffic=3)
+
+    def grams(self, problem: Problem, *, others: bool) -> None:
+        """One layer's Gram matrix: ours, and cuBLAS through torch."""
+        import torch
+
+        from impasto.kernels import gram
+
+        self.measure(problem, "impasto gram", lambda features: gram(features[0]))
+        if not others:
+            return
+
+        def product(features: list[Any]) -> Any:
+            pixels = features[0].flatten(2)
+            return torch.bmm(pixels, pixels.mT)
+
+        self.measure(problem, "torch.bmm (cuBLAS)", product)
+
+
+def single_layers(batches: Sequence[int], dtype: Any) -> list[Problem]:
+    return [problem(f"{name} x{batch}", [layer], batch, dtype) for batch in batches for name, layer in VGG16.items()]
+
+
+def kernel_times(problem: Problem) -> dict[str, float]:
+    """Microseconds of each of our kernels in one forward + backward, by torch's profiler."""
+    import torch
+
+    from impasto.kernels import style_loss
+
+    both = with_gradients(style_loss)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for _ in range(5):
+            for features in problem.sets:
+                both(features, problem.targets, problem.weights)
+        torch.cuda.synchronize()
+    return {event.key: event.device_time_total / event.count for event in profile.key_averages() if "gram" in event.key}
+
+
+def compile_variants(folder: Path) -> dict[str, bytes]:
+    """Cubins for this GPU of the float16 kernels with other knobs."""
+    import torch
+
+    from impasto.kernels import build
+
+    major, minor = torch.cuda.get_device_capability()
+    target = f"-arch=sm_{major}{minor}"
+
+    def compiled(number: int, flags: list[str]) -> bytes:
+        cubin = folder / f"{number}.cubin"
+        command = ["nvcc", *build.FLAGS, target, "-DGRAM_ONLY_FLOAT16", *flags, "-cubin", "-o", str(cubin)]
+        subprocess.run([*command, str(build.SOURCE)], check=True, capture_output=True)
+        return cubin.read_bytes()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return dict(zip(VARIANTS, pool.map(compiled, range(len(VARIANTS)), VARIANTS.values()), strict=True))
+
+
+def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> None:
+    """Our own methods again with each variant in the place of the shipped kernels."""
+    import torch
+
+    from impasto.kernels import launch, style_loss
+
+    with tempfile.TemporaryDirectory() as folder:
+        images = compile_variants(Path(folder))
+    shipped = launch.fatbin
+    both = with_gradients(style_loss)
+    for name, image in images.items():
+        launch.fatbin = lambda image=image: image
+        launch._modules.clear()
+        arguments = (grouped.targets, grouped.weights)
+        with torch.no_grad():
+            bench.measure(grouped, f"forward, {name}", lambda f, a=arguments: style_loss(f, *a))
+        bench.measure(grouped, f"forward + backward, {name}", lambda f, a=arguments: both(f, *a), traffic=3)
+        for layer in layers:
+            bench.grams(layer, others=False)
+        print(kernel_times(grouped), flush=True)
+    launch.fatbin = shipped
+    launch._modules.clear()
+
+
+def plot(timings: list[Timing], path: Path) -> None:
+    """Fraction of the floor that each method reaches, as a bar each."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 0.28 * len(timings) + 1))
+    labels = [f"{timing.problem}: {timing.method}" for timing in timings]
+    colours = ["#c2410c" if "impasto" in timing.method else "#94a3b8" for timing in timings]
+    axes.barh(labels, [1 / timing.over_floor for timing in timings], color=colours)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.invert_yaxis()
+    axes.set_xlabel("fraction of the memory floor (1 is what a copy reaches)")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--plot", type=Path, help="write a plot here (needs matplotlib)")
+    parser.add_argument("--variants", action="store_true", help="also time other builds of the kernel (needs nvcc)")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes its time")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        parser.error("a CUDA device is needed")
+    if options.variants and shutil.which("nvcc") is None:
+        parser.error("--variants needs nvcc on the PATH")
+
+    bench = Bench()
+    properties = torch.cuda.get_device_properties(0)
+    print(f"{properties.name}, copies {bench.bandwidth / 1e6:.2f} TB/s, torch {torch.__version__}", flush=True)
+    grouped = problem("VGG16, 4 x 512²", list(VGG16.values()), 4, torch.float16)
+    layers = single_layers((4, 1), torch.float16)
+    bench.style_losses(grouped, compiled=not options.no_compile)
+    for layer in layers:
+        bench.grams(layer, others=True)
+    kernels = kernel_times(grouped)
+    print(kernels, flush=True)
+    timings = list(bench.timings)
+    if options.variants:
+        measure_variants(bench, grouped, layers[:4])
+    if options.json:
+        report = {
+            "device": properties.name,
+            "torch": torch.__version__,
+            "copy_bytes_per_microsecond": bench.bandwidth,
+            "timings": [asdict(timing) for timing in bench.timings],
+            "kernel_microseconds": kernels,
+        }
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    if options.plot:
+        plot(timings, options.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

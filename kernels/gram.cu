@@ -1,0 +1,767 @@
+// Gram matrices, style losses and their gradients, for all layers of a style loss at once.
+//
+//   forward   G = F diag(m) F^T / (C sum m)          F: C channels x P pixels of one image, m: a mask, or ones
+//   finish    L = sum_l w_l mean((G_l - A_l)^2), D = G - A
+//   backward  dF = 4 w / (N C^2 C sum m) D F diag(m)
+//
+// The map
+//   gram_forward   A block computes one TILE x TILE tile (64 or 128 channels square) of the upper triangle of G, over
+//                  a run of pixel chunks. The chunks of all images of a layer form one line, which `gangs` cut into
+//                  equal runs; the blocks of a gang are the tiles of one run, so that they read the same pixels at
+//                  the same time and all but the first find them in L2. A block crosses from image to image without
+//                  draining its pipeline and stores one float32 partial tile per image it met.
+//                  Layers share the launch: each gets gangs by the bytes it must read (kernels/plan.py).
+//   gram_finish    A block adds up the partials of a 32 x 32 block of G in the order of the gangs (so results repeat
+//                  bit by bit), normalises, compares with the target, mirrors it below the diagonal. The last block
+//                  adds up the loss, again in a fixed order.
+//   gram_pack      D as the operand of a matrix product: in F's type, float16 scaled by a power of two.
+//   gram_backward  A block computes 64 or 128 channels x PIXELS pixels of dF = D F.
+//
+// Operands travel global -> shared through a ring of asynchronous 16-byte copies, then by ldmatrix to registers and
+// mma.sync with float32 accumulators; a panel's 128-byte rows are swizzled (16-byte unit ^ row % 8), so that neither the copies nor
+// ldmatrix meet a bank twice. On the diagonal both operands are one panel, which is loaded once.
+//
+// Forward reads F once from memory when C <= 128, and ceil(C / 128) times through L2 above; at C = 128 that is 128
+// operations a byte in float16, far under the 250 to 300 a byte where the chip turns from memory- to arithmetic-bound.
+// 128 x 128 is the largest tile whose accumulators (64 registers a thread) leave room for two blocks on one
+// multiprocessor: one computes while the other waits at its barrier.
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#ifndef GRAM_STAGES
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define GRAM_STAGES 2  // Turing has 64 KiB of shared memory a block
+#else
+#define GRAM_STAGES 3
+#endif
+#endif
+
+namespace {
+
+constexpr int THREADS = 256;
+constexpr int MAX_LAYERS = 16;
+constexpr int ROW_BYTES = 128;                      // of a chunk along the axis that a product sums over
+constexpr int PANEL_BYTES = 128 * ROW_BYTES;        // the largest panel: 128 channels (or pixels) of a chunk
+constexpr int SHARED_BYTES = GRAM_STAGES * 2 * PANEL_BYTES;
+constexpr int BLOCK = 32;                           // side of what one block of gram_finish owns
+
+// One layer of a group. kernels/launch.py mirrors this field by field; gram_geometry lets it check the size.
+struct Layer {
+  const void* features;
+  void* gradient;
+  const float* mask;     // (N, pixels), or null
+  const float* area;     // (N): sum of the mask, or null
+  const float* target;   // (C, C) or (N, C, C), or null
+  float* partial;        // (gangs + N - 1, tiles, tile, tile)
+  float* gram;           // (N, C, C), or null
+  float* difference;     // (N, C, C), or null
+  uint32_t* peak;        // (N): bits of max |D|
+  void* packed;          // (N, C, packed_stride): D as an operand
+  long long feature_stride[4];   // elements: image, channel, row, column
+  long long gradient_stride[4];
+  long long target_stride;       // elements from image to image: 0 or C * C
+  float loss_scale;              // w / (N C^2)
+  float gradient_scale;          // 4 w / (N C^3), over the area still to come
+  int N, C, width, pixels;
+  int packed_stride;
+  int feature_vectors, gradient_vectors;  // whether 16-byte copies are legal
+  int accumulate;                // add to the gradient instead of writing it
+  int tile, gangs, chunks;       // chunks of one image
+  int first_forward, first_finish, first_pack, first_backward;  // this layer's first block in each launch
+};
+
+struct Group {
+  Layer layer[MAX_LAYERS];
+  float* loss_part;      // one per block of gram_finish
+  uint32_t* ticket;
+  float* loss;           // or null
+  const float* upstream; // gradient that arrives at the loss, or null for 1
+  int layers;
+  int reserved;
+};
+static_assert(sizeof(Group) <= 4096, "older drivers pass at most 4 KiB of parameters");
+
+// ---- element types: what one 32-byte step of a product multiplies ----
+
+struct Float16 { using type = __half; };
+struct Bfloat16 { using type = __nv_bfloat16; };
+struct TensorFloat32 { using type = float; };  // operands rounded to 10 bits of mantissa
+struct Float32 { using type = float; };        // operands split in two such halves: three products, float32's precision
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+template <class T> __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
+template <> __device__ __forceinline__ __half from_float<__half>(float x) { return __float2half_rn(x); }
+template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+
+// A 16 x 8 block of float32 sums; c[0], c[1] in row lane / 4 at columns 2 (lane % 4) and + 1, c[2], c[3] eight rows on.
+struct Sums { float c[4]; };
+
+#if __CUDA_ARCH__ < 800
+// Turing multiplies float16 only. Its other types go through shuffles: the same fragments, plain float32 arithmetic.
+template <class T, int COUNT>
+__device__ __forceinline__ void multiply_by_shuffles(Sums& sums, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  const int lane = threadIdx.x % 32, row = lane / 4 * 4, column = lane % 4 * 8;
+  union Word { uint32_t bits; T value[COUNT]; __device__ Word(uint32_t bits) : bits(bits) {} };
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {  // unrolled, so that a[] stays in registers
+#pragma unroll 1
+    for (int k = 0; k < 4; ++k) {
+      const Word upper(__shfl_sync(~0u, a[half * 2], row + k)), lower(__shfl_sync(~0u, a[half * 2 + 1], row + k));
+      const Word left(__shfl_sync(~0u, half ? b1 : b0, column + k)), right(__shfl_sync(~0u, half ? b1 : b0, column + 4 + k));
+      for (int i = 0; i < COUNT; ++i) {
+        sums.c[0] += to_float(upper.value[i]) * to_float(left.value[i]);
+        sums.c[1] += to_float(upper.value[i]) * to_float(right.value[i]);
+        sums.c[2] += to_float(lower.value[i]) * to_float(left.value[i]);
+        sums.c[3] += to_float(lower.value[i]) * to_float(right.value[i]);
+      }
+    }
+  }
+}
+#endif
+
+__device__ __forceinline__ void multiply(Float16, Sums& s, const uint32_t* a, uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(s.c[0]), "+f"(s.c[1]), "+f"(s.c[2]), "+f"(s.c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(s.c[0]), "+f"(s.c[1]), "+f"(s.c[2]), "+f"(s.c[3]) : "r"(a[0]), "r"(a[1]), "r"(b0));
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+      : "+f"(s.c[0]), "+f"(s.c[1]), "+f"(s.c[2]), "+f"(s.c[3]) : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+
+__device__ __forceinline__ void multiply(Bfloat16, Sums& s, const uint32_t* a, uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(s.c[0]), "+f"(s.c[1]), "+f"(s.c[2]), "+f"(s.c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  multiply_by_shuffles<__nv_bfloat16, 2>(s, a, b0, b1);
+#endif
+}
+
+#if __CUDA_ARCH__ >= 800
+__device__ __forceinline__ uint32_t rounded_to_tf32(uint32_t x) {
+  uint32_t rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(x)));
+  return rounded;
+}
+
+__device__ __forceinline__ void multiply_rounded(Sums& s, const uint32_t* a, uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(s.c[0]), "+f"(s.c[1]), "+f"(s.c[2]), "+f"(s.c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+#endif
+
+__device__ __forceinline__ void multiply(TensorFloat32, Sums& s, const uint32_t* a, uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  const uint32_t high[4] = {rounded_to_tf32(a[0]), rounded_to_tf32(a[1]), rounded_to_tf32(a[2]), rounded_to_tf32(a[3])};
+  multiply_rounded(s, high, rounded_to_tf32(b0), rounded_to_tf32(b1));
+#else
+  multiply_by_shuffles<float, 1>(s, a, b0, b1);
+#endif
+}
+
+__device__ __forceinline__ void multiply(Float32, Sums& s, const uint32_t* a, uint32_t b0, uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  // x = high + low to 22 bits; low * low lies under float32's last bit and is left out.
+  uint32_t high[4], low[4];
+  for (int i = 0; i < 4; ++i) {
+    high[i] = rounded_to_tf32(a[i]);
+    low[i] = __float_as_uint(__uint_as_float(a[i]) - __uint_as_float(high[i]));
+  }
+  const uint32_t high0 = rounded_to_tf32(b0), high1 = rounded_to_tf32(b1);
+  multiply_rounded(s, low, high0, high1);
+  multiply_rounded(s, high, __float_as_uint(__uint_as_float(b0) - __uint_as_float(high0)),
+                   __float_as_uint(__uint_as_float(b1) - __uint_as_float(high1)));
+  multiply_rounded(s, high, high0, high1);
+#else
+  multiply_by_shuffles<float, 1>(s, a, b0, b1);
+#endif
+}
+
+// A fragment times a mask, pixel by pixel. `mask` points at the first pixel of the 32-byte step, `left` pixels remain.
+__device__ __forceinline__ float mask_at(const float* mask, int left, int k) { return k < left ? __ldg(mask + k) : 0.f; }
+
+template <class T> struct Masked {  // two elements a register: pixels 2 t, 2 t + 1, and eight on
+  static __device__ __forceinline__ void scale(uint32_t* a, const float* mask, int left) {
+    for (int i = 0; i < 4; ++i) {
+      const int k = threadIdx.x % 4 * 2 + i / 2 * 8;
+      union { uint32_t bits; T value[2]; } word = {a[i]};
+      word.value[0] = from_float<T>(to_float(word.value[0]) * mask_at(mask, left, k));
+      word.value[1] = from_float<T>(to_float(word.value[1]) * mask_at(mask, left, k + 1));
+      a[i] = word.bits;
+    }
+  }
+};
+template <> struct Masked<float> {  // one element a register: pixel t, and four on
+  static __device__ __forceinline__ void scale(uint32_t* a, const float* mask, int left) {
+    for (int i = 0; i < 4; ++i) {
+      const float weight = mask_at(mask, left, threadIdx.x % 4 + i / 2 * 4);
+      a[i] = __float_as_uint(__uint_as_float(a[i]) * weight);
+    }
+  }
+};
+
+// ---- global -> shared ----
+
+__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// 16 bytes, of which the first `bytes` are read and the rest is zero.
+__device__ __forceinline__ void copy_unit(uint8_t* to, const void* from, int bytes) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
+#else
+  uint4 unit = make_uint4(0, 0, 0, 0);
+  if (bytes == 16) {
+    unit = *static_cast<const uint4*>(from);
+  } else {  // the ragged end of a row
+    for (int i = 0; i < bytes; ++i) reinterpret_cast<uint8_t*>(&unit)[i] = static_cast<const uint8_t*>(from)[i];
+  }
+  *reinterpret_cast<uint4*>(to) = unit;
+#endif
+}
+
+__device__ __forceinline__ void commit_stage() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <int PENDING> __device__ __forceinline__ void wait_for_stage() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
+#endif
+}
+
+// A matrix in global memory, rows x columns, whose columns are neighbours (vectors) or anywhere (strides).
+// `rows_are_pixels` says which index runs over pixels, whose strides are two: by image row and column.
+template <class T> struct Source {
+  const T* base;
+  long long channel_stride, row_stride, column_stride;
+  int rows, columns, width, vectors;
+  bool rows_are_pixels;
+
+  __device__ __forceinline__ long long pixel_offset(int pixel) const {
+    return pixel / width * row_stride + pixel % width * column_stride;
+  }
+  // 16 bytes along a row. Here pixels lie on one line: row_stride = width * column_stride, neighbours are 1 apart.
+  __device__ __forceinline__ void copy_vector(uint8_t* to, int row, int column) const {
+    const int valid = row < rows ? min(max(columns - column, 0), static_cast<int>(16 / sizeof(T))) : 0;
+    const long long at = row * (rows_are_pixels ? column_stride : channel_stride) + column;
+    copy_unit(to, valid ? base + at : base, valid * static_cast<int>(sizeof(T)));
+  }
+  __device__ __forceinline__ T element(int row, int column) const {
+    if (row >= rows || column >= columns) return from_float<T>(0.f);
+    const int channel = rows_are_pixels ? column : row, pixel = rows_are_pixels ? row : column;
+    return base[channel * channel_stride + pixel_offset(pixel)];
+  }
+};
+
+// The part of an operand that one stage holds: EXTENT rows of the product (or columns of it) x one chunk of the
+// axis k that it sums over. K_INNER: rows of 128 bytes along k. Else: one row per k, EXTENT elements long.
+template <class T, int EXTENT, bool K_INNER> struct Panel {
+  static constexpr int UNIT = 16 / sizeof(T);
+  static constexpr int CHUNK = ROW_BYTES / sizeof(T);
+  static constexpr int ROWS = K_INNER ? EXTENT : CHUNK;
+  static constexpr int UNITS = K_INNER ? CHUNK / UNIT : EXTENT / UNIT;  // 16-byte units in a row
+  static constexpr int BYTES = ROWS * UNITS * 16;
+
+  // float32 fragments of the second kind read 4 rows at once instead of 8, so their swizzle steps by two units.
+  static __device__ __forceinline__ int offset(int row, int unit) {
+    const int swizzle = !K_INNER && sizeof(T) == 4 ? row * 2 % 8 : row % 8;
+    return (row * UNITS + (unit ^ swizzle)) * 16;
+  }
+
+  static __device__ __forceinline__ void load(uint8_t* panel, const Source<T>& source, int first_extent, int first_k) {
+    const int first_row = K_INNER ? first_extent : first_k, first_column = K_INNER ? first_k : first_extent;
+    if (source.vectors) {
+#pragma unroll
+      for (int i = threadIdx.x; i < ROWS * UNITS; i += THREADS) {
+        const int row = i / UNITS, unit = i % UNITS;
+        source.copy_vector(panel + offset(row, unit), first_row + row, first_column + unit * UNIT);
+      }
+    } else {  // odd sizes and strange strides: element by element, small code rather than fast
+#pragma unroll 1
+      for (int i = threadIdx.x; i < ROWS * UNITS * UNIT; i += THREADS) {
+        const int row = i / (UNITS * UNIT), column = i % (UNITS * UNIT);
+        T* unit = reinterpret_cast<T*>(panel + offset(row, column / UNIT));
+        unit[column % UNIT] = source.element(first_row + row, first_column + column);
+      }
+    }
+  }
+
+  // 16 rows (or columns) of the product x 32 bytes of k, as mma wants them: r[0], r[1] the first half of k for the
+  // first and last eight rows, r[2], r[3] the second half.
+  static __device__ __forceinline__ void fragment(uint32_t* r, const uint8_t* panel, int first_extent, int step) {
+    const int lane = threadIdx.x % 32;
+    if constexpr (K_INNER) {
+      const int at = offset(first_extent + lane % 16, step * 2 + lane / 16);
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+          : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(panel + at)) : "memory");
+    } else if constexpr (sizeof(T) == 2) {
+      const int at = offset(step * 16 + lane / 16 * 8 + lane % 8, first_extent / 8 + lane / 8 % 2);
+      asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+          : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(panel + at)) : "memory");
+    } else {
+      for (int i = 0; i < 4; ++i) {
+        const int extent = first_extent + lane / 4 + i % 2 * 8, k = step * 8 + lane % 4 + i / 2 * 4;
+        r[i] = *reinterpret_cast<const uint32_t*>(panel + offset(k, extent / 4) + extent % 4 * 4);
+      }
+    }
+  }
+};
+
+// ---- one block's product: ROWS x COLUMNS, eight warps as 2 x 4 ----
+
+template <class Op, class Left, class Right, int ROWS, int COLUMNS> struct Product {
+  static constexpr int WARP_ROWS = ROWS / 2, WARP_COLUMNS = COLUMNS / 4;
+  static constexpr int M = WARP_ROWS / 16, N = WARP_COLUMNS / 8;
+  static constexpr int STEPS = ROW_BYTES / 32;
+  static_assert(WARP_COLUMNS % 16 == 0, "fragments of the right operand come in pairs");
+  Sums sums[M][N];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+      for (int n = 0; n < N; ++n) sums[m][n] = {};
+  }
+
+  static __device__ __forceinline__ int first_row() { return threadIdx.x / 32 / 4 * WARP_ROWS; }
+  static __device__ __forceinline__ int first_column() { return threadIdx.x / 32 % 4 * WARP_COLUMNS; }
+
+  // mask: null, or the mask at the chunk's first pixel, of which `left` remain.
+  __device__ __forceinline__ void add(const uint8_t* left_panel, const uint8_t* right_panel, const float* mask, int left) {
+    using T = typename Op::type;
+#pragma unroll
+    for (int step = 0; step < STEPS; ++step) {
+      uint32_t a[M][4], b[N / 2][4];
+#pragma unroll
+      for (int n = 0; n < N / 2; ++n) Right::fragment(b[n], right_panel, first_column() + n * 16, step);
+#pragma unroll
+      for (int m = 0; m < M; ++m) {
+        Left::fragment(a[m], left_panel, first_row() + m * 16, step);
+        if (mask) Masked<T>::scale(a[m], mask + step * (32 / sizeof(T)), left - step * static_cast<int>(32 / sizeof(T)));
+      }
+#pragma unroll
+      for (int m = 0; m < M; ++m)
+#pragma unroll
+        for (int n = 0; n < N; ++n) multiply(Op{}, sums[m][n], a[m], b[n / 2][n % 2], b[n / 2][n % 2 + 2]);
+    }
+  }
+
+  __device__ __forceinline__ void add(const Product& other) {
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[m][n].c[i] += other.sums[m][n].c[i];
+  }
+
+  // visit(row, column, value, value at column + 1), every pair of neighbours that this thread holds.
+  template <class Visit> __device__ __forceinline__ void each_pair(Visit visit) const {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = 0; m < M; ++m)
+#pragma unroll
+      for (int n = 0; n < N; ++n)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          visit(first_row() + m * 16 + lane / 4 + i * 8, first_column() + n * 8 + lane % 4 * 2, sums[m][n].c[i * 2],
+                sums[m][n].c[i * 2 + 1]);
+  }
+};
+
+// Tensor cores round sums toward zero, a bias that grows with the number of steps. Float32 therefore lets them add up
+// one chunk at a time and adds the chunks in ordinary arithmetic; at 16-bit operands the bias drowns in their rounding.
+template <class Op> constexpr bool ADDS_CHUNKS = false;
+template <> constexpr bool ADDS_CHUNKS<Float32> = true;
+
+template <class Op, class P>
+__device__ __forceinline__ void accumulate(P& product, const uint8_t* left, const uint8_t* right, const float* mask, int pixels) {
+  if constexpr (ADDS_CHUNKS<Op>) {
+    P chunk;
+    chunk.clear();
+    chunk.add(left, right, mask, pixels);
+    product.add(chunk);
+  } else {
+    product.add(left, right, mask, pixels);
+  }
+}
+
+template <class T> __device__ __forceinline__ Source<T> image_of(const Layer& layer, int n, bool rows_are_pixels) {
+  const long long* stride = layer.feature_stride;
+  return {static_cast<const T*>(layer.features) + n * stride[0], stride[1], stride[2], stride[3],
+          rows_are_pixels ? layer.pixels : layer.C, rows_are_pixels ? layer.C : layer.pixels,
+          layer.width, layer.feature_vectors, rows_are_pixels};
+}
+
+// The layer that owns this block; its index comes out relative to the layer's first.
+__device__ __forceinline__ const Layer& layer_of(const Group& group, int Layer::*first, int& index) {
+  int l = group.layers - 1;
+  while (l > 0 && index < group.layer[l].*first) --l;
+  index -= group.layer[l].*first;
+  return group.layer[l];
+}
+
+// ---- forward ----
+
+__device__ __forceinline__ int tiles_on_a_side(const Layer& layer) { return (layer.C + layer.tile - 1) / layer.tile; }
+
+// First chunk of a gang's run; a layer's images lie behind one another on one line of chunks.
+__device__ __forceinline__ int run_start(const Layer& layer, int gang) {
+  return static_cast<int>(static_cast<long long>(gang) * layer.N * layer.chunks / layer.gangs);
+}
+
+template <class Op, int TILE, bool DIAGONAL, bool PIXELS_INNER>
+__device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, int tile_row, int tile_column, uint8_t* shared) {
+  using T = typename Op::type;
+  using Side = Panel<T, TILE, PIXELS_INNER>;
+  // The diagonal has one panel a stage, and so the room for twice the stages.
+  constexpr int STAGE_BYTES = Side::BYTES * (DIAGONAL ? 1 : 2);
+  constexpr int STAGES = SHARED_BYTES / STAGE_BYTES < 8 ? SHARED_BYTES / STAGE_BYTES : 8;
+  const int start = run_start(layer, gang), stop = run_start(layer, gang + 1);
+
+  const auto load = [&](int chunk) {
+    if (chunk < stop) {
+      const int n = chunk / layer.chunks, first_pixel = (chunk - n * layer.chunks) * Side::CHUNK;
+      const Source<T> source = image_of<T>(layer, n, !PIXELS_INNER);
+      uint8_t* stage = shared + (chunk - start) % STAGES * STAGE_BYTES;
+      Side::load(stage, source, tile_row * TILE, first_pixel);
+      if (!DIAGONAL) Side::load(stage + Side::BYTES, source, tile_column * TILE, first_pixel);
+    }
+    commit_stage();  // also past the end, so that the count of pending stages stays the same
+  };
+
+  Product<Op, Side, Side, TILE, TILE> product;
+  product.clear();
+#pragma unroll 1
+  for (int chunk = start - (STAGES - 1); chunk < stop; ++chunk) {  // the first rounds only fill the ring
+    wait_for_stage<STAGES - 2>();
+    __syncthreads();  // this stage has arrived for all threads, and the one before it is read by none any more
+    load(chunk + STAGES - 1);
+    if (chunk < start) continue;
+    const int n = chunk / layer.chunks, first_pixel = (chunk - n * layer.chunks) * Side::CHUNK;
+    const uint8_t* stage = shared + (chunk - start) % STAGES * STAGE_BYTES;
+    const float* mask = layer.mask ? layer.mask + static_cast<long long>(n) * layer.pixels + first_pixel : nullptr;
+    accumulate<Op>(product, stage, DIAGONAL ? stage : stage + Side::BYTES, mask, layer.pixels - first_pixel);
+    if (chunk + 1 == stop || (chunk + 1) % layer.chunks == 0) {
+      // Image n's share of run `gang`: gang + n numbers all such shares of a layer, for both only grow along the line.
+      float* out = layer.partial + (static_cast<long long>(gang + n) * tiles + tile) * TILE * TILE;
+      product.each_pair([&](int row, int column, float x, float y) {
+        *reinterpret_cast<float2*>(out + row * TILE + column) = make_float2(x, y);
+      });
+      product.clear();
+    }
+  }
+}
+
+template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void forward(const Group& group) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  int index = blockIdx.x;
+  if (index == 0) {  // the finish, which this launch precedes, counts and takes maxima
+    if (threadIdx.x == 0) *group.ticket = 0;
+    for (int l = 0; l < group.layers; ++l)
+      if (group.layer[l].peak)
+        for (int n = threadIdx.x; n < group.layer[l].N; n += THREADS) group.layer[l].peak[n] = 0;
+  }
+  const Layer& layer = layer_of(group, &Layer::first_forward, index);
+  const int side = tiles_on_a_side(layer), tiles = side * (side + 1) / 2;
+  const int gang = index / tiles, tile = index % tiles;
+  int tile_row = 0, tile_column = tile;
+  while (tile_column >= side - tile_row) tile_column -= side - tile_row++;
+  tile_column += tile_row;
+  if (layer.tile == 64)  // only up to 64 channels: one tile, on the diagonal
+    forward_tile<Op, 64, true, PIXELS_INNER>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+  else if (tile_row == tile_column)
+    forward_tile<Op, 128, true, PIXELS_INNER>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+  else
+    forward_tile<Op, 128, false, PIXELS_INNER>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+}
+
+// ---- finish ----
+
+// Adds the block's values up in a fixed tree; the result is thread 0's.
+template <class T> __device__ __forceinline__ T sum_of_block(T value) {
+  __shared__ T of_warp[THREADS / 32];
+  for (int step = 16; step; step /= 2) value += __shfl_down_sync(~0u, value, step);
+  __syncthreads();  // the last call's values are read
+  if (threadIdx.x % 32 == 0) of_warp[threadIdx.x / 32] = value;
+  __syncthreads();  // all warps' values are there
+  T sum = 0;
+  if (threadIdx.x == 0)
+    for (int warp = 0; warp < THREADS / 32; ++warp) sum += of_warp[warp];
+  return sum;
+}
+
+// The gangs' shares of image n's G at (row, column), added in the gangs' order.
+__device__ __forceinline__ float gathered(const Layer& layer, int n, int row, int column) {
+  const int side = tiles_on_a_side(layer), tiles = side * (side + 1) / 2;
+  const int tile_row = row / layer.tile, tile_column = column / layer.tile;
+  const int tile = tile_row * side - tile_row * (tile_row - 1) / 2 + tile_column - tile_row;
+  const int area = layer.tile * layer.tile;
+  const long long line = static_cast<long long>(layer.N) * layer.chunks;
+  // Gang g runs from floor(g line / gangs): the one that holds chunk c is floor(((c + 1) gangs - 1) / line).
+  const int first = static_cast<int>((static_cast<long long>(n) * layer.chunks * layer.gangs + layer.gangs - 1) / line);
+  const int last = static_cast<int>((static_cast<long long>(n + 1) * layer.chunks * layer.gangs - 1) / line);
+  const float* at = layer.partial + (static_cast<long long>(first + n) * tiles + tile) * area +
+                    row % layer.tile * layer.tile + column % layer.tile;
+  float sum = 0;
+#pragma unroll 8
+  for (int gang = first; gang <= last; ++gang, at += static_cast<long long>(tiles) * area) sum += __ldcg(at);
+  return sum;
+}
+
+struct Square { float value[BLOCK][BLOCK + 1]; };  // a column more, so that reading it transposed meets every bank once
+
+// Element (row + y, column + x) of the block and its mirror image: coalesced both ways through shared memory.
+__device__ __forceinline__ void write_mirrored(float* matrix, int C, int row, int column, const Square& square) {
+  const int x = threadIdx.x % BLOCK;
+  for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK) {
+    if (row + y < C && column + x < C) matrix[static_cast<long long>(row + y) * C + column + x] = square.value[y][x];
+    if (row != column && column + y < C && row + x < C)
+      matrix[static_cast<long long>(column + y) * C + row + x] = square.value[x][y];
+  }
+}
+
+__device__ __forceinline__ float finish_block(const Layer& layer, int n, int row, int column) {
+  __shared__ Square gram, mirrored;
+  const int x = threadIdx.x % BLOCK, C = layer.C;
+  const float area = layer.area ? layer.area[n] : static_cast<float>(layer.pixels);
+  const float scale = area > 0 ? 1.f / (C * area) : 0.f;
+  const float* target = layer.target ? layer.target + n * layer.target_stride : nullptr;
+#pragma unroll
+  for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK) {
+    const bool inside = row + y < C && column + x < C;
+    gram.value[y][x] = inside ? scale * gathered(layer, n, row + y, column + x) : 0.f;
+    if (target) mirrored.value[y][x] = column + y < C && row + x < C ? target[(column + y) * C + row + x] : 0.f;
+  }
+  __syncthreads();  // both squares are whole
+  if (row == column) {  // below the diagonal G is what it is above, bit by bit
+    for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK)
+      if (x < y) gram.value[y][x] = gram.value[x][y];
+    __syncthreads();  // the mirrored half is written
+  }
+  if (layer.gram) write_mirrored(layer.gram + static_cast<long long>(n) * C * C, C, row, column, gram);
+  if (!target) return 0.f;
+  __syncthreads();  // G is written out, and its place free for D
+
+  float loss = 0, peak = 0;
+  for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK) {
+    if (row + y >= C || column + x >= C) continue;
+    const float here = gram.value[y][x] - target[(row + y) * C + column + x];
+    const float there = gram.value[y][x] - mirrored.value[x][y];
+    loss += row == column ? here * here : here * here + there * there;
+    // A target that is not symmetric pulls with the mean of its two halves.
+    gram.value[y][x] = 0.5f * (here + there);
+    peak = fmaxf(peak, fabsf(gram.value[y][x]));
+  }
+  if (layer.difference) {
+    __syncthreads();  // D is whole
+    write_mirrored(layer.difference + static_cast<long long>(n) * C * C, C, row, column, gram);
+    for (int step = 16; step; step /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, step));
+    if (threadIdx.x % 32 == 0) atomicMax(layer.peak + n, __float_as_uint(peak));  // a maximum does not depend on the order
+  }
+  return loss * layer.loss_scale;
+}
+
+__device__ __forceinline__ void finish(const Group& group) {
+  int index = blockIdx.x;
+  const Layer& layer = layer_of(group, &Layer::first_finish, index);
+  const int side = (layer.C + BLOCK - 1) / BLOCK, squares = side * (side + 1) / 2;
+  int row = 0, column = index % squares;
+  while (column >= side - row) column -= side - row++;
+  const float part = sum_of_block(finish_block(layer, index / squares, row * BLOCK, (row + column) * BLOCK));
+  if (!group.loss) return;
+  __shared__ bool is_last;
+  if (threadIdx.x == 0) {
+    group.loss_part[blockIdx.x] = part;
+    __threadfence();  // the part is seen by whoever sees the count
+    is_last = atomicAdd(group.ticket, 1) == gridDim.x - 1;
+  }
+  __syncthreads();  // thread 0 has drawn the ticket
+  if (!is_last) return;
+  __threadfence();
+  double sum = 0;
+  for (int i = threadIdx.x; i < gridDim.x; i += THREADS) sum += __ldcg(group.loss_part + i);
+  sum = sum_of_block(sum);
+  if (threadIdx.x == 0) *group.loss = static_cast<float>(sum);
+}
+
+// ---- backward ----
+
+// float16 has too few exponents for gradients: D is multiplied by the power of two that brings its largest element just under
+// 2^14, and the sums by the inverse. 19 binades below the largest element are then still held to full precision.
+template <class T> __device__ __forceinline__ int operand_exponent(const Layer&, int) { return 0; }
+template <> __device__ __forceinline__ int operand_exponent<__half>(const Layer& layer, int n) {
+  const float peak = __uint_as_float(layer.peak[n]);
+  return peak > 0 && peak < INFINITY ? 13 - ilogbf(peak) : 0;
+}
+
+template <class Op> __device__ __forceinline__ void pack(const Group& group) {
+  using T = typename Op::type;
+  int index = blockIdx.x;
+  const Layer& layer = layer_of(group, &Layer::first_pack, index);
+  const int n = index / layer.C;
+  const int exponent = operand_exponent<T>(layer, n);
+  const float* from = layer.difference + static_cast<long long>(index) * layer.C;
+  T* to = static_cast<T*>(layer.packed) + static_cast<long long>(index) * layer.packed_stride;
+  for (int i = threadIdx.x; i < layer.packed_stride; i += blockDim.x)
+    to[i] = from_float<T>(i < layer.C ? scalbnf(from[i], exponent) : 0.f);
+}
+
+// A finished tile waits in shared memory, in F's layout, so that it leaves in 16-byte units.
+template <class T, int CHANNELS, int PIXELS, bool PIXELS_INNER> struct Staged {
+  static constexpr int UNIT = 16 / sizeof(T);
+  static constexpr int LINES = PIXELS_INNER ? CHANNELS : PIXELS, LENGTH = PIXELS_INNER ? PIXELS : CHANNELS;
+  static constexpr int PITCH = LENGTH + UNIT;  // lines start four banks apart
+  static_assert(LINES * PITCH * sizeof(T) <= SHARED_BYTES, "the tile fits where the stages were");
+
+  static __device__ __forceinline__ int at(int channel, int pixel) {
+    return PIXELS_INNER ? channel * PITCH + pixel : pixel * PITCH + channel;
+  }
+
+  static __device__ void leave(const T* tile, const Layer& layer, int n, int first_channel, int first_pixel) {
+    const long long* stride = layer.gradient_stride;
+    T* image = static_cast<T*>(layer.gradient) + n * stride[0];
+    for (int i = threadIdx.x; i < LINES * (LENGTH / UNIT); i += THREADS) {
+      const int line = i / (LENGTH / UNIT), inner = i % (LENGTH / UNIT) * UNIT;
+      const int channel = first_channel + (PIXELS_INNER ? line : inner), pixel = first_pixel + (PIXELS_INNER ? inner : line);
+      const bool whole = PIXELS_INNER ? channel < layer.C && pixel + UNIT <= layer.pixels
+                                      : pixel < layer.pixels && channel + UNIT <= layer.C;
+      uint4 unit = *reinterpret_cast<const uint4*>(tile + line * PITCH + inner);
+      if (whole && layer.gradient_vectors) {
+        uint4* to = reinterpret_cast<uint4*>(image + channel * (PIXELS_INNER ? stride[1] : 1) + pixel * (PIXELS_INNER ? 1 : stride[3]));
+        if (layer.accumulate) add_unit(unit, *to);
+        *to = unit;
+        continue;
+      }
+      const T* value = reinterpret_cast<const T*>(&unit);
+      for (int e = 0; e < UNIT; ++e) {
+        const int c = channel + (PIXELS_INNER ? 0 : e), p = pixel + (PIXELS_INNER ? e : 0);
+        if (c >= layer.C || p >= layer.pixels) break;
+        T* to = image + c * stride[1] + p / layer.width * stride[2] + p % layer.width * stride[3];
+        *to = layer.accumulate ? from_float<T>(to_float(*to) + to_float(value[e])) : value[e];
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void add_unit(uint4& unit, const uint4& other) {
+    T* value = reinterpret_cast<T*>(&unit);
+    const T* more = reinterpret_cast<const T*>(&other);
+#pragma unroll
+    for (int e = 0; e < UNIT; ++e) value[e] = from_float<T>(to_float(value[e]) + to_float(more[e]));
+  }
+};
+
+// 128 pixels of 16-bit elements, 64 of float32: lines of 256 bytes, and a staged tile that fits.
+template <class T> constexpr int BACKWARD_PIXELS = 256 / sizeof(T);
+
+template <class Op, int CHANNELS, bool PIXELS_INNER>
+__device__ void backward_tile(const Group& group, const Layer& layer, int n, int first_channel, int first_pixel, uint8_t* shared) {
+  using T = typename Op::type;
+  constexpr int PIXELS = BACKWARD_PIXELS<T>;
+  using Left = Panel<T, CHANNELS, true>;           // rows of D
+  using Right = Panel<T, PIXELS, !PIXELS_INNER>;   // F: k is the channel here
+  constexpr int STAGE_BYTES = Left::BYTES + Right::BYTES;
+  constexpr int STAGES = SHARED_BYTES / STAGE_BYTES < 4 ? SHARED_BYTES / STAGE_BYTES : 4;
+  const int chunks = (layer.C + Left::CHUNK - 1) / Left::CHUNK;
+  const Source<T> difference = {static_cast<const T*>(layer.packed) + static_cast<long long>(n) * layer.C * layer.packed_stride,
+                                layer.packed_stride, 0, 1, layer.C, layer.packed_stride, 1, 1, false};
+  const Source<T> features = image_of<T>(layer, n, !PIXELS_INNER);
+
+  const auto load = [&](int chunk) {
+    if (chunk < chunks) {
+      uint8_t* stage = shared + chunk % STAGES * STAGE_BYTES;
+      Left::load(stage, difference, first_channel, chunk * Left::CHUNK);
+      Right::load(stage + Left::BYTES, features, first_pixel, chunk * Left::CHUNK);
+    }
+    commit_stage();
+  };
+
+  Product<Op, Left, Right, CHANNELS, PIXELS> product;
+  product.clear();
+#pragma unroll 1
+  for (int chunk = 1 - STAGES; chunk < chunks; ++chunk) {  // the first rounds only fill the ring
+    wait_for_stage<STAGES - 2>();
+    __syncthreads();  // this stage has arrived for all threads, and the one before it is read by none any more
+    load(chunk + STAGES - 1);
+    if (chunk < 0) continue;
+    const uint8_t* stage = shared + chunk % STAGES * STAGE_BYTES;
+    accumulate<Op>(product, stage, stage + Left::BYTES, nullptr, 0);
+  }
+
+  const float area = layer.area ? layer.area[n] : static_cast<float>(layer.pixels);
+  const float upstream = group.upstream ? *group.upstream : 1.f;
+  const float scale = area > 0 ? scalbnf(upstream * layer.gradient_scale / area, -operand_exponent<T>(layer, n)) : 0.f;
+  const float* mask = layer.mask ? layer.mask + static_cast<long long>(n) * layer.pixels + first_pixel : nullptr;
+  using Tile = Staged<T, CHANNELS, PIXELS, PIXELS_INNER>;
+  T* tile = reinterpret_cast<T*>(shared);
+  wait_for_stage<0>();
+  __syncthreads();  // the last stage is read by none any more, and the tile may take its place
+  product.each_pair([&](int row, int column, float x, float y) {
+    const int left = layer.pixels - first_pixel;
+    tile[Tile::at(row, column)] = from_float<T>(x * scale * (mask ? mask_at(mask, left, column) : 1.f));
+    tile[Tile::at(row, column + 1)] = from_float<T>(y * scale * (mask ? mask_at(mask, left, column + 1) : 1.f));
+  });
+  __syncthreads();  // the tile is whole
+  Tile::leave(tile, layer, n, first_channel, first_pixel);
+}
+
+template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void backward(const Group& group) {
+  extern __shared__ __align__(128) uint8_t shared[];
+  int index = blockIdx.x;
+  const Layer& layer = layer_of(group, &Layer::first_backward, index);
+  constexpr int PIXELS = BACKWARD_PIXELS<typename Op::type>;
+  // Neighbouring blocks share their pixels, so that all but the first find F in L2.
+  const int side = tiles_on_a_side(layer), strips = (layer.pixels + PIXELS - 1) / PIXELS;
+  const int first_channel = index % side * layer.tile;
+  const int n = index / side / strips, first_pixel = index / side % strips * PIXELS;
+  if (layer.tile == 64)
+    backward_tile<Op, 64, PIXELS_INNER>(group, layer, n, first_channel, first_pixel, shared);
+  else
+    backward_tile<Op, 128, PIXELS_INNER>(group, layer, n, first_channel, first_pixel, shared);
+}
+
+}  // namespace
+
+// What the host must know of this file: see kernels/launch.py.
+extern "C" __constant__ int gram_geometry[6] = {MAX_LAYERS, sizeof(Layer), sizeof(Group), SHARED_BYTES, THREADS, BLOCK};
+
+// Blocks that share a multiprocessor, for which the compiler saves registers: two where shared memory has room for two.
+// Float32 keeps a second set of accumulators, which leaves registers for one.
+#ifndef GRAM_RESIDENT
+#if __CUDA_ARCH__ == 900 || __CUDA_ARCH__ == 1000 || __CUDA_ARCH__ == 1100
+#define GRAM_RESIDENT 2
+#else
+#define GRAM_RESIDENT 1
+#endif
+#endif
+
+#define GRAM_KERNELS(NAME, OP, RESIDENT)                                                                              \
+  extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gram_forward_##NAME##_nchw(                         \
+      const __grid_constant__ Group group) { forward<OP, true>(group); }                                              \
+  extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gram_forward_##NAME##_nhwc(                         \
+      const __grid_constant__ Group group) { forward<OP, false>(group); }                                             \
+  extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gram_backward_##NAME##_nchw(                        \
+      const __grid_constant__ Group group) { backward<OP, true>(group); }                                             \
+  extern "C" __global__ __launch_bounds__(THREADS, RESIDENT) void gram_backward_##NAME##_nhwc(                        \
+      const __grid_constant__ Group group) { backward<OP, false>(group); }                                            \
+  extern "C" __global__ __launch_bounds__(128) void gram_pack_##NAME(const __grid_constant__ Group group) { pack<OP>(group); }
+
+GRAM_KERNELS(f16, Float16, GRAM_RESIDENT)
+#ifndef GRAM_ONLY_FLOAT16
+GRAM_KERNELS(bf16, Bfloat16, GRAM_RESIDENT)
+GRAM_KERNELS(tf32, TensorFloat32, GRAM_RESIDENT)
+GRAM_KERNELS(f32, Float32, 1)
+#endif
+
+extern "C" __global__ __launch_bounds__(THREADS) void gram_finish(const __grid_constant__ Group group) { finish(group); }

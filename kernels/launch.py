@@ -1,0 +1,330 @@
+"""Loads gram.fatbin and launches its kernels through the CUDA driver, on raw device pointers and any stream.
+
+Knows neither torch nor PyCUDA, so that both ways into the kernel share it: a caller brings a current context,
+pointers that stay valid until the stream has passed the launch, and workspace. No nvcc, no compilation.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from ..errors import KernelError
+from .plan import FINISH_BLOCK, LayerPlan, LayerShape, Plan, plan
+
+MAX_LAYERS = 16
+"""Layers of one launch; a kernel's parameters are at most 4 KiB on older drivers."""
+ELEMENT_BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "f32": 4}
+"""Bytes of an element by kernel flavour. tf32 and f32 both read float32: rounded, or to its full precision."""
+
+_PACK_THREADS = 128
+_FINISH_THREADS = 256
+
+
+class _Layer(ctypes.Structure):
+    """`Layer` of gram.cu, field by field."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("features", "gradient", "mask", "area", "target", "partial")),
+        *((name, ctypes.c_void_p) for name in ("gram", "difference", "peak", "packed")),
+        ("feature_stride", ctypes.c_longlong * 4),
+        ("gradient_stride", ctypes.c_longlong * 4),
+        ("target_stride", ctypes.c_longlong),
+        *((name, ctypes.c_float) for name in ("loss_scale", "gradient_scale")),
+        *((name, ctypes.c_int) for name in ("N", "C", "width", "pixels", "packed_stride")),
+        *((name, ctypes.c_int) for name in ("feature_vectors", "gradient_vectors", "accumulate")),
+        *((name, ctypes.c_int) for name in ("tile", "gangs", "chunks")),
+        *((name, ctypes.c_int) for name in ("first_forward", "first_finish", "first_pack", "first_backward")),
+    )
+
+
+class _Group(ctypes.Structure):
+    """`Group` of gram.cu, field by field."""
+
+    _fields_ = (
+        ("layer", _Layer * MAX_LAYERS),
+        *((name, ctypes.c_void_p) for name in ("loss_part", "ticket", "loss", "upstream")),
+        *((name, ctypes.c_int) for name in ("layers", "reserved")),
+    )
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Where feature maps (or their gradients) lie on the device."""
+
+    pointer: int
+    shape: tuple[int, int, int, int]
+    """N, C, H, W. All >= 1."""
+    strides: tuple[int, int, int, int]
+    """In elements."""
+
+    @property
+    def pixel_strides(self) -> tuple[int, int]:
+        """Strides by image row and column, such that rows join on one line wherever they can."""
+        _, _, H, W = self.shape
+        row, column = self.strides[2:]
+        if W == 1:
+            return row, row
+        return (row if H > 1 else W * column), column
+
+    @property
+    def is_line(self) -> bool:
+        """Whether the pixels of a channel are evenly spaced."""
+        row, column = self.pixel_strides
+        return row == self.shape[3] * column
+
+    @property
+    def layout(self) -> str:
+        """Which axis a kernel should run along: `nhwc` where channels are neighbours and pixels are not."""
+        pixels_are_neighbours = self.is_line and self.pixel_strides[1] == 1
+        return "nhwc" if self.strides[1] == 1 and self.shape[1] > 1 and not pixels_are_neighbours else "nchw"
+
+    def has_vectors(self, layout: str, element_bytes: int) -> bool:
+        """Whether every row along the inner axis starts on 16 bytes, as asynchronous copies need."""
+        N, C, H, W = self.shape
+        image, channel = self.strides[:2]
+        pixel = self.pixel_strides[1]
+        if layout == "nchw":
+            inner, outer, rows = pixel, channel, C
+        else:
+            inner, outer, rows = channel, pixel, H * W
+        aligned = self.pointer % 16 == 0
+        aligned = aligned and (rows == 1 or outer * element_bytes % 16 == 0)
+        aligned = aligned and (N == 1 or image * element_bytes % 16 == 0)
+        return aligned and self.is_line and inner == 1
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of a launch. Pointers are device addresses, 0 for none."""
+
+    features: FeatureMap
+    mask: int = 0
+    """float32 (N, H, W), contiguous."""
+    area: int = 0
+    """float32 (N,): the mask's sum per image. Goes with `mask`."""
+    target: int = 0
+    """float32 (C, C) or (N, C, C), contiguous."""
+    target_per_image: bool = False
+    weight: float = 1.0
+    gram: int = 0
+    """float32 (N, C, C) to write, if wanted."""
+    difference: int = 0
+    """float32 (N, C, C): G - A, written by `forward`, read by `backward`."""
+    peak: int = 0
+    """uint32 (N,): bits of the largest |G - A|. Goes with `difference`."""
+    packed: int = 0
+    """`packed_bytes` of workspace for `backward`, aligned to 16."""
+    gradient: FeatureMap | None = None
+    accumulate: bool = False
+    """Add to the gradient instead of writing it."""
+    gradient_scale: float | None = None
+    """What (G - A) F is multiplied by, over the area; of the style loss unless given."""
+
+
+def forward(layers: Sequence[Layer], flavour: str, workspace: int, loss: int, stream: int) -> None:
+    """Writes the Gram matrices and differences that are asked for, and the loss (float32) unless its pointer is 0.
+
+    All layers have one layout. workspace: `workspace_bytes(layers, flavour)`, aligned to 16. Deterministic.
+    """
+    module = loaded()
+    arrangement = _arrangement(layers, flavour)
+    group = _group(layers, flavour, arrangement, workspace)
+    group.loss = loss
+    name = f"gram_forward_{flavour}_{layers[0].features.layout}"
+    module.launch(name, arrangement.forward_blocks, module.threads, module.shared_bytes, group, stream)
+    module.launch("gram_finish", arrangement.finish_blocks, _FINISH_THREADS, 0, group, stream)
+
+
+def backward(layers: Sequence[Layer], flavour: str, upstream: int, stream: int) -> None:
+    """Writes each layer's gradient, times the float32 at `upstream` (0: times 1), from its difference and peak."""
+    module = loaded()
+    arrangement = _arrangement(layers, flavour)
+    group = _group(layers, flavour, arrangement, 0)
+    group.upstream = upstream
+    name = f"gram_backward_{flavour}_{layers[0].features.layout}"
+    module.launch(f"gram_pack_{flavour}", arrangement.pack_blocks, _PACK_THREADS, 0, group, stream)
+    module.launch(name, arrangement.backward_blocks, module.threads, module.shared_bytes, group, stream)
+
+
+def workspace_bytes(layers: Sequence[Layer], flavour: str) -> int:
+    """Device memory that `forward` needs until the stream has passed it."""
+    return _arrangement(layers, flavour).workspace_bytes
+
+
+def packed_bytes(shape: tuple[int, int, int, int], flavour: str) -> int:
+    """Device memory for one layer's `packed`."""
+    size = _layer_shape(shape, flavour)
+    return size.N * size.C * size.packed_stride * size.element_bytes
+
+
+def _layer_shape(shape: tuple[int, int, int, int], flavour: str) -> LayerShape:
+    N, C, H, W = shape
+    return LayerShape(N, C, H * W, ELEMENT_BYTES[flavour])
+
+
+def _arrangement(layers: Sequence[Layer], flavour: str) -> Plan:
+    name = f"gram_forward_{flavour}_{layers[0].features.layout}"
+    return plan(tuple(_layer_shape(layer.features.shape, flavour) for layer in layers), loaded().resident_blocks(name))
+
+
+def _group(layers: Sequence[Layer], flavour: str, arrangement: Plan, workspace: int) -> _Group:
+    group = _Group()
+    for entry, layer, share in zip(group.layer, layers, arrangement.layers):  # noqa: B905 - the array has spare entries
+        _fill(entry, layer, share, flavour, workspace)
+    group.layers = len(layers)
+    group.loss_part = workspace + arrangement.loss_part_offset
+    group.ticket = workspace + arrangement.ticket_offset
+    return group
+
+
+def _fill(entry: _Layer, layer: Layer, share: LayerPlan, flavour: str, workspace: int) -> None:
+    shape, features, gradient = share.shape, layer.features, layer.gradient
+    for name in ("mask", "area", "target", "gram", "difference", "peak", "packed"):
+        setattr(entry, name, getattr(layer, name))
+    entry.features = features.pointer
+    entry.feature_stride[:] = (*features.strides[:2], *features.pixel_strides)
+    entry.feature_vectors = features.has_vectors(features.layout, shape.element_bytes)
+    if gradient is not None:
+        entry.gradient = gradient.pointer
+        entry.gradient_stride[:] = (*gradient.strides[:2], *gradient.pixel_strides)
+        entry.gradient_vectors = gradient.has_vectors(features.layout, shape.element_bytes)
+    entry.accumulate = layer.accumulate
+    entry.partial = workspace + share.partial_offset
+    entry.target_stride = shape.C**2 if layer.target_per_image else 0
+    entry.loss_scale = layer.weight / (shape.N * shape.C**2)
+    scale = 4 * layer.weight / (shape.N * shape.C**3) if layer.gradient_scale is None else layer.gradient_scale
+    entry.gradient_scale = scale
+    entry.N, entry.C, entry.width, entry.pixels = shape.N, shape.C, features.shape[3], shape.pixels
+    entry.packed_stride = shape.packed_stride
+    entry.tile, entry.gangs, entry.chunks = shape.tile, share.gangs, shape.chunks
+    for name in ("first_forward", "first_finish", "first_pack", "first_backward"):
+        setattr(entry, name, getattr(share, name))
+
+
+# ---- the driver ----
+
+
+@lru_cache(maxsize=1)
+def driver() -> Any:
+    """The CUDA driver's library. Raises KernelError where there is none."""
+    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        raise KernelError(f"The CUDA driver ({name}) cannot be loaded: {error}. Install NVIDIA's driver.") from error
+
+
+def call(name: str, *arguments: Any) -> None:
+    """One call of the driver API. Raises KernelError with the driver's own words."""
+    result = getattr(driver(), name)(*arguments)
+    if result:
+        words = ctypes.c_char_p()
+        driver().cuGetErrorString(result, ctypes.byref(words))
+        raise KernelError(f"{name} failed with error {result}: {(words.value or b'unknown').decode()}.")
+
+
+def make_context_current(device: int) -> None:
+    """The primary context, which torch and PyCUDA share, in a thread that has not used CUDA yet."""
+    context, handle = ctypes.c_void_p(), ctypes.c_int()
+    call("cuCtxGetCurrent", ctypes.byref(context))
+    if not context.value:
+        call("cuDeviceGet", ctypes.byref(handle), device)
+        call("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
+        call("cuCtxSetCurrent", context)
+
+
+@dataclass
+class Module:
+    """The fatbin in one context."""
+
+    handle: ctypes.c_void_p
+    threads: int
+    """Threads of a block of the forward and backward kernels."""
+    shared_bytes: int
+    """Dynamic shared memory of such a block."""
+    processors: int
+    """Multiprocessors of the context's device."""
+    functions: dict[str, ctypes.c_void_p] = field(default_factory=dict)
+    residents: dict[str, int] = field(default_factory=dict)
+
+    def function(self, name: str) -> ctypes.c_void_p:
+        """The kernel, allowed all the dynamic shared memory that it asks for."""
+        if name not in self.functions:
+            function = ctypes.c_void_p()
+            call("cuModuleGetFunction", ctypes.byref(function), self.handle, name.encode())
+            if name.startswith(("gram_forward", "gram_backward")):
+                maximum_dynamic_shared = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                call("cuFuncSetAttribute", function, maximum_dynamic_shared, self.shared_bytes)
+            self.functions[name] = function
+        return self.functions[name]
+
+    def resident_blocks(self, name: str) -> int:
+        """Blocks of this kernel that the whole device runs at once."""
+        if name not in self.residents:
+            blocks = ctypes.c_int()
+            arguments = (self.function(name), self.threads, ctypes.c_size_t(self.shared_bytes))
+            call("cuOccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(blocks), *arguments)
+            if blocks.value == 0:
+                raise KernelError(f"{name} needs {self.shared_bytes} bytes of shared memory; this GPU has less.")
+            self.residents[name] = blocks.value * self.processors
+        return self.residents[name]
+
+    def launch(self, name: str, blocks: int, threads: int, shared_bytes: int, group: _Group, stream: int) -> None:
+        """Puts one kernel on a stream of the current context."""
+        arguments = (ctypes.c_void_p * 1)(ctypes.addressof(group))
+        grid, block = (blocks, 1, 1), (threads, 1, 1)
+        call(
+            "cuLaunchKernel", self.function(name), *grid, *block, shared_bytes, ctypes.c_void_p(stream), arguments, None
+        )
+
+
+_modules: dict[int, Module] = {}
+
+
+def loaded() -> Module:
+    """The fatbin in the current context, loaded once per context. Raises KernelError."""
+    context = ctypes.c_void_p()
+    call("cuCtxGetCurrent", ctypes.byref(context))
+    if not context.value:
+        raise KernelError("No CUDA context is current in this thread; make one before launching.")
+    if context.value not in _modules:
+        _modules[context.value] = _load(fatbin())
+    return _modules[context.value]
+
+
+def fatbin() -> bytes:
+    """The compiled kernels that ship with Impasto. Raises KernelError where they are missing."""
+    file = resources.files(__package__) / "gram.fatbin"
+    if not file.is_file():
+        raise KernelError(f"{file} is missing: run `make kernels` (needs nvcc), or reinstall Impasto.")
+    return file.read_bytes()
+
+
+def _load(image: bytes) -> Module:
+    handle, device, processors = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
+    call("cuModuleLoadData", ctypes.byref(handle), image)
+    call("cuCtxGetDevice", ctypes.byref(device))
+    multiprocessor_count = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+    call("cuDeviceGetAttribute", ctypes.byref(processors), multiprocessor_count, device)
+    max_layers, layer_bytes, group_bytes, shared_bytes, threads, block = _geometry(handle)
+    expected = (MAX_LAYERS, ctypes.sizeof(_Layer), ctypes.sizeof(_Group), FINISH_BLOCK)
+    if (max_layers, layer_bytes, group_bytes, block) != expected:
+        raise KernelError(
+            "gram.fatbin was built from another gram.cu than kernels/launch.py knows: run `make kernels`."
+        )
+    return Module(handle, threads, shared_bytes, processors.value)
+
+
+def _geometry(module: ctypes.c_void_p) -> tuple[int, ...]:
+    """The constants that the kernel's source wrote down for this file."""
+    address, size = ctypes.c_void_p(), ctypes.c_size_t()
+    call("cuModuleGetGlobal_v2", ctypes.byref(address), ctypes.byref(size), module, b"gram_geometry")
+    values = (ctypes.c_int * 6)()
+    call("cuMemcpyDtoH_v2", values, address, ctypes.c_size_t(ctypes.sizeof(values)))
+    return tuple(values)

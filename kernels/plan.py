@@ -1,0 +1,177 @@
+"""How one launch is divided among layers: tiles, gangs of blocks and the workspace between the two passes.
+
+Pure arithmetic, shared by every way into the kernel and tested without a GPU. gram.cu explains the map itself.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+CHUNK_BYTES = 128
+"""Bytes of pixels (per channel) that one step of the kernel's pipeline holds; ROW_BYTES in gram.cu."""
+FINISH_BLOCK = 32
+"""Side of the square of G that one block of the second pass owns; BLOCK in gram.cu."""
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What the plan needs to know of one layer."""
+
+    N: int
+    C: int
+    pixels: int
+    element_bytes: int
+
+    @property
+    def tile(self) -> int:
+        """Side of a block's tile of G, in channels."""
+        return 64 if self.C <= 64 else 128
+
+    @property
+    def side(self) -> int:
+        """Tiles along one axis of G."""
+        return -(-self.C // self.tile)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of the upper triangle: the blocks of one gang."""
+        return triangle(self.side)
+
+    @property
+    def chunks(self) -> int:
+        """Pipeline steps through one image."""
+        return -(-self.pixels * self.element_bytes // CHUNK_BYTES)
+
+    @property
+    def rows_read(self) -> int:
+        """Rows of a chunk that the busiest block of a gang copies; off the diagonal, two tiles of channels."""
+        return self.tile if self.side == 1 else 2 * self.tile
+
+    @property
+    def packed_stride(self) -> int:
+        """Elements from row to row of D as an operand: rows start on 16 bytes."""
+        unit = 16 // self.element_bytes
+        return -(-self.C // unit) * unit
+
+    @property
+    def finish_blocks(self) -> int:
+        return self.N * triangle(-(-self.C // FINISH_BLOCK))
+
+    @property
+    def pack_blocks(self) -> int:
+        return self.N * self.C
+
+    @property
+    def backward_blocks(self) -> int:
+        return self.N * self.side * -(-self.pixels * self.element_bytes // (2 * CHUNK_BYTES))
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """One layer's share of the launches."""
+
+    shape: LayerShape
+    gangs: int
+    """Equal runs that the chunks of all images are cut into. 1 <= gangs <= N * chunks."""
+    first_forward: int
+    first_finish: int
+    first_pack: int
+    first_backward: int
+    """The layer's first block in each launch."""
+    partial_offset: int
+    """Where the layer's partial tiles begin in the workspace, in bytes, a multiple of 16."""
+
+    @property
+    def forward_blocks(self) -> int:
+        return self.gangs * self.shape.tiles
+
+    @property
+    def partial_bytes(self) -> int:
+        """Each gang and each border between images begins a new partial tile."""
+        return (self.gangs + self.shape.N - 1) * self.shape.tiles * self.shape.tile**2 * 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All layers of one launch. The workspace holds partial tiles, loss parts and a ticket, in this order."""
+
+    layers: tuple[LayerPlan, ...]
+
+    @property
+    def forward_blocks(self) -> int:
+        return sum(layer.forward_blocks for layer in self.layers)
+
+    @property
+    def finish_blocks(self) -> int:
+        return sum(layer.shape.finish_blocks for layer in self.layers)
+
+    @property
+    def pack_blocks(self) -> int:
+        return sum(layer.shape.pack_blocks for layer in self.layers)
+
+    @property
+    def backward_blocks(self) -> int:
+        return sum(layer.shape.backward_blocks for layer in self.layers)
+
+    @property
+    def loss_part_offset(self) -> int:
+        return sum(layer.partial_bytes for layer in self.layers)
+
+    @property
+    def ticket_offset(self) -> int:
+        return self.loss_part_offset + 4 * self.finish_blocks
+
+    @property
+    def workspace_bytes(self) -> int:
+        return self.ticket_offset + 4
+
+
+def triangle(side: int) -> int:
+    """Squares on and above the diagonal of a square of squares."""
+    return side * (side + 1) // 2
+
+
+@lru_cache(maxsize=256)
+def plan(shapes: tuple[LayerShape, ...], resident_blocks: int) -> Plan:
+    """Divides `resident_blocks`, what the device runs at once, so that all layers end together.
+
+    The same shapes and number of blocks always give the same plan: results repeat bit by bit on one kind of device.
+    """
+    gangs = divide(shapes, resident_blocks)
+    layers = []
+    forward = finish = pack = backward = partial = 0
+    for shape, count in zip(shapes, gangs, strict=True):
+        layer = LayerPlan(shape, count, forward, finish, pack, backward, partial)
+        layers.append(layer)
+        forward += layer.forward_blocks
+        finish += shape.finish_blocks
+        pack += shape.pack_blocks
+        backward += shape.backward_blocks
+        partial += layer.partial_bytes
+    return Plan(tuple(layers))
+
+
+def divide(shapes: tuple[LayerShape, ...], resident_blocks: int) -> list[int]:
+    """Gangs per layer: one each, then always one more for the layer whose blocks read the most, while blocks last."""
+    gangs = [1] * len(shapes)
+    left = resident_blocks - sum(shape.tiles for shape in shapes)
+
+    def bytes_of_a_block(layer: int) -> float:
+        shape = shapes[layer]
+        return math.ceil(shape.N * shape.chunks / gangs[layer]) * shape.rows_read
+
+    slowest = [(-bytes_of_a_block(layer), layer) for layer in range(len(shapes))]
+    heapq.heapify(slowest)
+    while slowest:
+        _, layer = heapq.heappop(slowest)
+        shape = shapes[layer]
+        # A layer that cannot be helped any more ends the launch anyway; the others need not be cut finer than it.
+        if shape.tiles > left or gangs[layer] == shape.N * shape.chunks:
+            break
+        gangs[layer] += 1
+        left -= shape.tiles
+        heapq.heappush(slowest, (-bytes_of_a_block(layer), layer))
+    return gangs

@@ -1,0 +1,70 @@
+"""The division of a launch: every pixel in exactly one run, every partial tile in its own place."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as some
+
+from impasto.kernels.plan import LayerShape, plan
+
+shapes = some.builds(
+    LayerShape,
+    N=some.integers(1, 5),
+    C=some.sampled_from([1, 3, 16, 64, 65, 128, 130, 256, 512]),
+    pixels=some.integers(1, 70000),
+    element_bytes=some.sampled_from([2, 4]),
+)
+VGG16 = tuple(LayerShape(4, C, side * side, 2) for C, side in ((64, 512), (128, 256), (256, 128), (512, 64)))
+
+
+def run_start(layer, gang):
+    """As in gram.cu."""
+    return gang * layer.shape.N * layer.shape.chunks // layer.gangs
+
+
+@given(some.lists(shapes, min_size=1, max_size=4), some.sampled_from([14, 16, 132, 264]))
+def test_every_share_of_an_image_has_its_own_partial_tile_and_the_finish_finds_it(layers, blocks):
+    for layer in plan(tuple(layers), blocks).layers:
+        shape = layer.shape
+        assert 1 <= layer.gangs <= shape.N * shape.chunks
+        written = []
+        for gang in range(layer.gangs):
+            start, stop = run_start(layer, gang), run_start(layer, gang + 1)
+            assert start < stop
+            written += [(gang + n, n) for n in range(start // shape.chunks, (stop - 1) // shape.chunks + 1)]
+        line = shape.N * shape.chunks
+        read = []
+        for n in range(shape.N):  # `gathered` in gram.cu
+            first = (n * shape.chunks * layer.gangs + layer.gangs - 1) // line
+            last = ((n + 1) * shape.chunks * layer.gangs - 1) // line
+            read += [(gang + n, n) for gang in range(first, last + 1)]
+        assert sorted(written) == sorted(read)
+        places = [place for place, _ in written]
+        assert len(set(places)) == len(places)
+        assert max(places) < layer.gangs + shape.N - 1
+
+
+@given(some.lists(shapes, min_size=1, max_size=4))
+def test_layers_follow_one_another_in_every_launch(layers):
+    arrangement = plan(tuple(layers), 264)
+    blocks = partial = 0
+    for layer in arrangement.layers:
+        assert (layer.first_forward, layer.partial_offset) == (blocks, partial)
+        assert layer.partial_offset % 16 == 0
+        blocks += layer.forward_blocks
+        partial += layer.partial_bytes
+    assert arrangement.forward_blocks == blocks
+    assert arrangement.workspace_bytes > partial
+
+
+def test_vgg16_fills_an_h100_evenly():
+    arrangement = plan(VGG16, 264)
+    assert 0.9 * 264 <= arrangement.forward_blocks <= 264
+    reads = [
+        math.ceil(layer.shape.N * layer.shape.chunks / layer.gangs) * layer.shape.rows_read
+        for layer in arrangement.layers
+    ]
+    assert max(reads) <= 1.35 * min(reads)
+    assert arrangement.loss_part_offset < 20e6
