@@ -293,7 +293,7 @@ def _load_timing(api: TensorRT, config: Any, cache: EngineCache, target: Target)
 def _monitor(api: TensorRT, progress: Progress | None, stop: threading.Event) -> Any:
     """The vendor's progress monitor over ours; the builder asks it after every step whether to go on."""
 
-    class Monitor(api.module.IProgressMonitor):  # type: ignore[misc,name-defined]
+    class Monitor(api.module.IProgressMonitor):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             self._steps: dict[str, int] = {}

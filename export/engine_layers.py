@@ -79,7 +79,7 @@ def require_precision(layers: tuple[EngineLayer, ...], precision: str, where: st
     found = ", ".join(f"{count} in {name}" for name, count in counts.items())
     raise PrecisionMismatch(
         f"the engine for {where} is not {precision}: of {len(arithmetic)} convolutions and matrix products, TensorRT runs "
-        f"{found}. This GPU or this graph has no {precision} there; build another precision, or look into the graph: impasto inspect"
+        f"{found}. This GPU or this graph has no {precision} there; build another, or look into the graph: impasto inspect"
     )
 
 

@@ -42,7 +42,7 @@ def spec_of(network: Network, name: str, task: str) -> ModelSpec:
         name=name,
         task=task,
         scale=network.scale,
-        size=SizeRule(network.multiple),
+        size=SizeRule(network.multiple, network.minimum),
         border=network.border,
         receptive_field=network.receptive_field,
         thumbnail=network.thumbnail,

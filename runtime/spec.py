@@ -17,6 +17,8 @@ class SizeRule:
 
     multiple: int = 1
     """Height and width are multiples of this. Always >= 1."""
+    minimum: int = 1
+    """Smallest height and width. Always >= 1; what `padded` gives is a multiple that is not below it."""
     fixed: tuple[int, int] | None = None
     """The only (height, width) of a graph with static sizes; None where sizes are free."""
 
@@ -24,14 +26,16 @@ class SizeRule:
         """The smallest accepted size that holds `height` x `width` pixels; where sizes are fixed, that size."""
         if self.fixed:
             return self.fixed
-        return self.round_up(height), self.round_up(width)
+        return self.round_up(max(height, self.minimum)), self.round_up(max(width, self.minimum))
 
     def round_up(self, length: int) -> int:
         """The smallest multiple that is not below `length`."""
         return -(-length // self.multiple) * self.multiple
 
     def __str__(self) -> str:
-        return f"{self.fixed[0]} x {self.fixed[1]} only" if self.fixed else f"multiples of {self.multiple}"
+        if self.fixed:
+            return f"{self.fixed[0]} x {self.fixed[1]} only"
+        return f"multiples of {self.multiple}" + (f", at least {self.minimum}" if self.minimum > self.multiple else "")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,11 @@ class ModelSpec:
             "scale": self.scale,
             "channels": self.channels,
             "bit_depth": self.bit_depth,
-            "size": {"multiple": self.size.multiple, "fixed": list(self.size.fixed) if self.size.fixed else None},
+            "size": {
+                "multiple": self.size.multiple,
+                "minimum": self.size.minimum,
+                "fixed": list(self.size.fixed) if self.size.fixed else None,
+            },
             "border": self.border,
             "receptive_field": self.receptive_field,
             "thumbnail": self.thumbnail,
@@ -86,7 +94,11 @@ class ModelSpec:
             scale=_whole(data, "scale", source, 1, default=1),
             channels=_whole(data, "channels", source, 1, default=3),
             bit_depth=_whole(data, "bit_depth", source, 1, default=8),
-            size=SizeRule(_whole(size, "multiple", source, 1, default=1), tuple(fixed) if fixed else None),
+            size=SizeRule(
+                multiple=_whole(size, "multiple", source, 1, default=1),
+                minimum=_whole(size, "minimum", source, 1, default=1),
+                fixed=tuple(fixed) if fixed else None,
+            ),
             border=_whole(data, "border", source, 0, default=0),
             receptive_field=_optional(data, "receptive_field", source, 0),
             thumbnail=_optional(data, "thumbnail", source, 8),

@@ -17,7 +17,7 @@ def draw(network: Network, image: np.ndarray) -> np.ndarray:
     device = next(network.parameters()).device
     height, width = image.shape[:2]
     border, scale = network.border, network.scale
-    below, right = (-(side + 2 * border) % network.multiple for side in (height, width))
+    below, right = (_missing(side + 2 * border, network) for side in (height, width))
     padded = np.pad(image, ((border, border + below), (border, border + right), (0, 0)), mode="reflect")
     extra: tuple[Tensor, ...] = ()
     if network.thumbnail:
@@ -26,6 +26,11 @@ def draw(network: Network, image: np.ndarray) -> np.ndarray:
     levels = (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     inside = slice(border * scale, (border + height) * scale), slice(border * scale, (border + width) * scale)
     return np.ascontiguousarray(levels[inside])
+
+
+def _missing(side: int, network: Network) -> int:
+    """Pixels between a side and the next that the network accepts."""
+    return max(0, network.minimum - side) + -max(network.minimum, side) % network.multiple
 
 
 def _to_float(image: np.ndarray, device: torch.device) -> Tensor:

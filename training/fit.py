@@ -183,9 +183,8 @@ class _Run:
                 saved = time.perf_counter()
 
     def averaged(self) -> Network:
-        """The network with the averaged weights, early steps' share removed; for inference."""
-        network = self._average.module.folded()
-        return network
+        """The network with the averaged weights, for inference."""
+        return self._average.module.folded()
 
     def save(self) -> None:
         """Write the state atomically."""

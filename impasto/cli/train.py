@@ -138,7 +138,7 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
 
 
 def _show(result: FitResult) -> None:
-    out.print(str(result), markup=False)
+    out.print(str(result), markup=False, soft_wrap=True)
     out.print(f"next: impasto export {result.checkpoint}", markup=False)
 
 

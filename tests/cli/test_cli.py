@@ -204,7 +204,7 @@ def test_ctrl_c_stops_with_one_line_and_leaves_nothing_half_written(make_package
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("*.png")) and time.monotonic() < deadline:
+    while not list((tmp_path / "out").glob("[0-9]*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)

@@ -113,7 +113,7 @@ def test_exporting_twice_gives_the_same_graph(network, package, tmp_path):
 def test_a_failed_export_leaves_the_old_package(network, package, monkeypatch):
     before = {path.name: path.read_bytes() for path in package.iterdir()}
 
-    def full(*_: object) -> bytes:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     spec = canonical.spec_of(network, "random", "stylize")

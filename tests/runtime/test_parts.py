@@ -64,7 +64,7 @@ def test_pixels_beyond_the_range_are_clipped():
 
 
 def test_a_spec_survives_the_round_trip():
-    spec = ModelSpec("a", "upscale", 2, size=SizeRule(8, (32, 40)), border=3, receptive_field=50, thumbnail=96)
+    spec = ModelSpec("a", "upscale", 2, size=SizeRule(8, 16, (32, 40)), border=3, receptive_field=50, thumbnail=96)
     assert ModelSpec.from_json(spec.to_json(), "test") == spec
 
 

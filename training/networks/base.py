@@ -25,6 +25,8 @@ class Network(nn.Module):
     """Output side / input side."""
     multiple: int
     """Height and width must be multiples of this."""
+    minimum: int = 1
+    """Smallest height and width."""
     receptive_field: int | None
     """Radius in input pixels: no output pixel depends on an input further away. None: whole-image statistics."""
     border: int = 0

@@ -16,6 +16,7 @@ class ClassicStylizer(Network):
 
     architecture = "classic-stylizer"
     multiple = 4
+    minimum = 8  # reflection by 1 at 1/4 resolution needs 2 pixels there
     receptive_field = None
 
     def __init__(self, width: int = 32, blocks: int = 5) -> None:
