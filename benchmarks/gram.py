@@ -25,12 +25,12 @@ from typing import Any
 VGG16 = {"relu1_2": (64, 512), "relu2_2": (128, 256), "relu3_3": (256, 128), "relu4_3": (512, 64)}
 """Channels and side of the layers of a style loss, for pictures of 512 x 512."""
 VARIANTS = {
-    "stages 2": ["-DGRAM_STAGES=2"],
-    "stages 2, one block": ["-DGRAM_STAGES=2", "-DGRAM_RESIDENT=1"],
-    "stages 3, one block": ["-DGRAM_STAGES=3", "-DGRAM_RESIDENT=1"],
-    "stages 6, one block": ["-DGRAM_STAGES=6", "-DGRAM_RESIDENT=1"],
+    "2 stages, 2 blocks": (2, 2),
+    "2 stages, 1 block": (2, 1),
+    "3 stages, 1 block": (3, 1),
+    "6 stages, 1 block": (6, 1),
 }
-"""Knobs of gram.cu that are worth comparing on a new kind of GPU."""
+"""Knobs of gram.cu that are worth comparing on a new kind of GPU: stages of the pipeline, blocks on a multiprocessor."""
 
 
 @dataclass(frozen=True)
@@ -228,14 +228,15 @@ def compile_variants(folder: Path) -> dict[str, bytes]:
     major, minor = torch.cuda.get_device_capability()
     target = f"-arch=sm_{major}{minor}"
 
-    def compiled(number: int, flags: list[str]) -> bytes:
-        cubin = folder / f"{number}.cubin"
-        command = ["nvcc", *build.FLAGS, target, "-DGRAM_ONLY_FLOAT16", *flags, "-cubin", "-o", str(cubin)]
-        subprocess.run([*command, str(build.SOURCE)], check=True, capture_output=True)
+    def compiled(knobs: tuple[int, int]) -> bytes:
+        cubin = folder / f"{knobs}.cubin"
+        flags = ["-DGRAM_ONLY_FLOAT16", f"-DGRAM_STAGES={knobs[0]}", f"-DGRAM_RESIDENT={knobs[1]}"]
+        command = ["nvcc", *build.FLAGS, target, *flags, "-cubin", "-o", str(cubin), str(build.SOURCE)]
+        subprocess.run(command, check=True, capture_output=True)
         return cubin.read_bytes()
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        return dict(zip(VARIANTS, pool.map(compiled, range(len(VARIANTS)), VARIANTS.values()), strict=True))
+        return dict(zip(VARIANTS, pool.map(compiled, VARIANTS.values()), strict=True))
 
 
 def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> None:
@@ -246,10 +247,11 @@ def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> N
 
     with tempfile.TemporaryDirectory() as folder:
         images = compile_variants(Path(folder))
-    shipped = launch.fatbin
+    shipped = launch.fatbin, launch.dynamic_shared_bytes
     both = with_gradients(style_loss)
     for name, image in images.items():
         launch.fatbin = lambda image=image: image
+        launch.dynamic_shared_bytes = lambda _, stages=VARIANTS[name][0]: stages * 32768
         launch._modules.clear()
         arguments = (grouped.targets, grouped.weights)
         with torch.no_grad():
@@ -258,7 +260,7 @@ def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> N
         for layer in layers:
             bench.grams(layer, others=False)
         print(kernel_times(grouped), flush=True)
-    launch.fatbin = shipped
+    launch.fatbin, launch.dynamic_shared_bytes = shipped
     launch._modules.clear()
 
 

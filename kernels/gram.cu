@@ -31,7 +31,7 @@
 
 #ifndef GRAM_STAGES
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#define GRAM_STAGES 2  // Turing has 64 KiB of shared memory a block
+#define GRAM_STAGES 2  // Turing has 64 KiB of shared memory a block; see dynamic_shared_bytes in kernels/launch.py
 #else
 #define GRAM_STAGES 3
 #endif
@@ -46,7 +46,7 @@ constexpr int PANEL_BYTES = 128 * ROW_BYTES;        // the largest panel: 128 ch
 constexpr int SHARED_BYTES = GRAM_STAGES * 2 * PANEL_BYTES;
 constexpr int BLOCK = 32;                           // side of what one block of gram_finish owns
 
-// One layer of a group. kernels/launch.py mirrors this field by field; gram_geometry lets it check the size.
+// One layer of a group. kernels/launch.py mirrors this field by field, and a test its size.
 struct Layer {
   const void* features;
   void* gradient;
@@ -80,7 +80,7 @@ struct Group {
   int layers;
   int reserved;
 };
-static_assert(sizeof(Group) <= 4096, "older drivers pass at most 4 KiB of parameters");
+static_assert(sizeof(Layer) == 224 && sizeof(Group) == 3624, "as in kernels/launch.py; older drivers pass at most 4096 bytes");
 
 // ---- element types: what one 32-byte step of a product multiplies ----
 
@@ -732,9 +732,6 @@ template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void backward(
 }
 
 }  // namespace
-
-// What the host must know of this file: see kernels/launch.py.
-extern "C" __constant__ int gram_geometry[6] = {MAX_LAYERS, sizeof(Layer), sizeof(Group), SHARED_BYTES, THREADS, BLOCK};
 
 // Blocks that share a multiprocessor, for which the compiler saves registers: two where shared memory has room for two.
 // Float32 keeps a second set of accumulators, which leaves registers for one.

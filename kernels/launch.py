@@ -15,15 +15,16 @@ from importlib import resources
 from typing import Any
 
 from ..errors import KernelError
-from .plan import FINISH_BLOCK, LayerPlan, LayerShape, Plan, plan
+from .plan import LayerPlan, LayerShape, Plan, plan
 
 MAX_LAYERS = 16
 """Layers of one launch; a kernel's parameters are at most 4 KiB on older drivers."""
 ELEMENT_BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "f32": 4}
 """Bytes of an element by kernel flavour. tf32 and f32 both read float32: rounded, or to its full precision."""
 
+THREADS = 256
+"""Threads of a block; as in gram.cu."""
 _PACK_THREADS = 128
-_FINISH_THREADS = 256
 
 
 class _Layer(ctypes.Structure):
@@ -137,8 +138,8 @@ def forward(layers: Sequence[Layer], flavour: str, workspace: int, loss: int, st
     group = _group(layers, flavour, arrangement, workspace)
     group.loss = loss
     name = f"gram_forward_{flavour}_{layers[0].features.layout}"
-    module.launch(name, arrangement.forward_blocks, module.threads, module.shared_bytes, group, stream)
-    module.launch("gram_finish", arrangement.finish_blocks, _FINISH_THREADS, 0, group, stream)
+    module.launch(name, arrangement.forward_blocks, THREADS, module.shared_bytes, group, stream)
+    module.launch("gram_finish", arrangement.finish_blocks, THREADS, 0, group, stream)
 
 
 def backward(layers: Sequence[Layer], flavour: str, upstream: int, stream: int) -> None:
@@ -149,7 +150,7 @@ def backward(layers: Sequence[Layer], flavour: str, upstream: int, stream: int) 
     group.upstream = upstream
     name = f"gram_backward_{flavour}_{layers[0].features.layout}"
     module.launch(f"gram_pack_{flavour}", arrangement.pack_blocks, _PACK_THREADS, 0, group, stream)
-    module.launch(name, arrangement.backward_blocks, module.threads, module.shared_bytes, group, stream)
+    module.launch(name, arrangement.backward_blocks, THREADS, module.shared_bytes, group, stream)
 
 
 def workspace_bytes(layers: Sequence[Layer], flavour: str) -> int:
@@ -207,6 +208,11 @@ def _fill(entry: _Layer, layer: Layer, share: LayerPlan, flavour: str, workspace
         setattr(entry, name, getattr(share, name))
 
 
+def dynamic_shared_bytes(compute_capability_major: int) -> int:
+    """What gram.cu's SHARED_BYTES is there: stages of two 16 KiB panels, as many as a block of the smallest chip holds."""
+    return (2 if compute_capability_major < 8 else 3) * 2 * 16384
+
+
 # ---- the driver ----
 
 
@@ -244,10 +250,8 @@ class Module:
     """The fatbin in one context."""
 
     handle: ctypes.c_void_p
-    threads: int
-    """Threads of a block of the forward and backward kernels."""
     shared_bytes: int
-    """Dynamic shared memory of such a block."""
+    """Dynamic shared memory of a block of the forward and backward kernels."""
     processors: int
     """Multiprocessors of the context's device."""
     functions: dict[str, ctypes.c_void_p] = field(default_factory=dict)
@@ -268,7 +272,7 @@ class Module:
         """Blocks of this kernel that the whole device runs at once."""
         if name not in self.residents:
             blocks = ctypes.c_int()
-            arguments = (self.function(name), self.threads, ctypes.c_size_t(self.shared_bytes))
+            arguments = (self.function(name), THREADS, ctypes.c_size_t(self.shared_bytes))
             call("cuOccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(blocks), *arguments)
             if blocks.value == 0:
                 raise KernelError(f"{name} needs {self.shared_bytes} bytes of shared memory; this GPU has less.")
@@ -312,19 +316,7 @@ def _load(image: bytes) -> Module:
     call("cuCtxGetDevice", ctypes.byref(device))
     multiprocessor_count = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
     call("cuDeviceGetAttribute", ctypes.byref(processors), multiprocessor_count, device)
-    max_layers, layer_bytes, group_bytes, shared_bytes, threads, block = _geometry(handle)
-    expected = (MAX_LAYERS, ctypes.sizeof(_Layer), ctypes.sizeof(_Group), FINISH_BLOCK)
-    if (max_layers, layer_bytes, group_bytes, block) != expected:
-        raise KernelError(
-            "gram.fatbin was built from another gram.cu than kernels/launch.py knows: run `make kernels`."
-        )
-    return Module(handle, threads, shared_bytes, processors.value)
-
-
-def _geometry(module: ctypes.c_void_p) -> tuple[int, ...]:
-    """The constants that the kernel's source wrote down for this file."""
-    address, size = ctypes.c_void_p(), ctypes.c_size_t()
-    call("cuModuleGetGlobal_v2", ctypes.byref(address), ctypes.byref(size), module, b"gram_geometry")
-    values = (ctypes.c_int * 6)()
-    call("cuMemcpyDtoH_v2", values, address, ctypes.c_size_t(ctypes.sizeof(values)))
-    return tuple(values)
+    major = ctypes.c_int()
+    compute_capability_major = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    call("cuDeviceGetAttribute", ctypes.byref(major), compute_capability_major, device)
+    return Module(handle, dynamic_shared_bytes(major.value), processors.value)
