@@ -49,10 +49,11 @@ def measure_folder(folder: Path) -> dict[str, Any]:
     }
     for plan in sorted(folder.glob("*.plan")):
         start = time.perf_counter()
+        entry: dict[str, Any] = {"plan": plan.name}
         try:
-            entry = measure_engine(plan, folder)
+            measure_engine(plan, folder, entry)
         except ImpastoError as error:
-            entry = {"plan": plan.name, "error": str(error)}
+            entry["error"] = str(error)
         entry["seconds"] = round(time.perf_counter() - start, 2)
         results["engines"].append(entry)
         print(json.dumps({key: value for key, value in entry.items() if key != "layers"}), flush=True)
@@ -62,15 +63,15 @@ def measure_folder(folder: Path) -> dict[str, Any]:
     return results
 
 
-def measure_engine(plan: Path, folder: Path) -> dict[str, Any]:
-    """All figures of one engine. Raises ImpastoError."""
+def measure_engine(plan: Path, folder: Path, entry: dict[str, Any]) -> None:
+    """All figures of one engine, into `entry`. Raises ImpastoError; what was measured before stays."""
     source = resolve(plan)
     record = source.engine
     assert record is not None
     _, height, width, _ = record.profiles[0]["image"][1]
     picture = np.load(folder / f"picture-{height}x{width}.npy")
     name = record.spec["name"]
-    entry: dict[str, Any] = {
+    entry |= {
         "name": name,
         "precision": record.precision,
         "size": [height, width],
@@ -94,12 +95,11 @@ def measure_engine(plan: Path, folder: Path) -> dict[str, Any]:
     finally:
         backend.close()
     if extra:  # a context comes from its own engine, which only a package holds
-        return entry
+        return
     with impasto.load(plan) as model:
         out = model(picture)
         entry["run_into_ms"] = _median(lambda: model.run_into(picture, out), _REPEATS)
         entry["stream_ms"] = {str(depth): _stream_time(model, picture, depth) for depth in (1, 2, 3, 4)}
-    return entry
 
 
 def _engine_times(backend: TensorRTBackend, picture: np.ndarray) -> tuple[float | None, float]:
@@ -169,7 +169,7 @@ def _layer_times(backend: TensorRTBackend, picture: np.ndarray) -> list[tuple[st
     module = tensorrt().module
     totals: dict[str, list[float]] = {}
 
-    class Profiler(module.IProfiler):  # type: ignore[misc,name-defined]
+    class Profiler(module.IProfiler):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
 

@@ -112,7 +112,9 @@ def _axes_as_attribute(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProt
     """ReduceMean and its kin take their axes as an input from opset 18 on."""
     axes = _constant(graph, node.input[1]) if len(node.input) > 1 and node.input[1] else None
     keepdims = _attribute(node, "keepdims", 1)
-    attributes = {"keepdims": keepdims} | ({} if axes is None else {"axes": [int(axis) for axis in axes]})
+    attributes: dict[str, Any] = {"keepdims": keepdims} | (
+        {} if axes is None else {"axes": [int(axis) for axis in axes]}
+    )
     return [helper.make_node(node.op_type, [node.input[0]], list(node.output), node.name, **attributes)]
 
 
@@ -162,7 +164,7 @@ def _instance_normalisation(node: NodeProto, graph: onnx.GraphProto) -> list[Nod
         f"{name}.epsilon": np.asarray(epsilon, np.float32),
     }
     graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in columns.items())
-    parts = [
+    parts: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("ReduceMean", [x], "mean", {"axes": [2, 3], "keepdims": 1}),
         ("Sub", [x, f"{name}.mean"], "centred", {}),
         ("Mul", [f"{name}.centred", f"{name}.centred"], "square", {}),

@@ -106,8 +106,14 @@ class TensorRT:
 
     def numpy_dtype(self, dtype: Any) -> np.dtype:
         """NumPy's name for a tensor type. Raises BackendError for types that NumPy lacks."""
-        known = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT8": np.int8, "INT32": np.int32}
-        known |= {"INT64": np.int64, "BOOL": np.bool_}
+        known = {
+            "FLOAT": "float32",
+            "HALF": "float16",
+            "UINT8": "uint8",
+            "INT8": "int8",
+            "INT32": "int32",
+            "INT64": "int64",
+        }
         if dtype.name not in known:
             raise BackendError(f"an engine's tensor is {dtype.name}; pictures go in and out as uint8")
         return np.dtype(known[dtype.name])
@@ -145,7 +151,7 @@ class Log:
         self._recorded: list[str] | None = None
         collector = self
 
-        class Vendor(module.ILogger):  # type: ignore[misc,name-defined]
+        class Vendor(module.ILogger):
             def __init__(self) -> None:
                 super().__init__()  # pybind refuses objects whose base was not initialised
 
@@ -165,7 +171,8 @@ class Log:
     @contextmanager
     def recording(self) -> Iterator[list[str]]:
         """Every line that is said inside the block, in order. One recording at a time."""
-        self._recorded = lines = []
+        lines: list[str] = []
+        self._recorded = lines
         try:
             yield lines
         finally:

@@ -83,6 +83,19 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def float_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with float32 pixels in and out: shows what uint8 costs, or saves."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for node in result.graph.node:
+        if node.op_type == "Cast":
+            node.op_type = "Identity"
+            del node.attribute[:]
+    for value in (result.graph.input[0], result.graph.output[0]):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT
+    return result
+
+
 def quantized(source: Path, target: Path, pictures: list[np.ndarray], context: np.ndarray | None = None) -> None:
     """Write `source` with Q/DQ before every convolution but the first and the last, as TensorRT wants it."""
     from onnxruntime.quantization import (

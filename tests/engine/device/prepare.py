@@ -17,21 +17,14 @@ import numpy as np
 import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from graphs import network, quantized
+from device.pictures import synthetic
+from graphs import float_pixels, network, quantized
 
 from impasto.export.engine_graph import prepare
 from impasto.runtime.resolve import resolve
 from impasto.runtime.spec import ModelSpec, SizeRule
 
 SIZES = ((1088, 1920), (512, 512))
-
-
-def synthetic(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Gradients, edges and noise: uint8 (height, width, 3)."""
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    picture = np.stack([255 * x / width, 255 * y / height, 127 + 127 * np.sin(x / 7) * np.cos(y / 11)], axis=-1)
-    picture += np.random.default_rng(seed).normal(0, 12, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def load(path: str) -> tuple[onnx.ModelProto, ModelSpec]:
@@ -71,10 +64,19 @@ def main(folder: Path, models: dict[str, str]) -> None:
                 {"graph": file, "plain": target.name, "spec": spec.to_json(), "precision": precision, "size": s}
                 for s in SIZES
             ]
+        if path == "residual":
+            onnx.save(float_pixels(onnx.load(str(target))), str(folder / f"{name}.float.onnx"))
+            jobs.append(
+                {
+                    "graph": f"{name}.float.onnx",
+                    "plain": target.name,
+                    "spec": spec.to_json(),
+                    "precision": "fp16",
+                    "size": SIZES[0],
+                }
+            )
     jobs.sort(key=lambda job: SIZES.index(job["size"]))  # the ones that matter most come first
     (folder / "jobs.json").write_text(json.dumps(jobs, indent=1))
-    for height, width in SIZES:
-        np.save(folder / f"picture-{height}x{width}.npy", synthetic(height, width))
 
 
 def context_of(model: onnx.ModelProto) -> np.ndarray | None:
