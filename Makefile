@@ -35,7 +35,7 @@ types: $(VENV)/.test-ready  ## mypy, on the wheel as a user installs it
 	$(BIN)/python tests/check_types.py
 
 kernels: $(VENV)/.demo-ready  ## compile kernels/gram.cu for every architecture that nvcc knows
-	$(BIN)/python -m impasto.kernels.build
+	$(BIN)/python kernels/build.py
 
 wheel: $(VENV)/.test-ready  ## dist/impasto-*.whl
 	$(BIN)/python -m build --wheel --outdir dist

@@ -52,7 +52,7 @@ def main(
     sheet = output / "contact-sheet.png"
     write_contact_sheet(sheet, rows)
     _measure(packages, output)
-    _build_engines(packages)
+    _build_engines(packages, output)
     out.print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at [bold]{sheet}[/] (single pictures beside it).")
 
 
@@ -105,6 +105,31 @@ def _measure(packages: dict[str, Path], output: Path) -> None:
         report.write(output / f"benchmark-{name}.json")
         reports.append(report)
     out.print(benchmark_table(*reports))
+
+
+def _build_engines(packages: dict[str, Path], output: Path) -> None:
+    """Engines for a GPU that need not be here, where TensorRT-RTX is installed."""
+    from impasto.export.engine import build_engine
+    from impasto.export.engine_cache import EngineCache
+    from impasto.export.engine_options import BuildOptions, Sizes
+    from impasto.runtime.resolve import resolve
+
+    options = BuildOptions(precision="fp32", sizes=(Sizes.parse("512x512"),), targets=("sm86",))
+    for name, package in packages.items():
+        source = resolve(package)
+        assert source.manifest is not None
+        try:
+            with err.status(f"building an engine of {name}"):
+                entry, _ = build_engine(
+                    source.graph, source.manifest.spec, options, cache=EngineCache(output / "engines"), flavour="tensorrt-rtx"
+                )
+        except MissingDependency:
+            out.print("TensorRT-RTX is not installed, so no engine was built (pip install 'impasto[rtx]' needs no GPU)")
+            return
+        out.print(
+            f"{name}: TensorRT-RTX {entry.record.version} engine for compute capability 8.6 at 512 x 512, "
+            f"{entry.nbytes:,} bytes, {len(entry.record.layers)} layers, built without a GPU: {entry.plan}"
+        )
 
 
 def _photo(name: str) -> np.ndarray:
