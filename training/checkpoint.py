@@ -73,9 +73,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(f"{path} is no safetensors file that can be read: {error}") from None
     if not isinstance(about, dict) or "network" not in about:
         raise CheckpointError(f"{path} was not written by impasto train: its metadata has no network description")
-    if about.get("schema", 0) > SCHEMA:
+    if not isinstance(about.get("schema"), int) or about["schema"] > SCHEMA:
         raise CheckpointError(
-            f"{path} has checkpoint schema {about['schema']}; this Impasto reads up to {SCHEMA}. Upgrade it"
+            f"{path} has checkpoint schema {about.get('schema')}; this Impasto reads up to {SCHEMA}. Upgrade it"
         )
     try:
         network = build(about["network"]["architecture"], about["network"]["config"])

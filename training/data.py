@@ -56,14 +56,17 @@ def read_photos(
 ) -> Photos:
     """Decode a folder of photos in background threads; unusable files are skipped and listed.
 
-    smallest: a photo with a shorter side below this is skipped. longest: larger photos are scaled down to this, Lanczos.
+    smallest: a photo with a shorter side below this is skipped. longest: larger photos are scaled down to this, Lanczos,
+    as far as their shorter side allows.
     Raises PictureError for a folder without pictures, TrainingError where none of them can be used or they take more
     than MEMORY bytes.
     """
     files = images.list_folder(folder)
     pictures, names, skipped, held = [], [], [], 0
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, (file, result) in enumerate(zip(files, pool.map(lambda f: _decode(f, longest), files), strict=True)):
+        for done, (file, result) in enumerate(
+            zip(files, pool.map(lambda f: _decode(f, smallest, longest), files), strict=True)
+        ):
             progress(done + 1, len(files))
             if isinstance(result, str):
                 skipped.append(result)
@@ -140,16 +143,16 @@ def thumbnails(photos: Photos, side: int, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(both)).to(device).permute(0, 1, 4, 2, 3)
 
 
-def _decode(file: Path, longest: int | None) -> np.ndarray | str:
+def _decode(file: Path, smallest: int, longest: int | None) -> np.ndarray | str:
     """The picture, or why not."""
     try:
         rgb = images.read(file).rgb
     except PictureError as error:
         return str(error)
-    if longest and max(rgb.shape[:2]) > longest:
+    factor = max(longest / max(rgb.shape[:2]), smallest / min(rgb.shape[:2])) if longest else 1
+    if factor < 1:
         from PIL import Image
 
-        factor = longest / max(rgb.shape[:2])
-        size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
+        size = (round(rgb.shape[1] * factor), round(rgb.shape[0] * factor))
         rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
     return rgb

@@ -17,16 +17,19 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from impasto import images
 from impasto._version import __version__
 from impasto.errors import OptionError, TrainingError
-from impasto.files import atomic_path, make_folder
+from impasto.files import atomic_path, make_folder, write_text
 
 from . import losses
 from .checkpoint import round_to_half, save_checkpoint
+from .interrupt import Interrupt
 from .networks import Network
+from .replay import Replay
 from .tasks import Task
 
-STATE, CHECKPOINT, LOG = "state.pt", "checkpoint.safetensors", "log.jsonl"
+STATE, CHECKPOINT, LOG, PREVIEW = "state.pt", "checkpoint.safetensors", "log.jsonl", "preview.png"
 
 LOOK_EVERY = 25
 """Steps between two looks at the losses; each look waits for the device."""
@@ -48,13 +51,19 @@ class FitOptions:
     """"auto", "cpu" or "cuda"."""
     save_seconds: float = 60
     """Between two saved states; a killed run loses no more than this."""
+    replay: bool = False
+    """Record the step as a CUDA graph; for GPUs that are faster than Python. The device must be a GPU."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.learning_rate <= 0 or not 0 <= self.averaging < 1 or self.clip <= 0:
+        if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
             raise OptionError(
                 f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
                 "at least 1, above 0, 0 to 1, above 0"
             )
+
+    def averaging_at(self, step: int) -> float:
+        """The moving average's decay at a step, counted from 0: shorter at first, so that it forgets the random start."""
+        return min(self.averaging, (1 + step) / (10 + step))
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, counted from 0: Smith and Topin 2018, with a cosine descent."""
@@ -120,19 +129,14 @@ def fit(
     longer finite, and where there is a run in `folder` that is neither resumed nor finished.
     """
     folder = make_folder(folder)
-    run = _Run(task, options, folder, json.dumps(recipe, sort_keys=True, default=str))
+    run = _Run(task, options, folder, _fingerprint(recipe, options))
     if resume:
         run.load()
     elif (folder / STATE).exists():
         raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or choose another folder with -o")
-    started, before = time.perf_counter(), run.seconds
-    try:
-        run.descend(report, lambda: before + time.perf_counter() - started)
-    except KeyboardInterrupt:
-        run.seconds = before + time.perf_counter() - started
-        run.save()
-        raise
-    seconds = before + time.perf_counter() - started
+    else:
+        (folder / LOG).unlink(missing_ok=True)
+    run.descend(report)
     network = run.averaged()
     round_to_half(network)
     quality = task.validate(network)
@@ -140,11 +144,14 @@ def fit(
         **recipe,
         "optimizer": {"adam, one-cycle": asdict(options)},
         "losses": dict(task.weights),
-        **_circumstances(seconds),
+        **_circumstances(run.seconds),
     }
     save_checkpoint(folder / CHECKPOINT, network, name=name, task=kind, recipe=recipe, quality={"validation": quality})
+    preview = task.preview(network)
+    if preview is not None:
+        images.write(folder / PREVIEW, preview)
     (folder / STATE).unlink(missing_ok=True)
-    return FitResult(folder / CHECKPOINT, options.steps, seconds, run.last_losses, quality)
+    return FitResult(folder / CHECKPOINT, options.steps, run.seconds, run.last_losses, quality)
 
 
 class _Run:
@@ -155,32 +162,42 @@ class _Run:
 
         self._task, self._options, self._folder, self._fingerprint = task, options, folder, fingerprint
         self._device = pick_device(options.device)
-        precision = "bf16-mixed" if self._device.type == "cuda" else "32-true"
+        on_gpu = self._device.type == "cuda"
+        if options.replay and not on_gpu:
+            raise OptionError("only a GPU replays steps; leave --replay away, or choose --device cuda")
+        precision: Any = "bf16-mixed" if on_gpu else "32-true"
+        # MKL settles how it computes a root at its first one; where two threads do that at once, one of them rounds otherwise.
+        torch.ones(1).sqrt()
+        torch.backends.cudnn.benchmark = on_gpu  # every step has the same shapes: let cuDNN try its algorithms once
         self._fabric = lightning_fabric.Fabric(accelerator=self._device.type, devices=1, precision=precision)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = [p for p in task.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=self._device.type == "cuda")
+        optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=on_gpu)
         self._module, self._optimizer = self._fabric.setup(task, optimizer)
-        self._average = AveragedModel(task.network, multi_avg_fn=get_ema_multi_avg_fn(options.averaging))
+        self._average = AveragedModel(task.network, multi_avg_fn=self._blend)
+        self._replay = Replay(self._gradients) if options.replay else None
         self._names = list(task.weights)
         self.step = 0
         self.seconds = 0.0
         self.last_losses: dict[str, float] = {}
 
-    def descend(self, report: Callable[[Progress], None], clock: Callable[[], float]) -> None:
-        """All steps that are left."""
-        options, saved = self._options, time.perf_counter()
+    def descend(self, report: Callable[[Progress], None]) -> None:
+        """All steps that are left. Ctrl-C saves the state after the step that it meets, then raises KeyboardInterrupt."""
+        started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         terms: list[Tensor] = []
-        while self.step < options.steps:
-            terms.append(self._descend_once())
-            self.step += 1
-            if self.step % LOOK_EVERY == 0 or self.step == options.steps:
-                self._look(torch.stack(terms), report, clock())
-                terms = []
-            if time.perf_counter() - saved > options.save_seconds and not terms:
-                self.seconds = clock()
-                self.save()
-                saved = time.perf_counter()
+        with Interrupt() as interrupt:
+            while self.step < self._options.steps:
+                terms.append(self._descend_once())
+                self.step += 1
+                self.seconds = time.perf_counter() - started
+                if self.step % LOOK_EVERY == 0 or self.step == self._options.steps or interrupt.asked:
+                    self._look(torch.stack(terms), report)
+                    terms = []
+                    if interrupt.asked or time.perf_counter() - saved > self._options.save_seconds:
+                        self.save()
+                        saved = time.perf_counter()
+                if interrupt.asked:
+                    raise KeyboardInterrupt
 
     def averaged(self) -> Network:
         """The network with the averaged weights, for inference."""
@@ -214,6 +231,7 @@ class _Run:
             self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
+            self._forget_lines_after(self.step)
         except TrainingError:
             raise
         except Exception as error:  # torch.load raises whatever unpickling raises
@@ -226,17 +244,27 @@ class _Run:
         rate = self._options.rate_at(self.step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        terms = self._module(*self._task.batch(self.step))
-        self._fabric.backward(losses.weighted(terms, self._task.weights))
+        batch = self._task.batch(self.step)
+        if self._replay is None or not self._replay.recorded:
+            self._optimizer.zero_grad(set_to_none=True)
+        terms = self._gradients(*batch) if self._replay is None else self._replay(*batch)
         self._fabric.clip_gradients(
             self._module, self._optimizer, max_norm=self._options.clip, error_if_nonfinite=False
         )
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
         self._average.update_parameters(self._task.network)
+        return terms
+
+    def _gradients(self, *batch: Tensor) -> Tensor:
+        """Leave the loss's gradients in the parameters. Returns the loss terms, (terms,)."""
+        terms = self._module(*batch)
+        self._fabric.backward(losses.weighted(terms, self._task.weights))
         return torch.stack([terms[name].detach().float() for name in self._names])
 
-    def _look(self, terms: Tensor, report: Callable[[Progress], None], seconds: float) -> None:
+    def _blend(self, averaged: Any, current: Any, _: Any) -> None:
+        get_ema_multi_avg_fn(self._options.averaging_at(self.step))(averaged, current, None)
+
+    def _look(self, terms: Tensor, report: Callable[[Progress], None]) -> None:
         """Stop at the first loss that is not finite; otherwise log the means. terms: (steps, terms)."""
         broken = (~terms.isfinite()).nonzero()
         if len(broken):
@@ -244,13 +272,26 @@ class _Run:
             causes = sorted({self._names[int(index)] for row, index in broken.tolist() if row == int(broken[0, 0])})
             raise TrainingError(
                 f"step {step}: {' and '.join(causes)} is not finite any more; lower --learning-rate, or look at the data. "
-                f"The last good state is in {self._folder}"
+                + (f"The last good state is {self._folder / STATE}" if (self._folder / STATE).exists() else "")
             )
         self.last_losses = dict(zip(self._names, terms.mean(0).tolist(), strict=True))
         report(Progress(self.step, self._options.steps, self.last_losses))
-        line = {"step": self.step, "seconds": round(seconds, 2), **self.last_losses}
+        line = {"step": self.step, "seconds": round(self.seconds, 2), **self.last_losses}
         with (self._folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+
+    def _forget_lines_after(self, step: int) -> None:
+        """Drop what the log says of steps that a killed run did after it was last saved."""
+        log = self._folder / LOG
+        if log.exists():
+            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+            write_text(log, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
+
+
+def _fingerprint(recipe: dict[str, Any], options: FitOptions) -> str:
+    """All that the result depends on, as text: two runs may be continued one by the other only where it is equal."""
+    mathematics = {key: asdict(options)[key] for key in ("steps", "learning_rate", "averaging", "clip", "seed")}
+    return json.dumps([{**recipe, "command": ""}, mathematics], sort_keys=True, default=str)
 
 
 def _circumstances(seconds: float) -> dict[str, Any]:

@@ -57,12 +57,26 @@ def cell_pattern(picture: Tensor, cell: int) -> Tensor:
     the relative variance of the latter over places, averaged over colours; 0 for a picture without a grid. Ours.
     picture: (N, 3, H, W), H and W multiples of `cell`.
     """
-    blurred = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    places = F.pixel_unshuffle(picture - blurred, cell).unflatten(1, (picture.shape[1], cell * cell))
+    places = by_place(picture, cell)
     mean = places.mean((0, 3, 4))
     energy = places.square().mean((0, 3, 4))
     relative = energy / (energy.mean(1, keepdim=True) + 1e-8)
-    return 100 * mean.var(1).mean() + 0.01 * relative.var(1).mean()
+    return 100 * mean.var(1).mean() + 0.1 * relative.var(1).mean()
+
+
+def by_place(picture: Tensor, cell: int) -> Tensor:
+    """Fine detail (picture minus its 3 x 3 blur) sorted by place in its cell: (N, C, H, W) to (N, C, cell², H/cell, W/cell)."""
+    blurred = F.avg_pool2d(F.pad(picture, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    return F.pixel_unshuffle(picture - blurred, cell).unflatten(1, (picture.shape[1], cell * cell))
+
+
+def disagreement(one: Tensor, other: Tensor) -> Tensor:
+    """mean((a − b)²) of two pictures that ought to be equal: a picture's drawing and its shifted copy's, shifted back.
+
+    What a network draws because of where its cells begin differs between the two; what it draws because of the photo
+    does not. Zhang 2019, "Making convolutional networks shift-invariant again", has the measure; as a loss it is ours.
+    """
+    return F.mse_loss(one, other)
 
 
 def out_of_range(picture: Tensor) -> Tensor:

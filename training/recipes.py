@@ -40,12 +40,18 @@ class CommonOptions:
     crop: int
     """Side of the square crops, a multiple of 8."""
     held_out: float = 0.05
-    """Share of the photos kept for validation."""
+    """Share of the photos kept for validation, where there is no folder of them."""
+    validation: Path | None = None
+    """Folder of photos to judge by; none of `photos` is held out then."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """The network's own arguments, where they differ from its defaults."""
     start: Path | None = None
     """A checkpoint of the same architecture to begin with."""
     resume: bool = False
     command: str = ""
     """The command line, for the recipe."""
+    architecture: str = ""
+    """The network's name in `training.networks`."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.crop < 32 or self.crop % 8 or not 0 <= self.held_out <= 0.5:
@@ -83,9 +89,9 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     """Train a stylizer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
     # Photos at the size at which people look at results, so that a crop shows things and not pixels.
-    train, validation = read_photos(options.photos, smallest=options.crop, longest=768).split(options.held_out)
+    train, validation = _photos(options, longest=768)
     backbone = load_vgg16(options.vgg).to(device)
-    network = _network(options.architecture, options.start, options.fit.seed).to(device)
+    network = _network(options).to(device)
     task = StyleTask(
         network,
         backbone,
@@ -119,8 +125,8 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
 def fit_restore(options: RestoreOptions, report: Report = lambda progress: None) -> FitResult:
     """Train a denoiser. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
-    train, validation = read_photos(options.photos, smallest=options.crop).split(options.held_out)
-    network = _network(options.architecture, options.start, options.fit.seed).to(device)
+    train, validation = _photos(options)
+    network = _network(options).to(device)
     task = RestoreTask(
         network,
         train,
@@ -146,14 +152,26 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     )
 
 
-def _network(architecture: str, start: Path | None, seed: int) -> Network:
+def _photos(options: CommonOptions, longest: int | None = None) -> tuple[Photos, Photos]:
+    """Those to train on and those to judge by."""
+    photos = read_photos(options.photos, smallest=options.crop, longest=longest)
+    if options.validation is None:
+        return photos.split(options.held_out)
+    return photos, read_photos(options.validation, smallest=32)
+
+
+def _network(options: CommonOptions) -> Network:
     """Fresh weights of this seed, or those of a checkpoint."""
-    if start is None:
-        torch.manual_seed(seed)
-        return build(architecture, {}).train()
-    network = checkpoint.load(start).network
-    if network.architecture != architecture:
-        raise OptionError(f"{start} holds a {network.architecture}; this training wants a {architecture}")
+    if options.start is None:
+        torch.manual_seed(options.fit.seed)
+        return build(options.architecture, dict(options.config)).train()
+    network = checkpoint.load(options.start).network
+    if network.architecture != options.architecture:
+        raise OptionError(
+            f"{options.start} holds a {network.architecture}; this training wants a {options.architecture}"
+        )
+    if options.config:
+        raise OptionError(f"--config and --start exclude each other: {options.start} has its own {network.config}")
     return network.train()
 
 
@@ -178,7 +196,10 @@ def _recipe(
         "data": {
             "folder": os.fspath(options.photos),
             "photos": len(train.names),
-            "held_out": list(validation.names),
+            "validation": {
+                "folder": os.fspath(options.validation or options.photos),
+                "files": list(validation.names),
+            },
             "skipped": list(train.skipped),
         },
         "start": None if options.start is None else os.fspath(options.start),

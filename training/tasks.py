@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from . import degrade, losses, metrics
 from .backbones import Vgg16
 from .data import CropSampler, Photos, thumbnails
+from .drawing import draw
 from .networks import Network
 
-STYLE_WEIGHTS = {"content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "range": 10.0}
+STYLE_WEIGHTS = {"content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0}
 RESTORE_WEIGHTS = {"charbonnier": 1.0}
+
+SURROUNDINGS = 64
+"""Pixels reflected around a crop, less for small crops. Much more than a picture's border in use: with 16, a network told from the zero padding
+where a crop's edges are, and drew a sky along the top and a wave into the corner of every picture."""
 
 
 class Task(nn.Module):
@@ -37,6 +42,10 @@ class Task(nn.Module):
     def validate(self, network: Network) -> dict[str, float]:
         """Quality on pictures that training has not seen; empty where none were held out."""
 
+    @abstractmethod
+    def preview(self, network: Network) -> np.ndarray | None:
+        """A few of those pictures before and after, side by side, uint8 (H, W, 3); None where none were held out."""
+
 
 class StyleTask(Task):
     """Paint photos like a painting: content of the photo, Gram matrices of the painting (Johnson et al. 2016)."""
@@ -50,7 +59,8 @@ class StyleTask(Task):
         """painting: uint8 (H, W, 3), at the size at which its strokes are to be learnt."""
         super().__init__()
         self.network, self.backbone, self.weights = network, backbone, weights
-        self._validation = validation
+        self._validation, self._seed, self._device = validation, seed, device
+        self._surroundings = min(SURROUNDINGS, crop // 16 * 8)  # a multiple of every network's, and less than the crop
         self._sampler = CropSampler(photos, crop, batch, device, seed=seed, turns=False)
         self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
         with torch.no_grad():
@@ -58,18 +68,21 @@ class StyleTask(Task):
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         batch = self._sampler.batch(step)
+        shift = np.random.default_rng([self._seed, step, 1]).integers(0, self.network.multiple, 2)
+        inputs = (batch.crops, torch.from_numpy(shift).to(self._device))
         if self._thumbnails is None:
-            return (batch.crops,)
-        return batch.crops, self._thumbnails[batch.mirrored.long(), batch.photo]
+            return inputs
+        return *inputs, self._thumbnails[batch.mirrored.long(), batch.photo]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """batch: uint8 crops (N, 3, S, S), the rows and columns of a shift (2,), and uint8 thumbnails where they are used."""
         photo = batch[0].float() / 255
-        extra = (self.network.context(batch[1].float() / 255),) if len(batch) > 1 else ()
-        border = self.network.border
-        padded = F.pad(photo, (border,) * 4, mode="reflect") if border else photo
+        extra = (self.network.context(batch[2].float() / 255),) if len(batch) > 2 else ()
+        around = self._surroundings
+        padded = F.pad(photo, (around,) * 4, mode="reflect")
         drawn = self.network(padded, *extra).float()
-        if border:
-            drawn = drawn[..., border:-border, border:-border]
+        shift = self._shift_term(padded, drawn, batch[1], extra)
+        drawn = drawn[..., around:-around, around:-around]
         with torch.no_grad():
             of_photo = self.backbone(photo)[self.CONTENT_LAYER]
         features = self.backbone(drawn.clamp(0, 1))
@@ -78,11 +91,27 @@ class StyleTask(Task):
             "style": self.target.distance(features),
             "total variation": losses.total_variation(drawn),
             "grid": losses.cell_pattern(drawn, self.network.multiple),
+            "shift": shift,
             "range": losses.out_of_range(drawn),
         }
 
+    def _shift_term(self, photo: Tensor, drawn: Tensor, shift: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
+        """How much a drawing changes with the place where its cells begin. shift: rows and columns, (2,), on the device."""
+        if not self.weights["shift"]:
+            return drawn.new_zeros(())
+        side = photo.shape[-1] - self.network.multiple
+        rows, columns = (torch.arange(side, device=photo.device) + amount for amount in shift)
+        shifted = self.network(photo.index_select(2, rows).index_select(3, columns), *extra).float()
+        # The two see different surroundings, by design.
+        inside = slice(self._surroundings, side - self._surroundings)
+        same = drawn.index_select(2, rows[inside]).index_select(3, columns[inside])
+        return losses.disagreement(shifted[..., inside, inside], same)
+
     def validate(self, network: Network) -> dict[str, float]:
         return metrics.style_objective(network, self._validation.pictures[:6], self.backbone, self.target)
+
+    def preview(self, network: Network) -> np.ndarray | None:
+        return _side_by_side([(photo, draw(network, photo)) for photo in self._validation.pictures[:2]])
 
 
 class RestoreTask(Task):
@@ -109,6 +138,21 @@ class RestoreTask(Task):
 
     def validate(self, network: Network) -> dict[str, float]:
         return metrics.denoise_psnr(network, self._validation.pictures)
+
+    def preview(self, network: Network) -> np.ndarray | None:
+        noisy = [metrics.noisy(photo, 25, seed) for seed, photo in enumerate(self._validation.pictures[:2])]
+        return _side_by_side([(damaged, draw(network, damaged)) for damaged in noisy])
+
+
+def _side_by_side(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None:
+    """Each pair in a row of its own, on white where one is narrower."""
+    rows = [np.concatenate(pair, axis=1) for pair in pairs]
+    if not rows:
+        return None
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    )
 
 
 def _to_float(image: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable
@@ -30,6 +31,15 @@ Seed = Annotated[int, typer.Option(help="Of weights, crops and damage.", min=0)]
 Rate = Annotated[float, typer.Option(help="The highest learning rate of the one-cycle schedule.")]
 Where = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 HeldOut = Annotated[float, typer.Option(help="Share of the photos kept for validation.")]
+Validation = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder of photos to judge by, instead of holding some out."),
+]
+Config = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="NAME=VALUE (JSON) for an argument of the network, such as blocks=5."),
+]
+Replay = Annotated[bool, typer.Option("--cuda-graph", help="Record the step once and replay it; fast GPUs only.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the output folder.")]
 Start = Annotated[
     Optional[Path],  # noqa: UP045
@@ -51,12 +61,15 @@ def style(
     learning_rate: Rate = 1e-3,
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=VALUE for a loss term: content, style, 'total variation', grid, range."),
+        typer.Option(help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range."),
     ] = None,
     start: Start = None,
+    config: Config = None,
     held_out: HeldOut = 0.05,
+    validation: Validation = None,
     seed: Seed = 0,
     device: Where = "auto",
+    cuda_graph: Replay = False,
     resume: Resume = False,
 ) -> None:
     """Teach a network to paint photos like a painting."""
@@ -65,10 +78,12 @@ def style(
         name=_checked_name(name),
         photos=photos,
         output=output or Path("runs") / name,
-        fit=_fit_options(steps, learning_rate, seed, device),
+        fit=_fit_options(steps, learning_rate, seed, device, cuda_graph),
         batch=batch,
         crop=crop,
+        config=_config(config or []),
         held_out=held_out,
+        validation=validation,
         start=start,
         resume=resume,
         command=_command(),
@@ -91,9 +106,12 @@ def restore(
     sigma: Annotated[str, typer.Option(help="Range of the noise's standard deviation, in levels of 255.")] = "0:55",
     learning_rate: Rate = 1e-3,
     start: Start = None,
+    config: Config = None,
     held_out: HeldOut = 0.05,
+    validation: Validation = None,
     seed: Seed = 0,
     device: Where = "auto",
+    cuda_graph: Replay = False,
     resume: Resume = False,
 ) -> None:
     """Teach a network to remove noise of unknown strength."""
@@ -102,10 +120,12 @@ def restore(
         name=_checked_name(name),
         photos=photos,
         output=output or Path("runs") / name,
-        fit=_fit_options(steps, learning_rate, seed, device),
+        fit=_fit_options(steps, learning_rate, seed, device, cuda_graph),
         batch=batch,
         crop=crop,
+        config=_config(config or []),
         held_out=held_out,
+        validation=validation,
         start=start,
         resume=resume,
         command=_command(),
@@ -150,10 +170,10 @@ def _training() -> Any:
     return recipes
 
 
-def _fit_options(steps: int, learning_rate: float, seed: int, device: str) -> FitOptions:
+def _fit_options(steps: int, learning_rate: float, seed: int, device: str, replay: bool) -> FitOptions:
     from impasto.training.fit import FitOptions
 
-    return FitOptions(steps=steps, learning_rate=learning_rate, seed=seed, device=device)
+    return FitOptions(steps=steps, learning_rate=learning_rate, seed=seed, device=device, replay=replay)
 
 
 def _checked_name(name: str) -> str:
@@ -181,6 +201,17 @@ def _weights(given: list[str], defaults: dict[str, float]) -> dict[str, float]:
             )
         weights[key] = number
     return weights
+
+
+def _config(given: list[str]) -> dict[str, Any]:
+    config = {}
+    for entry in given:
+        key, _, value = entry.partition("=")
+        try:
+            config[key] = json.loads(value)
+        except json.JSONDecodeError:
+            raise OptionError(f"cannot read {entry!r}; write NAME=VALUE with VALUE in JSON, such as blocks=5") from None
+    return config
 
 
 def _range(text: str) -> tuple[float, float]:

@@ -19,7 +19,7 @@ class ThumbnailStylizer(Network):
 
     architecture = "thumbnail-stylizer"
     multiple = 8
-    border = 16
+    border = 32
 
     def __init__(
         self,

@@ -1,0 +1,253 @@
+"""Laws of a training run: repeatable, resumable to the bit, and stopped by what is wrong rather than by a crash."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from impasto import images
+from impasto.errors import OptionError, TrainingError
+from impasto.training import checkpoint, degrade, fit
+from impasto.training.fit import CHECKPOINT, LOG, PREVIEW, STATE, FitOptions, pick_device
+from impasto.training.interrupt import Interrupt
+from impasto.training.recipes import fit_restore, fit_style
+
+pytest_plugins = ("training_fixtures",)
+
+
+def weights(folder):
+    return checkpoint.load(folder / CHECKPOINT).network.state_dict()
+
+
+def assert_same_weights(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch):
+    monkeypatch.setattr(fit, "LOOK_EVERY", 2)
+
+
+class Cut(Exception):
+    """Stands for the power cut."""
+
+
+def cut_at(step):
+    def report(progress):
+        if progress.step == step:
+            raise Cut
+
+    return report
+
+
+def test_same_seed_same_weights_other_seed_other_weights(restoring):
+    for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
+        options = restoring(folder)
+        fit_restore(replace(options, fit=replace(options.fit, seed=seed)))
+    runs = restoring().output.parent
+    assert_same_weights(weights(runs / "a"), weights(runs / "b"))
+    other = weights(runs / "c")
+    assert any(not torch.equal(value, other[key]) for key, value in weights(runs / "a").items())
+
+
+def test_a_fresh_process_computes_the_same(restoring):
+    options = restoring("here", steps=2)
+    fit_restore(options)
+    program = (
+        "import pickle, sys; from impasto.training.recipes import fit_restore; "
+        "fit_restore(pickle.loads(sys.stdin.buffer.read()))"
+    )
+    there = restoring("there", steps=2)
+    subprocess.run([sys.executable, "-c", program], input=pickle.dumps(there), check=True)
+    assert_same_weights(weights(options.output), weights(there.output))
+
+
+@pytest.mark.parametrize("kind", ["restore", "style"])
+def test_killed_and_resumed_is_uninterrupted(kind, restoring, stylizing):
+    options, train = (restoring, fit_restore) if kind == "restore" else (stylizing, fit_style)
+    steps = 6 if kind == "restore" else 4
+    train(options("whole", steps=steps))
+    cut = options("cut", steps=steps)
+    always_saved = replace(cut, fit=replace(cut.fit, save_seconds=0))
+    with pytest.raises(Cut):
+        train(always_saved, cut_at(4))  # steps 3 and 4 are lost: they were done but not yet saved
+    assert (cut.output / STATE).exists()
+    train(replace(cut, resume=True))
+    assert_same_weights(weights(cut.output), weights(options("whole").output))
+    assert not (cut.output / STATE).exists()
+    logged = [json.loads(line)["step"] for line in (cut.output / LOG).read_text().splitlines()]
+    assert logged == list(range(2, steps + 1, 2)), "the lost steps' line is in the log once"
+
+
+def test_ctrl_c_saves_a_whole_step_and_resuming_changes_nothing(restoring, monkeypatch):
+    fit_restore(restoring("whole"))
+    options = restoring("stopped")
+    steps = []
+
+    def pressed_in_step_3(*arguments):
+        steps.append(0)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return gaussian_noise(*arguments)
+
+    gaussian_noise = degrade.gaussian_noise
+    monkeypatch.setattr(degrade, "gaussian_noise", pressed_in_step_3)
+    with pytest.raises(KeyboardInterrupt):
+        fit_restore(options)
+    state = torch.load(options.output / STATE, weights_only=True)
+    assert state["step"] == 3
+    fit_restore(replace(options, resume=True))
+    assert_same_weights(weights(options.output), weights(restoring("whole").output))
+
+
+def test_the_first_signal_waits_and_the_second_does_not():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupt.asked
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_unfinished_run_is_neither_overwritten_nor_mistaken(restoring):
+    options = restoring()
+    always_saved = replace(options, fit=replace(options.fit, save_seconds=0))
+    with pytest.raises(Cut):
+        fit_restore(always_saved, cut_at(4))
+    with pytest.raises(TrainingError, match="--resume"):
+        fit_restore(options)
+    with pytest.raises(TrainingError, match="other options"):
+        fit_restore(replace(options, resume=True, batch=3))
+    with pytest.raises(TrainingError, match="other options"):
+        fit_restore(replace(options, resume=True, fit=replace(options.fit, learning_rate=1e-4)))
+    (options.output / STATE).write_bytes(b"not a state")
+    with pytest.raises(TrainingError, match="cannot resume"):
+        fit_restore(replace(options, resume=True))
+
+
+def test_nothing_to_resume(restoring):
+    with pytest.raises(TrainingError, match="no unfinished run"):
+        fit_restore(restoring(resume=True))
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_cause(restoring):
+    options = restoring(fit=FitOptions(steps=40, learning_rate=1e30, device="cpu"))
+    with pytest.raises(TrainingError, match=r"step \d+: charbonnier is not finite"):
+        fit_restore(options)
+    assert not (options.output / CHECKPOINT).exists()
+
+
+def test_training_makes_the_loss_smaller(restoring):
+    seen = []
+    fit_restore(restoring(steps=120, batch=4), lambda progress: seen.append(progress.losses["charbonnier"]))
+    assert np.mean(seen[-10:]) < 0.8 * np.mean(seen[:10])
+
+
+def test_checkpoint_tells_how_it_was_made(stylizing):
+    options = stylizing(command="impasto train style tiny")
+    result = fit_style(options)
+    made = checkpoint.load(result.checkpoint)
+    assert (made.name, made.task) == ("tiny", "stylize")
+    assert made.recipe["command"] == "impasto train style tiny"
+    assert made.recipe["seed"] == 0
+    assert made.recipe["data"]["photos"] == 4
+    assert made.recipe["data"]["validation"]["files"] == ["0.png", "5.png"]
+    assert len(made.recipe["data"]["skipped"]) == 2
+    assert made.recipe["losses"] == dict(options.weights)
+    assert made.recipe["versions"]["torch"] == torch.__version__
+    assert set(made.quality["validation"]) == {"content", "style", "objective", "grid_levels"}
+    assert f"objective {result.quality['objective']:.4g}" in str(result)
+    assert images.read(options.output / PREVIEW).rgb.shape[1] == 2 * 104
+
+
+def test_what_is_judged_is_what_ships(restoring):
+    options = restoring()
+    result = fit_restore(options)
+    from impasto.training.data import read_photos
+    from impasto.training.metrics import denoise_psnr
+
+    held_out = read_photos(options.photos, smallest=32).split(options.held_out)[1]
+    assert denoise_psnr(checkpoint.load(result.checkpoint).network, held_out.pictures) == result.quality
+
+
+def test_a_folder_to_judge_by_leaves_all_photos_to_train_on(restoring, photos):
+    result = fit_restore(restoring(validation=photos))
+    recipe = checkpoint.load(result.checkpoint).recipe
+    assert recipe["data"]["photos"] == 6
+    assert recipe["data"]["validation"]["folder"] == str(photos)
+
+
+def test_training_goes_on_from_a_checkpoint(restoring):
+    first = fit_restore(restoring("first"))
+    options = restoring("second", steps=1, start=first.checkpoint, config={})
+    second = fit_restore(replace(options, fit=replace(options.fit, learning_rate=1e-12)))
+    one, other = weights(first.checkpoint.parent), weights(second.checkpoint.parent)
+    assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-3
+    with pytest.raises(OptionError, match="this training wants a"):
+        fit_restore(restoring("third", start=first.checkpoint, architecture="classic-stylizer", config={}))
+    with pytest.raises(OptionError, match="exclude each other"):
+        fit_restore(restoring("third", start=first.checkpoint))
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    options = FitOptions(steps=1000, learning_rate=1e-3)
+    rates = [options.rate_at(step) for step in range(1000)]
+    assert max(rates) == rates[50] == pytest.approx(1e-3)
+    assert rates[0] == pytest.approx(2e-5)
+    assert rates[-1] == pytest.approx(1e-5, rel=0.01)
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[50:]))
+
+
+def test_averaging_forgets_the_start_and_then_remembers_long():
+    options = FitOptions(steps=10)
+    assert options.averaging_at(0) == 0.1
+    assert options.averaging_at(100_000) == options.averaging
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"learning_rate": 0}, {"averaging": 1}, {"clip": 0}, {"learning_rate": float("nan")}]
+)
+def test_options_out_of_range_are_refused(wrong):
+    with pytest.raises(OptionError):
+        FitOptions(**{"steps": 5, **wrong})
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"crop": 30}, {"crop": 36}, {"held_out": 0.9}])
+def test_recipes_out_of_range_are_refused(restoring, wrong):
+    with pytest.raises(OptionError):
+        restoring(**wrong)
+
+
+def test_only_a_gpu_replays(restoring):
+    with pytest.raises(OptionError, match="only a GPU"):
+        fit_restore(restoring(fit=FitOptions(steps=2, device="cpu", replay=True)))
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert pick_device("auto").type == "cpu"
+    with pytest.raises(OptionError, match="no CUDA device"):
+        pick_device("cuda")
+    with pytest.raises(OptionError, match="unknown device"):
+        pick_device("tpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_replayed_run_is_an_eager_run(restoring):
+    on_gpu = FitOptions(steps=12, device="cuda")
+    fit_restore(restoring("eager", fit=on_gpu))
+    fit_restore(restoring("replayed", fit=replace(on_gpu, replay=True)))
+    one, other = (weights(restoring(folder).output) for folder in ("eager", "replayed"))
+    assert max(float((one[key] - other[key]).abs().max()) for key in one) < 2e-3
