@@ -27,6 +27,7 @@ class Vgg16(nn.Module):
     or FP32: in FP16 the activations, up to 11,000, leave gradients that underflow.
     """
 
+    mean: Tensor
     _BLOCKS = ((1, 2), (2, 2), (3, 3), (4, 3))
 
     def __init__(self, weights: dict[str, Tensor]) -> None:

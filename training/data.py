@@ -88,9 +88,22 @@ def read_photos(
 class CropSampler:
     """Random square crops of photos, with random mirroring and quarter turns; a pure function of seed and step."""
 
-    def __init__(self, photos: Photos, side: int, batch: int, device: torch.device, *, seed: int, turns: bool) -> None:
-        """side: of the crops. turns: quarter turns besides mirroring (photos of people and houses have an upside)."""
-        self._side, self._batch, self._seed, self._turns = side, batch, seed, turns
+    def __init__(
+        self,
+        photos: Photos,
+        side: int,
+        batch: int,
+        device: torch.device,
+        *,
+        seed: int,
+        turns: bool = False,
+        around: int = 0,
+    ) -> None:
+        """side: of the crops. turns: quarter turns besides mirroring (photos of people and houses have an upside).
+
+        around: pixels of surroundings on each side that come with a crop; beyond the photo's edges they are its reflection.
+        """
+        self._side, self._batch, self._seed, self._turns, self._around = side, batch, seed, turns, around
         shapes = np.array([picture.shape[:2] for picture in photos.pictures], dtype=np.int64)
         self._heights, self._widths = shapes[:, 0], shapes[:, 1]
         pixels = shapes.prod(1)
@@ -106,20 +119,22 @@ class CropSampler:
         """The crops of one step."""
         generator = np.random.default_rng([self._seed, step])
         photo = generator.choice(len(self._starts), self._batch, p=self._chances)
-        top = (generator.random(self._batch) * (self._heights[photo] - self._side + 1)).astype(np.int64)
-        left = (generator.random(self._batch) * (self._widths[photo] - self._side + 1)).astype(np.int64)
+        top, left = (
+            (generator.random(self._batch) * (lengths[photo] - self._side + 1)).astype(np.int64)
+            for lengths in (self._heights, self._widths)
+        )
         mirrored = generator.random(self._batch) < 0.5
         turned = generator.random(self._batch) < (0.5 if self._turns else 0)
-        first = torch.from_numpy(self._starts[photo] + top * self._widths[photo] + left).to(self._device)
-        down = torch.from_numpy(self._widths[photo]).to(self._device)
-        right = torch.ones_like(down)
-        mirror, turn = (torch.from_numpy(choice).to(self._device) for choice in (mirrored, turned))
-        first = torch.where(mirror, first + (self._side - 1), first)
-        right = torch.where(mirror, -right, right)
-        # A quarter turn (with a mirroring) swaps the two directions.
-        down, right = torch.where(turn, right, down), torch.where(turn, down, right)
-        steps = torch.arange(self._side, device=self._device)
-        index = first[:, None, None] + steps[:, None] * down[:, None, None] + steps * right[:, None, None]
+        places = np.arange(-self._around, self._side + self._around)
+        rows = _reflected(top[:, None] + places, self._heights[photo, None])
+        columns = _reflected(left[:, None] + places, self._widths[photo, None])
+        columns[mirrored] = columns[mirrored, ::-1]
+        rows = self._starts[photo, None] + rows * self._widths[photo, None]
+        # One offset into all pixels per row and one per column; a quarter turn (with a mirroring) swaps the two.
+        down, across = (torch.from_numpy(offsets).to(self._device) for offsets in (rows, columns))
+        index = down[:, :, None] + across[:, None, :]
+        turn = torch.from_numpy(turned).to(self._device)
+        index = torch.where(turn[:, None, None], index.mT, index)
         crops = self._pixels[index].permute(0, 3, 1, 2)
         return Batch(crops, torch.from_numpy(photo), torch.from_numpy(mirrored))
 
@@ -129,7 +144,7 @@ class Batch:
     """Crops of one step."""
 
     crops: Tensor
-    """uint8, (N, 3, side, side), channels-last in memory."""
+    """uint8, (N, 3, side + 2 around, side + 2 around), channels-last in memory."""
     photo: Tensor
     """int64, (N,), on the CPU: which photo each is from."""
     mirrored: Tensor
@@ -141,6 +156,13 @@ def thumbnails(photos: Photos, side: int, device: torch.device) -> Tensor:
     small = np.stack([images.thumbnail(picture, side) for picture in photos.pictures])
     both = np.stack([small, small[:, :, ::-1]])
     return torch.from_numpy(np.ascontiguousarray(both)).to(device).permute(0, 1, 4, 2, 3)
+
+
+def _reflected(places: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """Places outside of 0 … length - 1, mirrored at the ends as often as it takes; the end itself is not repeated."""
+    period = np.maximum(2 * (length - 1), 1)
+    places = places % period
+    return np.minimum(places, period - places)
 
 
 def _decode(file: Path, smallest: int, longest: int | None) -> np.ndarray | str:

@@ -201,7 +201,8 @@ class _Run:
 
     def averaged(self) -> Network:
         """The network with the averaged weights, for inference."""
-        return self._average.module.folded()
+        network: Network = self._average.module  # type: ignore[assignment]
+        return network.folded()
 
     def save(self) -> None:
         """Write the state atomically."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import degrade, losses, metrics
@@ -19,9 +18,8 @@ from .networks import Network
 STYLE_WEIGHTS = {"content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0}
 RESTORE_WEIGHTS = {"charbonnier": 1.0}
 
-SURROUNDINGS = 64
-"""Pixels reflected around a crop, less for small crops. Much more than a picture's border in use: with 16, a network told from the zero padding
-where a crop's edges are, and drew a sky along the top and a wave into the corner of every picture."""
+SHIFT_MARGIN = 24
+"""Pixels at the edges of a crop that the shift term leaves out for networks that know where the edges are."""
 
 
 class Task(nn.Module):
@@ -60,8 +58,10 @@ class StyleTask(Task):
         super().__init__()
         self.network, self.backbone, self.weights = network, backbone, weights
         self._validation, self._seed, self._device = validation, seed, device
-        self._surroundings = min(SURROUNDINGS, crop // 16 * 8)  # a multiple of every network's, and less than the crop
-        self._sampler = CropSampler(photos, crop, batch, device, seed=seed, turns=False)
+        # Enough surroundings that no judged pixel depends on where the input ends. With little of them, a network told from
+        # the zero padding where a crop ends, and drew a sky along the top and a wave into the corners of every picture.
+        self._around = -(-(network.receptive_field or 0) // network.multiple) * network.multiple
+        self._sampler = CropSampler(photos, crop, batch, device, seed=seed, around=self._around)
         self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
         with torch.no_grad():
             self.target = losses.StyleTarget(backbone(_to_float(torch.from_numpy(painting.copy()).to(device))))
@@ -75,14 +75,13 @@ class StyleTask(Task):
         return *inputs, self._thumbnails[batch.mirrored.long(), batch.photo]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        """batch: uint8 crops (N, 3, S, S), the rows and columns of a shift (2,), and uint8 thumbnails where they are used."""
-        photo = batch[0].float() / 255
+        """batch: uint8 crops with surroundings (N, 3, S, S), a shift's rows and columns (2,), uint8 thumbnails where used."""
+        surrounded = batch[0].float() / 255
         extra = (self.network.context(batch[2].float() / 255),) if len(batch) > 2 else ()
-        around = self._surroundings
-        padded = F.pad(photo, (around,) * 4, mode="reflect")
-        drawn = self.network(padded, *extra).float()
-        shift = self._shift_term(padded, drawn, batch[1], extra)
-        drawn = drawn[..., around:-around, around:-around]
+        drawn = self.network(surrounded, *extra).float()
+        shift = self._shift_term(surrounded, drawn, batch[1], extra)
+        inside = slice(self._around, surrounded.shape[-1] - self._around)
+        photo, drawn = surrounded[..., inside, inside], drawn[..., inside, inside]
         with torch.no_grad():
             of_photo = self.backbone(photo)[self.CONTENT_LAYER]
         features = self.backbone(drawn.clamp(0, 1))
@@ -102,8 +101,8 @@ class StyleTask(Task):
         side = photo.shape[-1] - self.network.multiple
         rows, columns = (torch.arange(side, device=photo.device) + amount for amount in shift)
         shifted = self.network(photo.index_select(2, rows).index_select(3, columns), *extra).float()
-        # The two see different surroundings, by design.
-        inside = slice(self._surroundings, side - self._surroundings)
+        margin = self._around or SHIFT_MARGIN
+        inside = slice(margin, side - margin)
         same = drawn.index_select(2, rows[inside]).index_select(3, columns[inside])
         return losses.disagreement(shifted[..., inside, inside], same)
 

@@ -89,8 +89,21 @@ def test_every_crop_is_a_part_of_its_photo(turns):
 
 
 def test_a_photo_of_the_crops_size_is_enough():
-    crops = CropSampler(some((32, 32)), 32, 2, CPU, seed=0, turns=False).batch(0).crops
-    assert crops.shape == (2, 3, 32, 32)
+    crops = CropSampler(some((32, 32)), 32, 2, CPU, seed=0, around=40).batch(0).crops
+    assert crops.shape == (2, 3, 112, 112)
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_surroundings_are_the_photo_and_its_reflection(turns):
+    photos = some((40, 44), (48, 40))
+    narrow, wide = (CropSampler(photos, 32, 8, CPU, seed=0, turns=turns, around=around) for around in (0, 24))
+    for step in range(3):
+        crops, surrounded = narrow.batch(step).crops, wide.batch(step).crops
+        assert torch.equal(surrounded[..., 24:-24, 24:-24], crops)
+    # A photo of the crop's own size leaves nothing but reflection.
+    square = some((32, 32))
+    crop = CropSampler(square, 32, 1, CPU, seed=0, around=24).batch(0).crops[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(crop, np.pad(crop[24:-24, 24:-24], ((24, 24), (24, 24), (0, 0)), mode="reflect"))
 
 
 def test_thumbnails_are_those_of_the_runtime_and_mirrored_with_the_photo():

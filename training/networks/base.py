@@ -90,7 +90,7 @@ def kmac_per_pixel(network: Network) -> float:
     side = 16 * network.multiple
     parameter = next(network.parameters())
     picture = torch.zeros(1, 3, side, side, device=parameter.device)
-    extra = ()
+    extra: tuple[Tensor, ...] = ()
     if network.thumbnail:
         extra = (network.context(torch.zeros(1, 3, network.thumbnail, network.thumbnail, device=parameter.device)),)
     hooks = [module.register_forward_hook(count) for module in network.modules()]

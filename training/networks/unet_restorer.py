@@ -52,9 +52,11 @@ class UnetRestorer(Network):
         self.head = nn.Conv2d(half, 12 * scale * scale, 3, padding=1)
         with torch.no_grad():  # begin as the identity, nearly
             self.head.weight.mul_(0.1)
-            nn.init.zeros_(self.head.bias)
-        for convolution, factor in (*((up, 2) for up in self.up), (self.head, 2 * scale)):
-            repeat_over_cells(convolution, factor)
+            self.head.bias.zero_()  # type: ignore[union-attr]
+        repeat_over_cells(self.head, 2 * scale)
+        for up in self.up:
+            assert isinstance(up, nn.Conv2d)
+            repeat_over_cells(up, 2)
         at_half = 2 + 2 * (encoder[0] + decoder[0])
         at_quarter = 1 + 2 * (encoder[1] + decoder[1])
         # Each 3 x 3 convolution reaches one cell of its level; enlarging rounds to a cell of the level below.

@@ -1,0 +1,86 @@
+"""What a training step may see and what not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_training import photo, shaken
+from torch.testing import assert_close
+
+from impasto.training.backbones import load_vgg16
+from impasto.training.data import Photos
+from impasto.training.tasks import STYLE_WEIGHTS, RestoreTask, StyleTask
+
+pytest_plugins = ("training_fixtures",)
+CPU = torch.device("cpu")
+PHOTOS = Photos((photo(72, 104, 0), photo(80, 96, 1)), ("0", "1"), ())
+NONE = Photos((), (), ())
+
+
+def style_task(network, vgg, **weights):
+    return StyleTask(
+        network, load_vgg16(vgg), photo(48, 64, 9), PHOTOS, NONE,
+        crop=32, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights},
+    )  # fmt: skip
+
+
+def test_no_loss_of_a_stylizer_depends_on_where_the_input_ends(vgg):
+    network = shaken("thumbnail-stylizer")
+    task = style_task(network, vgg)
+    pictures, *rest = task.batch(0)
+    before = task(pictures, *rest)
+    # One more cell all around: the same terms, though the zero padding lies elsewhere.
+    task._around += network.multiple
+    wider = torch.nn.functional.pad(pictures.float(), (network.multiple,) * 4, mode="constant", value=255.0)
+    after = task(wider.to(torch.uint8), *rest)
+    assert_close(after, before, atol=1e-5, rtol=1e-4)
+
+
+def test_the_shift_term_is_zero_for_a_network_without_cells_and_not_for_one_with(vgg):
+    class Cells(type(shaken("classic-stylizer"))):
+        def forward(self, image, context=None):
+            cells = torch.zeros_like(image)
+            cells[..., ::8, ::8] = self.strength
+            return image + cells
+
+    network = Cells(width=8, blocks=1)
+    for strength, expected in ((0.0, 0.0), (0.5, 2 * 0.25 / 64)):
+        network.strength = strength
+        task = style_task(network, vgg)
+        task._sampler._side = 96
+        steps = [task.batch(step) for step in range(4)]
+        moved = [float(task(*batch)["shift"]) for batch in steps if bool(batch[1].any())]
+        assert moved
+        assert sum(moved) / len(moved) == pytest.approx(expected, abs=1e-3)
+
+
+def test_terms_without_weight_cost_nothing(vgg):
+    network = shaken("thumbnail-stylizer")
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(0))
+    task = style_task(network, vgg, shift=0.0)
+    assert float(task(*task.batch(0))["shift"]) == 0
+    assert len(calls) == 1
+
+
+def test_each_term_has_a_weight_and_a_gradient_reaches_the_thumbnail_reader(vgg):
+    network = shaken("thumbnail-stylizer").train()
+    task = style_task(network, vgg)
+    terms = task(*task.batch(3))
+    assert set(terms) == set(task.weights)
+    sum(terms.values()).backward()
+    assert float(network.reader.features[0].weight.grad.abs().sum()) > 0
+
+
+def test_a_restorers_batch_is_a_function_of_seed_and_step():
+    def task(seed):
+        return RestoreTask(
+            shaken("unet-restorer"), PHOTOS, NONE,
+            sigma=(0, 55), crop=32, batch=2, seed=seed, device=CPU, weights={"charbonnier": 1},
+        )  # fmt: skip
+
+    noisy, clean = task(0).batch(5)
+    assert all(torch.equal(a, b) for a, b in zip(task(0).batch(5), (noisy, clean), strict=True))
+    assert not torch.equal(task(0).batch(6)[0], noisy)
+    assert not torch.equal(task(1).batch(5)[0], noisy)
+    assert 0 < float((noisy - clean).abs().mean()) < 0.2
