@@ -40,6 +40,14 @@ class Photos:
         chosen = set(range(0, len(self.names), step))
         return self._take(lambda index: index not in chosen), self._take(lambda index: index in chosen)
 
+    def joined(self, other: Photos) -> Photos:
+        """Both, this one's first; what was skipped is told once."""
+        return Photos(self.pictures + other.pictures, self.names + other.names, self.skipped)
+
+    def scaled(self, longest: int, smallest: int) -> Photos:
+        """The same photos, scaled down to `longest` pixels on their longer side as far as `smallest` on the shorter allows."""
+        return Photos(tuple(_scaled(picture, smallest, longest) for picture in self.pictures), self.names, self.skipped)
+
     def _take(self, wanted: Callable[[int], bool]) -> Photos:
         kept = [index for index in range(len(self.names)) if wanted(index)]
         return Photos(
@@ -171,10 +179,14 @@ def _decode(file: Path, smallest: int, longest: int | None) -> np.ndarray | str:
         rgb = images.read(file).rgb
     except PictureError as error:
         return str(error)
-    factor = max(longest / max(rgb.shape[:2]), smallest / min(rgb.shape[:2])) if longest else 1
-    if factor < 1:
-        from PIL import Image
+    return _scaled(rgb, smallest, longest) if longest else rgb
 
-        size = (round(rgb.shape[1] * factor), round(rgb.shape[0] * factor))
-        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))
-    return rgb
+
+def _scaled(rgb: np.ndarray, smallest: int, longest: int) -> np.ndarray:
+    factor = max(longest / max(rgb.shape[:2]), smallest / min(rgb.shape[:2]))
+    if factor >= 1:
+        return rgb
+    from PIL import Image
+
+    size = (round(rgb.shape[1] * factor), round(rgb.shape[0] * factor))
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.LANCZOS))

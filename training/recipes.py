@@ -90,13 +90,15 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     device = pick_device(options.fit.device)
     # Photos at the size at which people look at results, so that a crop shows things and not pixels.
     train, validation = _photos(options, longest=768)
+    # Each photo again at a smaller size: busier, the same things smaller.
+    both = train.joined(train.scaled(512, smallest=options.crop))
     backbone = load_vgg16(options.vgg).to(device)
     network = _network(options).to(device)
     task = StyleTask(
         network,
         backbone,
         _painting(options.painting),
-        train,
+        both,
         validation,
         crop=options.crop,
         batch=options.batch,
@@ -202,7 +204,8 @@ def _recipe(
             },
             "skipped": list(train.skipped),
         },
-        "start": None if options.start is None else os.fspath(options.start),
+        # With the recipe of where it began: one file tells the whole history.
+        "start": options.start and {"file": os.fspath(options.start), "recipe": checkpoint.load(options.start).recipe},
         "kmac_per_pixel": round(kmac_per_pixel(network), 1),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **extra,
