@@ -31,6 +31,10 @@ class PictureCheck:
     psnr: float
     """In dB, of one drawing against the other; infinite where they are equal."""
 
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary; JSON has no infinity, so a PSNR of equal drawings is null."""
+        return {**vars(self), "psnr": self.psnr if np.isfinite(self.psnr) else None}
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -55,7 +59,7 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return {"model": self.model, "backend": self.backend, "pictures": [vars(p) for p in self.pictures]}
+        return {"model": self.model, "backend": self.backend, "pictures": [picture.to_json() for picture in self.pictures]}
 
 
 def check_package(
