@@ -6,7 +6,6 @@ usage: python -m impasto.demo --output build/demo      (what `make demo` runs)
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -27,20 +26,7 @@ SIGMA = 25
 """Standard deviation of the noise that the denoiser gets to undo, in levels of 255."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """A model that the demo shows, and the photo it gets."""
-
-    model: str
-    photo: str
-    caption: str
-
-
-@app.callback()
-def _demo() -> None: ...
-
-
-@app.command()
+@app.callback(invoke_without_command=True)
 def main(
     output: Annotated[Path, typer.Option(help="Folder for everything that is written.")] = Path("build/demo"),
 ) -> None:
@@ -53,7 +39,7 @@ def main(
     write_contact_sheet(sheet, rows)
     _measure(packages, output)
     _build_engines(packages, output)
-    out.print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at [bold]{sheet}[/] (single pictures beside it).")
+    out.print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at [bold]{sheet}[/] (single pictures beside it).", soft_wrap=True)
 
 
 def _export(name: str, folder: Path) -> Path:
@@ -128,7 +114,8 @@ def _build_engines(packages: dict[str, Path], output: Path) -> None:
             return
         out.print(
             f"{name}: TensorRT-RTX {entry.record.version} engine for compute capability 8.6 at 512 x 512, "
-            f"{entry.nbytes:,} bytes, {len(entry.record.layers)} layers, built without a GPU: {entry.plan}"
+            f"{entry.nbytes:,} bytes, {len(entry.record.layers)} layers, built without a GPU: {entry.plan}",
+            soft_wrap=True,
         )
 
 

@@ -6,7 +6,7 @@ import typer
 
 import impasto
 
-from . import bench, check, doctor, export, inspect, run, train
+from . import bench, build, check, doctor, export, inspect, run, train
 from .console import Commands, out
 
 app = typer.Typer(
@@ -35,8 +35,10 @@ def _main(
 
 app.add_typer(train.app, name="train")
 app.command()(export.export)
+app.command()(build.build)
 app.command()(run.run)
 app.command()(check.check)
 app.command()(bench.bench)
 app.command()(inspect.inspect)
 app.command()(doctor.doctor)
+app.add_typer(build.cache, name="cache")

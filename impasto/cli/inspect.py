@@ -14,11 +14,12 @@ from .console import out, write_json
 
 def inspect(
     path: Annotated[
-        str, typer.Argument(help="A model's name, a package, an .onnx file or a checkpoint.", show_default=False)
+        str,
+        typer.Argument(help="A model's name, a package, an .onnx file, a checkpoint or an engine.", show_default=False),
     ],
     json: options.Json = None,
 ) -> None:
-    """Show what a package, graph or checkpoint is, and whether its files are the ones its manifest describes."""
+    """Show what a package, graph, checkpoint or engine is, and whether its files are the ones its manifest describes."""
     from impasto.export.inspection import inspect_path
 
     found = inspect_path(path)
@@ -34,5 +35,10 @@ def inspect(
             state = "[green]intact[/]" if file.intact else "[red]altered or missing[/]"
             files.add_row(Path(file.name).name, file.role, file.precision, f"{file.bytes:,}", file.sha256[:12], state)
         out.print(files)
+    if found.layers:
+        layers = Table("layer", "kind", "computes in", "reads", "writes")
+        for layer in found.layers:
+            layers.add_row(layer.name, layer.kind, layer.precision, "\n".join(layer.inputs), "\n".join(layer.outputs))
+        out.print(layers)
     write_json(json, found.to_json())
     found.require_intact()

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.table import Table
 
 from impasto.benchmarks import BenchmarkReport, Latency
 
+if TYPE_CHECKING:
+    from impasto.export.engine_check import EngineCheck
+
 
 def benchmark_table(*reports: BenchmarkReport) -> Table:
     """One row for each model, size and kind of latency."""
-    table = Table(title="Latency, one picture at a time, in ms", title_justify="left")
-    for heading in ("model", "backend", "size", "what"):
-        table.add_column(heading)
+    table = Table(title="Latency in ms, one picture at a time", title_justify="left", caption_justify="left")
+    table.add_column("model, height x width", no_wrap=True)
+    table.add_column("what", no_wrap=True)
     for heading in ("median", "p90", "p99", "std", "images/s"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for report in reports:
         for result in report.results:
-            first = (report.info.name, report.info.backend, f"{result.height} x {result.width}")
-            table.add_row(*first, "compute only", *_figures(result.compute))
-            table.add_row("", "", "", "end to end", *_figures(result.end_to_end))
+            name = f"{report.info.name} {result.height}x{result.width}"
+            table.add_row(name, "compute", *_figures(result.compute))
+            table.add_row("", "end to end", *_figures(result.end_to_end))
     if reports:
         machine = reports[0].environment
-        table.caption = f"{machine['processor']}, {machine['cores']} cores"
+        backends = ", ".join(sorted({f"{report.info.backend} {report.info.precision}" for report in reports}))
+        table.caption = f"{backends}; {machine['processor']}, {machine['cores']} cores"
     return table
 
 
 def _figures(latency: Latency) -> list[str]:
     times = (latency.median_ms, latency.percentile_ms(90), latency.percentile_ms(99), latency.standard_deviation_ms)
     return [*(f"{value:.2f}" for value in times), f"{latency.images_per_second:.1f}"]
+
+
+def engine_check_table(found: EngineCheck) -> Table:
+    """One row for each picture that an engine and its graph drew."""
+    title = f"{found.precision} engine / {found.against} in ONNX Runtime; wanted: {found.least_psnr:g} dB"
+    table = Table("picture", "PSNR", "SSIM", "max difference", title=title, title_justify="left")
+    for picture in found.pictures:
+        verdict = "[green]ok[/]" if picture.drawn.psnr >= found.least_psnr else "[red]too far[/]"
+        figures = (
+            f"{picture.drawn.psnr:.1f} dB {verdict}",
+            f"{picture.ssim:.5f}",
+            f"{picture.drawn.max_difference} of 255",
+        )
+        table.add_row(picture.drawn.picture, *figures)
+    return table

@@ -1,0 +1,189 @@
+"""`impasto build` and `impasto cache`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from . import options
+from .console import Commands, err, out, write_json
+
+if TYPE_CHECKING:
+    from impasto.export.engine_options import BuildOptions
+    from impasto.export.engine_package import BuildResult
+
+cache = typer.Typer(cls=Commands, no_args_is_help=True, help="The engines that were built on this machine.")
+
+Sizes = Annotated[
+    list[str],
+    typer.Option(
+        "--size",
+        "-s",
+        help="HEIGHTxWIDTH, 480p, 720p, 1080p, 1440p or 2160p, or SMALLEST:BEST:LARGEST; may be repeated.",
+    ),
+]
+Optimization = Annotated[
+    Optional[int],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+    typer.Option("--opt-level", help="0 (fast build) to 5 (fast engine).", min=0, max=5),
+]
+Workspace = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Most scratch memory for a layer, such as 512M."),
+]
+Tactics = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="Libraries to take kernels from, such as edge_mask_convolutions,jit_convolutions."),
+]
+Targets = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--target", help="TensorRT-RTX: GPUs that need not be here, such as sm86,sm89,sm120."),
+]
+
+
+def build(
+    model: options.Model,
+    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
+    size: Sizes = ["1080p"],  # noqa: B006 (Typer copies it)
+    batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest.")] = "1",
+    workspace: Workspace = None,
+    opt_level: Optimization = None,
+    tactics: Tactics = None,
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="For every GPU from Ampere on; slower.")
+    ] = False,
+    target: Targets = None,
+    device: options.Device = 0,
+    flavour: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    store: Annotated[
+        str, typer.Option(help="package, cache, or auto: the package unless it came with Impasto.")
+    ] = "auto",
+    check: Annotated[bool, typer.Option(help="Compare with ONNX Runtime where the engine runs here.")] = True,
+    json: options.Json = None,
+) -> None:
+    """Build a TensorRT engine of a model, and prove that it is what was asked for."""
+    from impasto.export.engine_package import build_model
+
+    wanted = _options(precision, size, batch, workspace, opt_level, tactics, hardware_compatible, target)
+    with _bar(f"building {model}, {precision}") as (report, waiting):
+        result = build_model(
+            model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
+        )
+    out.print(str(result), markup=False, soft_wrap=True)
+    if result.context:
+        out.print(f"its context graph's engine: {result.context}", markup=False, soft_wrap=True)
+    for capability, counts in result.record.precisions_by_target.items():
+        layers = ", ".join(f"{count} {name}" for name, count in counts.items())
+        out.print(f"compute capability {capability}: {layers}", markup=False)
+    write_json(json, result.to_json())
+    if check:
+        _check(result, device)
+
+
+@cache.command("list")
+def list_entries(json: options.Json = None) -> None:
+    """Show the engines of the cache, the one used last first."""
+    from impasto.export.engine_cache import EngineCache
+
+    entries = EngineCache().entries()
+    table = Table("engine", "model", "precision", "largest size", "for", "built by", "MB", "last used")
+    for entry in entries:
+        record = entry.record
+        largest = max((shapes[2] for ranges in record.profiles for shapes in ranges.values()), key=len)
+        table.add_row(
+            record.key[:12],
+            str(record.spec.get("name", "")),
+            record.precision,
+            " x ".join(str(side) for side in largest[1:3]),
+            record.gpu or ", ".join(record.compute_capabilities),
+            f"{record.flavour} {record.version}",
+            f"{entry.nbytes / 1e6:.1f}",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
+        )
+    out.print(table)
+    found = [{"plan": str(entry.plan), "used": entry.used, "record": entry.record.to_json()} for entry in entries]
+    write_json(json, {"engines": found})
+
+
+@cache.command()
+def clean(
+    everything: Annotated[
+        bool, typer.Option("--all", help="Everything, the builder's timing caches included.")
+    ] = False,
+) -> None:
+    """Remove what was used longest ago until the cache is within its limit ($IMPASTO_CACHE_BYTES, 4 GiB)."""
+    from impasto.export.engine_cache import EngineCache
+
+    out.print(f"freed {EngineCache().clean(everything) / 1e6:.1f} MB")
+
+
+@cache.command()
+def path() -> None:
+    """Print the cache's folder ($IMPASTO_CACHE)."""
+    from impasto.runtime.engines import cache_folder
+
+    out.print(str(cache_folder()), markup=False, soft_wrap=True)
+
+
+def _options(
+    precision: str,
+    sizes: list[str],
+    batch: str,
+    workspace: str | None,
+    level: int | None,
+    tactics: str | None,
+    compatible: bool,
+    target: str | None,
+) -> BuildOptions:
+    from impasto.export.engine_options import BuildOptions, Sizes, parse_batch, parse_bytes
+
+    return BuildOptions(
+        precision=precision,
+        sizes=tuple(Sizes.parse(text) for text in sizes),
+        batch=parse_batch(batch),
+        workspace_bytes=parse_bytes(workspace) if workspace else None,
+        optimization_level=level,
+        tactic_sources=_words(tactics) if tactics else None,
+        hardware_compatible=compatible,
+        targets=_words(target or ""),
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip().lower() for word in text.split(",") if word.strip())
+
+
+def _check(result: BuildResult, device: int) -> None:
+    """Draw with the new engine where it runs here; otherwise say that nobody has."""
+    if result.why_not_here:
+        err.print(f"not checked against ONNX Runtime: {result.why_not_here}", markup=False)
+        return
+    from impasto.export.engine_check import check_engine
+
+    from .tables import engine_check_table
+
+    with err.status("drawing with the engine and with ONNX Runtime"):
+        found = check_engine(result.plan, result.source, device=device)
+    out.print(engine_check_table(found))
+    found.require()
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[tuple[Callable[[str, float], None], Callable[[], None]]]:
+    """A progress bar, and the two functions that move it: for the builder's phases, and for waiting."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(title, total=None, phase="")
+
+        def report(phase: str, share: float) -> None:
+            bar.update(task, total=1.0, completed=share, phase=phase[:60])
+
+        def waiting() -> None:
+            bar.update(task, phase="another process is building it; waiting")
+
+        yield report, waiting
