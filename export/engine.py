@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from impasto.errors import BackendError, ExportError, ImpastoError, OptionError
 from impasto.files import sha256, write_bytes
-from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range
+from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range, count_precisions
 from impasto.runtime.spec import ModelSpec
 from impasto.runtime.tensorrt_api import TensorRT, tensorrt
 
@@ -46,22 +46,25 @@ def build_engine(
     device: int = 0,
     progress: Progress | None = None,
     waiting: Callable[[], None] | None = None,
+    role: str = "model",
+    context_sha256: str | None = None,
 ) -> tuple[CacheEntry, bool]:
     """The engine for these options out of the cache, or built now. Returns it, and whether it was built.
 
     graph: the ONNX file that bears the precision; a plain FP32 one will do where builder flags exist. spec: its size rule
     and border. waiting: called once where another process is building the same engine, which this one then loads.
+    role, context_sha256: as in EngineRecord.
     Raises MissingDependency, OptionError, ExportError, PrecisionMismatch, OutputError, KeyboardInterrupt.
     """
-    api = tensorrt("tensorrt-rtx" if options.targets and flavour == "auto" else flavour)
-    check_options(api, options)
+    api = find_builder(options, flavour)
     target = find_target(api, options, device)
     cache = cache or EngineCache()
-    key = engine_key(key_parts(api, target, graph, spec, options))
+    key = engine_key(key_parts(api, target, graph, spec, options) | {"role": role, "context": context_sha256})
     with cache.locked(key, waiting):
         entry = cache.find(key)
         if entry:
             return entry, False
+        by_target = _check_each_target(api, graph, spec, options, cache, device, progress)
         plan, layers, profiles, memory = compile_graph(api, target, graph, spec, options, cache, device, progress)
         record = EngineRecord(
             key=key,
@@ -74,11 +77,46 @@ def build_engine(
             profiles=profiles,
             plan_bytes=len(plan),
             device_memory_bytes=memory,
-            layers=layers,
+            layers=next(iter(by_target.values())) if by_target else layers,
             options=options.to_json(),
             spec=spec.to_json(),
+            role=role,
+            context_sha256=context_sha256,
+            precisions_by_target={name: count_precisions(found) for name, found in by_target.items()},
         )
         return cache.put(record, plan), True
+
+
+def find_builder(options: BuildOptions, flavour: str = "auto") -> TensorRT:
+    """The TensorRT that builds with these options. Raises MissingDependency, OptionError for what it cannot do."""
+    api = tensorrt("tensorrt-rtx" if options.targets and flavour == "auto" else flavour)
+    check_options(api, options)
+    return api
+
+
+def _check_each_target(
+    api: TensorRT,
+    graph: Path,
+    spec: ModelSpec,
+    options: BuildOptions,
+    cache: EngineCache,
+    device: int,
+    progress: Progress | None,
+) -> dict[str, tuple[EngineLayer, ...]]:
+    """The layers for each of several targets, each built alone: a plan for several logs the layers of one of them only.
+
+    Empty for a single target. Raises PrecisionMismatch, naming the target.
+    """
+    if len(options.targets) < 2:
+        return {}
+    found = {}
+    for name in sorted(options.targets):
+        alone = replace(options, targets=(name,))
+        target = find_target(api, alone, device)
+        found[target.compute_capabilities[0]] = compile_graph(api, target, graph, spec, alone, cache, device, progress)[
+            1
+        ]
+    return found
 
 
 def check_options(api: TensorRT, options: BuildOptions) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 from impasto.errors import OutputError, PackageError
 from impasto.files import atomic_path, make_folder, sha256, write_text
 from impasto.runtime.engine_record import EngineRecord
+from impasto.runtime.engines import CACHE_VARIABLE, cache_folder
 
 SCHEMA = 1
 """Part of every key: raise it when the same inputs begin to give another engine."""
 
-VARIABLE = "IMPASTO_CACHE"
 LIMIT_VARIABLE = "IMPASTO_CACHE_BYTES"
 DEFAULT_LIMIT = 4 << 30
 
@@ -54,7 +54,7 @@ class EngineCache:
 
     def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
         """folder: $IMPASTO_CACHE or the user's cache folder by default. limit: $IMPASTO_CACHE_BYTES or 4 GiB by default."""
-        self.folder = folder or default_folder()
+        self.folder = folder or cache_folder()
         self.limit = limit if limit is not None else int(os.environ.get(LIMIT_VARIABLE, DEFAULT_LIMIT))
 
     def find(self, key: str) -> CacheEntry | None:
@@ -137,16 +137,6 @@ class EngineCache:
         return sum(path.stat().st_size for path in self.folder.glob("*") if path.is_file())
 
 
-def default_folder() -> Path:
-    """$IMPASTO_CACHE, or `impasto/engines` in the user's cache folder."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "impasto" / "engines"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "impasto" / "engines"
-
-
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold an exclusive lock on a file, which the system drops when the process ends, however it ends.
@@ -156,7 +146,9 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
     try:
         file = path.open("a+b")
     except OSError as error:
-        raise OutputError(f"cannot lock {path}: {error.strerror}; choose another cache with ${VARIABLE}") from None
+        raise OutputError(
+            f"cannot lock {path}: {error.strerror}; choose another cache with ${CACHE_VARIABLE}"
+        ) from None
     with file:
         if not _try_lock(file.fileno(), block=False):
             if waiting:

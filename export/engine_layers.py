@@ -13,8 +13,9 @@ from impasto.runtime.engine_record import EngineLayer
 _TYPES = (
     # Unsigned first: "UINT8" contains "INT8".
     (re.compile(r"uint8|kuint8", re.IGNORECASE), "uint8"),
-    (re.compile(r"fp16|half|float16", re.IGNORECASE), "fp16"),
+    # And "BFloat16" contains "Float16".
     (re.compile(r"bf16|bfloat16", re.IGNORECASE), "bf16"),
+    (re.compile(r"fp16|half|float16", re.IGNORECASE), "fp16"),
     (re.compile(r"fp8", re.IGNORECASE), "fp8"),
     (re.compile(r"int8", re.IGNORECASE), "int8"),
     (re.compile(r"fp32|float", re.IGNORECASE), "fp32"),

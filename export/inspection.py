@@ -12,6 +12,8 @@ import numpy as np
 
 from impasto.errors import CheckpointError, MissingDependency, PackageError
 from impasto.files import sha256
+from impasto.runtime.engine_record import EngineLayer, EngineRecord
+from impasto.runtime.engines import read_stored, why_not_here
 from impasto.runtime.manifest import MANIFEST, read_manifest
 from impasto.runtime.resolve import resolve
 from impasto.runtime.spec import ModelSpec
@@ -36,27 +38,33 @@ class Inspection:
     title: str
     rows: tuple[tuple[str, str], ...]
     files: tuple[FileState, ...] = ()
+    layers: tuple[EngineLayer, ...] = ()
+    """Of an engine."""
 
     def require_intact(self) -> None:
         """Raises PackageError where a file is not what the manifest describes."""
         if altered := [file.name for file in self.files if not file.intact]:
             raise PackageError(
-                f"{', '.join(altered)}: altered or missing since the manifest was written; export the model again"
+                f"{', '.join(altered)}: altered or missing since they were written; export or build again"
             )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return {"title": self.title, **dict(self.rows), "files": [asdict(file) for file in self.files]}
+        return {"title": self.title, **dict(self.rows), "files": [asdict(file) for file in self.files]} | (
+            {"layers": [asdict(layer) for layer in self.layers]} if self.layers else {}
+        )
 
 
 def inspect_path(path_or_name: str) -> Inspection:
-    """Look into a package (by path or name), an .onnx file or a .safetensors checkpoint.
+    """Look into a package (by path or name), an .onnx file, a .safetensors checkpoint or a .plan engine.
 
     Raises ModelNotFound, PackageError, CheckpointError, or MissingDependency for an ONNX file without the onnx library.
     """
     path = Path(path_or_name)
     if path.suffix == ".safetensors" and path.is_file():
         return _checkpoint(path)
+    if path.suffix == ".plan" and path.is_file():
+        return _engine(path)
     source = resolve(path_or_name, trust=True)
     return _package(source.path) if source.manifest else _graph(source.path)
 
@@ -81,6 +89,44 @@ def _package(folder: Path) -> Inspection:
 
 def _graph(path: Path) -> Inspection:
     return Inspection(f"graph {path}", tuple(_graph_rows(path)))
+
+
+def _engine(path: Path) -> Inspection:
+    """From its record alone: whether the bytes are an engine is TensorRT's to say, on a machine that it fits."""
+    stored = read_stored(path)
+    record = stored.record
+    digest = sha256(path)
+    kinds = ", ".join(f"{count} {name}" for name, count in record.precisions().items())
+    reason = why_not_here(record, 0)
+    memory = record.device_memory_bytes
+    rows = [
+        ("model", f"{record.spec.get('name', 'unknown')} ({record.role})"),
+        ("precision", record.precision),
+        ("layers by precision", kinds),
+        *((f"… on {capability}", str(counts)) for capability, counts in record.precisions_by_target.items()),
+        ("built by", f"{record.flavour} {record.version}"),
+        ("built for", record.gpu or "every GPU of these compute capabilities"),
+        ("compute capability", ", ".join(record.compute_capabilities)),
+        *_profile_rows(record),
+        ("plan", f"{record.plan_bytes:,} bytes"),
+        ("activation memory", "unknown: no GPU was there to ask" if memory is None else f"{memory:,} bytes"),
+        ("source", f"SHA-256 {record.source_sha256[:12]}…"),
+        ("options", _short({key: value for key, value in record.options.items() if value not in (None, [], False)})),
+        ("runs here", "yes" if reason is None else f"no: {reason}"),
+    ]
+    state = FileState(path.name, "engine", record.precision, path.stat().st_size, digest, digest == stored.sha256)
+    return Inspection(f"engine {path}", tuple(rows), (state,), record.layers)
+
+
+def _profile_rows(record: EngineRecord) -> list[tuple[str, str]]:
+    return [
+        (
+            f"input {name}, profile {index}",
+            " to ".join(str(shape) for shape in dict.fromkeys((low, high))) + f", best {best}",
+        )
+        for index, ranges in enumerate(record.profiles)
+        for name, (low, best, high) in ranges.items()
+    ]
 
 
 def _checkpoint(path: Path) -> Inspection:

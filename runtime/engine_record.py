@@ -25,6 +25,14 @@ class EngineLayer:
     outputs: tuple[str, ...] = ()
 
 
+def count_precisions(layers: tuple[EngineLayer, ...]) -> dict[str, int]:
+    """How many of the layers compute in which precision, most first."""
+    counts: dict[str, int] = {}
+    for layer in layers:
+        counts[layer.precision] = counts.get(layer.precision, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1]))
+
+
 @dataclass(frozen=True)
 class EngineRecord:
     """Stored beside every engine: in a package's manifest, or in a JSON file of the cache."""
@@ -52,13 +60,17 @@ class EngineRecord:
     """What was asked of the builder."""
     spec: dict[str, Any] = field(default_factory=dict)
     """The ModelSpec as JSON, so that a plan in the cache can be loaded by itself."""
+    role: str = "model"
+    """"model" (pictures), or "context" (a thumbnail's scales and shifts)."""
+    context_sha256: str | None = None
+    """Of the context graph that a model's engine needs beside it, which has an engine of its own."""
+    precisions_by_target: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Where it was built for several kinds of GPU: compute capability -> how many layers compute in which precision.
+    `layers` are then those of the first."""
 
     def precisions(self) -> dict[str, int]:
         """How many layers compute in which precision, most first."""
-        counts: dict[str, int] = {}
-        for layer in self.layers:
-            counts[layer.precision] = counts.get(layer.precision, 0) + 1
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+        return count_precisions(self.layers)
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""

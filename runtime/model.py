@@ -15,9 +15,10 @@ import numpy as np
 
 from impasto.errors import BackendError, OptionError, ShapeError
 
-from .backends import Backend, Lane, open_engine, open_graph
+from .backends import Backend, Lane, SizeLimits, open_engine, open_graph
 from .backends.pixels import PixelAdapter
 from .context import PictureContext
+from .engines import engine_source
 from .frames import LanePool, overlapped
 from .padding import reflect_into
 from .resolve import Source, resolve
@@ -99,7 +100,7 @@ def load(
     Raises ModelNotFound, PackageError, OptionError, MissingDependency or BackendError.
     """
     pixels = Pixels.parse(layout) if layout is not None else None
-    source = resolve(path_or_name, precision, trust)
+    source = engine_source(path_or_name, backend, precision, device, trust) or resolve(path_or_name, precision, trust)
     graph = _open(source, backend, device)
     try:
         graph, spec = _describe(graph, source, pixels)
@@ -107,7 +108,7 @@ def load(
         if spec.thumbnail:
             if source.context is None:
                 raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-            context = PictureContext(open_graph(source.context, backend, device), spec.thumbnail)
+            context = PictureContext(_open_context(source, source.context, backend, device), spec.thumbnail)
     except BaseException:
         graph.close()
         raise
@@ -168,7 +169,7 @@ class Model:
         context = self._context
         extra = (context.of_picture(image),) if context else ()
         out = np.empty(self.output_shape(image), np.uint8)
-        area = _WorkArea(self.info.spec, image.shape[0], image.shape[1])
+        area = _WorkArea(self.info.spec, self._graph.limits, image.shape[0], image.shape[1])
         area.run(self._graph, image, out, extra)
 
         def compute() -> None:
@@ -213,14 +214,14 @@ class Model:
             return self._graph.lane(((1, *area.padded_size, 3), *others))
 
     def _fill_lane(self, lane: Lane, frame: np.ndarray) -> None:
-        area = _WorkArea(self.info.spec, frame.shape[0], frame.shape[1], buffers=False)
+        area = _WorkArea(self.info.spec, self._graph.limits, frame.shape[0], frame.shape[1], buffers=False)
         area.pad_into(lane.images[0][0], frame)
         if self._context:
             with self._lock:
                 lane.images[1][...] = self._context.of_frame(frame)
 
     def _crop_lane(self, lane: Lane, frame: np.ndarray) -> np.ndarray:
-        area = _WorkArea(self.info.spec, frame.shape[0], frame.shape[1], buffers=False)
+        area = _WorkArea(self.info.spec, self._graph.limits, frame.shape[0], frame.shape[1], buffers=False)
         return area.crop(lane.result[0]).copy()
 
     def _frame(self, frame: np.ndarray) -> np.ndarray:
@@ -242,7 +243,9 @@ class Model:
             self._area(image.shape[0], image.shape[1]).run(self._graph, image, out, extra)
 
     def _area(self, height: int, width: int) -> _WorkArea:
-        area = self._areas.pop((height, width), None) or _WorkArea(self.info.spec, height, width)
+        area = self._areas.pop((height, width), None)
+        if area is None:
+            area = _WorkArea(self.info.spec, self._graph.limits, height, width)
         self._areas[height, width] = area
         if len(self._areas) > KEPT_SIZES:
             self._areas.popitem(last=False)
@@ -265,17 +268,26 @@ class Model:
 class _WorkArea:
     """The buffers and the tiles for one picture size."""
 
-    def __init__(self, spec: ModelSpec, height: int, width: int, buffers: bool = True) -> None:
-        """buffers: whether to allocate; without, only `pad_into` and `crop` work, on memory of the caller's."""
+    def __init__(
+        self, spec: ModelSpec, limits: SizeLimits | None, height: int, width: int, buffers: bool = True
+    ) -> None:
+        """limits: the engine's, where it has some. buffers: whether to allocate; without, only `pad_into` and `crop` work,
+        on memory of the caller's. Raises ShapeError for a picture that the engine neither holds nor can be cut for.
+        """
         self._border = spec.border
         self._scale = spec.scale
         self._padded_size = spec.size.padded(height + 2 * spec.border, width + 2 * spec.border)
         self._crop = self._scaled(spec.border, spec.border, height, width)
-        self._direct = self._padded_size == (height, width)
         self._tiles: list[tuple[Span, Span]] = []
         self._window = self._padded_size
-        if self._padded_size[0] * self._padded_size[1] > WHOLE_PIXELS and spec.receptive_field is not None:
-            self._plan_tiles(spec.size, spec.receptive_field)
+        if limits:
+            self._fit(limits, spec, height, width)
+        elif self._padded_size[0] * self._padded_size[1] > WHOLE_PIXELS and spec.receptive_field is not None:
+            overlap = spec.size.round_up(spec.receptive_field)
+            # A window that is mostly overlap would compute everything several times.
+            side = spec.size.round_up(max(TILE, 4 * overlap))
+            self._plan_tiles((min(side, self._padded_size[0]), min(side, self._padded_size[1])), overlap)
+        self._direct = self._padded_size == (height, width)
         if not buffers:
             return
         if not self._direct:
@@ -333,12 +345,26 @@ class _WorkArea:
             ]
             out[self._scaled(row.keep_from, column.keep_from, *_kept(row, column))] = kept
 
-    def _plan_tiles(self, size: SizeRule, radius: int) -> None:
-        overlap = size.round_up(radius)
-        # A window that is mostly overlap would compute everything several times.
-        side = size.round_up(max(TILE, 4 * overlap))
+    def _fit(self, limits: SizeLimits, spec: ModelSpec, height: int, width: int) -> None:
+        """Pad up to what the engine takes, or cut into windows of its largest size."""
+        whole = limits.whole(*self._padded_size)
+        if whole:
+            self._padded_size = self._window = whole
+            return
+        if spec.receptive_field is None:
+            raise limits.refusal(height, width, "this network cannot be cut into tiles")
+        overlap = spec.size.round_up(spec.receptive_field)
+        window = limits.window(*self._padded_size)
+        padded = (max(self._padded_size[0], window[0]), max(self._padded_size[1], window[1]))
+        # At least a quarter of a window must be new, or everything is computed again and again.
+        if any(all_ > side and side < 2.5 * overlap for all_, side in zip(padded, window, strict=True)):
+            raise limits.refusal(height, width, f"tiles of that size are mostly their overlap of {overlap}")
+        self._padded_size = padded
+        self._plan_tiles(window, overlap)
+
+    def _plan_tiles(self, window: tuple[int, int], overlap: int) -> None:
         height, width = self._padded_size
-        self._window = (min(side, height), min(side, width))
+        self._window = window
         self._tiles = [
             (row, column)
             for row in spans(height, self._window[0], overlap)
@@ -360,8 +386,19 @@ def _kept(row: Span, column: Span) -> tuple[int, int]:
 def _open(source: Source, backend: str, device: int) -> Backend:
     if source.engine is None:
         return open_graph(source.graph, backend, device)
-    rebuild = f"impasto build {source.engine.spec.get('name', source.path)} --precision {source.precision}"
-    return open_engine(source.graph, source.engine, backend, device, rebuild)
+    return open_engine(source.graph, source.engine, backend, device, _rebuild(source))
+
+
+def _open_context(source: Source, path: Path, backend: str, device: int) -> Backend:
+    if source.context_engine is None:
+        return open_graph(path, backend, device)
+    return open_engine(path, source.context_engine, backend, device, _rebuild(source))
+
+
+def _rebuild(source: Source) -> str:
+    """The command that builds another engine, without its --size."""
+    name = str(source.engine.spec.get("name", source.path)) if source.engine else str(source.path)
+    return f"impasto build {source.path if source.manifest else name} --precision {source.precision}"
 
 
 def _describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:

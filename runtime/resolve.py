@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError
-from impasto.files import sha256
 
 from .engine_record import EngineRecord
 from .manifest import MANIFEST, PRECISIONS, Manifest, read_manifest, verify
@@ -35,6 +34,8 @@ class Source:
     """What a JSON file beside a bare ONNX file says of it."""
     engine: EngineRecord | None = None
     """What is known of the engine, where `graph` is one."""
+    context_engine: EngineRecord | None = None
+    """The same of `context`."""
 
 
 @dataclass(frozen=True)
@@ -135,21 +136,19 @@ def _from_package(folder: Path, precision: str, trust: bool) -> Source:
 
 
 def _from_plan(path: Path, trust: bool) -> Source:
-    """An engine by itself, with the record that `impasto build` left beside it."""
-    beside = path.with_suffix(".json")
-    try:
-        data = json.loads(beside.read_text(encoding="utf-8"))
-        record, digest = EngineRecord.from_json(data["record"], str(beside)), data["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PackageError(
-            f"{path} has no readable record {beside.name} ({error}), so nobody knows what it is; build it again: impasto build"
-        ) from None
-    if not trust and sha256(path) != digest:
-        raise PackageError(
-            f"{path} is not the engine that {beside.name} describes; an engine is executable code, so it is not loaded. "
-            "Build it again, or load it with trust=True if you know where it comes from"
-        )
-    return Source(path, path, record.precision, engine=record)
+    """An engine by itself, with the record that `impasto build` left beside it and the engine of its context."""
+    from .engines import context_engine, read_stored, stored_in, with_engine
+
+    stored = read_stored(path)
+    context = None
+    if stored.record.context_sha256:
+        context = context_engine(stored, stored_in(path.parent))
+        if context is None:
+            raise PackageError(
+                f"{path} needs the engine of its context graph beside it, and there is none; "
+                f"build both again: impasto build {stored.record.spec.get('name', '')}"
+            )
+    return with_engine(Source(path, path, stored.record.precision), stored, context, trust)
 
 
 def _read_sidecar(onnx: Path) -> Sidecar | None:

@@ -38,7 +38,8 @@ def inspect(
     if found.layers:
         layers = Table("layer", "kind", "computes in", "reads", "writes")
         for layer in found.layers:
-            layers.add_row(layer.name, layer.kind, layer.precision, "\n".join(layer.inputs), "\n".join(layer.outputs))
+            sides = (", ".join(dict.fromkeys(side)) for side in (layer.inputs, layer.outputs))
+            layers.add_row(layer.name, layer.kind, layer.precision, *sides)
         out.print(layers)
     write_json(json, found.to_json())
     found.require_intact()

@@ -7,11 +7,11 @@ from pathlib import Path
 from impasto.errors import BackendError, OptionError
 
 from ..engine_record import EngineRecord
-from .base import Backend, Lane, TensorSpec
+from .base import Backend, Lane, SizeLimits, TensorSpec
 
 NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda")
 
-__all__ = ["NAMES", "Backend", "Lane", "TensorSpec", "open_engine", "open_graph"]
+__all__ = ["NAMES", "Backend", "Lane", "SizeLimits", "TensorSpec", "open_engine", "open_graph"]
 
 
 def open_graph(path: Path, backend: str, device: int) -> Backend:

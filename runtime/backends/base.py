@@ -35,6 +35,38 @@ class TensorSpec:
         return f"{self.dtype} ({sizes})"
 
 
+@dataclass(frozen=True)
+class SizeLimits:
+    """What heights and widths an engine was built for."""
+
+    ranges: tuple[tuple[tuple[int, int], tuple[int, int]], ...]
+    """(smallest, largest) as (height, width) each, one for each optimization profile."""
+    rebuild: str
+    """The command that builds another, without its --size."""
+
+    def whole(self, height: int, width: int) -> tuple[int, int] | None:
+        """The smallest size that the engine takes and that holds height x width, or None where that is too large."""
+        holding = (
+            (max(height, low[0]), max(width, low[1]))
+            for low, high in self.ranges
+            if height <= high[0] and width <= high[1]
+        )
+        return min(holding, key=lambda size: size[0] * size[1], default=None)
+
+    def window(self, height: int, width: int) -> tuple[int, int]:
+        """The largest part of a picture of height x width that the engine takes, or a little more where it is too small."""
+        windows = ((max(min(height, high[0]), low[0]), max(min(width, high[1]), low[1])) for low, high in self.ranges)
+        return max(windows, key=lambda size: size[0] * size[1])
+
+    def refusal(self, height: int, width: int, why: str) -> ShapeError:
+        """The error for a picture of height x width that is too large to run in one piece and cannot be cut."""
+        held = " or ".join(f"{high[0]} x {high[1]}" for _, high in self.ranges)
+        return ShapeError(
+            f"the picture is {height} x {width}, this engine holds up to {held} with the border, and {why}; "
+            f"build one for it: {self.rebuild} --size {height}x{width}"
+        )
+
+
 class Lane(ABC):
     """Room for one run beside others: while one lane computes, neighbours copy. One thread at a time."""
 
@@ -67,6 +99,8 @@ class Backend(ABC):
     output: TensorSpec
     metadata: dict[str, str]
     """Key-value pairs that the graph carries."""
+    limits: SizeLimits | None = None
+    """Where the picture's size is limited to what the graph was built for."""
 
     _open = True
 

@@ -18,8 +18,9 @@ from impasto.errors import BackendError, EngineMismatch, ShapeError
 from ..cuda import Device, DeviceBlock, Graph, HostBuffer, Stream, translated
 from ..cuda import device as cuda_device
 from ..engine_record import EngineRecord
+from ..engines import mismatch
 from ..tensorrt_api import TensorRT, tensorrt
-from .base import Backend, Lane, TensorSpec
+from .base import Backend, Lane, SizeLimits, TensorSpec
 
 KEPT_LANES = 4
 """Lanes kept for the shapes used last."""
@@ -113,6 +114,10 @@ class TensorRTBackend(Backend):
         inputs.sort(key=lambda name: len(engine.get_tensor_shape(name)) != 4)
         self.inputs = tuple(self._tensor(name) for name in inputs)
         self.output = self._tensor(outputs[0])
+        if len(self.inputs[0].shape) == 4:
+            profiles = [_profile_shape(engine, inputs[0], index) for index in range(engine.num_optimization_profiles)]
+            ranges = tuple(((low[1], low[2]), (high[1], high[2])) for low, _, high in profiles)
+            self.limits = SizeLimits(ranges, self._rebuild)
 
     def _tensor(self, name: str) -> TensorSpec:
         shape = tuple(None if size < 0 else int(size) for size in self._engine.get_tensor_shape(name))
@@ -291,15 +296,9 @@ class _Watch:
 
 def require_match(record: EngineRecord, api: TensorRT, device: Device, rebuild: str) -> None:
     """Raises EngineMismatch where an engine cannot run here, with what it is, what is here and what to do."""
-    here = f"this machine has {api} and {device.name} (compute capability {device.compute_capability})"
-    capability = " or ".join(record.compute_capabilities)
-    built = f"this engine was built by {record.flavour} {record.version} for {record.gpu or 'compute capability ' + capability}"
-    if (
-        (record.flavour, record.version) != (api.flavour, api.version)
-        or device.compute_capability not in record.compute_capabilities
-        or (record.gpu is not None and record.gpu != device.name)
-    ):
-        raise EngineMismatch(f"{built}; {here}. Build one for it: {rebuild}")
+    reason = mismatch(record, api, device)
+    if reason:
+        raise EngineMismatch(f"{reason}. Build one for it: {rebuild}")
 
 
 def _profile_shape(engine: Any, name: str, profile: int) -> tuple[tuple[int, ...], ...]:

@@ -1,0 +1,140 @@
+"""Proof that an engine draws what its graph draws in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import impasto
+from impasto.errors import CheckFailed, OptionError
+from impasto.runtime.resolve import resolve
+
+from .check import PictureCheck, compare, synthetic
+
+LEAST_PSNR = {"fp32": 60.0, "fp16": 50.0, "int8": 30.0}
+"""In dB, by the engine's precision. FP32 kernels round a value apart now and then; INT8 costs what calibration leaves."""
+
+_SIGMA, _RADIUS = 1.5, 5
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+"""The window and constants of Wang et al. 2004."""
+
+
+@dataclass(frozen=True)
+class EnginePicture:
+    """One picture drawn by the engine and by the graph."""
+
+    drawn: PictureCheck
+    ssim: float
+    """Structural similarity of the luma, Wang et al. 2004, 1 where equal."""
+
+
+@dataclass(frozen=True)
+class EngineCheck:
+    """What `check_engine` found. A canonical model has one output, the picture."""
+
+    engine: str
+    against: str
+    precision: str
+    least_psnr: float
+    """The budget, in dB."""
+    pictures: tuple[EnginePicture, ...]
+
+    def require(self) -> None:
+        """Raises CheckFailed where a picture is further from the graph's than the budget."""
+        for picture in self.pictures:
+            if picture.drawn.psnr < self.least_psnr:
+                raise CheckFailed(
+                    f"{self.engine} draws {picture.drawn.picture} at {picture.drawn.psnr:.1f} dB of what {self.against} "
+                    f"draws (largest difference {picture.drawn.max_difference}); {self.precision} must reach "
+                    f"{self.least_psnr:g} dB. Calibrate or build it again, or set another budget with --min-psnr"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "engine": self.engine,
+            "against": self.against,
+            "precision": self.precision,
+            "least_psnr": self.least_psnr,
+            "pictures": [{**vars(picture.drawn), "ssim": picture.ssim} for picture in self.pictures],
+        }
+
+
+def check_engine(
+    engine: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    *,
+    device: int = 0,
+    least_psnr: float | None = None,
+) -> EngineCheck:
+    """Draw pictures with an engine on the GPU and with a graph in ONNX Runtime on the CPU, and compare.
+
+    engine: a .plan file, or a package that holds a fitting one. against: the ONNX file or package. pictures: files; a
+    synthetic one of the engine's best size and one of an odd size come on top. least_psnr: the budget in dB, by the
+    engine's precision where None. Raises what `impasto.load` raises, and PictureError.
+    """
+    if Path(against).suffix == ".plan":
+        raise OptionError(f"{against} is an engine; compare with the graph that it was built from (.onnx or package)")
+    with (
+        impasto.load(engine, backend="tensorrt", device=device) as built,
+        impasto.load(against, backend="onnxruntime-cpu") as reference,
+    ):
+        drawn = tuple(
+            _compare(name, built(image), reference(image)) for name, image in _pictures(pictures, _sizes(engine, built))
+        )
+        precision = built.info.precision
+        budget = LEAST_PSNR[precision] if least_psnr is None else least_psnr
+        return EngineCheck(str(engine), str(against), precision, budget, drawn)
+
+
+def ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean structural similarity of two uint8 (H, W, 3) pictures' luma, both sides at least 11 pixels.
+
+    Wang et al. 2004: Gaussian window of 11 x 11, sigma 1.5, where it lies wholly inside.
+    """
+    weights = np.array([0.299, 0.587, 0.114])
+    x, y = (picture.astype(np.float64) @ weights for picture in (one, other))
+    mean_x, mean_y = _blur(x), _blur(y)
+    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+    covariance = _blur(x * y) - mean_x * mean_y
+    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
+    return float((numerator / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2))).mean())
+
+
+def _blur(values: np.ndarray) -> np.ndarray:
+    kernel = np.exp(-(np.arange(-_RADIUS, _RADIUS + 1) ** 2) / (2 * _SIGMA**2))
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        length = values.shape[axis] - 2 * _RADIUS
+        parts = (weight * values.take(range(i, i + length), axis) for i, weight in enumerate(kernel))
+        values = sum(parts, np.zeros(()))
+    return values
+
+
+def _compare(name: str, drawn: np.ndarray, reference: np.ndarray) -> EnginePicture:
+    return EnginePicture(compare(name, drawn, reference), ssim(drawn, reference))
+
+
+def _sizes(engine: str | os.PathLike[str], built: impasto.Model) -> list[tuple[int, int]]:
+    """The best size of the engine, less the border around it, and an odd one between it and the smallest."""
+    record = resolve(engine).engine
+    if record is None:  # a package: whatever it chose holds these, padded or in tiles
+        return [(251, 187)]
+    low, best, _ = record.profiles[0]["image"]
+    border = built.info.spec.border
+    whole = max(best[1] - 2 * border, 16), max(best[2] - 2 * border, 16)
+    odd = max(low[1] - 2 * border, whole[0] // 2, 16) - 1, max(low[2] - 2 * border, whole[1] // 2, 16) - 3
+    return [whole, odd]
+
+
+def _pictures(files: Sequence[str | os.PathLike[str]], sizes: list[tuple[int, int]]) -> list[tuple[str, np.ndarray]]:
+    from impasto import images
+
+    given = [(Path(file).name, images.read(file).rgb) for file in files]
+    return [*given, *((f"synthetic {height} x {width}", synthetic(height, width)) for height, width in sizes)]

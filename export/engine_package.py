@@ -1,0 +1,211 @@
+"""Engines of a whole model: its picture graph and, where it has one, its context graph; kept in the package or the cache."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import ExportError, OptionError, PackageError
+from impasto.files import atomic_path, make_folder, sha256
+from impasto.runtime.engine_record import EngineRecord
+from impasto.runtime.engines import ENGINES, why_not_here
+from impasto.runtime.manifest import MANIFEST, PackageFile, read_manifest, verify
+from impasto.runtime.resolve import Source, resolve, shipped_models
+from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.runtime.tensorrt_api import TensorRT
+
+from .engine import Progress, build_engine, find_builder
+from .engine_cache import CacheEntry, EngineCache, locked
+from .engine_options import BuildOptions, Sizes
+
+STORES = ("auto", "package", "cache")
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What `build_model` made or found."""
+
+    plan: Path
+    record: EngineRecord
+    built: bool
+    """False where the same engine lay in the cache already."""
+    context: Path | None
+    """The engine of the context graph, where the model has one."""
+    source: Path
+    """The package or ONNX file that it was built from."""
+    why_not_here: str | None
+    """Why it cannot run on this machine; None where it can."""
+
+    def __str__(self) -> str:
+        record = self.record
+        where = record.gpu or "compute capability " + ", ".join(record.compute_capabilities)
+        counts = ", ".join(f"{count} {name}" for name, count in record.precisions().items())
+        done = "built" if self.built else "found, built before"
+        return (
+            f"{done}: {self.plan} ({record.plan_bytes / 1e6:.1f} MB, {record.precision}, for {where}; layers: {counts})"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "plan": str(self.plan),
+            "built": self.built,
+            "context": str(self.context) if self.context else None,
+            "source": str(self.source),
+            "why_not_here": self.why_not_here,
+            "record": self.record.to_json(),
+        }
+
+
+def build_model(
+    model: str | os.PathLike[str],
+    options: BuildOptions,
+    *,
+    store: str = "auto",
+    flavour: str = "auto",
+    device: int = 0,
+    cache: EngineCache | None = None,
+    progress: Progress | None = None,
+    waiting: Callable[[], None] | None = None,
+) -> BuildResult:
+    """Build the engines of a package (by path or name) or a canonical ONNX file, or find them in the cache.
+
+    store: "package" writes them into its `engines/` folder and manifest, "cache" leaves them in the user's cache, "auto"
+    takes the package unless it is one that came with Impasto. Raises what `resolve` and `build_engine` raise.
+    """
+    if store not in STORES:
+        raise OptionError(f"unknown place {store!r} for engines; choose one of {', '.join(STORES)}")
+    source = resolve(model)
+    if source.engine:
+        raise OptionError(
+            f"{source.path} is an engine already; name the package or the ONNX file to build another from"
+        )
+    if store == "package" and source.manifest is None:
+        raise OptionError(f"{source.path} is no package; its engines go to the cache (store='cache')")
+    api, cache = find_builder(options, flavour), cache or EngineCache()
+    spec = source.manifest.spec if source.manifest else _spec_of(source)
+    graph = find_graph(source, options.precision, api)
+    context = _build_context(source, spec, options, cache, flavour, device, waiting)
+    entry, built = build_engine(
+        graph,
+        spec,
+        options,
+        cache=cache,
+        flavour=flavour,
+        device=device,
+        progress=progress,
+        waiting=waiting,
+        context_sha256=context.record.source_sha256 if context else None,
+    )
+    plans = [entry.plan, *([context.plan] if context else [])]
+    if source.manifest and (store == "package" or (store == "auto" and source.path.parent != shipped_models())):
+        plans = add_to_package(source.path, [entry, *([context] if context else [])])
+    reason = why_not_here(entry.record, device)
+    return BuildResult(plans[0], entry.record, built, plans[1] if context else None, source.path, reason)
+
+
+def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
+    """The ONNX file to build from: the one that bears the precision, or the FP32 one where builder flags make it FP16.
+
+    Raises PackageError with the command that makes a missing one.
+    """
+    if source.manifest is None:
+        return source.graph
+    held = [file for file in source.manifest.files if (file.role, file.precision) == ("model", precision)]
+    # There is one INT8 graph for each family of backends; ours is named after TensorRT.
+    held.sort(key=lambda file: "tensorrt" not in file.name)
+    if held:
+        return verify(source.path, held[0])
+    if precision == "fp16" and api.has_precision_flags:
+        return source.graph
+    raise PackageError(
+        f"{source.path} holds no {precision} graph, which {api} needs; make one first: "
+        f"impasto quantize {source.path} --to {precision}"
+    )
+
+
+def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
+    """Copy engines with their records into the package and its manifest. Returns the plans' new paths. Raises OutputError."""
+    engines = make_folder(folder / ENGINES)
+    with locked(engines / ".lock"), ExitStack() as renames:  # two builds may end at once
+        manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))  # entered first, renamed last
+        manifest = read_manifest(folder)
+        added = {}
+        for entry in entries:
+            for path in (entry.plan, entry.plan.with_suffix(".json")):
+                copy = renames.enter_context(atomic_path(engines / path.name))
+                shutil.copyfile(path, copy)
+                role = "engine" if path.suffix == ".plan" else "engine record"
+                name = f"{ENGINES}/{path.name}"
+                added[name] = PackageFile(name, role, sha256(copy), entry.record.precision)
+        kept = [file for file in manifest.files if file.name not in added]
+        complete = replace(manifest, files=(*kept, *added.values()))
+        manifest_path.write_text(json.dumps(complete.to_json(), indent=1) + "\n", encoding="utf-8")
+    return [engines / entry.plan.name for entry in entries]
+
+
+def _build_context(
+    source: Source,
+    spec: ModelSpec,
+    options: BuildOptions,
+    cache: EngineCache,
+    flavour: str,
+    device: int,
+    waiting: Callable[[], None] | None,
+) -> CacheEntry | None:
+    """The context graph's engine: always FP32, since it is small, runs once a picture and steers everything."""
+    if source.context is None or spec.thumbnail is None:
+        return None
+    side = (spec.thumbnail, spec.thumbnail)
+    plain = replace(options, precision="fp32", sizes=(Sizes(side, side, side),))
+    thumbnails = ModelSpec(f"{spec.name}-context", size=SizeRule(fixed=side))
+    return build_engine(
+        source.context,
+        thumbnails,
+        plain,
+        cache=cache,
+        flavour=flavour,
+        device=device,
+        waiting=waiting,
+        role="context",
+    )[0]
+
+
+def _spec_of(source: Source) -> ModelSpec:
+    """What a bare ONNX file says of itself. Raises ExportError where it takes no uint8 pictures."""
+    try:
+        import onnx
+    except ImportError:
+        raise ExportError(
+            f"{source.path} is a bare graph, and looking into it needs onnx: pip install 'impasto[export]'; "
+            "a package needs nothing"
+        ) from None
+    from impasto.runtime.model import SPEC_KEY
+
+    try:
+        model = onnx.load(str(source.graph), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
+        raise ExportError(f"{source.graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+    _require_canonical(model, source.graph)
+    own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
+    if own:
+        return ModelSpec.from_json(json.loads(own), str(source.graph))
+    described = source.sidecar.described if source.sidecar else {}
+    return ModelSpec.from_json({"name": source.graph.stem, **described}, str(source.graph))
+
+
+def _require_canonical(model: Any, path: Path) -> None:
+    tensor = model.graph.input[0].type.tensor_type
+    uint8 = 2  # TensorProto.UINT8
+    channels = tensor.shape.dim[3].dim_value if len(tensor.shape.dim) == 4 else 0
+    if (tensor.elem_type, channels) != (uint8, 3):
+        raise ExportError(
+            f"{path}: the input {model.graph.input[0].name} is no uint8 (N, H, W, 3) picture; engines take only such. "
+            "Put the cast, scaling and layout into the graph, or run it as it is with backend='onnxruntime-cpu'"
+        )

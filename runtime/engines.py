@@ -1,0 +1,196 @@
+"""Engines on disk, and which of them fits this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from impasto.errors import EngineMismatch, ImpastoError, PackageError
+from impasto.files import sha256
+
+from . import cuda
+from .engine_record import EngineRecord
+from .manifest import Manifest
+from .resolve import Source, resolve
+from .tensorrt_api import TensorRT, tensorrt
+
+CACHE_VARIABLE = "IMPASTO_CACHE"
+ENGINES = "engines"
+"""The folder of a package that holds its engines."""
+
+_PREFERRED = ("fp16", "fp32", "int8")
+"""With precision "auto": the fast one that draws what FP32 draws comes first; INT8 changes pictures, so it comes last."""
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """A plan with the record beside it."""
+
+    plan: Path
+    sha256: str
+    """What the record says of the plan; compared when the engine is loaded, not before."""
+    record: EngineRecord
+
+    def verified(self) -> Path:
+        """The plan's path, after its hash has been compared. Raises PackageError: a plan is executable code."""
+        if not self.plan.is_file() or sha256(self.plan) != self.sha256:
+            raise PackageError(
+                f"{self.plan} is not the engine that {self.plan.stem}.json describes; an engine is executable code, so it "
+                "is not loaded. Build it again, or load it with trust=True if you know where it comes from"
+            )
+        return self.plan
+
+
+def cache_folder() -> Path:
+    """$IMPASTO_CACHE, or `impasto/engines` in the user's cache folder."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "impasto" / "engines"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "impasto" / "engines"
+
+
+def read_stored(plan: Path) -> StoredEngine:
+    """The engine at this path with its record. Raises PackageError where the record is missing or malformed."""
+    beside = plan.with_suffix(".json")
+    try:
+        data = json.loads(beside.read_text(encoding="utf-8"))
+        return StoredEngine(plan, str(data["sha256"]), EngineRecord.from_json(data["record"], str(beside)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PackageError(
+            f"{plan} has no readable record {beside.name} ({error}), so nobody knows what it is; build it again: impasto build"
+        ) from None
+
+
+def stored_in(folder: Path) -> list[StoredEngine]:
+    """Every engine of a folder that has a readable record."""
+    found = []
+    for plan in sorted(folder.glob("*.plan")):
+        try:
+            found.append(read_stored(plan))
+        except PackageError:
+            continue
+    return found
+
+
+def stored_in_package(folder: Path, manifest: Manifest) -> list[StoredEngine]:
+    """The engines that a manifest lists, with the hashes that it gives; records that it does not vouch for are left out."""
+    listed = {file.name: file.sha256 for file in manifest.files}
+    found = []
+    for stored in stored_in(folder / ENGINES):
+        name = f"{ENGINES}/{stored.plan.stem}"
+        record = folder / f"{name}.json"
+        if f"{name}.plan" in listed and listed.get(f"{name}.json") == sha256(record):
+            found.append(replace(stored, sha256=listed[f"{name}.plan"]))
+    return found
+
+
+def context_engine(stored: StoredEngine, among: list[StoredEngine]) -> StoredEngine | None:
+    """The engine of the context graph that belongs to a model's engine: same source package, same kind of machine."""
+    mine = stored.record
+    for other in among:
+        its = other.record
+        if (its.role, its.source_sha256) == ("context", mine.context_sha256) and (
+            (its.flavour, its.version, its.compute_capabilities, its.gpu)
+            == (mine.flavour, mine.version, mine.compute_capabilities, mine.gpu)
+        ):
+            return other
+    return None
+
+
+def mismatch(record: EngineRecord, api: TensorRT, device: cuda.Device) -> str | None:
+    """Why an engine cannot run on this TensorRT and GPU, as half a sentence; None where it can."""
+    if (
+        (record.flavour, record.version) == (api.flavour, api.version)
+        and device.compute_capability in record.compute_capabilities
+        and record.gpu in (None, device.name)
+    ):
+        return None
+    capability = " or ".join(record.compute_capabilities)
+    return (
+        f"this engine was built by {record.flavour} {record.version} for {record.gpu or 'compute capability ' + capability}; "
+        f"this machine has {api} and {device.name} (compute capability {device.compute_capability})"
+    )
+
+
+def why_not_here(record: EngineRecord, device: int) -> str | None:
+    """Why an engine cannot run on this machine, vendor libraries included; None where it can."""
+    try:
+        return mismatch(record, tensorrt(record.flavour), cuda.device(device))
+    except ImpastoError as error:
+        return str(error)
+
+
+def engine_source(
+    path_or_name: str | os.PathLike[str], backend: str, precision: str, device: int, trust: bool
+) -> Source | None:
+    """The engine of a package or ONNX file that fits this machine, out of the package or the user's cache.
+
+    None where `backend` is not TensorRT's to choose, where the path is an engine itself, or where backend is "auto" and
+    nothing fits. Raises EngineMismatch for backend "tensorrt" with the command that builds a fitting one, and what
+    `resolve` raises.
+    """
+    if backend not in ("auto", "tensorrt"):
+        return None
+    source = resolve(path_or_name, "auto", trust)
+    if source.engine is not None:
+        return None
+    among = _all_engines(source)
+    hashes = _model_hashes(source) if among else set()
+    built = [e for e in among if e.record.role == "model" and e.record.source_sha256 in hashes]
+    if precision != "auto":
+        built = [engine for engine in built if engine.record.precision == precision]
+    reasons = []
+    for stored in sorted(built, key=_rank):
+        reason = why_not_here(stored.record, device)
+        context = context_engine(stored, among) if stored.record.context_sha256 else None
+        if reason is None and stored.record.context_sha256 and context is None:
+            reason = "the engine of its context graph is missing"
+        if reason is None:
+            return with_engine(source, stored, context, trust)
+        reasons.append(reason)
+    if backend == "auto":
+        return None
+    wanted = "fp16" if precision == "auto" else precision
+    found = (
+        f"none of {len(built)} engines runs here ({reasons[0]})" if reasons else f"no {wanted} engine has been built"
+    )
+    raise EngineMismatch(
+        f"{source.path}: {found}. Build one for this machine: impasto build {path_or_name} --precision {wanted}"
+    )
+
+
+def with_engine(source: Source, stored: StoredEngine, context: StoredEngine | None, trust: bool) -> Source:
+    """The source with its graphs replaced by these engines. Raises PackageError where a plan is not what was recorded."""
+    return replace(
+        source,
+        graph=stored.plan if trust else stored.verified(),
+        precision=stored.record.precision,
+        engine=stored.record,
+        context=None if context is None else context.plan if trust else context.verified(),
+        context_engine=None if context is None else context.record,
+    )
+
+
+def _all_engines(source: Source) -> list[StoredEngine]:
+    own = stored_in_package(source.path, source.manifest) if source.manifest else []
+    return [*own, *stored_in(cache_folder())]
+
+
+def _model_hashes(source: Source) -> set[str]:
+    """Of every ONNX file that draws this model's pictures."""
+    if source.manifest:
+        return {file.sha256 for file in source.manifest.files if file.role == "model"}
+    return {sha256(source.graph)}
+
+
+def _rank(stored: StoredEngine) -> tuple[int, int, int]:
+    """The preferred precision first, then the widest range of picture sizes."""
+    shapes = [ranges["image"] for ranges in stored.record.profiles if "image" in ranges]
+    largest = max((high[1] * high[2] for _, _, high in shapes), default=0)
+    smallest = min((low[1] * low[2] for low, _, _ in shapes), default=0)
+    return _PREFERRED.index(stored.record.precision), -largest, smallest
