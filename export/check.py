@@ -59,7 +59,11 @@ class CheckResult:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return {"model": self.model, "backend": self.backend, "pictures": [picture.to_json() for picture in self.pictures]}
+        return {
+            "model": self.model,
+            "backend": self.backend,
+            "pictures": [picture.to_json() for picture in self.pictures],
+        }
 
 
 def check_package(

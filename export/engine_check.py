@@ -61,7 +61,7 @@ class EngineCheck:
             "against": self.against,
             "precision": self.precision,
             "least_psnr": self.least_psnr,
-            "pictures": [{**vars(picture.drawn), "ssim": picture.ssim} for picture in self.pictures],
+            "pictures": [{**picture.drawn.to_json(), "ssim": picture.ssim} for picture in self.pictures],
         }
 
 

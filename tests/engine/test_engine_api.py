@@ -1,0 +1,255 @@
+"""Every call of ours exists in every TensorRT that devices run. `api/` holds what each version's real bindings offer.
+
+The builder and the backend run against strict stand-ins: an attribute that a version lacks raises, reading or setting.
+With IMPASTO_BINDINGS_TEST=1, the facts themselves are compared with the real `-bindings` wheels (downloads, a C compiler).
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import onnx
+import pytest
+from fake_gpu import FakeDriver
+from graphs import network
+
+from impasto.errors import OptionError
+from impasto.export import engine as builder_module
+from impasto.export.engine import Target, check_options, compile_graph
+from impasto.export.engine_cache import EngineCache
+from impasto.export.engine_options import BuildOptions, Sizes
+from impasto.runtime import cuda
+from impasto.runtime.backends.tensorrt import TensorRTBackend
+from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.runtime.tensorrt_api import TensorRT
+
+API = Path(__file__).parent / "api"
+VERSIONS = sorted(path.stem for path in API.glob("*.json"))
+ENUMS = {
+    "NetworkDefinitionCreationFlag", "BuilderFlag", "TacticSource", "ComputeCapability", "MemoryPoolType", "DataType",
+    "HardwareCompatibilityLevel", "OnnxParserFlag", "ProfilingVerbosity", "TensorIOMode", "LayerInformationFormat",
+}  # fmt: skip
+LAYERS = {
+    "Layers": [
+        {
+            "Name": "conv",
+            "LayerType": "CaskConvolution",
+            "Inputs": [{"Name": "a", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
+            "Outputs": [],
+        }
+    ]
+}
+INPUTS = {"image": (-1, -1, -1, 3), "context": (-1, 5)}
+
+
+class Bindings:
+    """A module with exactly the names of one version, whose objects answer with plausible values."""
+
+    def __init__(self, version: str) -> None:
+        self.facts: dict[str, Any] = json.loads((API / f"{version}.json").read_text())
+        self.flavour = "tensorrt-rtx" if version.startswith("rtx") else "tensorrt"
+        self.module = types.SimpleNamespace(__version__=self.facts["version"])
+        for name in ENUMS & set(self.facts):
+            setattr(self.module, name, enum.IntEnum(name, {member: i for i, member in enumerate(self.facts[name])}))
+        for name in ("ILogger", "IProgressMonitor", "IProfiler"):
+            if name in self.facts:
+                setattr(self.module, name, type(name, (), {}))
+        self.module.IBuilderConfig = types.SimpleNamespace(**dict.fromkeys(self.facts["IBuilderConfig"]))
+        self.config, self.profile = self.strict("IBuilderConfig"), self.strict("IOptimizationProfile")
+        self.config.add_optimization_profile.return_value = 0
+        if hasattr(self.config, "get_timing_cache"):
+            self.config.get_timing_cache.return_value.serialize.return_value = b"measured"
+        self._answer_build()
+        self._answer_run()
+        self.api = TensorRT(self.module, self.flavour)
+
+    def strict(self, name: str, **values: Any) -> mock.Mock:
+        """An instance of a class that has the version's attributes and no others."""
+        made = mock.Mock(spec_set=self.facts[name])
+        made.configure_mock(**values)
+        return made
+
+    def _answer_build(self) -> None:
+        tensors = []
+        for name, shape in INPUTS.items():
+            tensor = self.strict("ITensor", shape=shape)
+            tensor.name = name
+            tensors.append(tensor)
+        self.network = self.strict("INetworkDefinition", num_inputs=2)
+        self.network.get_input.side_effect = tensors.__getitem__
+        self.builder = self.strict("Builder")
+        self.builder.create_network.return_value = self.network
+        self.builder.create_builder_config.return_value = self.config
+        self.builder.create_optimization_profile.return_value = self.profile
+        self.builder.build_serialized_network.return_value = b"plan"
+        self.parser = self.strict("OnnxParser", num_errors=0)
+        self.parser.parse.return_value = True
+        self.module.Builder = lambda log: self.builder
+        self.module.OnnxParser = lambda network, log: self.parser
+
+    def _answer_run(self) -> None:
+        names = [*INPUTS, "picture"]
+        mode, dtype = self.module.TensorIOMode, self.module.DataType
+        self.context = self.strict("IExecutionContext")
+        self.context.get_tensor_shape.return_value = (1, 64, 64, 3)
+        self.context.execute_async_v3.return_value = True
+        self.engine = self.strict("ICudaEngine", num_io_tensors=3, num_optimization_profiles=2)
+        for size in {"device_memory_size", "device_memory_size_v2"} & set(self.facts["ICudaEngine"]):
+            setattr(self.engine, size, 1000)
+        self.engine.get_tensor_name.side_effect = names.__getitem__
+        self.engine.get_tensor_mode.side_effect = lambda name: mode.OUTPUT if name == "picture" else mode.INPUT
+        self.engine.get_tensor_shape.side_effect = lambda name: (1, 5) if name == "context" else (1, -1, -1, 3)
+        self.engine.get_tensor_dtype.side_effect = lambda name: dtype.FLOAT if name == "context" else dtype.UINT8
+        self.engine.get_tensor_profile_shape.side_effect = lambda name, profile: (
+            [(1, 5)] * 3 if name == "context" else [(1, 16, 16, 3), (1, 32, 32, 3), (1, 64, 64, 3)]
+        )
+        self.engine.create_execution_context.return_value = self.context
+        inspector = self.strict("EngineInspector")
+        inspector.get_engine_information.return_value = json.dumps(LAYERS)
+        self.engine.create_engine_inspector.return_value = inspector
+        runtime = self.strict("Runtime")
+        runtime.deserialize_cuda_engine.return_value = self.engine
+        self.module.Runtime = lambda log: runtime
+
+
+@pytest.fixture(params=VERSIONS)
+def bindings(request: pytest.FixtureRequest) -> Bindings:
+    return Bindings(request.param)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    fake = FakeDriver()
+    cuda.device.cache_clear()
+    monkeypatch.setattr(cuda, "driver", lambda: fake)
+    monkeypatch.setattr(cuda, "graph_driver", lambda: None)
+    yield cuda.device(0)
+    cuda.device.cache_clear()
+
+
+def everything(api: TensorRT, **changed: Any) -> BuildOptions:
+    """As many options as this version takes."""
+    options: dict[str, Any] = {
+        "precision": "fp16",
+        "sizes": (Sizes.parse("64x64:64x64:128x128"), Sizes.parse("512x512")),
+        "workspace_bytes": 1 << 30,
+        "optimization_level": 3,
+        "hardware_compatible": True,
+        "tactic_sources": ("jit_convolutions", "edge_mask_convolutions"),
+    } | changed
+    for name, neutral in (("workspace_bytes", None), ("optimization_level", None), ("hardware_compatible", False)):
+        try:
+            check_options(api, BuildOptions(**{name: options[name]}))
+        except OptionError:
+            options[name] = neutral
+    return BuildOptions(**options)
+
+
+def test_the_builder_calls_only_what_the_version_has(bindings: Bindings, gpu: Any, tmp_path: Path) -> None:
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    target = Target(("8.7",), "Fake GPU", 12)
+    options = everything(bindings.api)
+    cache = EngineCache(tmp_path)
+    plan, layers, profiles, memory = compile_graph(
+        bindings.api, target, tmp_path / "model.onnx", ModelSpec("m", size=SizeRule(4)), options, cache, 0
+    )
+    assert (plan, memory, [layer.precision for layer in layers]) == (b"plan", 1000, ["fp16"])
+    assert len(profiles) == 2
+    flags = [call.args[0].name for call in bindings.config.set_flag.call_args_list]
+    assert ("FP16" in flags) == bindings.api.has_precision_flags
+    assert len(list(tmp_path.glob("*.timing"))) == bindings.api.has_timing_cache
+
+
+def test_targets_are_set_where_they_can_be_chosen(gpu: Any, tmp_path: Path) -> None:
+    bindings = Bindings(next(version for version in VERSIONS if version.startswith("rtx")))
+    builder_module._configure(bindings.api, bindings.config, BuildOptions(targets=("sm86", "sm120")), True)
+    assert bindings.config.num_compute_capabilities == 2
+    chosen = {call.args[0].name: call.args[1] for call in bindings.config.set_compute_capability.call_args_list}
+    assert chosen == {"SM120": 0, "SM86": 1}
+
+
+def test_the_backend_calls_only_what_the_version_has(
+    bindings: Bindings, gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impasto.runtime.backends.tensorrt.tensorrt", lambda flavour: bindings.api)
+    backend = TensorRTBackend(b"plan", None, 0, "impasto build m")
+    out = np.empty((1, 64, 64, 3), np.uint8)
+    backend.run((np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 5), np.float32)), out)
+    backend.close()
+    assert bindings.context.execute_async_v3.called
+
+
+@pytest.mark.parametrize(
+    ("version", "typed", "flags", "timing", "create_network"),
+    [
+        ("8.5.3.1", False, True, True, 1),
+        ("8.6.1", False, True, True, 1),
+        ("10.3.0", True, True, True, None),
+        ("10.16.1.11", True, True, True, None),
+        ("11.0.0.114", None, False, True, None),
+        ("11.4.0.106", None, False, True, None),
+        ("rtx-1.7.1.116", None, False, False, None),
+    ],
+)
+def test_what_each_version_can_do(
+    version: str, typed: bool | None, flags: bool, timing: bool, create_network: int | None
+) -> None:
+    api = Bindings(version).api
+    assert (api.has_precision_flags, api.has_timing_cache) == (flags, timing)
+    if typed is not None:
+        assert api.strongly_typed == typed
+    if create_network is not None:
+        assert api.network_flags(typed=False) == create_network
+
+
+BINDINGS = {
+    "8.6.1": "tensorrt-bindings==8.6.1",
+    "10.3.0": "tensorrt-cu12-bindings==10.3.0",
+    "10.16.1.11": "tensorrt-cu13-bindings==10.16.1.11",
+    "11.0.0.114": "tensorrt-cu13-bindings==11.0.0.114",
+    "11.4.0.106": "tensorrt-cu13-bindings==11.4.0.106",
+}
+STUBS = (
+    "createInferBuilder_INTERNAL", "createInferRuntime_INTERNAL", "createInferRefitter_INTERNAL",
+    "createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getBuilderPluginRegistry",
+    "getPluginRegistry", "initLibNvInferPlugins", "getNvOnnxParserVersion",
+)  # fmt: skip
+READ = """
+import importlib.util, json, sys
+loader = importlib.util.spec_from_file_location("tensorrt", sys.argv[1])
+module = importlib.util.module_from_spec(loader)
+loader.loader.exec_module(module)
+facts = json.load(open(sys.argv[2]))
+missing = [f"{k}.{n}" for k, names in facts.items() if k != "version" for n in names if not hasattr(getattr(module, k), n)]
+print(json.dumps(missing))
+"""
+
+
+@pytest.mark.skipif(
+    not os.environ.get("IMPASTO_BINDINGS_TEST"), reason="opt-in: set IMPASTO_BINDINGS_TEST=1 (downloads)"
+)
+@pytest.mark.parametrize("version", BINDINGS)
+def test_the_facts_are_those_of_the_real_bindings(version: str, tmp_path: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path)]
+    subprocess.run([*pip, BINDINGS[version]], check=True)
+    source = tmp_path / "stub.c"
+    source.write_text("".join(f"void* {name}(void) {{ return 0; }}\n" for name in STUBS))
+    major = version.split(".")[0]
+    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
+        name = f"lib{library}.so.{major}"
+        command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(tmp_path / name), str(source)]
+        subprocess.run(command, check=True)
+    (extension,) = tmp_path.glob("tensorrt_bindings/tensorrt.so")
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    command = [sys.executable, "-c", READ, str(extension), str(API / f"{version}.json")]
+    read = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(read.stdout) == []
