@@ -89,7 +89,7 @@ def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, qualit
     if picture.alpha is not None:
         if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
             raise OptionError(
-                f"{path.suffix} files hold no transparency and this picture has some; write a .png instead"
+                f"{path} cannot hold this picture's transparency, no {path.suffix} file can; write a .png instead"
             )
         image.putalpha(pil.Image.fromarray(picture.alpha))
     options: dict[str, Any] = {"exif": picture.exif} if picture.exif else {}

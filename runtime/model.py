@@ -66,7 +66,7 @@ class ModelInfo:
         return self.spec.size
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.task}) on {self.backend}, {self.device}, {self.precision}, from {self.path}"
+        return f"{self.name} on {self.backend}, {self.device}, {self.precision}, from {self.path}"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""

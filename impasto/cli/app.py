@@ -6,7 +6,7 @@ import typer
 
 import impasto
 
-from . import bench, build, check, doctor, export, inspect, run, train
+from . import bench, build, check, doctor, export, inspect, models, run, train
 from .console import Commands, out
 
 app = typer.Typer(
@@ -40,5 +40,6 @@ app.command()(run.run)
 app.command()(check.check)
 app.command()(bench.bench)
 app.command()(inspect.inspect)
+app.command()(models.models)
 app.command()(doctor.doctor)
 app.add_typer(build.cache, name="cache")

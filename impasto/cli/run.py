@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -12,6 +12,9 @@ from impasto.picture_run import Job, plan, run_job
 
 from . import options
 from .console import err, fail, out
+
+if TYPE_CHECKING:
+    from impasto.runtime import Model
 
 
 def run(
@@ -34,7 +37,6 @@ def run(
 
     with impasto.load(model, backend=backend, precision=precision, device=device, layout=layout) as loaded:
         jobs = plan(inputs, output, loaded.info.name)
-        err.print(str(loaded.info), markup=False)
         failures = 0
         with _progress(len(jobs)) as progress:
             task = progress.add_task("", total=len(jobs))
@@ -42,24 +44,25 @@ def run(
                 failures += not _run_one(loaded, job, quality, alone=len(jobs) == 1)
                 progress.advance(task)
     if len(jobs) > 1:
-        out.print(f"{len(jobs) - failures} of {len(jobs)} pictures written to {jobs[0].target.parent}", markup=False)
+        written = f"{len(jobs) - failures} of {len(jobs)} pictures written to {jobs[0].target.parent}"
+        out.print(f"{written} with {loaded.info}", markup=False, soft_wrap=True)
     if failures:
         raise typer.Exit(1)
 
 
-def _run_one(loaded: object, job: Job, quality: int, alone: bool) -> bool:
+def _run_one(loaded: Model, job: Job, quality: int, alone: bool) -> bool:
     """One picture; a damaged one among several is reported and passed over."""
     import impasto
 
     try:
-        run_job(loaded, job, quality)  # type: ignore[arg-type]
+        run_job(loaded, job, quality)
     except impasto.errors.PictureError as error:
         if alone:
             raise
         fail(error)
         return False
     if alone:
-        out.print(f"wrote {job.target}", markup=False)
+        out.print(f"wrote {job.target} with {loaded.info}", markup=False, soft_wrap=True)
     return True
 
 

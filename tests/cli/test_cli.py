@@ -51,7 +51,7 @@ def test_version_and_help():
     assert cli("--version")[1].strip() == f"impasto {impasto.__version__}"
     code, out, _ = cli("--help")
     assert code == 0
-    for verb in ("train", "export", "run", "check", "bench", "inspect", "doctor"):
+    for verb in ("train", "export", "run", "check", "bench", "inspect", "models", "doctor"):
         assert verb in out
 
 
@@ -179,6 +179,13 @@ def test_check_and_export_name_what_they_lack(make_package, tmp_path):
     assert not (tmp_path / "package" / "manifest.json").exists()
 
 
+def test_models_lists_what_run_knows(make_package, monkeypatch):
+    monkeypatch.setenv("IMPASTO_MODELS", str(make_package("own").parent))
+    out = cli("models")[1]
+    for name in ("own", "great-wave", "denoise"):
+        assert name in out
+
+
 def test_doctor_says_what_runs_here(tmp_path):
     code, out, _ = cli("doctor", "--json", tmp_path / "d.json")
     assert code == 0
@@ -202,7 +209,7 @@ def test_ctrl_c_stops_with_one_line_and_leaves_nothing_half_written(make_package
         "-o",
         str(tmp_path / "out"),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "out").glob("[0-9]*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)
