@@ -32,7 +32,7 @@ def export_checkpoint(
     """
     checkpoint = Path(checkpoint)
     try:
-        from impasto.training import checkpoint as checkpoints
+        import impasto.training.checkpoint as checkpoints
 
         from . import onnx as canonical
     except ImportError as error:

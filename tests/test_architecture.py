@@ -16,7 +16,7 @@ ROOMS = ("impasto", "training", "export", "runtime", "kernels", "benchmarks")
 
 MAY_IMPORT = {
     "kernels": set(),
-    "runtime": {"kernels"},
+    "runtime": {"kernels", "models"},
     "training": {"kernels"},
     "export": {"runtime", "training"},
     "benchmarks": {"runtime", "kernels"},
@@ -54,25 +54,15 @@ def modules(room: str) -> list[Path]:
     return sorted(path for path in (REPOSITORY / room).rglob("*.py"))
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Every absolute module name that a file imports, and whether at its top level (not in a function)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    late = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.If))
-        for node in ast.walk(function)
-        if not (isinstance(function, ast.If) and "TYPE_CHECKING" not in ast.unparse(function.test))
-    }
-    found = []
-    for node in ast.walk(tree):
-        names: list[str] = []
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports, early or late, and `module.name` for every name that it takes from one."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = _base(path, node)
-            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
-        found += [(name, id(node) not in late) for name in names]
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
     return found
 
 
@@ -96,21 +86,11 @@ def room_of(module: str) -> str | None:
 def test_arrows_point_one_way(room):
     wrong = []
     for path in modules(room):
-        for module, _ in imports(path):
+        for module in imports(path):
             other = room_of(module)
-            if other in (None, room) or other in MAY_IMPORT[room]:
-                continue
-            if other == "impasto" and (module in FOUNDATION or ".".join(module.split(".")[:2]) in FOUNDATION):
-                continue
-            if (
-                other == "impasto"
-                and module.startswith("impasto.")
-                and module.split(".")[1] in ("load", "ModelInfo", "Model")
-            ):
-                continue
-            wrong.append(f"{path.relative_to(REPOSITORY)} imports {module}")
-    # `runtime` finds the models that ship through the data package beside it.
-    wrong = [line for line in wrong if line != "runtime/resolve.py imports impasto.models"]
+            foundation = other == "impasto" and ".".join(module.split(".")[:2]) in FOUNDATION
+            if other not in (None, room, *MAY_IMPORT[room]) and not foundation:
+                wrong.append(f"{path.relative_to(REPOSITORY)} imports {module}")
     assert not wrong
 
 
@@ -119,7 +99,7 @@ def test_vendors_wait_outside():
     for room in ROOMS:
         for path in modules(room):
             name = path.relative_to(REPOSITORY).as_posix()
-            for module, _ in imports(path):
+            for module in imports(path):
                 top = module.split(".")[0]
                 if top in VENDORS and name not in VENDORS[top]:
                     wrong.append(f"{name} imports {module}")
@@ -130,7 +110,7 @@ def test_vendors_wait_outside():
 
 def test_torch_is_imported_in_one_file_of_export():
     assert [
-        path.name for path in modules("export") if any(name.split(".")[0] == "torch" for name, _ in imports(path))
+        path.name for path in modules("export") if any(name.split(".")[0] == "torch" for name in imports(path))
     ] == ["onnx.py"]
 
 
