@@ -143,8 +143,20 @@ class _Type(enum.Enum):
     FLOAT = 2
 
 
+CONTEXT, THUMBNAIL = 5, 8
+PLANS = {
+    b"plan": ("image", "picture"),
+    b"plan+context": ("context", "image", "picture"),
+    b"context": ("thumbnail", "context"),
+}
+
+
 class FakeTensorRT(types.SimpleNamespace):
-    """What `runtime/backends/tensorrt.py` uses of TensorRT. A plan is b"plan"; anything else does not deserialize."""
+    """What `runtime/backends/tensorrt.py` uses of TensorRT.
+
+    Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context) and b"context" (five
+    times a thumbnail's mean); anything else does not deserialize.
+    """
 
     def __init__(self, driver: FakeDriver, version: str = "8.5.3.1", sizes: tuple[int, int] = (16, 64)) -> None:
         self.__version__ = version
@@ -157,8 +169,9 @@ class FakeTensorRT(types.SimpleNamespace):
             def __init__(self) -> None: ...
 
         class Context:
-            def __init__(self) -> None:
+            def __init__(self, plan: bytes) -> None:
                 fake.live_contexts += 1
+                self._plan = plan
                 self._addresses: dict[str, int] = {}
                 self._shape: tuple[int, ...] = ()
 
@@ -166,11 +179,12 @@ class FakeTensorRT(types.SimpleNamespace):
                 fake.live_contexts -= 1
 
             def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
-                self._shape = tuple(shape)
+                if len(shape) == 4:
+                    self._shape = tuple(shape)
                 return True
 
             def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-                return self._shape
+                return (1, CONTEXT) if self._plan == b"context" else self._shape
 
             def set_tensor_address(self, name: str, pointer: int) -> bool:
                 self._addresses[name] = pointer
@@ -181,36 +195,52 @@ class FakeTensorRT(types.SimpleNamespace):
                     fake.fail_next_run = False
                     return False
                 size = int(np.prod(self._shape))
-                driver.live[self._addresses["picture"]][:size] = 255 - driver.live[self._addresses["image"]][:size]
+                memory = {name: driver.live[pointer] for name, pointer in self._addresses.items()}
+                if self._plan == b"context":
+                    values = np.full(CONTEXT, memory["thumbnail"][:size].mean(), np.float32)
+                    memory["context"][: values.nbytes] = values.view(np.uint8)
+                    return True
+                inverted = 255.0 - memory["image"][:size]
+                if self._plan == b"plan+context":
+                    inverted += memory["context"][: 4 * CONTEXT].view(np.float32).mean()
+                memory["picture"][:size] = np.clip(inverted, 0, 255).astype(np.uint8)
                 return True
 
         class Engine:
-            num_io_tensors = 2
             num_optimization_profiles = 1
 
+            def __init__(self, plan: bytes) -> None:
+                self._plan = plan
+                self._names = PLANS[plan]
+                self.num_io_tensors = len(self._names)
+
             def get_tensor_name(self, index: int) -> str:
-                return ("image", "picture")[index]
+                return self._names[index]
 
             def get_tensor_mode(self, name: str) -> _Mode:
-                return _Mode.INPUT if name == "image" else _Mode.OUTPUT
+                return _Mode.OUTPUT if name == self._names[-1] else _Mode.INPUT
 
             def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-                return (1, -1, -1, 3)
+                if name == "context":
+                    return (1, CONTEXT)
+                return (1, THUMBNAIL, THUMBNAIL, 3) if name == "thumbnail" else (1, -1, -1, 3)
 
             def get_tensor_dtype(self, name: str) -> _Type:
-                return _Type.UINT8
+                return _Type.FLOAT if name == "context" else _Type.UINT8
 
             def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+                if name in ("context", "thumbnail"):
+                    return [self.get_tensor_shape(name)] * 3
                 return [(1, low, low, 3), (1, low, low, 3), (1, high, high, 3)]
 
             def create_execution_context(self) -> Context:
-                return Context()
+                return Context(self._plan)
 
         class Runtime:
             def __init__(self, logger: Any) -> None: ...
 
             def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
-                return Engine() if plan == b"plan" else None
+                return Engine(plan) if plan in PLANS else None
 
         self.ILogger, self.Runtime, self.TensorIOMode = Logger, Runtime, _Mode
         self.NetworkDefinitionCreationFlag = types.SimpleNamespace(EXPLICIT_BATCH=0)

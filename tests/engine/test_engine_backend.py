@@ -2,74 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from engine_fixtures import picture, write_plan
 from fake_gpu import FakeDriver, FakeTensorRT
 
 import impasto
 from impasto.errors import BackendError, EngineMismatch, OptionError, PackageError, ShapeError
-from impasto.files import sha256
-from impasto.runtime import cuda, tensorrt_api
-from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.spec import ModelSpec
 
-SIZE = (16, 64)
-
-
-def record(**changed: object) -> EngineRecord:
-    profile = {"image": ((1, 16, 16, 3), (1, 16, 16, 3), (1, 64, 64, 3))}
-    values = {
-        "key": "k",
-        "flavour": "tensorrt",
-        "version": "8.5.3.1",
-        "precision": "fp16",
-        "compute_capabilities": ("8.7",),
-        "gpu": "Fake GPU",
-        "source_sha256": "0" * 64,
-        "profiles": (profile,),
-        "spec": ModelSpec("tiny").to_json(),
-    }
-    return EngineRecord(**(values | changed))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[FakeDriver]:
-    fake = FakeDriver(integrated=getattr(request, "param", False))
-    cuda.device.cache_clear()
-    monkeypatch.setattr(cuda, "driver", lambda: fake)
-    monkeypatch.setattr(cuda, "graph_driver", lambda: None)
-    yield fake
-    cuda.device.cache_clear()
-    assert not fake.stack, "a context was left active"
-
-
-@pytest.fixture
-def vendor(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
-    fake = FakeTensorRT(driver)
-    api = tensorrt_api.TensorRT(fake, "tensorrt")
-    monkeypatch.setattr("impasto.runtime.backends.tensorrt.tensorrt", lambda flavour: api)
-    return fake
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Path:
-    return write_plan(tmp_path)
-
-
-def write_plan(folder: Path, content: bytes = b"plan", **changed: object) -> Path:
-    path = folder / "tiny.plan"
-    path.write_bytes(content)
-    path.with_suffix(".json").write_text(json.dumps({"sha256": sha256(path), "record": record(**changed).to_json()}))
-    return path
-
-
-def picture(height: int = 20, width: int = 30, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+pytest_plugins = ("engine_fixtures",)
 
 
 @pytest.mark.parametrize("driver", [False, True], indirect=True, ids=["discrete", "integrated"])
@@ -176,3 +121,22 @@ def test_cuda_errors_come_as_ours_with_the_drivers_words(
 def test_other_backends_refuse_engines_and_the_reverse(vendor: FakeTensorRT, plan: Path) -> None:
     with pytest.raises(OptionError, match="is a TensorRT engine"):
         impasto.load(plan, backend="onnxruntime-cpu")
+
+
+@pytest.mark.parametrize("size", [(5, 9), (1, 1), (64, 64), (65, 64), (150, 201), (63, 300)])
+def test_pictures_are_padded_up_to_the_engine_or_cut_into_its_tiles(
+    vendor: FakeTensorRT, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    spec = ModelSpec("tiny", receptive_field=7, border=2).to_json()
+    with impasto.load(write_plan(tmp_path, spec=spec)) as model:
+        image = picture(*size)
+        np.testing.assert_array_equal(model(image), 255 - image)
+        np.testing.assert_array_equal(next(iter(model.stream([image]))), 255 - image)
+
+
+def test_tiles_that_are_mostly_overlap_are_refused(vendor: FakeTensorRT, tmp_path: Path) -> None:
+    spec = ModelSpec("tiny", receptive_field=31).to_json()
+    with impasto.load(write_plan(tmp_path, spec=spec)) as model:
+        with pytest.raises(ShapeError, match=r"mostly their overlap of 31; build one .* --size 100x20"):
+            model(picture(100, 20))
+        model(picture(64, 20))

@@ -1,0 +1,222 @@
+"""Engines inside packages: recorded, hash-checked, chosen by `load`, and the command line around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from engine_fixtures import picture, record
+from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
+from typer.testing import CliRunner
+
+import impasto
+from conftest import canonical_graph
+from impasto.cli.app import app
+from impasto.errors import EngineMismatch, OptionError, PackageError
+from impasto.export.engine_cache import CacheEntry, EngineCache
+from impasto.export.engine_options import BuildOptions, Sizes
+from impasto.export.engine_package import add_to_package, build_model
+from impasto.export.inspection import inspect_path
+from impasto.files import sha256
+from impasto.runtime.manifest import MANIFEST, read_manifest
+
+pytest_plugins = ("engine_fixtures",)
+
+MakePackage = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EngineCache:
+    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path / "cache"))
+    return EngineCache()
+
+
+def engines_of(package: Path, cache: EngineCache, precision: str = "fp16", **changed: object) -> list[CacheEntry]:
+    """What `impasto build` leaves in the cache for this package on the fake GPU: the model's engine, and its context's."""
+    manifest = read_manifest(package)
+    model, context = manifest.find("model"), manifest.find("context")
+    assert model
+    common = {"spec": manifest.spec.to_json(), **changed}
+    own = {"key": f"model-{precision}", "precision": precision, "source_sha256": model.sha256}
+    if context is None:
+        return [cache.put(record(**own, **common), b"plan")]
+    profile = {"thumbnail": ((1, THUMBNAIL, THUMBNAIL, 3),) * 3}
+    its = {"key": "context", "role": "context", "source_sha256": context.sha256, "profiles": (profile,)}
+    return [
+        cache.put(record(**own, **common, context_sha256=context.sha256), b"plan+context"),
+        cache.put(record(**its, **common), b"context"),
+    ]
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["package", "cache"])
+@pytest.mark.parametrize("backend", ["auto", "tensorrt"])
+def test_load_finds_the_engine(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache, inside: bool, backend: str
+) -> None:
+    package = make_package()
+    entries = engines_of(package, own_cache)
+    if inside:
+        add_to_package(package, entries)
+        own_cache.clean(everything=True)
+    image = picture()
+    with impasto.load(package, backend=backend) as model:
+        assert (model.info.backend, model.info.precision, model.info.path) == ("tensorrt", "fp16", package)
+        np.testing.assert_array_equal(model(image), 255 - image)
+
+
+def test_a_context_runs_on_its_own_engine(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache
+) -> None:
+    package = make_package(thumbnail=THUMBNAIL)
+    plans = add_to_package(package, engines_of(package, own_cache))
+    image = np.full((20, 24, 3), 200, np.uint8)
+    for path in (package, plans[0]):
+        with impasto.load(path, backend="tensorrt") as model:
+            assert (model(image) == 255).all()  # inverted, 55, and brightened by the thumbnail's mean, 200
+
+
+def test_an_engine_whose_context_engine_is_missing_is_not_chosen(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache
+) -> None:
+    package = make_package(thumbnail=THUMBNAIL)
+    plans = add_to_package(package, engines_of(package, own_cache)[:1])
+    own_cache.clean(everything=True)
+    with pytest.raises(EngineMismatch, match=r"engine of its context graph is missing.*impasto build"):
+        impasto.load(package, backend="tensorrt")
+    with pytest.raises(PackageError, match="engine of its context graph beside it"):
+        impasto.load(plans[0])
+
+
+def test_auto_prefers_fp16_and_int8_must_be_asked_for(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache
+) -> None:
+    package = make_package()
+    for precision in ("fp32", "int8", "fp16"):
+        engines_of(package, own_cache, precision)
+    for asked, given in (("auto", "fp16"), ("int8", "int8"), ("fp32", "fp32")):
+        with impasto.load(package, backend="tensorrt", precision=asked) as model:
+            assert model.info.precision == given
+
+
+def test_nothing_is_built_and_the_command_is_named(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache
+) -> None:
+    package = make_package()
+    with pytest.raises(EngineMismatch, match=r"no fp16 engine has been built.*impasto build .* --precision fp16"):
+        impasto.load(package, backend="tensorrt")
+    engines_of(package, own_cache, "int8", version="8.6.1")
+    with pytest.raises(EngineMismatch, match=r"none of 1 engines runs here .*8\.6\.1.*--precision int8"):
+        impasto.load(package, backend="tensorrt", precision="int8")
+    with impasto.load(package) as model:
+        assert model.info.backend == "onnxruntime-cpu"
+
+
+def test_an_engine_that_was_exchanged_is_refused(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache
+) -> None:
+    package = make_package()
+    (plan,) = add_to_package(package, engines_of(package, own_cache))
+    own_cache.clean(everything=True)
+    plan.write_bytes(b"plan, exchanged")
+    with pytest.raises(PackageError, match="executable code"):
+        impasto.load(package, backend="tensorrt")
+    # With a record that fits it, but that the manifest does not vouch for, it is no engine of the package at all.
+    beside = plan.with_suffix(".json")
+    beside.write_text(json.dumps(json.loads(beside.read_text()) | {"sha256": sha256(plan)}))
+    with pytest.raises(EngineMismatch, match="no fp16 engine"):
+        impasto.load(package, backend="tensorrt")
+
+
+def test_a_package_keeps_its_other_files_and_its_engines(make_package: MakePackage, own_cache: EngineCache) -> None:
+    package = make_package()
+    before = set(json.loads((package / MANIFEST).read_text())["files"])
+    for precision in ("fp16", "int8", "fp16"):
+        add_to_package(package, engines_of(package, own_cache, precision))
+    listed = set(json.loads((package / MANIFEST).read_text())["files"])
+    assert listed - before == {f"engines/model-{p}.{kind}" for p in ("fp16", "int8") for kind in ("plan", "json")}
+    inspect_path(str(package)).require_intact()
+
+
+def test_engines_are_no_source_for_engines(make_package: MakePackage, own_cache: EngineCache) -> None:
+    (entry,) = engines_of(make_package(), own_cache)
+    with pytest.raises(OptionError, match="is an engine already"):
+        build_model(entry.plan, BuildOptions())
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_build_records_engines_of_model_and_context_in_the_package(make_package: MakePackage, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
+    package = make_package(thumbnail=THUMBNAIL, border=4)
+    options = BuildOptions("fp32", (Sizes.parse("64x64:96x96:128x128"),), targets=("sm86", "sm89"))
+    result = build_model(package, options)
+    assert (result.plan.parent, result.built) == (package / "engines", True)
+    assert result.context
+    assert result.record.profiles[0]["image"] == ((1, 72, 72, 3), (1, 104, 104, 3), (1, 136, 136, 3))
+    assert result.record.profiles[0]["context"] == ((1, CONTEXT),) * 3
+    assert set(result.record.precisions_by_target) == {"8.6", "8.9"}
+    assert not build_model(package, options).built
+    inspect_path(str(package)).require_intact()
+    with pytest.raises(EngineMismatch, match="impasto build"):
+        impasto.load(package, backend="tensorrt")
+
+
+def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePackage, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
+    package, report = make_package(), tmp_path / "built.json"
+    common = ("build", package, "--size", "64x64", "--target", "sm86", "--store", "cache")
+    code, stdout, stderr = run(*common, "--precision", "fp32", "--json", report)
+    assert (code, stdout.startswith("built: ")) == (0, True)
+    assert "not checked against ONNX Runtime" in stderr
+    plan = json.loads(report.read_text())["plan"]
+    assert plan.startswith(run("cache", "path")[1].strip())
+    assert "tiny" in run("cache", "list")[1]
+    shown = run("inspect", plan)[1]
+    assert all(word in shown for word in ("fp32", "tensorrt-rtx", "8.6", "(1, 64, 64, 3)"))
+    assert "--against" in run("check", plan)[2]
+    code, _, stderr = run(*common, "--precision", "fp16")
+    assert code == 1
+    assert f"impasto quantize {package} --to fp16" in stderr
+    assert run("cache", "clean", "--all")[0] == 0
+    assert not Path(plan).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--size", "big"), "cannot read the size"),
+        (("--batch", "2:1"), "cannot read the batch"),
+        (("--batch", "4:2:1"), "smallest <= best <= largest"),
+        (("--workspace", "lots"), "cannot read the amount"),
+        (("--precision", "fp8"), "unknown precision"),
+        (("--store", "attic"), "unknown place"),
+        (("--flavour", "vanilla"), "unknown TensorRT flavour"),
+    ],
+)
+def test_a_wrong_option_is_one_line(make_package: MakePackage, options: tuple[str, ...], words: str) -> None:
+    code, _, stderr = run("build", make_package(), *options)
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    assert (code, len(lines)) == (1, 1)
+    assert words in lines[0]
+
+
+def test_a_bare_graph_must_take_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
+    from conftest import float_graph
+
+    onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
+    assert "is no uint8 (N, H, W, 3) picture" in run("build", tmp_path / "stranger.onnx", "--precision", "fp32")[2]
+    onnx.save(canonical_graph(), str(tmp_path / "own.onnx"))
+    (tmp_path / "own.json").write_text('{"multiple": 4}')
+    arguments = ("--precision", "fp32", "--size", "62x62", "--target", "sm86")
+    code, stdout, _ = run("build", tmp_path / "own.onnx", *arguments)
+    assert (code, str(tmp_path / "cache") in stdout) == (0, True)
