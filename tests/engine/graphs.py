@@ -83,6 +83,33 @@ def half(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
+def half_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Any network with its convolutions in FP16, each between two casts."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    weights = {tensor.name: tensor for tensor in result.graph.initializer}
+    nodes = list(result.graph.node)
+    del result.graph.node[:]
+    for node in nodes:
+        if node.op_type != "Conv":
+            result.graph.node.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            if name in weights:
+                if weights[name].data_type == TensorProto.FLOAT:
+                    values = numpy_helper.to_array(weights[name]).astype(np.float16)
+                    weights[name].CopyFrom(numpy_helper.from_array(values, name))
+                continue
+            cast = f"{node.output[0]}.half{index}"
+            result.graph.node.append(helper.make_node("Cast", [name], [cast], to=TensorProto.FLOAT16))
+            node.input[index] = cast
+        drawn = node.output[0]
+        node.output[0] = f"{drawn}.half"
+        result.graph.node.append(node)
+        result.graph.node.append(helper.make_node("Cast", [f"{drawn}.half"], [drawn], to=TensorProto.FLOAT))
+    return result
+
+
 def float_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same with float32 pixels in and out: shows what uint8 costs, or saves."""
     result = onnx.ModelProto()

@@ -244,7 +244,7 @@ def test_the_facts_are_those_of_the_real_bindings(version: str, tmp_path: Path) 
     source = tmp_path / "stub.c"
     source.write_text("".join(f"void* {name}(void) {{ return 0; }}\n" for name in STUBS))
     major = version.split(".")[0]
-    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser"):
+    for library in ("nvinfer", "nvinfer_plugin", "nvonnxparser", "nvparsers"):
         name = f"lib{library}.so.{major}"
         command = ["cc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", str(tmp_path / name), str(source)]
         subprocess.run(command, check=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_fixtures import picture, write_plan
+from fake_engines import picture, write_plan
 from fake_gpu import FakeDriver, FakeTensorRT
 
 import impasto

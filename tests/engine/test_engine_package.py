@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from engine_fixtures import picture, record
+from fake_engines import picture, record
 from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
 from typer.testing import CliRunner
 

@@ -1,0 +1,114 @@
+"""Real TensorRT-RTX engines of every model that ships, and of the classic network; and plans that are none."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from graphs import half_convolutions, network, quantized
+
+from conftest import picture
+from impasto.errors import BackendError, PrecisionMismatch
+from impasto.export.engine import build_engine
+from impasto.export.engine_cache import EngineCache
+from impasto.export.engine_options import BuildOptions, Sizes
+from impasto.runtime.context import PictureContext
+from impasto.runtime.manifest import read_manifest
+from impasto.runtime.resolve import known_names
+from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.runtime.tensorrt_api import tensorrt
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
+
+SHIPPED = sorted(known_names())
+SIZES = (Sizes.parse("64x64:128x128:256x256"),)
+SMALL = ModelSpec("small", size=SizeRule(4))
+
+
+def build(graph: Path, spec: ModelSpec, precision: str, folder: Path, *targets: str) -> dict[str, int]:
+    """Layers by precision; the builder raises where they are not what was asked for."""
+    options = BuildOptions(precision, SIZES, targets=targets or ("sm86",))
+    return build_engine(graph, spec, options, cache=EngineCache(folder))[0].record.precisions()
+
+
+def all_precisions(plain: Path, spec: ModelSpec, context: np.ndarray | None, folder: Path) -> None:
+    half, whole = folder / "model.fp16.onnx", folder / "model.int8.onnx"
+    onnx.save(half_convolutions(onnx.load(str(plain))), str(half))
+    quantized(plain, whole, [picture(128, 128, seed) for seed in range(2)], context)
+    for graph, precision in ((plain, "fp32"), (half, "fp16"), (whole, "int8")):
+        layers = build(graph, spec, precision, folder)
+        assert layers[precision] >= 3, layers
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_becomes_engines_of_every_precision(name: str, tmp_path: Path) -> None:
+    package = known_names()[name]
+    if not (package / "model.onnx").is_file():
+        pytest.skip(f"{package} holds no graph here: impasto export makes it")
+    spec, context = read_manifest(package).spec, None
+    if spec.thumbnail:
+        context = _context(package, spec.thumbnail)
+        build(package / "context.onnx", ModelSpec("context"), "fp32", tmp_path)
+    all_precisions(package / "model.onnx", spec, context, tmp_path)
+
+
+def test_the_classic_network_becomes_engines_of_every_precision(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
+    from impasto.export import onnx as canonical
+    from impasto.training import networks
+
+    torch.manual_seed(0)
+    classic = networks.build("classic-stylizer", {}).folded()
+    spec = canonical.spec_of(classic, "classic", "stylize")
+    onnx.save(canonical.export_model(classic, spec), str(tmp_path / "model.onnx"))
+    all_precisions(tmp_path / "model.onnx", spec, None, tmp_path)
+
+
+def test_each_target_is_read_back_by_itself(tmp_path: Path) -> None:
+    """A plan for several GPUs logs the layers of one of them; Turing, which has no INT8 there, may not hide behind it."""
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    quantized(tmp_path / "model.onnx", tmp_path / "model.int8.onnx", [picture(64, 64, seed) for seed in range(2)])
+    for targets in (("sm120", "sm75"), ("sm75", "sm86"), ("sm89", "sm75", "sm80")):
+        with pytest.raises(PrecisionMismatch, match=r"compute capability 7\.5 is not int8"):
+            build(tmp_path / "model.int8.onnx", SMALL, "int8", tmp_path, *targets)
+    options = BuildOptions("int8", SIZES, targets=("sm86", "sm120"))
+    entry, _ = build_engine(tmp_path / "model.int8.onnx", SMALL, options, cache=EngineCache(tmp_path))
+    assert {name: counts["int8"] >= 2 for name, counts in entry.record.precisions_by_target.items()} == {
+        "8.6": True,
+        "12.0": True,
+    }
+
+
+def test_the_real_library_refuses_what_is_no_plan_of_its_own(tmp_path: Path) -> None:
+    api = tensorrt("tensorrt-rtx")
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    build(tmp_path / "model.onnx", SMALL, "fp32", tmp_path)
+    (plan,) = tmp_path.glob("*.plan")
+    content = plan.read_bytes()
+    runtime = api.create_runtime()
+    damaged = {
+        "empty": b"",
+        "16 bytes": content[:16],
+        "half": content[: len(content) // 2],
+        "one byte short": content[:-1],
+        "random": random.Random(0).randbytes(100_000),
+        "of another TensorRT": b"ftrt" + content[4:],
+        "a picture": b"\x89PNG\r\n\x1a\n" + bytes(10_000),
+        "its record": plan.with_suffix(".json").read_bytes(),
+    }
+    for name, content in damaged.items():
+        with pytest.raises(BackendError, match=r"cannot read this engine: .+") as refused:
+            api.deserialize(runtime, content)
+        assert "it gave no reason" not in str(refused.value), name
+
+
+def _context(package: Path, side: int) -> np.ndarray:
+    from impasto.runtime.backends import open_graph
+
+    context = PictureContext(open_graph(package / "context.onnx", "onnxruntime-cpu", 0), side)
+    found = context.of_picture(picture(100, 100)).copy()
+    context.close()
+    return found

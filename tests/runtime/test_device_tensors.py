@@ -1,0 +1,36 @@
+"""ONNX Runtime with its tensors held on a device; here the device is the CPU, which takes the same calls."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from conftest import picture
+from impasto.errors import BackendError
+from impasto.runtime.backends.onnxruntime import OnnxRuntimeBackend, _DeviceTensors, onnxruntime
+
+
+@pytest.mark.parametrize("thumbnail", [None, 8])
+def test_tensors_on_the_device_give_the_same_pictures(make_package, thumbnail):
+    graph = make_package(thumbnail=thumbnail) / "model.onnx"
+    plain, held = (OnnxRuntimeBackend(graph, "onnxruntime-cpu", 0) for _ in range(2))
+    held._held = _DeviceTensors(onnxruntime(), "cpu", 0)
+    for seed, size in enumerate([(16, 20), (16, 20), (24, 8), (16, 20)]):
+        inputs = [picture(*size, seed=seed)[None]]
+        inputs += [np.full((1, 5), 0.1 * seed, np.float32)] if thumbnail else []
+        drawn, expected = np.empty_like(inputs[0]), np.empty_like(inputs[0])
+        held.run(inputs, drawn)
+        plain.run(inputs, expected)
+        np.testing.assert_array_equal(drawn, expected)
+    held.close()
+
+
+def test_a_failure_leaves_the_graph_usable(make_package):
+    held = OnnxRuntimeBackend(make_package() / "model.onnx", "onnxruntime-cpu", 0)
+    held._held = _DeviceTensors(onnxruntime(), "cpu", 0)
+    wrong, right = np.zeros((1, 17, 20, 3), np.uint8), picture(16, 20)[None]
+    with pytest.raises(BackendError, match="ONNX Runtime failed"):
+        held.run([wrong], np.empty_like(wrong))
+    held.run([right], np.empty_like(right))
+    with pytest.raises(BackendError, match="onnxruntime-cuda cannot run"):
+        OnnxRuntimeBackend(make_package("other") / "model.onnx", "onnxruntime-cuda", 0)
