@@ -137,7 +137,7 @@ def engine_source(
     if backend not in ("auto", "tensorrt"):
         return None
     source = resolve(path_or_name, "auto", trust)
-    if source.engine is not None:
+    if source.graph.suffix == ".plan":
         return None
     among = _all_engines(source)
     hashes = _model_hashes(source) if among else set()

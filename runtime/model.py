@@ -384,7 +384,7 @@ def _kept(row: Span, column: Span) -> tuple[int, int]:
 
 
 def _open(source: Source, backend: str, device: int) -> Backend:
-    if source.engine is None:
+    if source.engine is None and source.graph.suffix != ".plan":
         return open_graph(source.graph, backend, device)
     return open_engine(source.graph, source.engine, backend, device, _rebuild(source))
 
@@ -404,6 +404,8 @@ def _rebuild(source: Source) -> str:
 def _describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
     """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar."""
     canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
+    if graph.limits and not source.engine:
+        return graph, _measured(graph, graph.limits, source.graph)
     if source.engine:
         return graph, ModelSpec.from_json(source.engine.spec, str(source.graph))
     if source.manifest:
@@ -441,6 +443,15 @@ def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
             '(if the graph needs sizes of a certain multiple, say so in a sidecar: {"multiple": 8})'
         )
     return replace(spec, size=size, scale=shape[1] // height)
+
+
+def _measured(graph: Backend, limits: SizeLimits, path: Path) -> ModelSpec:
+    """What can be known of a trusted engine without a record: its scale."""
+    if len(graph.inputs) != 1 or graph.inputs[0].dtype != np.uint8 or graph.inputs[0].shape[3:] != (3,):
+        raise BackendError(f"{path} takes {', '.join(map(str, graph.inputs))}; pictures are one uint8 (?, ?, ?, 3)")
+    height, width = limits.ranges[0][0]
+    shape = graph.measure((np.zeros((graph.inputs[0].shape[0] or 1, height, width, 3), np.uint8),))
+    return ModelSpec(path.stem, scale=max(shape[1] // height, 1))
 
 
 def _tiling_text(spec: ModelSpec) -> str:

@@ -139,6 +139,8 @@ def _from_plan(path: Path, trust: bool) -> Source:
     """An engine by itself, with the record that `impasto build` left beside it and the engine of its context."""
     from .engines import context_engine, read_stored, stored_in, with_engine
 
+    if trust and not path.with_suffix(".json").exists():
+        return Source(path, path, "unknown")
     stored = read_stored(path)
     context = None
     if stored.record.context_sha256:

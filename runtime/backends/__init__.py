@@ -28,9 +28,10 @@ def open_graph(path: Path, backend: str, device: int) -> Backend:
     return OnnxRuntimeBackend(path, "onnxruntime-cpu" if backend == "auto" else backend, device)
 
 
-def open_engine(path: Path, record: EngineRecord, backend: str, device: int, rebuild: str) -> Backend:
-    """Load a TensorRT engine whose bytes are trusted. rebuild: the command that builds a fitting one, for error messages.
+def open_engine(path: Path, record: EngineRecord | None, backend: str, device: int, rebuild: str) -> Backend:
+    """Load a TensorRT engine whose bytes are trusted.
 
+    record: None where nothing is known of it. rebuild: the command that builds a fitting one, for error messages.
     Raises OptionError for a backend that runs no engines, EngineMismatch, MissingDependency, BackendError.
     """
     if backend not in ("auto", "tensorrt"):

@@ -222,6 +222,9 @@ STUBS = (
     "createInferBuilder_INTERNAL", "createInferRuntime_INTERNAL", "createInferRefitter_INTERNAL",
     "createNvOnnxParser_INTERNAL", "createNvOnnxParserRefitter_INTERNAL", "getBuilderPluginRegistry",
     "getPluginRegistry", "initLibNvInferPlugins", "getNvOnnxParserVersion",
+    # The Caffe and UFF parsers of 8.x, C++ names and all.
+    "_ZN14nvcaffeparser117createCaffeParserEv", "_ZN14nvcaffeparser123shutdownProtobufLibraryEv",
+    "_ZN11nvuffparser15createUffParserEv", "_ZN11nvuffparser8FieldMapC1EPKcPKvNS_9FieldTypeEi",
 )  # fmt: skip
 READ = """
 import importlib.util, json, sys
