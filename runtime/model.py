@@ -404,7 +404,7 @@ def _rebuild(source: Source) -> str:
 def _describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
     """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar."""
     canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
-    if graph.limits and not source.engine:
+    if graph.limits and source.engine is None and source.graph.suffix == ".plan":
         return graph, _measured(graph, graph.limits, source.graph)
     if source.engine:
         return graph, ModelSpec.from_json(source.engine.spec, str(source.graph))

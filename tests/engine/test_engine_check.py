@@ -1,0 +1,84 @@
+"""An engine compared with its graph, on the GPU made of NumPy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from fake_engines import write_plan
+from fake_gpu import FakeTensorRT
+from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
+
+from conftest import picture
+from impasto.cli.app import app
+from impasto.errors import CheckFailed, OptionError
+from impasto.export.engine_check import check_engine, ssim
+
+pytest_plugins = ("engine_fixtures",)
+
+
+def inverter(path: Path, top: float) -> Path:
+    """A graph that gives `top` - picture, clipped; the fake engine gives 255 - picture."""
+    shape = ["N", "H", "W", 3]
+    nodes = [
+        helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Sub", ["top", "float"], ["turned"]),
+        helper.make_node("Clip", ["turned", "low", "high"], ["clipped"]),
+        helper.make_node("Cast", ["clipped"], ["picture"], to=TensorProto.UINT8),
+    ]
+    values = {"top": top, "low": 0, "high": 255}
+    graph = helper.make_graph(
+        nodes,
+        "inverter",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info("picture", TensorProto.UINT8, shape)],
+        [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in values.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    return path
+
+
+def test_an_engine_that_draws_the_same_passes(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
+    found = check_engine(plan, inverter(tmp_path / "same.onnx", 255))
+    found.require()
+    assert [picture.drawn.max_difference for picture in found.pictures] == [0, 0]
+    assert all(picture.ssim == pytest.approx(1) for picture in found.pictures)
+    assert found.to_json()["pictures"][0]["psnr"] is None
+
+
+@pytest.mark.parametrize(("precision", "passes"), [("fp32", False), ("fp16", False), ("int8", True)])
+def test_the_budget_goes_by_the_precision(vendor: FakeTensorRT, tmp_path: Path, precision: str, passes: bool) -> None:
+    found = check_engine(write_plan(tmp_path, precision=precision), inverter(tmp_path / "near.onnx", 252))
+    assert found.pictures[0].drawn.psnr == pytest.approx(38.6, abs=0.3)
+    if passes:
+        found.require()
+    else:
+        with pytest.raises(CheckFailed, match=rf"{precision} must reach .* --min-psnr"):
+            found.require()
+
+
+def test_the_command_exits_by_the_budget(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
+    graph = inverter(tmp_path / "near.onnx", 252)
+    arguments = ["check", str(plan), "--against", str(graph)]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert (result.exit_code, "SSIM" in result.stdout, "too far" in result.stdout) == (1, True, True)
+    assert CliRunner().invoke(app, [*arguments, "--min-psnr", "30"]).exit_code == 0
+
+
+def test_engines_are_compared_with_graphs(plan: Path) -> None:
+    with pytest.raises(OptionError, match="is an engine"):
+        check_engine(plan, plan)
+
+
+def test_ssim_is_that_of_scikit_image() -> None:
+    metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
+    one, other = picture(60, 50), picture(60, 50, seed=1)
+    luma = [image.astype(float) @ [0.299, 0.587, 0.114] for image in (one, other)]
+    _, full = metrics.structural_similarity(
+        *luma, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
+    )
+    assert ssim(one, other) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-6)
+    assert ssim(one, one) == pytest.approx(1)
