@@ -206,8 +206,10 @@ def _keep_for_style(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def
 def _style_gradients(ctx, gradients):  # type: ignore[no-untyped-def]
     layers = len(ctx.weights)
     none = [None] * layers
+    # torch wants a list of gradients for a list of tensors; a list with a None in it counts as no tensors at all.
+    none_for_masks = none if all(ctx.has_mask) else None
     if gradients[0] is None:
-        return none, none, None, None, None, None
+        return none, none, None, none_for_masks, None, None
     features, differences, present = (
         list(part)
         for part in (
@@ -219,7 +221,7 @@ def _style_gradients(ctx, gradients):  # type: ignore[no-untyped-def]
     region = iter(present)
     masks = [next(region) if has_mask else None for has_mask in ctx.has_mask]
     result = style_backward(gradients[0], features, differences, ctx.weights, masks, ctx.tf32)
-    return result, none, None, None, None, None
+    return result, none, None, none_for_masks, None, None
 
 
 style_forward.register_autograd(_style_gradients, setup_context=_keep_for_style)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,11 +84,12 @@ def _has_kernel(features: Tensor) -> bool:
 
 def _torch() -> Any:
     try:
-        return importlib.import_module("torch")
+        import torch
     except ModuleNotFoundError as error:
         raise MissingDependency(
             'Gram matrices of tensors need torch, which is not installed: pip install "impasto[train]"'
         ) from error
+    return torch
 
 
 def _check_lengths(layers: int, **lists: int) -> None:
