@@ -112,7 +112,7 @@ def load(
     except BaseException:
         graph.close()
         raise
-    info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, _tiling_text(spec))
+    info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, _tiling_text(spec, graph.limits))
     return Model(graph, context, info)
 
 
@@ -454,7 +454,10 @@ def _measured(graph: Backend, limits: SizeLimits, path: Path) -> ModelSpec:
     return ModelSpec(path.stem, scale=max(shape[1] // height, 1))
 
 
-def _tiling_text(spec: ModelSpec) -> str:
+def _tiling_text(spec: ModelSpec, limits: SizeLimits | None) -> str:
     if spec.receptive_field is None:
         return "never: the network looks at the whole picture, or its receptive field is unknown"
+    if limits:
+        held = " or ".join(f"{high[0]} x {high[1]}" for _, high in limits.ranges)
+        return f"pictures that with their border exceed {held}, in windows of that size overlapping by {spec.receptive_field}"
     return f"above {WHOLE_PIXELS:,} pixels, windows of {TILE} or more overlapping by {spec.receptive_field}"

@@ -96,9 +96,10 @@ class TensorRTBackend(Backend):
             if all(_inside(shape, low, high) for shape, (low, _, high) in zip(shapes, limits, strict=True)):
                 fitting.append((_distance(shapes[0], limits[0][1]), index))
         if not fitting:
+            size = f" --size {shapes[0][1]}x{shapes[0][2]}" if self.limits else ""
             raise ShapeError(
-                f"this engine takes pictures of {' or '.join(ranges)} (N, H, W, C), and this one needs {shapes[0]}. "
-                f"Build one for it: {self._rebuild} --size {shapes[0][1]}x{shapes[0][2]}"
+                f"this engine takes {self.inputs[0].name} of {' or '.join(ranges)} (N, H, W, C), and this one is {shapes[0]}. "
+                f"Build one for it: {self._rebuild}{size} --batch {shapes[0][0]}"
             )
         return min(fitting)[1]
 
