@@ -92,7 +92,7 @@ class EngineCache:
         before = self._total()
         if everything:
             for path in self.folder.glob("*"):
-                if path.suffix in (".plan", ".json", ".timing", ".lock"):
+                if path.suffix in (".plan", ".json", ".timing", ".kernels", ".lock"):
                     path.unlink(missing_ok=True)
         else:
             self._evict(keep="")

@@ -21,6 +21,7 @@ from ..engine_record import EngineRecord
 from ..engines import mismatch
 from ..tensorrt_api import TensorRT, tensorrt
 from .base import Backend, Lane, SizeLimits, TensorSpec
+from .kernel_cache import KernelCache
 
 KEPT_LANES = 4
 """Lanes kept for the shapes used last."""
@@ -50,6 +51,7 @@ class TensorRTBackend(Backend):
                 self._engine = self._api.deserialize(self._runtime, plan)
             except BackendError as error:
                 raise EngineMismatch(f"{error}. Build it again: {rebuild}") from None
+            self._kernels = KernelCache(self._api, self._engine, plan)
         self._describe()
         self.device = f"{self._device.name} (CUDA device {device})"
         self.metadata = {}
@@ -59,7 +61,14 @@ class TensorRTBackend(Backend):
         """A new lane for inputs of these shapes; the caller closes it. Raises ShapeError, BackendError."""
         self._require_open()
         return TensorRTLane(
-            self._device, self._api, self._engine, self.inputs, self.output, shapes, self._profile(shapes)
+            self._device,
+            self._api,
+            self._engine,
+            self._kernels,
+            self.inputs,
+            self.output,
+            shapes,
+            self._profile(shapes),
         )
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
@@ -129,6 +138,7 @@ class TensorRTBackend(Backend):
             for lane in self._lanes.values():
                 lane.close()
             self._lanes.clear()
+            self._kernels.close()
             del self._engine, self._runtime
         self._device.trim()
 
@@ -141,6 +151,7 @@ class TensorRTLane(Lane):
         device: Device,
         api: TensorRT,
         engine: Any,
+        kernels: KernelCache,
         inputs: tuple[TensorSpec, ...],
         output: TensorSpec,
         shapes: Shapes,
@@ -161,7 +172,7 @@ class TensorRTLane(Lane):
         self._stream = Stream(device)
         try:
             with device.active():
-                self._prepare(engine, shapes, profile)
+                self._prepare(engine, kernels, shapes, profile)
         except BaseException:
             self.close()
             raise
@@ -231,9 +242,9 @@ class TensorRTLane(Lane):
             self._hosts, self._blocks = [], []
             self._stream.free()
 
-    def _prepare(self, engine: Any, shapes: Shapes, profile: int) -> None:
+    def _prepare(self, engine: Any, kernels: KernelCache, shapes: Shapes, profile: int) -> None:
         self._api.log.forget()
-        self._context = engine.create_execution_context()
+        self._context = kernels.context(engine)
         if self._context is None:
             raise BackendError(f"TensorRT {self._api.version} made no execution context: {self._api.log.errors()}")
         if engine.num_optimization_profiles > 1:

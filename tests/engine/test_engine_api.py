@@ -113,6 +113,12 @@ class Bindings:
             [(1, 5)] * 3 if name == "context" else [(1, 16, 16, 3), (1, 32, 32, 3), (1, 64, 64, 3)]
         )
         self.engine.create_execution_context.return_value = self.context
+        if "IRuntimeCache" in self.facts:
+            self.module.IRuntimeCache = object
+            self.kernels, config = self.strict("IRuntimeCache"), self.strict("IRuntimeConfig")
+            self.kernels.serialize.return_value = b"kernels"
+            config.create_runtime_cache.return_value = self.kernels
+            self.engine.create_runtime_config.return_value = config
         inspector = self.strict("EngineInspector")
         inspector.get_engine_information.return_value = json.dumps(LAYERS)
         self.engine.create_engine_inspector.return_value = inspector
@@ -178,14 +184,31 @@ def test_targets_are_set_where_they_can_be_chosen(gpu: Any, tmp_path: Path) -> N
 
 
 def test_the_backend_calls_only_what_the_version_has(
-    bindings: Bindings, gpu: Any, monkeypatch: pytest.MonkeyPatch
+    bindings: Bindings, gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path))
     monkeypatch.setattr("impasto.runtime.backends.tensorrt.tensorrt", lambda flavour: bindings.api)
     backend = TensorRTBackend(b"plan", None, 0, "impasto build m")
     out = np.empty((1, 64, 64, 3), np.uint8)
     backend.run((np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 5), np.float32)), out)
     backend.close()
     assert bindings.context.execute_async_v3.called
+
+
+def test_kernels_that_were_compiled_on_the_device_are_kept(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path))
+    bindings = Bindings(next(version for version in VERSIONS if version.startswith("rtx")))
+    monkeypatch.setattr("impasto.runtime.backends.tensorrt.tensorrt", lambda flavour: bindings.api)
+    TensorRTBackend(b"plan", None, 0, "impasto build m").close()
+    (kept,) = tmp_path.glob("*.kernels")
+    assert kept.read_bytes() == b"kernels"
+    bindings.kernels.deserialize.assert_not_called()
+    TensorRTBackend(b"plan", None, 0, "impasto build m").close()
+    bindings.kernels.deserialize.assert_called_once_with(b"kernels")
+    EngineCache(tmp_path).clean(everything=True)
+    assert not kept.exists()
 
 
 @pytest.mark.parametrize(

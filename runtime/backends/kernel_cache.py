@@ -1,0 +1,50 @@
+"""TensorRT-RTX finishes an engine's kernels on the device when they first run; here they are kept for the next process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import Any
+
+from impasto.errors import OutputError
+from impasto.files import make_folder, write_bytes
+
+from ..engines import cache_folder
+from ..tensorrt_api import TensorRT
+
+
+class KernelCache:
+    """The kernels of one engine, in the user's cache folder. Flavours that compile everything when building have none."""
+
+    def __init__(self, api: TensorRT, engine: Any, plan: bytes) -> None:
+        """The device is active: TensorRT-RTX compares it, and itself, with where the kernels were made."""
+        self._config: Any = None
+        self._kept = b""
+        if not hasattr(api.module, "IRuntimeCache"):
+            return
+        self._path = cache_folder() / f"{hashlib.sha256(plan).hexdigest()[:32]}.kernels"
+        self._config = engine.create_runtime_config()
+        self._cache = self._config.create_runtime_cache()
+        with contextlib.suppress(OSError):
+            self._kept = self._path.read_bytes()
+        if self._kept:
+            self._cache.deserialize(self._kept)  # says False, and stays empty, for another GPU, driver or version
+        self._config.set_runtime_cache(self._cache)
+
+    def context(self, engine: Any) -> Any:
+        """A new execution context that takes its kernels from here, or None where TensorRT made none."""
+        if self._config is None:
+            return engine.create_execution_context()
+        return engine.create_execution_context(self._config)
+
+    def close(self) -> None:
+        """Write what was compiled since, where the folder can be written; the device is active."""
+        if self._config is None:
+            return
+        serialized = self._cache.serialize()
+        content = b"" if serialized is None else bytes(serialized)
+        if content and content != self._kept:
+            with contextlib.suppress(OutputError):  # it costs time at the next start, nothing else
+                make_folder(self._path.parent)
+                write_bytes(self._path, content)
+        self._config = self._cache = None
