@@ -77,7 +77,7 @@ def build_model(
     """Build the engines of a package (by path or name) or a canonical ONNX file, or find them in the cache.
 
     store: "package" writes them into its `engines/` folder and manifest, "cache" leaves them in the user's cache, "auto"
-    takes the package unless it is one that came with Impasto. Raises what `resolve` and `build_engine` raise.
+    takes the package unless it came with Impasto or cannot be written. Raises what `resolve` and `build_engine` raise.
     """
     if store not in STORES:
         raise OptionError(f"unknown place {store!r} for engines; choose one of {', '.join(STORES)}")
@@ -104,7 +104,7 @@ def build_model(
         context_sha256=context.record.source_sha256 if context else None,
     )
     plans = [entry.plan, *([context.plan] if context else [])]
-    if source.manifest and (store == "package" or (store == "auto" and source.path.parent != shipped_models())):
+    if store == "package" or (store == "auto" and _takes_engines(source)):
         plans = add_to_package(source.path, [entry, *([context] if context else [])])
     reason = why_not_here(entry.record, device)
     return BuildResult(plans[0], entry.record, built, plans[1] if context else None, source.path, reason)
@@ -148,6 +148,11 @@ def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
         complete = replace(manifest, files=(*kept, *added.values()))
         manifest_path.write_text(json.dumps(complete.to_json(), indent=1) + "\n", encoding="utf-8")
     return [engines / entry.plan.name for entry in entries]
+
+
+def _takes_engines(source: Source) -> bool:
+    """Whether this is a package of the user's own: those that came with Impasto stay as they are."""
+    return source.manifest is not None and source.path.parent != shipped_models() and os.access(source.path, os.W_OK)
 
 
 def _build_context(
