@@ -1,0 +1,91 @@
+"""A graph rewritten for a parser computes what it computed before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from graphs import network, quantized
+from onnx import TensorProto, helper, numpy_helper
+
+from conftest import canonical_graph, context_graph, picture
+from impasto.errors import ExportError
+from impasto.export.engine_graph import prepare
+from impasto.runtime.resolve import known_names
+
+SHIPPED = [path for package in known_names().values() for path in sorted(package.glob("*.onnx"))]
+
+
+def draw(model: onnx.ModelProto) -> np.ndarray:
+    """What a graph makes of plausible inputs, as float64."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    feeds = {}
+    for value in session.get_inputs():
+        sides = [size if isinstance(size, int) else 64 for size in value.shape[1:]]
+        pixels = value.type == "tensor(uint8)"
+        feeds[value.name] = picture(*sides[:2])[None] if pixels else np.full((1, *sides), 0.1, np.float32)
+    return session.run(None, feeds)[0].astype(np.float64)
+
+
+def normalised() -> onnx.ModelProto:
+    """An instance normalisation between convolution-less casts, as the classic network has it."""
+    weights = {"scale": np.array([1, 2, 0.5]), "bias": np.array([10, 0, 100])}
+    nodes = [
+        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["planes"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("InstanceNormalization", ["x", "scale", "bias"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "normalised",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize(
+    "model",
+    [network(4, 32, 1), canonical_graph(2), canonical_graph(1, 5), context_graph(8, 5), normalised()],
+    ids=["network", "upscaler", "with context", "context", "instance norm"],
+)
+def test_older_operators_compute_the_same(model: onnx.ModelProto, opset: int) -> None:
+    prepared = prepare(model, opset)
+    assert prepared.opset_import[0].version == opset
+    np.testing.assert_allclose(draw(prepared), draw(model), atol=1e-3)
+    assert opset > 17 or "InstanceNormalization" not in {node.op_type for node in prepared.graph.node}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_shipped_graphs_have_an_older_form(path: Path) -> None:
+    model = onnx.load(str(path))
+    np.testing.assert_allclose(draw(prepare(model, 17)), draw(model), atol=1e-3)
+
+
+def test_quantized_weights_become_floats_that_round_to_the_same_levels(tmp_path: Path) -> None:
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    quantized(tmp_path / "model.onnx", tmp_path / "int8.onnx", [picture(64, 64, seed) for seed in range(2)])
+    model = onnx.load(str(tmp_path / "int8.onnx"))
+    prepared = prepare(model, 17)
+    levels = [tensor for tensor in prepared.graph.initializer if tensor.data_type == TensorProto.INT8]
+    assert not [tensor for tensor in levels if len(tensor.dims) > 1], "weights are still stored as levels"
+    assert np.abs(draw(prepared) - draw(model)).max() <= 1
+
+
+def test_pixels_meet_casts_alone() -> None:
+    prepared = prepare(network(4, 32, 1), 20).graph
+    assert [node.op_type for node in prepared.node if "image" in node.input] == ["Cast"]
+    assert [node.op_type for node in prepared.node if "picture" in node.output] == ["Cast"]
+
+
+def test_an_operator_without_an_older_form_is_named() -> None:
+    model = normalised()
+    model.graph.node[-1].CopyFrom(helper.make_node("Gelu", ["x"], ["y"], "activation"))
+    del model.graph.initializer[:]
+    with pytest.raises(ExportError, match=r"Gelu \(node 'activation'\).*TensorRT 10 or later"):
+        prepare(model, 17)
