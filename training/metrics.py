@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import losses
+from . import degrade, losses
 from .drawing import draw
 from .networks import Network
 
@@ -36,13 +36,35 @@ def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, 
     """Mean PSNR in dB at each of SIGMAS, on sides cut to multiples of 8; picture number i gets the noise of seed i."""
     if not pictures:
         return {}
-    pictures = [picture[: picture.shape[0] // 8 * 8, : picture.shape[1] // 8 * 8] for picture in pictures]
+    pictures = [whole_cells(picture, 1) for picture in pictures]
     return {
         f"psnr_sigma_{sigma}": float(
             np.mean([psnr(draw(network, noisy(clean, sigma, seed)), clean) for seed, clean in enumerate(pictures)])
         )
         for sigma in SIGMAS
     }
+
+
+def restore_psnr(
+    network: Network, pictures: Sequence[np.ndarray], degradation: degrade.Degradation
+) -> dict[str, float]:
+    """Mean PSNR in dB at the weakest, middle and strongest damage; picture number i is damaged by seed i."""
+    if not pictures:
+        return {}
+    pictures = [whole_cells(picture, degradation.scale) for picture in pictures]
+    fixed = {str(damage): damage for damage in map(degradation.at, (0, 0.5, 1))}
+    return {
+        f"psnr_{name}": float(
+            np.mean([psnr(draw(network, degrade.damaged(clean, damage, i)), clean) for i, clean in enumerate(pictures)])
+        )
+        for name, damage in fixed.items()
+    }
+
+
+def whole_cells(picture: np.ndarray, scale: int) -> np.ndarray:
+    """The picture with its sides cut to multiples of 8 · scale, as published figures cut them."""
+    cell = 8 * scale
+    return picture[: picture.shape[0] // cell * cell, : picture.shape[1] // cell * cell]
 
 
 @torch.no_grad()

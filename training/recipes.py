@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from impasto.errors import OptionError
 from . import checkpoint
 from .backbones import load_vgg16
 from .data import Photos, read_photos
+from .degrade import Degradation, GaussianNoise
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
 from .networks import Network, build, kmac_per_pixel
 from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, RestoreTask, StyleTask
@@ -74,10 +76,10 @@ class StyleOptions(CommonOptions):
 
 @dataclass(frozen=True)
 class RestoreOptions(CommonOptions):
-    """A denoiser."""
+    """A restorer: denoiser, deblurrer, inpainter, upscaler or JPEG cleaner, as the damage says."""
 
-    sigma: tuple[float, float] = (0.0, 55.0)
-    """Range of the noise's standard deviation, in levels of 255."""
+    degradation: Degradation = GaussianNoise(0, 55)  # noqa: RUF009 (frozen)
+    """What is done to the photos; a network of another scale than 1 follows from it."""
     architecture: str = "unet-restorer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(RESTORE_WEIGHTS))
 
@@ -89,7 +91,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     """Train a stylizer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
     # Photos at the size at which people look at results, so that a crop shows things and not pixels.
-    train, validation = _photos(options, longest=768)
+    train, validation = _photos(options, smallest=options.crop, longest=768)
     # Each photo again at a smaller size: busier, the same things smaller.
     both = train.joined(train.scaled(512, smallest=options.crop))
     backbone = load_vgg16(options.vgg).to(device)
@@ -125,48 +127,54 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
 
 
 def fit_restore(options: RestoreOptions, report: Report = lambda progress: None) -> FitResult:
-    """Train a denoiser. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
+    """Train a restorer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
-    train, validation = _photos(options)
-    network = _network(options).to(device)
+    scale = options.degradation.scale
+    train, validation = _photos(options, smallest=options.crop * scale)
+    network = _network(options, {"scale": scale} if scale != 1 else {}).to(device)
+    if network.scale != scale:
+        raise OptionError(
+            f"{options.degradation} asks for a network that enlarges ×{scale}; this one enlarges ×{network.scale}. "
+            "Leave scale out of --config, or begin with another checkpoint"
+        )
     task = RestoreTask(
         network,
         train,
         validation,
-        sigma=options.sigma,
+        degradation=options.degradation,
         crop=options.crop,
         batch=options.batch,
         seed=options.fit.seed,
         device=device,
         weights=options.weights,
     )
-    extra = {"degradation": {"gaussian noise, sigma of 255": list(options.sigma)}}
+    extra = {"degradation": str(options.degradation)}
     recipe = _recipe(options, network, train, validation, extra)
     return fit(
         task,
         options.fit,
         options.output,
         name=options.name,
-        kind="denoise",
+        kind=options.degradation.task,
         recipe=recipe,
         resume=options.resume,
         report=report,
     )
 
 
-def _photos(options: CommonOptions, longest: int | None = None) -> tuple[Photos, Photos]:
+def _photos(options: CommonOptions, smallest: int, longest: int | None = None) -> tuple[Photos, Photos]:
     """Those to train on and those to judge by."""
-    photos = read_photos(options.photos, smallest=options.crop, longest=longest)
+    photos = read_photos(options.photos, smallest=smallest, longest=longest)
     if options.validation is None:
         return photos.split(options.held_out)
     return photos, read_photos(options.validation, smallest=32)
 
 
-def _network(options: CommonOptions) -> Network:
-    """Fresh weights of this seed, or those of a checkpoint."""
+def _network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyType({})) -> Network:
+    """Fresh weights of this seed, or those of a checkpoint. implied: arguments that follow from the task."""
     if options.start is None:
         torch.manual_seed(options.fit.seed)
-        return build(options.architecture, dict(options.config)).train()
+        return build(options.architecture, {**implied, **options.config}).train()
     network = checkpoint.load(options.start).network
     if network.architecture != options.architecture:
         raise OptionError(

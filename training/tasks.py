@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from . import degrade, losses, metrics
 from .backbones import Vgg16
 from .data import CropSampler, Photos, thumbnails
+from .degrade import Degradation
 from .drawing import draw
 from .networks import Network
 
@@ -116,33 +117,38 @@ class StyleTask(Task):
 
 
 class RestoreTask(Task):
-    """Give the clean photo back: blind Gaussian denoising."""
+    """Give the clean photo back, from seeded damage of unknown strength."""
 
     def __init__(
         self, network: Network, photos: Photos, validation: Photos,
-        *, sigma: tuple[float, float], crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
+        *, degradation: Degradation, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
     ) -> None:  # fmt: skip
-        """sigma: range of the noise's standard deviation, in levels of 255."""
+        """crop: side of what the network sees; the clean crops are larger by the degradation's scale."""
         super().__init__()
         self.network, self.weights = network, weights
-        self._validation, self._sigma, self._seed, self._device = validation, sigma, seed, device
-        self._sampler = CropSampler(photos, crop, batch, device, seed=seed, turns=True)
+        self._validation, self._degradation, self._seed, self._device = validation, degradation, seed, device
+        self._sampler = CropSampler(photos, crop * degradation.scale, batch, device, seed=seed, turns=True)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         clean = self._sampler.batch(step).crops.float() / 255
         generator = torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + step)
-        return degrade.gaussian_noise(clean, self._sigma, generator), clean
+        return self._degradation(clean, generator), clean
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
-        noisy, clean = batch
-        return {"charbonnier": losses.charbonnier(self.network(noisy).float(), clean)}
+        damaged, clean = batch
+        return {"charbonnier": losses.charbonnier(self.network(damaged).float(), clean)}
 
     def validate(self, network: Network) -> dict[str, float]:
-        return metrics.denoise_psnr(network, self._validation.pictures)
+        if isinstance(self._degradation, degrade.GaussianNoise):
+            return metrics.denoise_psnr(network, self._validation.pictures)
+        return metrics.restore_psnr(network, self._validation.pictures, self._degradation)
 
     def preview(self, network: Network) -> np.ndarray | None:
-        noisy = [metrics.noisy(photo, 25, seed) for seed, photo in enumerate(self._validation.pictures[:2])]
-        return _side_by_side([(damaged, draw(network, damaged)) for damaged in noisy])
+        scale, pairs = self._degradation.scale, []
+        for seed, photo in enumerate(self._validation.pictures[:2]):
+            damaged = degrade.damaged(metrics.whole_cells(photo, scale), self._degradation.at(0.5), seed)
+            pairs.append((damaged.repeat(scale, 0).repeat(scale, 1), draw(network, damaged)))
+        return _side_by_side(pairs)
 
 
 def _random_colours(count: int, generator: np.random.Generator) -> np.ndarray:

@@ -103,7 +103,9 @@ def restore(
     steps: Annotated[int, typer.Option(min=1)] = 40000,
     batch: Annotated[int, typer.Option(min=1)] = 32,
     crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 128,
-    sigma: Annotated[str, typer.Option(help="Range of the noise's standard deviation, in levels of 255.")] = "0:55",
+    degrade: Annotated[
+        str, typer.Option(help="The damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40.")
+    ] = "noise:0-55",
     learning_rate: Rate = 1e-3,
     start: Start = None,
     config: Config = None,
@@ -114,8 +116,10 @@ def restore(
     cuda_graph: Replay = False,
     resume: Resume = False,
 ) -> None:
-    """Teach a network to remove noise of unknown strength."""
+    """Teach a network to undo damage of unknown strength."""
     training = _training()
+    from impasto.training.degrade import parse
+
     options = training.RestoreOptions(
         name=_checked_name(name),
         photos=photos,
@@ -129,7 +133,7 @@ def restore(
         start=start,
         resume=resume,
         command=_command(),
-        sigma=_range(sigma),
+        degradation=parse(degrade),
     )
     _show(_with_bar(options, training.fit_restore))
 
@@ -212,13 +216,3 @@ def _config(given: list[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             raise OptionError(f"cannot read {entry!r}; write NAME=VALUE with VALUE in JSON, such as blocks=5") from None
     return config
-
-
-def _range(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(":"))
-    except ValueError:
-        low, high = -1.0, -1.0
-    if not 0 <= low <= high <= 255:
-        raise OptionError(f"cannot read the range {text!r}; write LOW:HIGH in levels of 255, such as 0:55")
-    return low, high

@@ -119,7 +119,7 @@ def test_thumbnails_are_those_of_the_runtime_and_mirrored_with_the_photo():
 @pytest.mark.parametrize("sigma", [5, 25])
 def test_noise_has_the_asked_strength_and_no_colour_or_place(sigma):
     clean = torch.full((8, 3, 64, 64), 0.5)
-    noise = degrade.gaussian_noise(clean, (sigma, sigma), torch.Generator().manual_seed(0)) - clean
+    noise = degrade.GaussianNoise(sigma, sigma)(clean, torch.Generator().manual_seed(0)) - clean
     assert float(noise.std()) * 255 == pytest.approx(math.sqrt(sigma**2 + 1 / 12), rel=0.02)
     assert abs(float(noise.mean())) * 255 < 5 * sigma / math.sqrt(noise.numel()) + 0.5
     neighbours = (noise[..., 1:] * noise[..., :-1]).mean() / noise.square().mean()
@@ -128,14 +128,14 @@ def test_noise_has_the_asked_strength_and_no_colour_or_place(sigma):
 
 def test_noise_strengths_fill_their_range_and_results_fit_eight_bits():
     clean = torch.full((256, 3, 32, 32), 0.5)
-    damaged = degrade.gaussian_noise(clean, (0, 55), torch.Generator().manual_seed(0))
+    damaged = degrade.GaussianNoise(0, 55)(clean, torch.Generator().manual_seed(0))
     strengths = (damaged - clean).std((1, 2, 3)).numpy() * 255
     assert strengths.min() < 2
     assert 49 < strengths.max() < 56
     assert 24 < strengths.mean() < 31
     levels = damaged * 255
     assert float((levels - levels.round()).abs().max()) < 1e-3
-    white = degrade.gaussian_noise(torch.ones(1, 3, 32, 32), (50, 50), torch.Generator().manual_seed(0))
+    white = degrade.GaussianNoise(50, 50)(torch.ones(1, 3, 32, 32), torch.Generator().manual_seed(0))
     assert float(white.max()) <= 1
 
 

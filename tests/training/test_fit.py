@@ -99,10 +99,10 @@ def test_ctrl_c_saves_a_whole_step_and_resuming_changes_nothing(restoring, monke
         steps.append(0)
         if len(steps) == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return gaussian_noise(*arguments)
+        return damage(*arguments)
 
-    gaussian_noise = degrade.gaussian_noise
-    monkeypatch.setattr(degrade, "gaussian_noise", pressed_in_step_3)
+    damage = degrade.GaussianNoise.damage
+    monkeypatch.setattr(degrade.GaussianNoise, "damage", pressed_in_step_3)
     with pytest.raises(KeyboardInterrupt):
         fit_restore(options)
     state = torch.load(options.output / STATE, weights_only=True)

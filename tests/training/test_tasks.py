@@ -7,8 +7,12 @@ import torch
 from small_training import photo, shaken
 from torch.testing import assert_close
 
+from impasto.errors import OptionError
+from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
 from impasto.training.data import Photos
+from impasto.training.degrade import parse
+from impasto.training.recipes import fit_restore
 from impasto.training.tasks import STYLE_WEIGHTS, RestoreTask, StyleTask
 
 pytest_plugins = ("training_fixtures",)
@@ -76,7 +80,7 @@ def test_a_restorers_batch_is_a_function_of_seed_and_step():
     def task(seed):
         return RestoreTask(
             shaken("unet-restorer"), PHOTOS, NONE,
-            sigma=(0, 55), crop=32, batch=2, seed=seed, device=CPU, weights={"charbonnier": 1},
+            degradation=parse("noise:0-55"), crop=32, batch=2, seed=seed, device=CPU, weights={"charbonnier": 1},
         )  # fmt: skip
 
     noisy, clean = task(0).batch(5)
@@ -84,3 +88,20 @@ def test_a_restorers_batch_is_a_function_of_seed_and_step():
     assert not torch.equal(task(0).batch(6)[0], noisy)
     assert not torch.equal(task(1).batch(5)[0], noisy)
     assert 0 < float((noisy - clean).abs().mean()) < 0.2
+
+
+@pytest.mark.parametrize(("text", "task", "scale"), [("down:2", "upscale", 2), ("missing:30", "inpaint", 1)])
+def test_the_damage_chooses_task_scale_and_figures(text, task, scale, restoring):
+    result = fit_restore(restoring(steps=1, degradation=parse(text)))
+    made = checkpoint.load(result.checkpoint)
+    assert (made.task, made.network.scale) == (task, scale)
+    assert made.recipe["degradation"] == str(parse(text))
+    names = ("down:2",) if scale == 2 else ("missing:0-0", "missing:15-15", "missing:30-30")
+    assert set(result.quality) == {f"psnr_{name}" for name in names}
+    assert (result.checkpoint.parent / "preview.png").exists()
+
+
+def test_a_network_of_another_scale_is_refused(restoring):
+    start = fit_restore(restoring("start", steps=1)).checkpoint
+    with pytest.raises(OptionError, match="enlarges ×1"):
+        fit_restore(restoring(start=start, config={}, degradation=parse("down:2")))
