@@ -79,7 +79,12 @@ def main() -> None:
         photos = [np.ascontiguousarray(p[: p.shape[0] // 8 * 8, : p.shape[1] // 8 * 8]) for p in photos]
         with impasto.load(arguments.model) as model:
             results = compare(model, photos)
-            report = {"model": model.info.to_json(), "photos": len(photos), "psnr_db": results, "environment": describe_machine()}
+            report = {
+                "model": model.info.to_json(),
+                "photos": len(photos),
+                "psnr_db": results,
+                "environment": describe_machine(),
+            }
         if arguments.json:
             write_text(arguments.json, json.dumps(report, indent=1) + "\n")
     except ImpastoError as error:

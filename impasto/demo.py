@@ -39,7 +39,10 @@ def main(
     write_contact_sheet(sheet, rows)
     _measure(packages, output)
     _build_engines(packages, output)
-    out.print(f"\nDone in {time.perf_counter() - started:.0f} s. Look at [bold]{sheet}[/] (single pictures beside it).", soft_wrap=True)
+    out.print(
+        f"\nDone in {time.perf_counter() - started:.0f} s. Look at [bold]{sheet}[/] (single pictures beside it).",
+        soft_wrap=True,
+    )
 
 
 def _export(name: str, folder: Path) -> Path:
@@ -107,7 +110,11 @@ def _build_engines(packages: dict[str, Path], output: Path) -> None:
         try:
             with err.status(f"building an engine of {name}"):
                 entry, _ = build_engine(
-                    source.graph, source.manifest.spec, options, cache=EngineCache(output / "engines"), flavour="tensorrt-rtx"
+                    source.graph,
+                    source.manifest.spec,
+                    options,
+                    cache=EngineCache(output / "engines"),
+                    flavour="tensorrt-rtx",
                 )
         except MissingDependency:
             out.print("TensorRT-RTX is not installed, so no engine was built (pip install 'impasto[rtx]' needs no GPU)")
