@@ -42,8 +42,8 @@ class Vgg16(nn.Module):
         self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) RGB in 0..1 to the feature maps of VGG16_LAYERS, at 1/1, 1/2, 1/4 and 1/8."""
+    def forward(self, image: Tensor, last: str = "relu4_3") -> dict[str, Tensor]:
+        """(N, 3, H, W) RGB in 0..1 to the feature maps of VGG16_LAYERS, at 1/1, 1/2, 1/4 and 1/8, up to the layer `last`."""
         x = image.flip(1) * 255 - self.mean
         features = {}
         for block, count in self._BLOCKS:
@@ -52,6 +52,8 @@ class Vgg16(nn.Module):
             for index in range(1, count + 1):
                 x = F.relu(self.get_submodule(f"conv{block}_{index}")(x))
             features[f"relu{block}_{count}"] = x
+            if last in features:
+                break
         return features
 
 

@@ -60,12 +60,13 @@ def read_photos(
     *,
     smallest: int,
     longest: int | None = None,
+    enlarged_to: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Photos:
     """Decode a folder of photos in background threads; unusable files are skipped and listed.
 
     smallest: a photo with a shorter side below this is skipped. longest: larger photos are scaled down to this, Lanczos,
-    as far as their shorter side allows.
+    as far as their shorter side allows. enlarged_to: the other way, a shorter side below this is enlarged to it.
     Raises PictureError for a folder without pictures, TrainingError where none of them can be used or they take more
     than MEMORY bytes.
     """
@@ -73,13 +74,11 @@ def read_photos(
     pictures, names, skipped, held = [], [], [], 0
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         for done, (file, result) in enumerate(
-            zip(files, pool.map(lambda f: _decode(f, smallest, longest), files), strict=True)
+            zip(files, pool.map(lambda f: _decode(f, smallest, longest, enlarged_to), files), strict=True)
         ):
             progress(done + 1, len(files))
             if isinstance(result, str):
                 skipped.append(result)
-            elif min(result.shape[:2]) < smallest:
-                skipped.append(f"{file} is {result.shape[0]} x {result.shape[1]}; crops need {smallest} a side")
             else:
                 pictures.append(result)
                 names.append(file.name)
@@ -127,8 +126,9 @@ class CropSampler:
         """The crops of one step."""
         generator = np.random.default_rng([self._seed, step])
         photo = generator.choice(len(self._starts), self._batch, p=self._chances)
+        # A photo smaller than a crop fills the rest of it with its reflection.
         top, left = (
-            (generator.random(self._batch) * (lengths[photo] - self._side + 1)).astype(np.int64)
+            (generator.random(self._batch) * (np.maximum(lengths[photo] - self._side, 0) + 1)).astype(np.int64)
             for lengths in (self._heights, self._widths)
         )
         mirrored = generator.random(self._batch) < 0.5
@@ -173,19 +173,26 @@ def _reflected(places: np.ndarray, length: np.ndarray) -> np.ndarray:
     return np.minimum(places, period - places)
 
 
-def _decode(file: Path, smallest: int, longest: int | None) -> np.ndarray | str:
+def _decode(file: Path, smallest: int, longest: int | None, enlarged_to: int | None) -> np.ndarray | str:
     """The picture, or why not."""
     try:
         rgb = images.read(file).rgb
     except PictureError as error:
         return str(error)
-    return _scaled(rgb, smallest, longest) if longest else rgb
+    shorter = min(rgb.shape[:2])
+    if shorter < smallest:
+        return f"{file} is {rgb.shape[0]} x {rgb.shape[1]}; a side of at least {smallest} is needed"
+    if enlarged_to and shorter < enlarged_to:
+        return _resized(rgb, enlarged_to / shorter)
+    return _scaled(rgb, enlarged_to or smallest, longest) if longest else rgb
 
 
 def _scaled(rgb: np.ndarray, smallest: int, longest: int) -> np.ndarray:
     factor = max(longest / max(rgb.shape[:2]), smallest / min(rgb.shape[:2]))
-    if factor >= 1:
-        return rgb
+    return rgb if factor >= 1 else _resized(rgb, factor)
+
+
+def _resized(rgb: np.ndarray, factor: float) -> np.ndarray:
     from PIL import Image
 
     size = (round(rgb.shape[1] * factor), round(rgb.shape[0] * factor))

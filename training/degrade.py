@@ -274,7 +274,7 @@ def _parse_one(text: str) -> Degradation:
 
 def damaged(picture: np.ndarray, degradation: Degradation, seed: int) -> np.ndarray:
     """One picture damaged on the CPU: uint8 (H, W, 3), sides multiples of the scale, to uint8 (H / scale, W / scale, 3)."""
-    clean = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 255
+    clean = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
     result = degradation(clean, torch.Generator().manual_seed(seed))[0]
     return np.ascontiguousarray((result * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 

@@ -91,7 +91,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     """Train a stylizer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
     # Photos at the size at which people look at results, so that a crop shows things and not pixels.
-    train, validation = _photos(options, smallest=options.crop, longest=768)
+    train, validation = _photos(options, options.crop, longest=768, enlarged_to=options.crop)
     # Each photo again at a smaller size: busier, the same things smaller.
     both = train.joined(train.scaled(512, smallest=options.crop))
     backbone = load_vgg16(options.vgg).to(device)
@@ -99,7 +99,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     task = StyleTask(
         network,
         backbone,
-        _painting(options.painting),
+        read_painting(options.painting),
         both,
         validation,
         crop=options.crop,
@@ -130,7 +130,8 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     """Train a restorer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
     scale = options.degradation.scale
-    train, validation = _photos(options, smallest=options.crop * scale)
+    # A smaller photo fills its crops with its reflection: enlarged, it would teach that clean photos are blurred.
+    train, validation = _photos(options, options.crop * scale)
     network = _network(options, {"scale": scale} if scale != 1 else {}).to(device)
     if network.scale != scale:
         raise OptionError(
@@ -162,9 +163,11 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     )
 
 
-def _photos(options: CommonOptions, smallest: int, longest: int | None = None) -> tuple[Photos, Photos]:
-    """Those to train on and those to judge by."""
-    photos = read_photos(options.photos, smallest=smallest, longest=longest)
+def _photos(
+    options: CommonOptions, crop: int, longest: int | None = None, enlarged_to: int | None = None
+) -> tuple[Photos, Photos]:
+    """Those to train on, with sides of at least half a crop, and those to judge by."""
+    photos = read_photos(options.photos, smallest=crop // 2, longest=longest, enlarged_to=enlarged_to)
     if options.validation is None:
         return photos.split(options.held_out)
     return photos, read_photos(options.validation, smallest=32)
@@ -185,7 +188,8 @@ def _network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyTy
     return network.train()
 
 
-def _painting(path: Path) -> np.ndarray:
+def read_painting(path: Path) -> np.ndarray:
+    """The painting at the size at which it is learnt: uint8 (H, W, 3). Raises PictureError."""
     from PIL import Image
 
     picture = Image.fromarray(images.read(path).rgb)

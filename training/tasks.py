@@ -86,7 +86,7 @@ class StyleTask(Task):
         inside = slice(self._around, surrounded.shape[-1] - self._around)
         photo, drawn = surrounded[..., inside, inside], drawn[..., inside, inside]
         with torch.no_grad():
-            of_photo = self.backbone(photo)[self.CONTENT_LAYER]
+            of_photo = self.backbone(photo, self.CONTENT_LAYER)[self.CONTENT_LAYER]
         features = self.backbone(drawn.clamp(0, 1))
         return {
             "content": losses.content(features[self.CONTENT_LAYER], of_photo),

@@ -38,6 +38,24 @@ def test_large_photos_are_scaled_down_but_never_below_what_crops_need(tmp_path):
     assert read_photos(tmp_path, smallest=32, longest=600).pictures[0].shape == (100, 300, 3)
 
 
+def test_small_photos_are_enlarged_where_asked(tmp_path):
+    images.write(tmp_path / "a.png", photo(50, 90))
+    assert read_photos(tmp_path, smallest=40, longest=600, enlarged_to=80).pictures[0].shape == (80, 144, 3)
+    assert read_photos(tmp_path, smallest=40, longest=90, enlarged_to=50).pictures[0].shape == (50, 90, 3)
+    with pytest.raises(TrainingError, match="50 x 90"):
+        read_photos(tmp_path, smallest=60, enlarged_to=80)
+
+
+def test_a_photo_smaller_than_a_crop_is_filled_up_with_its_reflection():
+    photos = some((24, 40))
+    batch = CropSampler(photos, 32, 8, CPU, seed=0).batch(0)
+    padded = torch.from_numpy(np.pad(photos.pictures[0], ((0, 8), (0, 0), (0, 0)), mode="reflect")).permute(2, 0, 1)
+    windows = padded.unfold(2, 32, 1).permute(2, 0, 1, 3)
+    for crop, mirrored in zip(batch.crops, batch.mirrored, strict=True):
+        straight = crop.flip(2) if mirrored else crop
+        assert bool((windows == straight).flatten(1).all(1).any())
+
+
 def test_folders_without_use_are_refused(tmp_path, photos):
     with pytest.raises(PictureError, match="no picture files"):
         read_photos(tmp_path, smallest=32)

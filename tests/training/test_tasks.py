@@ -67,6 +67,14 @@ def test_terms_without_weight_cost_nothing(vgg):
     assert len(calls) == 1
 
 
+def test_the_photo_is_looked_at_no_deeper_than_its_content(vgg):
+    backbone = load_vgg16(vgg)
+    picture = torch.rand(1, 3, 32, 32)
+    shallow, whole = backbone(picture, "relu3_3"), backbone(picture)
+    assert list(shallow) == list(whole)[:3]
+    assert torch.equal(shallow["relu3_3"], whole["relu3_3"])
+
+
 def test_each_term_has_a_weight_and_a_gradient_reaches_the_thumbnail_reader(vgg):
     network = shaken("thumbnail-stylizer").train()
     task = style_task(network, vgg)
