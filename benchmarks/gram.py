@@ -19,6 +19,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def eager_style_loss(features: list[Any], targets: list[Any], weights: list[floa
     """What people write: a batched product per layer, in the features' dtype, and mse_loss."""
     import torch
 
-    loss = 0
+    loss = torch.zeros((), device=features[0].device)
     for feature, target, weight in zip(features, targets, weights, strict=True):
         pixels = feature.flatten(2)
         gram = (pixels / (pixels.shape[1] * pixels.shape[2])) @ pixels.mT
@@ -146,9 +147,9 @@ def with_gradients(loss: Callable[..., Any]) -> Callable[..., Any]:
     """The loss and its gradients by the features."""
     import torch
 
-    def run(features: list[Any], *arguments: Any) -> Any:
+    def run(features: list[Any], **against: Any) -> Any:
         leaves = [feature.detach().requires_grad_() for feature in features]
-        return torch.autograd.grad(loss(leaves, *arguments), leaves)
+        return torch.autograd.grad(loss(leaves, **against), leaves)
 
     return run
 
@@ -176,12 +177,11 @@ class Bench:
         losses = {"impasto": style_loss, "torch eager": eager_style_loss}
         if compiled:
             losses["torch.compile"] = torch.compile(eager_style_loss, dynamic=False)
-        arguments = (problem.targets, problem.weights)
+        against = {"targets": problem.targets, "weights": problem.weights}
         for name, loss in losses.items():
             with torch.no_grad():
-                self.measure(problem, f"{name} forward", lambda features, loss=loss: loss(features, *arguments))
-            both = with_gradients(loss)
-            self.measure(problem, f"{name} forward + backward", lambda f, both=both: both(f, *arguments), traffic=3)
+                self.measure(problem, f"{name} forward", partial(loss, **against))
+            self.measure(problem, f"{name} forward + backward", partial(with_gradients(loss), **against), traffic=3)
 
     def grams(self, problem: Problem, *, others: bool) -> None:
         """One layer's Gram matrix: ours, and cuBLAS through torch."""
@@ -239,6 +239,10 @@ def compile_variants(folder: Path) -> dict[str, bytes]:
         return dict(zip(VARIANTS, pool.map(compiled, VARIANTS.values()), strict=True))
 
 
+def _shared_bytes(stages: int, _: int) -> int:
+    return stages * 32768
+
+
 def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> None:
     """Our own methods again with each variant in the place of the shipped kernels."""
     import torch
@@ -250,13 +254,14 @@ def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> N
     shipped = launch.fatbin, launch.dynamic_shared_bytes
     both = with_gradients(style_loss)
     for name, image in images.items():
-        launch.fatbin = lambda image=image: image
-        launch.dynamic_shared_bytes = lambda _, stages=VARIANTS[name][0]: stages * 32768
+        stages = VARIANTS[name][0]
+        launch.fatbin = partial(bytes, image)
+        launch.dynamic_shared_bytes = partial(_shared_bytes, stages)
         launch._modules.clear()
-        arguments = (grouped.targets, grouped.weights)
+        against: dict[str, Any] = {"targets": grouped.targets, "weights": grouped.weights}
         with torch.no_grad():
-            bench.measure(grouped, f"forward, {name}", lambda f, a=arguments: style_loss(f, *a))
-        bench.measure(grouped, f"forward + backward, {name}", lambda f, a=arguments: both(f, *a), traffic=3)
+            bench.measure(grouped, f"forward, {name}", partial(style_loss, **against))
+        bench.measure(grouped, f"forward + backward, {name}", partial(both, **against), traffic=3)
         for layer in layers:
             bench.grams(layer, others=False)
         print(kernel_times(grouped), flush=True)

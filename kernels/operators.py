@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -348,11 +349,11 @@ def _region(mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
     return mask, mask.flatten(1).sum(1)
 
 
-def _mask_pointers(region: tuple[Tensor, Tensor] | None) -> dict[str, int]:
+def _mask_pointers(region: tuple[Tensor, Tensor] | None) -> dict[str, Any]:
     return {} if region is None else {"mask": region[0].data_ptr(), "area": region[1].data_ptr()}
 
 
-def _difference_pointers(difference: Tensor, features: Tensor) -> dict[str, int]:
+def _difference_pointers(difference: Tensor, features: Tensor) -> dict[str, Any]:
     N, C = features.shape[:2]
     return {"difference": difference.data_ptr(), "peak": difference.data_ptr() + 4 * N * C * C}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from typer import Context, Exit
+from typer import Exit
 from typer.core import TyperGroup
 
 from impasto.errors import ImpastoError
@@ -23,9 +23,9 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 class Commands(TyperGroup):
     """A group of verbs whose failures are one clear line and an exit code: 1, or 130 after Ctrl-C."""
 
-    def invoke(self, context: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(context)
+            return super().invoke(ctx)
         except ImpastoError as error:
             fail(error)
             raise Exit(1) from None
