@@ -1,4 +1,4 @@
-"""Laws of `impasto eval`: what equals the truth is perfect, figures are those of training, errors are one line."""
+"""Laws of `impasto eval`: what changes nothing scores like the damage, figures are training's own, errors are one line."""
 
 from __future__ import annotations
 
@@ -7,21 +7,172 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import typer
-from small_training import photo
+from skimage.metrics import structural_similarity
+from small_training import SMALL, photo, shaken
 from typer.testing import CliRunner
 
-from impasto import images
+from impasto import evaluation, images
 from impasto.cli.console import Commands
 from impasto.cli.eval import evaluate
-from impasto.errors import CheckpointError, OptionError, PictureError
 from impasto.evaluation import EQUAL_PSNR, Score, evaluate_restorer, evaluate_stylizer
-from impasto.export.package import export
-from impasto.training import checkpoint, metrics
+from impasto.export.package import export_checkpoint
+from impasto.training import metrics
 from impasto.training.backbones import load_vgg16
+from impasto.training.checkpoint import round_to_half, save_checkpoint
+from impasto.training.degrade import parse
 from impasto.training.losses import StyleTarget
 from impasto.training.networks import build
 from impasto.training.recipes import read_painting
 
 pytest_plugins = ("training_fixtures",)
-EXAMPLE = ("restorer", "--degrade", "noise:0-50")
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clean")
+    for index in range(3):
+        images.write(folder / f"{index}.png", photo(50 + 8 * index, 68, index))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function that makes a package of a network."""
+
+    def make(network, task):
+        round_to_half(network)
+        folder = tmp_path_factory.mktemp(task)
+        save_checkpoint(folder / "checkpoint.safetensors", network, name=task, task=task, recipe={})
+        return export_checkpoint(folder / "checkpoint.safetensors")
+
+    return make
+
+
+def identity(**config):
+    network = build("unet-restorer", {**SMALL["unet-restorer"], **config}).eval()
+    with torch.no_grad():
+        network.head.weight.zero_()
+    return network
+
+
+@pytest.fixture(scope="module")
+def doing_nothing(exported):
+    return exported(identity(), "denoise")
+
+
+@pytest.fixture(scope="module")
+def stylizer(exported):
+    return exported(shaken("thumbnail-stylizer"), "stylize")
+
+
+def test_a_restorer_that_changes_nothing_scores_what_the_damage_scores(doing_nothing, clean, vgg):
+    result = evaluate_restorer(doing_nothing, clean, ["noise:0-40", "missing:20"], vgg=vgg)
+    assert [row.name for row in result.conditions] == [
+        *(f"noise:{s}-{s}" for s in (0, 10, 20, 30, 40)),
+        *(f"missing:{s}-{s}" for s in (0, 5, 10, 15, 20)),
+    ]
+    for row in result.conditions:
+        for name in ("PSNR", "SSIM", "VGG"):
+            assert row.scores[name].values == pytest.approx(row.scores[f"damaged {name}"].values)
+    perfect = result.conditions[0].scores
+    assert (perfect["PSNR"].mean, perfect["SSIM"].mean) == (EQUAL_PSNR, pytest.approx(1))
+    noisy = [row.scores["PSNR"].mean for row in result.conditions[:5]]
+    assert noisy == sorted(noisy, reverse=True)
+    assert noisy[2] == pytest.approx(20 * np.log10(255 / 20), abs=0.6)
+    assert len(result.panels) == 6
+
+
+def test_figures_of_a_restorer_are_those_of_training(exported, clean):
+    network = shaken("unet-restorer")
+    damage = parse("shake:9+noise:0-5")
+    result = evaluate_restorer(exported(network, "deblur"), clean, [str(damage)])
+    pictures = [images.read(file).rgb for file in images.list_folder(clean)]
+    trained = metrics.restore_psnr(network, pictures, damage)
+    judged = {f"psnr_{row.name}": row.scores["PSNR"].mean for row in result.conditions}
+    assert {name: judged[name] for name in trained} == pytest.approx(trained, abs=0.05)
+
+
+def test_figures_of_a_stylizer_are_those_of_training(stylizer, clean, vgg):
+    painting = clean / "0.png"
+    result = evaluate_stylizer(stylizer, clean, painting, vgg=vgg)
+    backbone = load_vgg16(vgg)
+    network = shaken("thumbnail-stylizer")
+    round_to_half(network)
+    target = StyleTarget(evaluation._features(backbone, read_painting(painting)))
+    pictures = [images.read(file).rgb for file in images.list_folder(clean)]
+    trained = metrics.style_objective(network, pictures, backbone, target)
+    scores = result.conditions[0].scores
+    for name in ("content", "style", "objective"):
+        assert scores[name].mean == pytest.approx(trained[name], rel=0.02)
+
+
+def test_upscaling_is_compared_with_bicubic(exported, clean):
+    result = evaluate_restorer(exported(identity(scale=2), "upscale"), clean, ["down:2"])
+    (row,) = result.conditions
+    assert row.scores["damaged PSNR"].mean > row.scores["PSNR"].mean > 15, "bicubic beats repeated pixels"
+
+
+def test_ssim_is_scikit_images():
+    one, other = photo(64, 80, 0), photo(64, 80, 0) // 2 + 40
+    theirs = structural_similarity(
+        one, other, channel_axis=2, data_range=255, gaussian_weights=True, use_sample_covariance=False
+    )
+    assert evaluation._ssim(one, other) == pytest.approx(theirs, abs=5e-3)
+
+
+def test_confidence_intervals():
+    score = Score((1.0, 2.0, 3.0))
+    assert score.mean == 2
+    assert score.interval == pytest.approx(4.303 / math.sqrt(3))
+    assert math.isnan(Score((1.0,)).interval)
+    assert Score((1.0,)).to_json()["confidence_95"] is None
+    generator = np.random.default_rng(0)
+    inside = [abs((s := Score(tuple(generator.normal(0, 1, 5)))).mean) < s.interval for _ in range(2000)]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+
+def cli(*arguments):
+    app = typer.Typer(cls=Commands)
+    app.callback()(lambda: None)
+    app.command("eval")(evaluate)
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_the_verb_writes_table_json_and_sheet(doing_nothing, clean, tmp_path):
+    report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
+    result = cli(doing_nothing, "--photos", clean, "--degrade", "jpeg:10-40", "--json", report, "--sheet", sheet)
+    assert result.exit_code == 0, result.output
+    assert "jpeg:25-25" in result.output
+    found = json.loads(report.read_text())
+    assert found["pictures"] == ["0.png", "1.png", "2.png"]
+    assert len(found["conditions"][0]["scores"]["PSNR"]["values"]) == 3
+    assert images.read(sheet).rgb.shape[0] > 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--degrade DAMAGE"),
+        (("--degrade", "fog:3"), "cannot read the damage"),
+        (("--degrade", "down:2"), "leave down: away"),
+        (("--degrade", "noise:25", "--painting", "x.png"), "--degrade DAMAGE"),
+        (("--degrade", "noise:25", "--sheet", "sheet.doc"), "picture format"),
+        (("--painting", "missing.png"), "missing.png does not exist"),
+        (("--degrade", "noise:25", "--vgg", "missing.safetensors"), "no VGG16 weights"),
+    ],
+)
+def test_what_cannot_be_judged_is_one_line(arguments, message, doing_nothing, clean):
+    result = cli(doing_nothing, "--photos", clean, *arguments)
+    assert result.exit_code == 1
+    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_stylizer_is_no_restorer_and_small_pictures_are_refused(stylizer, doing_nothing, clean, tmp_path):
+    assert "judge it with --painting" in cli(stylizer, "--photos", clean, "--degrade", "noise:25").stderr
+    images.write(tmp_path / "small.png", photo(12, 40))
+    assert "judging needs 16" in cli(doing_nothing, "--photos", tmp_path, "--degrade", "noise:25").stderr
+    assert "is not a folder" in cli(doing_nothing, "--photos", tmp_path / "x", "--degrade", "noise:25").stderr

@@ -1,0 +1,294 @@
+"""Quality on pictures that training has not seen: what `impasto.load` gives, compared with the truth or with a painting."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import images
+from .benchmarks.report import describe_machine
+from .contact_sheet import Panel, write_contact_sheet
+from .errors import MissingDependency, OptionError, PictureError
+from .runtime import Model, ModelInfo, load
+
+if TYPE_CHECKING:
+    from .training.backbones import Vgg16
+    from .training.degrade import Degradation
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""The places in a damage's range that restorers are judged at."""
+
+EQUAL_PSNR = 100.0
+"""What stands for the infinite PSNR of equal pictures, in dB."""
+
+SHEET_ROWS = 6
+
+_STUDENT = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""Student's t at 97.5 % for 1 to 30 degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measure over all pictures."""
+
+    values: tuple[float, ...]
+    """One for each picture."""
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def interval(self) -> float:
+        """Half the width of the mean's 95 % confidence interval (Student's t); NaN for one picture."""
+        freedom = len(self.values) - 1
+        if freedom < 1:
+            return math.nan
+        t = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.4 / freedom
+        return float(t * np.std(self.values, ddof=1) / math.sqrt(len(self.values)))
+
+    def __str__(self) -> str:
+        spread = "" if math.isnan(self.interval) else f" ± {self.interval:.3g}"
+        return f"{self.mean:.4g}{spread}"
+
+    def to_json(self) -> dict[str, Any]:
+        interval = None if math.isnan(self.interval) else self.interval
+        return {"mean": self.mean, "confidence_95": interval, "values": list(self.values)}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the pictures were made of, and how well the model did."""
+
+    name: str
+    """The damage, such as "noise:25-25", or the painting's file name."""
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's quality."""
+
+    info: ModelInfo
+    pictures: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    panels: tuple[tuple[Panel, ...], ...] = field(repr=False)
+    """The first few pictures before and after, for a contact sheet."""
+
+    def write_sheet(self, path: str | os.PathLike[str]) -> None:
+        """Write the contact sheet. Raises OutputError, and OptionError for a suffix that is no picture format."""
+        write_contact_sheet(path, self.panels)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "model": self.info.to_json(),
+            "pictures": list(self.pictures),
+            "conditions": [
+                {"name": row.name, "scores": {key: score.to_json() for key, score in row.scores.items()}}
+                for row in self.conditions
+            ],
+            "environment": describe_machine(),
+        }
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How `impasto.load` is to load the model."""
+
+    backend: str = "auto"
+    precision: str = "auto"
+    device: int = 0
+
+
+def evaluate_restorer(
+    model: str | os.PathLike[str],
+    photos: str | os.PathLike[str],
+    damages: Sequence[str],
+    *,
+    vgg: str | os.PathLike[str] | None = None,
+    options: LoadOptions = LoadOptions(),
+    progress: Callable[[str], None] = lambda line: None,
+) -> Evaluation:
+    """PSNR and SSIM of damaged and of restored photos, at STRENGTHS of each damage's range.
+
+    photos: a folder of clean pictures; their sides are cut to multiples of 8 times the scale. damages: as
+    `impasto.training.degrade.parse` reads them. Picture number i is damaged by seed i. Where the model enlarges, "damaged" is the
+    small picture enlarged by bicubic interpolation. vgg: VGG16's weights, for the distance of VGG16's relu3_3 (a
+    perceptual distance; LPIPS itself needs weights that would have to be downloaded).
+    Raises OptionError, PictureError, MissingDependency, and what `load` raises.
+    """
+    degrade, _ = _training()
+    wanted = [degrade.parse(text) for text in damages]
+    files = images.list_folder(photos)
+    backbone = _backbone(vgg) if vgg is not None else None
+    with load(model, **asdict(options)) as loaded:
+        _check_restorer(loaded, wanted)
+        fixed = {str(damage): damage for given in wanted for damage in map(given.at, STRENGTHS)}
+        shown = {str(given.at(0.5)) for given in wanted}
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in fixed}
+        panels: list[tuple[Panel, ...]] = []
+        for number, file in enumerate(files):
+            progress(f"{file.name}, {number + 1} of {len(files)}")
+            clean = _cut(images.read(file).rgb, file, 8 * loaded.info.scale)
+            for name, damage in fixed.items():
+                damaged = degrade.damaged(clean, damage, number)
+                restored = loaded(damaged)
+                plain = _enlarged(damaged, loaded.info.scale)
+                found[name].append(_restorer_scores(clean, plain, restored, backbone))
+                if name in shown and len(panels) < SHEET_ROWS:
+                    panels.append((Panel(file.name, clean), Panel(name, plain), Panel(loaded.info.name, restored)))
+        rows = tuple(Condition(name, _collected(scores)) for name, scores in found.items())
+        return Evaluation(loaded.info, tuple(file.name for file in files), rows, tuple(panels))
+
+
+def evaluate_stylizer(
+    model: str | os.PathLike[str],
+    photos: str | os.PathLike[str],
+    painting: str | os.PathLike[str],
+    *,
+    vgg: str | os.PathLike[str] | None = None,
+    options: LoadOptions = LoadOptions(),
+    progress: Callable[[str], None] = lambda line: None,
+) -> Evaluation:
+    """Content and style distance and their objective, content + 10 · style, as training measures them.
+
+    photos: a folder; their sides are cut to multiples of 16. painting: the picture that was learnt. vgg: VGG16's weights; by
+    default those in the cache. Raises OptionError, PictureError, TrainingError, CheckpointError, and what `load` raises.
+    """
+    _training()
+    from .training.losses import StyleTarget, content
+    from .training.recipes import read_painting
+
+    files = images.list_folder(photos)
+    drawn_like = read_painting(Path(painting))
+    backbone = _backbone(vgg)
+    target = StyleTarget(_features(backbone, drawn_like))
+    found: list[dict[str, float]] = []
+    panels: list[tuple[Panel, ...]] = []
+    with load(model, **asdict(options)) as loaded:
+        if loaded.info.scale != 1:
+            raise OptionError(f"{loaded.info.name} enlarges ×{loaded.info.scale}; a stylizer keeps the size")
+        for number, file in enumerate(files):
+            progress(f"{file.name}, {number + 1} of {len(files)}")
+            photo = _cut(images.read(file).rgb, file, 16)
+            drawing = loaded(photo)
+            of_photo, of_drawing = _features(backbone, photo), _features(backbone, drawing)
+            kept = float(content(of_drawing["relu3_3"], of_photo["relu3_3"]))
+            style = float(target.distance(of_drawing))
+            found.append({"content": kept, "style": style, "objective": kept + 10 * style})
+            if len(panels) < SHEET_ROWS:
+                panels.append((Panel(file.name, photo), Panel(loaded.info.name, drawing)))
+        row = Condition(Path(painting).name, _collected(found))
+        return Evaluation(loaded.info, tuple(file.name for file in files), (row,), tuple(panels))
+
+
+def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
+    if loaded.info.task == "stylize":
+        raise OptionError(f"{loaded.info.name} is a stylizer; judge it with --painting instead of --degrade")
+    for damage in damages:
+        if damage.scale != loaded.info.scale:
+            raise OptionError(
+                f"{damage} makes pictures smaller by {damage.scale}, and {loaded.info.name} enlarges by {loaded.info.scale}; "
+                + (
+                    "choose a damage with down:" + str(loaded.info.scale)
+                    if loaded.info.scale > 1
+                    else "leave down: away"
+                )
+            )
+
+
+def _restorer_scores(
+    clean: np.ndarray, plain: np.ndarray, restored: np.ndarray, backbone: Vgg16 | None
+) -> dict[str, float]:
+    scores = {
+        "damaged PSNR": _psnr(plain, clean),
+        "PSNR": _psnr(restored, clean),
+        "damaged SSIM": _ssim(plain, clean),
+        "SSIM": _ssim(restored, clean),
+    }
+    if backbone is not None:
+        from .training.losses import content
+
+        distance = partial(_features, backbone, last="relu3_3")
+        truth = distance(clean)["relu3_3"]
+        for name, picture in (("damaged VGG", plain), ("VGG", restored)):
+            scores[name] = float(content(distance(picture)["relu3_3"], truth))
+    return scores
+
+
+def _psnr(one: np.ndarray, other: np.ndarray) -> float:
+    from .training.metrics import psnr
+
+    return min(psnr(one, other), EQUAL_PSNR)
+
+
+def _ssim(one: np.ndarray, other: np.ndarray) -> float:
+    """Wang et al. 2004: a Gaussian window of 1.5 pixels, mean over colours."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    similarity: Any = structural_similarity_index_measure(_tensor(one), _tensor(other), data_range=1.0)
+    return float(similarity)
+
+
+def _collected(scores: list[dict[str, float]]) -> dict[str, Score]:
+    return {key: Score(tuple(score[key] for score in scores)) for key in scores[0]}
+
+
+def _cut(picture: np.ndarray, file: Path, cell: int) -> np.ndarray:
+    """Sides cut to multiples of `cell`."""
+    height, width = (side // cell * cell for side in picture.shape[:2])
+    if min(height, width) < 2 * cell:
+        raise PictureError(f"{file} is {picture.shape[0]} x {picture.shape[1]}; judging needs {2 * cell} pixels a side")
+    return np.ascontiguousarray(picture[:height, :width])
+
+
+def _enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
+    from PIL import Image
+
+    if scale == 1:
+        return picture
+    size = (picture.shape[1] * scale, picture.shape[0] * scale)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+
+
+def _features(backbone: Vgg16, picture: np.ndarray, last: str = "relu4_3") -> Any:
+    import torch
+
+    with torch.no_grad():
+        return backbone(_tensor(picture).to(backbone.mean.device), last)
+
+
+def _tensor(picture: np.ndarray) -> Any:
+    import torch
+
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+
+
+def _backbone(vgg: str | os.PathLike[str] | None) -> Vgg16:
+    from .training.backbones import load_vgg16
+    from .training.fit import pick_device
+
+    return load_vgg16(vgg).to(pick_device("auto"))
+
+
+def _training() -> tuple[Any, Any]:
+    """(impasto.training.degrade, torchmetrics). Raises MissingDependency."""
+    try:
+        import torchmetrics
+
+        from .training import degrade
+    except ImportError as error:
+        raise MissingDependency(
+            f"judging needs torch and torchmetrics ({error}): pip install 'impasto[train]'"
+        ) from None
+    return degrade, torchmetrics
