@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import math
@@ -23,6 +24,7 @@ from impasto.errors import OptionError, TrainingError
 from impasto.files import atomic_path, make_folder, write_text
 
 from . import losses
+from .board import Board
 from .checkpoint import round_to_half, save_checkpoint
 from .interrupt import Interrupt
 from .networks import Network
@@ -30,6 +32,7 @@ from .replay import Replay
 from .tasks import Task
 
 STATE, CHECKPOINT, LOG, PREVIEW = "state.pt", "checkpoint.safetensors", "log.jsonl", "preview.png"
+BOARD = "tensorboard"
 
 LOOK_EVERY = 25
 """Steps between two looks at the losses; each look waits for the device."""
@@ -53,12 +56,22 @@ class FitOptions:
     """Between two saved states; a killed run loses no more than this."""
     replay: bool = False
     """Record the step as a CUDA graph; for GPUs that are faster than Python. The device must be a GPU."""
+    patience: int = 0
+    """Stop after so many validations in a row without a better one, and ship the best; 0: take all steps, ship the last."""
+    validate_every: int = 1000
+    """Steps between two validations, where `patience` or `tensorboard` asks for them."""
+    tensorboard: bool = False
+    """Also write curves and previews to the folder BOARD in the output folder."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
             raise OptionError(
                 f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
                 "at least 1, above 0, 0 to 1, above 0"
+            )
+        if self.patience < 0 or self.validate_every < 1:
+            raise OptionError(
+                f"patience {self.patience}, validation every {self.validate_every} steps: wanted at least 0, at least 1"
             )
 
     def averaging_at(self, step: int) -> float:
@@ -136,7 +149,10 @@ def fit(
         raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or choose another folder with -o")
     else:
         (folder / LOG).unlink(missing_ok=True)
-    run.descend(report)
+    try:
+        run.descend(report)
+    finally:
+        run.close()
     network = run.averaged()
     round_to_half(network)
     quality = task.validate(network)
@@ -144,6 +160,7 @@ def fit(
         **recipe,
         "optimizer": {"adam, one-cycle": asdict(options)},
         "losses": dict(task.weights),
+        **run.history(),
         **_circumstances(run.seconds),
     }
     save_checkpoint(folder / CHECKPOINT, network, name=name, task=kind, recipe=recipe, quality={"validation": quality})
@@ -151,7 +168,11 @@ def fit(
     if preview is not None:
         images.write(folder / PREVIEW, preview)
     (folder / STATE).unlink(missing_ok=True)
-    return FitResult(folder / CHECKPOINT, options.steps, run.seconds, run.last_losses, quality)
+    return FitResult(folder / CHECKPOINT, run.step, run.seconds, run.last_losses, quality)
+
+
+_MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "patience", "validate_every")
+"""The options that the weights depend on."""
 
 
 class _Run:
@@ -180,20 +201,27 @@ class _Run:
         self.step = 0
         self.seconds = 0.0
         self.last_losses: dict[str, float] = {}
+        self._best: _Best | None = None
+        self._judged = 0
+        self._board: Board | None = None
 
     def descend(self, report: Callable[[Progress], None]) -> None:
         """All steps that are left. Ctrl-C saves the state after the step that it meets, then raises KeyboardInterrupt."""
         started, saved = time.perf_counter() - self.seconds, time.perf_counter()
         terms: list[Tensor] = []
+        options = self._options
+        if options.tensorboard:
+            self._board = Board(self._folder / BOARD, self.step)
         with Interrupt() as interrupt:
-            while self.step < self._options.steps:
+            while self.step < options.steps and not self._stale():
                 terms.append(self._descend_once())
                 self.step += 1
                 self.seconds = time.perf_counter() - started
-                if self.step % LOOK_EVERY == 0 or self.step == self._options.steps or interrupt.asked:
+                if self.step % LOOK_EVERY == 0 or self.step == options.steps or interrupt.asked:
                     self._look(torch.stack(terms), report)
                     terms = []
-                    if interrupt.asked or time.perf_counter() - saved > self._options.save_seconds:
+                    self._judge_in_turn()
+                    if interrupt.asked or time.perf_counter() - saved > options.save_seconds:
                         self.save()
                         saved = time.perf_counter()
                 if interrupt.asked:
@@ -202,7 +230,19 @@ class _Run:
     def averaged(self) -> Network:
         """The network with the averaged weights, for inference."""
         network: Network = self._average.module  # type: ignore[assignment]
+        if self._best is not None:
+            network = copy.deepcopy(network)
+            network.load_state_dict(self._best.network)
         return network.folded()
+
+    def history(self) -> dict[str, Any]:
+        """For the recipe: when a run with patience ended, and which step's weights it ships."""
+        return {} if self._best is None else {"stopped": {"step": self.step, "shipped": self._best.step}}
+
+    def close(self) -> None:
+        """End the curves."""
+        if self._board is not None:
+            self._board.close()
 
     def save(self) -> None:
         """Write the state atomically."""
@@ -213,6 +253,7 @@ class _Run:
             "network": self._task.network.state_dict(),
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "best": self._best and asdict(self._best),
         }
         with atomic_path(self._folder / STATE) as path:
             torch.save(state, path)
@@ -232,6 +273,8 @@ class _Run:
             self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
+            self._best = state.get("best") and _Best(**state["best"])
+            self._judged = self.step // self._options.validate_every
             self._forget_lines_after(self.step)
         except TrainingError:
             raise
@@ -256,6 +299,41 @@ class _Run:
         self._average.update_parameters(self._task.network)
         return terms
 
+    def _stale(self) -> bool:
+        """Whether validation has not become better for long enough."""
+        return self._best is not None and self._best.stale >= self._options.patience
+
+    def _judge_in_turn(self) -> None:
+        """Validate the averaged weights as they would ship, where it is time to. Raises TrainingError without pictures."""
+        options = self._options
+        if not (options.patience or options.tensorboard):
+            return
+        due = self.step // options.validate_every
+        if due == self._judged and self.step < options.steps:
+            return
+        self._judged = due
+        network: Network = self._average.module.folded()  # type: ignore[operator]
+        round_to_half(network)
+        quality = self._task.validate(network)
+        if options.patience:
+            if not quality:
+                raise TrainingError(
+                    "patience needs photos to judge by; hold some out, or name a folder with --validation"
+                )
+            self._remember_best(self._task.score(quality))
+        if self._board is not None:
+            self._board.scalars("validation", quality, self.step)
+            preview = self._task.preview(network)
+            if preview is not None:
+                self._board.picture("before and after", preview, self.step)
+
+    def _remember_best(self, score: float) -> None:
+        if self._best is not None and score <= self._best.score:
+            self._best.stale += 1
+            return
+        weights = {key: value.detach().clone() for key, value in self._average.module.state_dict().items()}
+        self._best = _Best(self.step, score, 0, weights)
+
     def _gradients(self, *batch: Tensor) -> Tensor:
         """Leave the loss's gradients in the parameters. Returns the loss terms, (terms,)."""
         terms = self._module(*batch)
@@ -277,6 +355,8 @@ class _Run:
             )
         self.last_losses = dict(zip(self._names, terms.mean(0).tolist(), strict=True))
         report(Progress(self.step, self._options.steps, self.last_losses))
+        if self._board is not None:
+            self._board.scalars("loss", self.last_losses, self.step)
         line = {"step": self.step, "seconds": round(self.seconds, 2), **self.last_losses}
         with (self._folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
@@ -289,9 +369,20 @@ class _Run:
             write_text(log, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
 
 
+@dataclass
+class _Best:
+    """The best weights so far, by validation."""
+
+    step: int
+    score: float
+    stale: int
+    """Validations since."""
+    network: dict[str, Tensor]
+
+
 def _fingerprint(recipe: dict[str, Any], options: FitOptions) -> str:
     """All that the result depends on, as text: two runs may be continued one by the other only where it is equal."""
-    mathematics = {key: asdict(options)[key] for key in ("steps", "learning_rate", "averaging", "clip", "seed")}
+    mathematics = {key: asdict(options)[key] for key in _MATHEMATICS}
     return json.dumps([{**recipe, "command": ""}, mathematics], sort_keys=True, default=str)
 
 
