@@ -42,6 +42,10 @@ class Task(nn.Module):
         """Quality on pictures that training has not seen; empty where none were held out."""
 
     @abstractmethod
+    def score(self, quality: Mapping[str, float]) -> float:
+        """What `validate` found as one number; higher is better."""
+
+    @abstractmethod
     def preview(self, network: Network) -> np.ndarray | None:
         """A few of those pictures before and after, side by side, uint8 (H, W, 3); None where none were held out."""
 
@@ -112,6 +116,9 @@ class StyleTask(Task):
     def validate(self, network: Network) -> dict[str, float]:
         return metrics.style_objective(network, self._validation.pictures[:6], self.backbone, self.target)
 
+    def score(self, quality: Mapping[str, float]) -> float:
+        return -quality["objective"]
+
     def preview(self, network: Network) -> np.ndarray | None:
         return _side_by_side([(photo, draw(network, photo)) for photo in self._validation.pictures[:2]])
 
@@ -142,6 +149,10 @@ class RestoreTask(Task):
         if isinstance(self._degradation, degrade.GaussianNoise):
             return metrics.denoise_psnr(network, self._validation.pictures)
         return metrics.restore_psnr(network, self._validation.pictures, self._degradation)
+
+    def score(self, quality: Mapping[str, float]) -> float:
+        # Undamaged pictures that come back equal have an infinite PSNR, which would hide all others.
+        return float(np.mean([min(value, 60.0) for value in quality.values()]))
 
     def preview(self, network: Network) -> np.ndarray | None:
         scale, pairs = self._degradation.scale, []

@@ -40,6 +40,11 @@ Config = Annotated[
     typer.Option(help="NAME=VALUE (JSON) for an argument of the network, such as blocks=5."),
 ]
 Replay = Annotated[bool, typer.Option("--cuda-graph", help="Record the step once and replay it; fast GPUs only.")]
+Patience = Annotated[
+    int, typer.Option(help="Stop after so many validations without a better one, and keep the best; 0 takes all steps.")
+]
+ValidateEvery = Annotated[int, typer.Option(help="Steps between validations, for --patience and --tensorboard.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write curves and pictures for TensorBoard.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the output folder.")]
 Start = Annotated[
     Optional[Path],  # noqa: UP045
@@ -70,6 +75,9 @@ def style(
     seed: Seed = 0,
     device: Where = "auto",
     cuda_graph: Replay = False,
+    patience: Patience = 0,
+    validate_every: ValidateEvery = 1000,
+    tensorboard: TensorBoard = False,
     resume: Resume = False,
 ) -> None:
     """Teach a network to paint photos like a painting."""
@@ -78,7 +86,16 @@ def style(
         name=_checked_name(name),
         photos=photos,
         output=output or Path("runs") / name,
-        fit=_fit_options(steps, learning_rate, seed, device, cuda_graph),
+        fit=_fit_options(
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            device=device,
+            replay=cuda_graph,
+            patience=patience,
+            validate_every=validate_every,
+            tensorboard=tensorboard,
+        ),
         batch=batch,
         crop=crop,
         config=_config(config or []),
@@ -114,6 +131,9 @@ def restore(
     seed: Seed = 0,
     device: Where = "auto",
     cuda_graph: Replay = False,
+    patience: Patience = 0,
+    validate_every: ValidateEvery = 1000,
+    tensorboard: TensorBoard = False,
     resume: Resume = False,
 ) -> None:
     """Teach a network to undo damage of unknown strength."""
@@ -124,7 +144,16 @@ def restore(
         name=_checked_name(name),
         photos=photos,
         output=output or Path("runs") / name,
-        fit=_fit_options(steps, learning_rate, seed, device, cuda_graph),
+        fit=_fit_options(
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            device=device,
+            replay=cuda_graph,
+            patience=patience,
+            validate_every=validate_every,
+            tensorboard=tensorboard,
+        ),
         batch=batch,
         crop=crop,
         config=_config(config or []),
@@ -174,10 +203,10 @@ def _training() -> Any:
     return recipes
 
 
-def _fit_options(steps: int, learning_rate: float, seed: int, device: str, replay: bool) -> FitOptions:
+def _fit_options(**given: Any) -> FitOptions:
     from impasto.training.fit import FitOptions
 
-    return FitOptions(steps=steps, learning_rate=learning_rate, seed=seed, device=device, replay=replay)
+    return FitOptions(**given)
 
 
 def _checked_name(name: str) -> str:

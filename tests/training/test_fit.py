@@ -17,7 +17,7 @@ import torch
 
 from impasto import images
 from impasto.errors import OptionError, TrainingError
-from impasto.training import checkpoint, degrade, fit
+from impasto.training import checkpoint, degrade, fit, tasks
 from impasto.training.fit import CHECKPOINT, LOG, PREVIEW, STATE, FitOptions, pick_device
 from impasto.training.interrupt import Interrupt
 from impasto.training.recipes import fit_restore, fit_style
@@ -251,3 +251,64 @@ def test_a_replayed_run_is_an_eager_run(restoring):
     fit_restore(restoring("replayed", fit=replace(on_gpu, replay=True)))
     one, other = (weights(restoring(folder).output) for folder in ("eager", "replayed"))
     assert max(float((one[key] - other[key]).abs().max()) for key in one) < 2e-3
+
+
+def judged_as(monkeypatch, scores):
+    """Let validations find these scores, one after the other, and the last ever after."""
+    given = iter(scores)
+    monkeypatch.setattr(tasks.RestoreTask, "score", lambda *_: next(given, scores[-1]))
+
+
+def test_patience_stops_and_ships_the_best(restoring, monkeypatch):
+    short = restoring("short", steps=4)
+    kept = {}
+
+    def keep(progress):
+        kept[progress.step] = progress
+
+    judged_as(monkeypatch, [1.0, 3.0, 2.0, 2.5, 9.0])
+    options = restoring("patient", steps=40)
+    patient = replace(options, fit=replace(options.fit, patience=2, validate_every=2))
+    result = fit_restore(patient, keep)
+    assert result.steps == max(kept) == 8
+    made = checkpoint.load(result.checkpoint)
+    assert made.recipe["stopped"] == {"step": 8, "shipped": 4}
+    # The best were the weights of step 4: those of the same run cut there.
+    monkeypatch.setattr(fit.FitOptions, "rate_at", lambda *_: 1e-3)
+    judged_as(monkeypatch, [1.0, 3.0, 2.0, 2.5])
+    again = fit_restore(replace(patient, output=patient.output.parent / "again"))
+    assert_same_weights(weights(again.checkpoint.parent), weights(fit_restore(short).checkpoint.parent))
+
+
+def test_patience_survives_a_power_cut(restoring, monkeypatch):
+    def run(folder):
+        options = restoring(folder, steps=40)
+        return replace(options, fit=replace(options.fit, patience=2, validate_every=2, save_seconds=0))
+
+    scores = [1.0, 3.0, 2.0, 2.5]
+    judged_as(monkeypatch, scores)
+    fit_restore(run("whole"))
+    judged_as(monkeypatch, scores)
+    with pytest.raises(Cut):
+        fit_restore(run("cut"), cut_at(8))
+    judged_as(monkeypatch, scores[3:])
+    result = fit_restore(replace(run("cut"), resume=True))
+    assert result.steps == 8
+    assert_same_weights(weights(run("cut").output), weights(run("whole").output))
+
+
+def test_patience_needs_something_to_judge_by(restoring):
+    options = restoring(held_out=0.0)
+    with pytest.raises(TrainingError, match="--validation"):
+        fit_restore(replace(options, fit=replace(options.fit, patience=1)))
+
+
+def test_tensorboard_gets_curves_and_pictures(restoring):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    options = restoring()
+    fit_restore(replace(options, fit=replace(options.fit, tensorboard=True, validate_every=4)))
+    board = EventAccumulator(str(options.output / fit.BOARD)).Reload()
+    assert [point.step for point in board.Scalars("loss/charbonnier")] == [2, 4, 6]
+    assert [point.step for point in board.Scalars("validation/psnr_sigma_25")] == [4, 6]
+    assert [picture.step for picture in board.Images("before and after")] == [4, 6]
