@@ -191,7 +191,7 @@ def _spec_of(source: Source) -> ModelSpec:
             f"{source.path} is a bare graph, and looking into it needs onnx: pip install 'impasto[export]'; "
             "a package needs nothing"
         ) from None
-    from impasto.runtime.model import SPEC_KEY
+    from impasto.runtime.opening import SPEC_KEY
 
     try:
         model = onnx.load(str(source.graph), load_external_data=False)

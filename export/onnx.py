@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from impasto._version import __version__
 from impasto.errors import ExportError
-from impasto.runtime.model import SPEC_KEY
+from impasto.runtime.opening import SPEC_KEY
 from impasto.runtime.spec import ModelSpec, SizeRule
 
 if TYPE_CHECKING:

@@ -41,6 +41,9 @@ class Diagnosis:
             "run models on the CPU": {"ONNX Runtime"},
             "run models on CUDA through ONNX Runtime": {"ONNX Runtime on CUDA", "NVIDIA driver"},
             "read and write picture files": {"Pillow"},
+            "run TensorRT engines": {"TensorRT", "PyCUDA", "NVIDIA driver"},
+            "run TensorRT-RTX engines": {"TensorRT-RTX", "PyCUDA", "NVIDIA driver"},
+            "build TensorRT-RTX engines": {"TensorRT-RTX", "onnx"},
             "train": {"torch", "safetensors", "Lightning Fabric"},
             "export checkpoints": {"torch", "onnx", "onnxscript"},
             "compile the CUDA kernels": {"nvcc"},
@@ -74,6 +77,7 @@ def examine() -> Diagnosis:
             _library(
                 "TensorRT", "tensorrt", "tensorrt", "comes with JetPack on a Jetson; elsewhere pip install tensorrt"
             ),
+            _library("PyCUDA", "pycuda", "pycuda", "pip install 'impasto[gpu]' (it compiles against the CUDA toolkit)"),
             _driver(),
             _nvcc(),
             Finding(

@@ -197,13 +197,13 @@ class TestShipped:
         assert (shipped_models() / name / "README.md").is_file()
 
     def test_tiles_join(self, name, monkeypatch):
-        from impasto.runtime import model as model_module
+        from impasto.runtime import work_area
 
         image = synthetic(400, 600)
         with impasto.load(name) as model:
             whole = model(image)
-            monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1)
-            monkeypatch.setattr(model_module, "TILE", 1)
+            monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+            monkeypatch.setattr(work_area, "TILE", 1)
             model._areas.clear()
             assert np.abs(whole.astype(int) - model(image)).max() <= 1
             assert next(iter(model._areas.values()))._tiles

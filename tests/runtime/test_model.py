@@ -13,7 +13,7 @@ import pytest
 import impasto
 from conftest import canonical_graph, float_graph, picture
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError, ShapeError
-from impasto.runtime import model as model_module
+from impasto.runtime import work_area
 
 SIZES = [(1, 1), (1, 9), (2, 3), (4, 4), (5, 7), (31, 64), (64, 64), (65, 33)]
 
@@ -46,8 +46,8 @@ def test_tiles_join_exactly(make_package, monkeypatch):
     image = picture(203, 331)
     with impasto.load(make_package(border=5)) as model:
         whole = model(image)
-    monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1)
-    monkeypatch.setattr(model_module, "TILE", 64)
+    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(work_area, "TILE", 64)
     with impasto.load(model.info.path) as model:
         tiled = model(image)
     assert np.abs(whole.astype(int) - tiled).max() <= 1
@@ -58,8 +58,8 @@ def test_tiles_join_exactly_when_the_network_enlarges(make_package, monkeypatch)
     image = picture(150, 90)
     with impasto.load(make_package(scale=2)) as model:
         whole = model(image)
-        monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(model_module, "TILE", 48)
+        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(work_area, "TILE", 48)
         model._areas.clear()
         assert np.abs(whole.astype(int) - model(image)).max() <= 1
 
@@ -73,14 +73,14 @@ def test_a_wrong_receptive_field_would_show(make_package, monkeypatch):
     image = picture(200, 200)
     with impasto.load(folder) as model:
         whole = model(image)
-        monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(model_module, "TILE", 64)
+        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(work_area, "TILE", 64)
         model._areas.clear()
         assert np.abs(whole.astype(int) - model(image)).max() > 1
 
 
 def test_a_model_of_unknown_receptive_field_is_never_tiled(make_package, monkeypatch):
-    monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
     with impasto.load(make_package(tiled=False)) as model:
         assert "never" in model.info.tiling
         model(picture(100, 100))
@@ -91,8 +91,8 @@ def test_the_context_sees_the_whole_picture_also_in_tiles(make_package, monkeypa
     dark, bright = picture(160, 200) // 4, 255 - picture(160, 200) // 4
     with impasto.load(make_package(thumbnail=16)) as model:
         whole = [model(image) for image in (dark, bright)]
-        monkeypatch.setattr(model_module, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(model_module, "TILE", 64)
+        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(work_area, "TILE", 64)
         model._areas.clear()
         tiled = [model(image) for image in (dark, bright)]
     for one, other in zip(whole, tiled, strict=True):

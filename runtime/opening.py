@@ -1,0 +1,91 @@
+"""From files to a graph that is ready to run, and to what is known of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from impasto.errors import BackendError
+
+from .backends import Backend, open_engine, open_graph
+from .backends.base import SizeLimits
+from .backends.pixels import PixelAdapter
+from .resolve import Source
+from .spec import ModelSpec, Pixels
+
+SPEC_KEY = "impasto.spec"
+"""The key of our ONNX metadata under which the exporter writes the ModelSpec as JSON."""
+
+
+def open_source(source: Source, backend: str, device: int) -> Backend:
+    """The picture path: an engine or an ONNX graph. Raises what the backends raise."""
+    if source.engine is None and source.graph.suffix != ".plan":
+        return open_graph(source.graph, backend, device)
+    return open_engine(source.graph, source.engine, backend, device, _rebuild(source))
+
+
+def open_context(source: Source, path: Path, backend: str, device: int) -> Backend:
+    """The context path, likewise."""
+    if source.context_engine is None:
+        return open_graph(path, backend, device)
+    return open_engine(path, source.context_engine, backend, device, _rebuild(source))
+
+
+def _rebuild(source: Source) -> str:
+    """The command that builds another engine, without its --size."""
+    name = str(source.engine.spec.get("name", source.path)) if source.engine else str(source.path)
+    return f"impasto build {source.path if source.manifest else name} --precision {source.precision}"
+
+
+def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
+    """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar."""
+    canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
+    if graph.limits and source.engine is None and source.graph.suffix == ".plan":
+        return graph, _measured(graph, graph.limits, source.graph)
+    if source.engine:
+        return graph, ModelSpec.from_json(source.engine.spec, str(source.graph))
+    if source.manifest:
+        if not canonical:
+            raise BackendError(f"{source.graph} takes {graph.inputs[0]}; a package's graph takes uint8 (?, ?, ?, 3)")
+        return graph, source.manifest.spec
+    if SPEC_KEY in graph.metadata:
+        return graph, ModelSpec.from_json(json.loads(graph.metadata[SPEC_KEY]), str(source.graph))
+    sidecar = source.sidecar
+    if not canonical:
+        pixels = pixels or (sidecar.pixels if sidecar else None)
+        if pixels is None:
+            raise BackendError(
+                f"{source.graph} takes {graph.inputs[0]} and does not say how pixels are laid out in it; "
+                f"load it with layout='rgb 0..1' ('bgr 0..255', 'rgb -1..1', …), or write that into "
+                f'{source.graph.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
+            )
+        graph = PixelAdapter(graph, pixels)
+    described = sidecar.described if sidecar else {}
+    spec = ModelSpec.from_json({"name": source.graph.stem, **described}, str(source.graph))
+    return graph, _probe(graph, spec)
+
+
+def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
+    """Complete a stranger's spec by one run on a small picture: fixed size, and output side / input side."""
+    _, height, width, _ = graph.inputs[0].shape
+    size = replace(spec.size, fixed=(height, width)) if height and width else spec.size
+    height, width = size.padded(64, 64)
+    shape = graph.measure((np.zeros((1, height, width, 3), np.uint8),))
+    if shape[1] % height or shape[1] // height != shape[2] / width:
+        raise BackendError(
+            f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor "
+            '(if the graph needs sizes of a certain multiple, say so in a sidecar: {"multiple": 8})'
+        )
+    return replace(spec, size=size, scale=shape[1] // height)
+
+
+def _measured(graph: Backend, limits: SizeLimits, path: Path) -> ModelSpec:
+    """What can be known of a trusted engine without a record: its scale."""
+    if len(graph.inputs) != 1 or graph.inputs[0].dtype != np.uint8 or graph.inputs[0].shape[3:] != (3,):
+        raise BackendError(f"{path} takes {', '.join(map(str, graph.inputs))}; pictures are one uint8 (?, ?, ?, 3)")
+    height, width = limits.ranges[0][0]
+    shape = graph.measure((np.zeros((graph.inputs[0].shape[0] or 1, height, width, 3), np.uint8),))
+    return ModelSpec(path.stem, scale=max(shape[1] // height, 1))
