@@ -117,7 +117,8 @@ def _build_engines(packages: dict[str, Path], output: Path) -> None:
                     flavour="tensorrt-rtx",
                 )
         except MissingDependency:
-            out.print("TensorRT-RTX is not installed, so no engine was built (pip install 'impasto[rtx]' needs no GPU)")
+            hint = "pip install 'impasto[rtx]', no GPU needed"
+            out.print(f"TensorRT-RTX is not installed, so no engine was built ({hint})", markup=False)
             return
         out.print(
             f"{name}: TensorRT-RTX {entry.record.version} engine for compute capability 8.6 at 512 x 512, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
 
 from . import options
@@ -15,9 +16,8 @@ def doctor(json: options.Json = None) -> None:
     diagnosis = examine()
     table = Table("what", "", "found", "how to get it")
     for finding in diagnosis.findings:
-        table.add_row(
-            finding.what, "[green]yes[/]" if finding.works else "[yellow]no[/]", finding.found, finding.advice
-        )
+        works = "[green]yes[/]" if finding.works else "[yellow]no[/]"
+        table.add_row(finding.what, works, escape(finding.found), escape(finding.advice))
     out.print(table)
     out.print(f"Runs here: {', '.join(diagnosis.can) or 'nothing yet'}", markup=False)
     write_json(json, diagnosis.to_json())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from . import options
@@ -23,11 +24,11 @@ def inspect(
     from impasto.export.inspection import inspect_path
 
     found = inspect_path(path)
-    table = Table(title=found.title, title_justify="left", show_header=False)
+    table = Table(title=escape(found.title), title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for key, value in found.rows:
-        table.add_row(key, value)
+        table.add_row(escape(key), escape(value))
     out.print(table)
     if found.files:
         files = Table("file", "role", "precision", "bytes", "SHA-256", "")

@@ -190,6 +190,7 @@ def test_doctor_says_what_runs_here(tmp_path):
     code, out, _ = cli("doctor", "--json", tmp_path / "d.json")
     assert code == 0
     assert "run models on the CPU" in out
+    assert "impasto[gpu]" in out  # square brackets are not markup here
     findings = {f["what"]: f for f in json.loads((tmp_path / "d.json").read_text())["findings"]}
     assert findings["ONNX Runtime"]["works"]
     assert all(f["works"] or f["advice"] for f in findings.values())
