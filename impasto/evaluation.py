@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The places in a damage's range that restorers are judged at."""
 
-EQUAL_PSNR = 100.0
-"""What stands for the infinite PSNR of equal pictures, in dB."""
-
 SHEET_ROWS = 6
 
 _STUDENT = (
@@ -210,9 +207,11 @@ def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
 def _restorer_scores(
     clean: np.ndarray, plain: np.ndarray, restored: np.ndarray, backbone: Vgg16 | None
 ) -> dict[str, float]:
+    from .training.metrics import bounded_psnr
+
     scores = {
-        "damaged PSNR": _psnr(plain, clean),
-        "PSNR": _psnr(restored, clean),
+        "damaged PSNR": bounded_psnr(plain, clean),
+        "PSNR": bounded_psnr(restored, clean),
         "damaged SSIM": _ssim(plain, clean),
         "SSIM": _ssim(restored, clean),
     }
@@ -224,12 +223,6 @@ def _restorer_scores(
         for name, picture in (("damaged VGG", plain), ("VGG", restored)):
             scores[name] = float(content(distance(picture)["relu3_3"], truth))
     return scores
-
-
-def _psnr(one: np.ndarray, other: np.ndarray) -> float:
-    from .training.metrics import psnr
-
-    return min(psnr(one, other), EQUAL_PSNR)
 
 
 def _ssim(one: np.ndarray, other: np.ndarray) -> float:

@@ -20,10 +20,19 @@ SIGMAS = (15, 25, 50)
 """Noise strengths that denoisers are compared at, in levels of 255."""
 
 
+EQUAL_PSNR = 100.0
+"""What stands for the infinite PSNR of equal pictures, in dB."""
+
+
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
     """Peak signal-to-noise ratio of two uint8 pictures of one shape, in dB; infinite where they are equal."""
     error = float(np.square(one.astype(np.float64) - other).mean())
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
+
+
+def bounded_psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """`psnr`, with EQUAL_PSNR for equal pictures, so that means are numbers and JSON can hold them."""
+    return min(psnr(one, other), EQUAL_PSNR)
 
 
 def noisy(clean: np.ndarray, sigma: float, seed: int) -> np.ndarray:
@@ -55,7 +64,7 @@ def restore_psnr(
     fixed = {str(damage): damage for damage in map(degradation.at, (0, 0.5, 1))}
     return {
         f"psnr_{name}": float(
-            np.mean([psnr(draw(network, degrade.damaged(clean, damage, i)), clean) for i, clean in enumerate(pictures)])
+            np.mean([bounded_psnr(draw(network, degrade.damaged(p, damage, i)), p) for i, p in enumerate(pictures)])
         )
         for name, damage in fixed.items()
     }

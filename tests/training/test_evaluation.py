@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from impasto import evaluation, images
 from impasto.cli.console import Commands
 from impasto.cli.eval import evaluate
-from impasto.evaluation import EQUAL_PSNR, Score, evaluate_restorer, evaluate_stylizer
+from impasto.evaluation import Score, evaluate_restorer, evaluate_stylizer
 from impasto.export.package import export_checkpoint
 from impasto.training import metrics
 from impasto.training.backbones import load_vgg16
@@ -77,7 +77,7 @@ def test_a_restorer_that_changes_nothing_scores_what_the_damage_scores(doing_not
         for name in ("PSNR", "SSIM", "VGG"):
             assert row.scores[name].values == pytest.approx(row.scores[f"damaged {name}"].values)
     perfect = result.conditions[0].scores
-    assert (perfect["PSNR"].mean, perfect["SSIM"].mean) == (EQUAL_PSNR, pytest.approx(1))
+    assert (perfect["PSNR"].mean, perfect["SSIM"].mean) == (metrics.EQUAL_PSNR, pytest.approx(1))
     noisy = [row.scores["PSNR"].mean for row in result.conditions[:5]]
     assert noisy == sorted(noisy, reverse=True)
     assert noisy[2] == pytest.approx(20 * np.log10(255 / 20), abs=0.6)
