@@ -1,0 +1,142 @@
+"""The models that ship, and the commands that make them.
+
+usage: python -m impasto.training.zoo [NAME] [--shared FOLDER] [--models FOLDER] [--run]
+Without a name, lists them. With one, prints its command lines, ready for a shell; with --run, does what they say, one after
+the other, until one fails. --shared holds data/photos/{train,eval}, data/styles and weights; the last command writes the
+package into --models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from impasto.errors import ImpastoError, OptionError
+
+VGG = "weights/vgg16_caffe_relu4_3.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of `impasto train`, the photos and the output left away."""
+
+    options: str
+    """As typed in a shell."""
+    start: str | None = None
+    """A model of the zoo whose checkpoint in --models it begins with."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model of the zoo is made and judged."""
+
+    about: str
+    runs: tuple[Run, ...]
+    """Each goes on from the one before."""
+    painting: str | None = None
+    """A file of data/styles; None for a restorer."""
+    damages: tuple[str, ...] = ()
+    """What a restorer is judged by; the training's own kinds first."""
+
+    def commands(self, name: str, shared: Path, models: Path) -> list[list[str]]:
+        """Train, export, judge."""
+        commands, before = [], None
+        for number, run in enumerate(self.runs, 1):
+            output = Path("runs") / (name if number == len(self.runs) else f"{name}-{number}")
+            start = before or (models / run.start / "checkpoint.safetensors" if run.start else None)
+            commands.append(
+                ["train", *self._task(name, shared), "--photos", str(shared / "data/photos/train"),
+                 *shlex.split(run.options), *(["--start", str(start)] if start else []), "-o", str(output)]
+            )  # fmt: skip
+            before = output / "checkpoint.safetensors"
+        commands.append(["export", str(before), "-o", str(models / name)])
+        commands.append(
+            ["eval", str(models / name), "--photos", str(shared / "data/photos/eval"), *self._judges(shared),
+             "--json", str(Path("runs") / name / "quality.json"), "--sheet", str(Path("runs") / name / "quality.png")]
+        )  # fmt: skip
+        return commands
+
+    def _task(self, name: str, shared: Path) -> list[str]:
+        return ["restore", name] if self.painting is None else ["style", name, *self._judges(shared)]
+
+    def _judges(self, shared: Path) -> list[str]:
+        if self.painting is None:
+            return [word for damage in self.damages for word in ("--degrade", damage)]
+        return ["--painting", str(shared / "data/styles" / self.painting), "--vgg", str(shared / VGG)]
+
+
+def _style(about: str, painting: str) -> Recipe:
+    """The three runs that made great-wave: wide crops first, then more and smaller ones."""
+    runs = (
+        Run("--crop 448 --batch 3 --steps 13000 --cuda-graph"),
+        Run("--crop 384 --batch 4 --steps 6750 --cuda-graph"),
+        Run("--crop 256 --batch 8 --steps 7500 --cuda-graph --weight grid=5"),
+    )
+    return Recipe(about, runs, painting)
+
+
+def _restorer(about: str, steps: int, *damages: str, options: str = "") -> Recipe:
+    """Fine-tuned from the denoiser; a network that enlarges has another head, and begins from nothing."""
+    run = Run(
+        f"--degrade {damages[0]} --steps {steps} {options}".rstrip(), None if "down:" in damages[0] else "denoise"
+    )
+    return Recipe(about, (run,), damages=damages)
+
+
+ZOO = {
+    "great-wave": _style("Hokusai, The Great Wave off Kanagawa", "great-wave.jpg"),
+    "starry-night": _style("van Gogh, The Starry Night", "starry-night.jpg"),
+    "composition-viii": _style("Kandinsky, Composition VIII", "composition-viii.jpg"),
+    "ejiri": _style("Hokusai, Ejiri in Suruga Province: a woodcut look", "ejiri.jpg"),
+    "denoise": Recipe(
+        "blind noise", (Run("--degrade noise:0-55 --steps 16500"),), damages=("noise:0-75", "sensor:50-2000")
+    ),
+    "deblur": _restorer(
+        "camera shake to 15 pixels, and noise", 12000, "shake:15+noise:0-5", "defocus:1-4+noise:0-5",
+        options="--learning-rate 5e-4",
+    ),
+    "inpaint": _restorer("missing pixels to 30 %, painted magenta", 12000, "missing:30", options="--learning-rate 5e-4"),
+    "upscale-x2": _restorer("twice the sides", 16500, "down:2", options="--crop 96"),
+    "dejpeg": _restorer(
+        "JPEG of quality 10 to 40", 8000, "jpeg:10-40", "jpeg:5-90", options="--learning-rate 5e-4"
+    ),
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", nargs="?")
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--run", action="store_true")
+    given = parser.parse_args(arguments)
+    try:
+        if given.name is None:
+            for name, recipe in ZOO.items():
+                print(f"{name:<18}{recipe.about}")
+            return
+        for command in commands(given.name, given.shared, given.models):
+            print(shlex.join(["impasto", *command]), flush=True)
+            if given.run and (
+                code := subprocess.run([sys.executable, "-m", "impasto", *command], check=False).returncode
+            ):
+                sys.exit(code)
+    except ImpastoError as error:
+        sys.exit(f"error: {error}")
+
+
+def commands(name: str, shared: Path, models: Path) -> list[list[str]]:
+    """The arguments of `impasto` that make a model, in order. Raises OptionError for one that is not in the zoo."""
+    if name not in ZOO:
+        raise OptionError(f"no recipe for {name!r}; choose one of {', '.join(ZOO)}")
+    return ZOO[name].commands(name, shared, models)
+
+
+if __name__ == "__main__":
+    main()
