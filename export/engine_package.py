@@ -125,8 +125,8 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
     if precision == "fp16" and api.has_precision_flags:
         return source.graph
     raise PackageError(
-        f"{source.path} holds no {precision} graph, which {api} needs; make one first: "
-        f"impasto quantize {source.path} --to {precision}"
+        f"{source.path} holds no {precision} graph, which {api} needs, and this version of Impasto cannot make one yet; "
+        "build --precision fp32"
     )
 
 
