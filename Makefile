@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types kernels wheel clean
+.PHONY: help setup demo test lint types kernels zoo wheel clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,6 +36,9 @@ types: $(VENV)/.test-ready  ## mypy, on the wheel as a user installs it
 
 kernels: $(VENV)/.demo-ready  ## compile kernels/gram.cu for every architecture that nvcc knows
 	$(BIN)/python kernels/build.py
+
+zoo: $(VENV)/.test-ready  ## train, export and judge a model of the zoo: make zoo MODEL=starry-night
+	$(BIN)/python -m impasto.training.zoo $(MODEL) $(if $(MODEL),--run)
 
 wheel: $(VENV)/.test-ready  ## dist/impasto-*.whl
 	$(BIN)/python -m build --wheel --outdir dist

@@ -8,6 +8,7 @@ import impasto
 
 from . import bench, build, check, doctor, export, inspect, models, run, train
 from .console import Commands, out
+from .eval import evaluate
 
 app = typer.Typer(
     cls=Commands,
@@ -38,6 +39,7 @@ app.command()(export.export)
 app.command()(build.build)
 app.command()(run.run)
 app.command()(check.check)
+app.command("eval")(evaluate)
 app.command()(bench.bench)
 app.command()(inspect.inspect)
 app.command()(models.models)

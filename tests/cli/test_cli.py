@@ -51,7 +51,7 @@ def test_version_and_help():
     assert cli("--version")[1].strip() == f"impasto {impasto.__version__}"
     code, out, _ = cli("--help")
     assert code == 0
-    for verb in ("train", "export", "run", "check", "bench", "inspect", "models", "doctor"):
+    for verb in ("train", "export", "build", "run", "check", "eval", "bench", "inspect", "models", "doctor"):
         assert verb in out
 
 
