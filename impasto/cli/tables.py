@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def benchmark_table(*reports: BenchmarkReport) -> Table:
     """One row for each model, size and kind of latency."""
     table = Table(title="Latency in ms, one picture at a time", title_justify="left", caption_justify="left")
-    table.add_column("model, height x width", no_wrap=True)
+    table.add_column("model, size", no_wrap=True)
     table.add_column("what", no_wrap=True)
-    for heading in ("median", "p90", "p99", "std", "images/s"):
+    for heading in ("median", "p90", "p99", "std", "img/s"):
         table.add_column(heading, justify="right", no_wrap=True)
     for report in reports:
         for result in report.results:
@@ -33,7 +33,7 @@ def benchmark_table(*reports: BenchmarkReport) -> Table:
 
 def _figures(latency: Latency) -> list[str]:
     times = (latency.median_ms, latency.percentile_ms(90), latency.percentile_ms(99), latency.standard_deviation_ms)
-    return [*(f"{value:.2f}" for value in times), f"{latency.images_per_second:.1f}"]
+    return [*(f"{value:.2f}" if value < 100 else f"{value:.1f}" for value in times), f"{latency.images_per_second:.1f}"]
 
 
 def engine_check_table(found: EngineCheck) -> Table:
