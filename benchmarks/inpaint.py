@@ -1,7 +1,8 @@
 """An inpainter against OpenCV's Telea, on seeded scratches and blocks that training did not draw.
 
 usage: python -m impasto.benchmarks.inpaint MODEL PHOTOS [--json FILE]
-MODEL is an inpainter of `impasto train restore --degrade missing:30`, PHOTOS a folder of clean pictures. Missing pixels are magenta (255, 0, 255); OpenCV is told where they are.
+MODEL is an inpainter of `impasto train restore --degrade missing:30`, PHOTOS a folder of clean pictures. Missing pixels
+are magenta (255, 0, 255); OpenCV is told where they are.
 """
 
 from __future__ import annotations
