@@ -26,7 +26,7 @@ from .report import describe_machine
 SHARES = (0.1, 0.2, 0.3)
 """Shares of the pixels that are missing."""
 
-MAGENTA = (255, 0, 255)
+MAGENTA = np.array((255, 0, 255), np.uint8)
 
 
 def compare(model: impasto.Model, photos: Sequence[np.ndarray]) -> dict[str, Any]:
@@ -37,9 +37,7 @@ def compare(model: impasto.Model, photos: Sequence[np.ndarray]) -> dict[str, Any
     results: dict[str, Any] = {}
     for share in SHARES:
         masks = [_mask(photo.shape[0], photo.shape[1], share, seed) for seed, photo in enumerate(photos)]
-        damaged = [
-            np.where(mask[..., None], np.uint8(MAGENTA), photo) for mask, photo in zip(masks, photos, strict=True)
-        ]
+        damaged = [np.where(mask[..., None], MAGENTA, photo) for mask, photo in zip(masks, photos, strict=True)]
 
         def mean_psnr(
             restore: Callable[[np.ndarray, np.ndarray], np.ndarray],
