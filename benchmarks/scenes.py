@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from impasto import images
-from impasto.errors import ImpastoError, MissingDependency, PictureError
+from impasto.errors import ImpastoError, PictureError
 from impasto.runtime.context import SCENE_CUT
+
+from .baselines import opencv
 
 SIDE = 96
 """The thumbnail's side, as the shipped stylizer has it."""
@@ -34,11 +36,7 @@ def photo_changes(folder: Path) -> np.ndarray:
 
 
 def _frames(clip: Path) -> Iterator[np.ndarray]:
-    try:
-        import cv2
-    except ImportError:
-        raise MissingDependency("reading clips needs OpenCV: pip install opencv-python-headless") from None
-    capture = cv2.VideoCapture(str(clip))
+    capture = opencv().VideoCapture(str(clip))
     if not capture.isOpened():
         raise PictureError(f"{clip} is no clip that OpenCV can read")
     while True:

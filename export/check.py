@@ -12,6 +12,7 @@ import numpy as np
 
 import impasto
 from impasto.errors import CheckFailed, MissingDependency, PackageError
+from impasto.quality import psnr
 from impasto.runtime.resolve import resolve
 
 TOLERANCE = 1
@@ -94,13 +95,12 @@ def check_package(
 def compare(name: str, drawn: np.ndarray, reference: np.ndarray) -> PictureCheck:
     """Two drawings of one picture, uint8 of the same shape."""
     difference = np.abs(drawn.astype(np.int16) - reference)
-    mse = float(np.square(difference, dtype=np.float64).mean())
     return PictureCheck(
         picture=name,
         size=(drawn.shape[0], drawn.shape[1]),
         max_difference=int(difference.max()),
         differing=float((difference > 0).mean()),
-        psnr=float(10 * np.log10(255**2 / mse)) if mse else float("inf"),
+        psnr=psnr(drawn, reference),
     )
 
 

@@ -19,6 +19,7 @@ from impasto.cli.tables import benchmark_table
 from impasto.contact_sheet import Panel, write_contact_sheet
 from impasto.errors import MissingDependency
 from impasto.files import make_folder
+from impasto.quality import noisy, psnr
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
 
@@ -71,15 +72,14 @@ def _stylize(package: Path, output: Path) -> list[Panel]:
 
 def _denoise(package: Path, output: Path) -> list[Panel]:
     clean = _photo("coffee")
-    noise = np.random.default_rng(0).normal(0, SIGMA, clean.shape)
-    noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+    damaged = noisy(clean, SIGMA, seed=0)
     with impasto.load(package) as model:
-        restored = model(noisy)
-    images.write(output / "noisy.png", noisy)
+        restored = model(damaged)
+    images.write(output / "noisy.png", damaged)
     images.write(output / "denoised.png", restored)
     return [
-        Panel(f"noise, sigma {SIGMA}: {_psnr(noisy, clean):.1f} dB", noisy),
-        Panel(f"{package.name}: {_psnr(restored, clean):.1f} dB", restored),
+        Panel(f"noise, sigma {SIGMA}: {psnr(damaged, clean):.1f} dB", damaged),
+        Panel(f"{package.name}: {psnr(restored, clean):.1f} dB", restored),
         Panel("the photo itself", clean),
     ]
 
@@ -134,10 +134,6 @@ def _photo(name: str) -> np.ndarray:
     except ImportError:
         raise MissingDependency("the demo takes its photos from scikit-image: pip install 'impasto[demo]'") from None
     return np.ascontiguousarray(getattr(data, name)())
-
-
-def _psnr(one: np.ndarray, other: np.ndarray) -> float:
-    return float(10 * np.log10(255**2 / np.square(one.astype(np.float64) - other).mean()))
 
 
 if __name__ == "__main__":

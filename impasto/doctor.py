@@ -6,7 +6,6 @@ import importlib
 import platform
 import shutil
 import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -142,8 +141,3 @@ def _nvcc() -> Finding:
         return Finding("nvcc", False, f"{tool} does not answer: {error}", "reinstall the CUDA toolkit")
     release = next((line.split("release", 1)[1].strip() for line in answer.splitlines() if "release" in line), tool)
     return Finding("nvcc", True, release)
-
-
-if __name__ == "__main__":
-    for finding in examine().findings:
-        sys.stdout.write(f"{finding}\n")

@@ -128,17 +128,17 @@ def why_not_here(record: EngineRecord, device: int) -> str | None:
 def engine_source(
     path_or_name: str | os.PathLike[str], backend: str, precision: str, device: int, trust: bool
 ) -> Source | None:
-    """The engine of a package or ONNX file that fits this machine, out of the package or the user's cache.
+    """What to load where TensorRT may be chosen: with the engine that fits this machine, out of the package or the user's
+    cache, or as it is where backend is "auto" and none fits.
 
-    None where `backend` is not TensorRT's to choose, where the path is an engine itself, or where backend is "auto" and
-    nothing fits. Raises EngineMismatch for backend "tensorrt" with the command that builds a fitting one, and what
-    `resolve` raises.
+    None where that is not decided here: for another backend, or a precision other than "auto" without a fitting engine.
+    Raises EngineMismatch for backend "tensorrt" with the command that builds a fitting one, and what `resolve` raises.
     """
     if backend not in ("auto", "tensorrt"):
         return None
     source = resolve(path_or_name, "auto", trust)
     if source.graph.suffix == ".plan":
-        return None
+        return source
     among = _all_engines(source)
     hashes = _model_hashes(source) if among else set()
     built = [e for e in among if e.record.role == "model" and e.record.source_sha256 in hashes]
@@ -154,7 +154,7 @@ def engine_source(
             return with_engine(source, stored, context, trust)
         reasons.append(reason)
     if backend == "auto":
-        return None
+        return source if precision == "auto" else None
     wanted = "fp16" if precision == "auto" else precision
     found = (
         f"none of {len(built)} engines runs here ({reasons[0]})" if reasons else f"no {wanted} engine has been built"

@@ -29,6 +29,7 @@ FOUNDATION = {
     "impasto.errors",
     "impasto.files",
     "impasto.images",
+    "impasto.quality",
     "impasto.contact_sheet",
     "impasto._version",
 }

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impasto.quality import noisy, psnr
+
 from . import degrade, losses
 from .drawing import draw
 from .networks import Network
@@ -19,26 +21,13 @@ if TYPE_CHECKING:
 SIGMAS = (15, 25, 50)
 """Noise strengths that denoisers are compared at, in levels of 255."""
 
-
 EQUAL_PSNR = 100.0
 """What stands for the infinite PSNR of equal pictures, in dB."""
-
-
-def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures of one shape, in dB; infinite where they are equal."""
-    error = float(np.square(one.astype(np.float64) - other).mean())
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
 
 
 def bounded_psnr(one: np.ndarray, other: np.ndarray) -> float:
     """`psnr`, with EQUAL_PSNR for equal pictures, so that means are numbers and JSON can hold them."""
     return min(psnr(one, other), EQUAL_PSNR)
-
-
-def noisy(clean: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-    """Seeded Gaussian noise on a uint8 picture, clipped and rounded to 8 bits."""
-    noise = np.random.RandomState(seed).randn(*clean.shape).astype(np.float32) * sigma / 255
-    return np.round(np.clip(clean.astype(np.float32) / 255 + noise, 0, 1) * 255).astype(np.uint8)
 
 
 def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, float]:

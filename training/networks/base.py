@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from impasto.errors import ShapeError
 
+Film = tuple[Tensor, Tensor]
+"""A scale and a shift, each (N, C, 1, 1)."""
+
 
 class Network(nn.Module):
     """A feed-forward network over pictures: (N, 3, H, W) float RGB in 0..1 to the same, times `scale`, not clipped."""
@@ -46,7 +49,10 @@ class Network(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x))), 3 x 3 convolutions, zero padding. The second begins small, so that depth does no harm."""
+    """x + conv(relu(scale · conv(x) + shift)), 3 x 3 convolutions, zero padding; without a film, scale 1 and shift 0.
+
+    The second convolution begins small, so that depth does no harm.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -55,8 +61,15 @@ class ResidualBlock(nn.Module):
         with torch.no_grad():
             self.second.weight.mul_(0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(F.relu(self.first(x)))
+    def forward(self, x: Tensor, film: Film | None = None) -> Tensor:
+        inner = self.first(x)
+        return x + self.second(F.relu(inner if film is None else modulated(inner, film)))
+
+
+def modulated(x: Tensor, film: Film) -> Tensor:
+    """scale · x + shift for each channel (FiLM: Perez et al. 2018)."""
+    scale, shift = film
+    return x * scale + shift
 
 
 def repeat_over_cells(convolution: nn.Conv2d, factor: int) -> None:

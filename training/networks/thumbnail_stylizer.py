@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Network, repeat_over_cells
+from .base import Film, Network, ResidualBlock, modulated, repeat_over_cells
 
 
 class ThumbnailStylizer(Network):
@@ -47,11 +46,11 @@ class ThumbnailStylizer(Network):
         }
         self.thumbnail = thumbnail
         self.stem = nn.Conv2d(48, fine, 3, padding=1)
-        self.before = nn.ModuleList(FilmBlock(fine) for _ in range(before))
+        self.before = nn.ModuleList(ResidualBlock(fine) for _ in range(before))
         self.down = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
-        self.body = nn.ModuleList(FilmBlock(coarse) for _ in range(blocks))
+        self.body = nn.ModuleList(ResidualBlock(coarse) for _ in range(blocks))
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
-        self.after = nn.ModuleList(FilmBlock(fine) for _ in range(after))
+        self.after = nn.ModuleList(ResidualBlock(fine) for _ in range(after))
         self.head = nn.Conv2d(fine, 48, 3, padding=1)
         repeat_over_cells(self.up, 2)
         repeat_over_cells(self.head, 4)
@@ -67,30 +66,16 @@ class ThumbnailStylizer(Network):
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         assert context is not None
         films = iter(_split(context, self._widths))
-        fine = F.relu(_film(self.stem(F.pixel_unshuffle(image - 0.5, 4)), next(films)))
+        fine = F.relu(modulated(self.stem(F.pixel_unshuffle(image - 0.5, 4)), next(films)))
         for block in self.before:
             fine = block(fine, next(films))
-        coarse = F.relu(_film(self.down(fine), next(films)))
+        coarse = F.relu(modulated(self.down(fine), next(films)))
         for block in self.body:
             coarse = block(coarse, next(films))
         fine = fine + F.pixel_shuffle(self.up(coarse), 2)
         for block in self.after:
             fine = block(fine, next(films))
         return F.pixel_shuffle(self.head(fine), 4) + 0.5
-
-
-class FilmBlock(nn.Module):
-    """x + conv(relu(scale · conv(x) + shift))."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        with torch.no_grad():
-            self.second.weight.mul_(0.1)
-
-    def forward(self, x: Tensor, film: tuple[Tensor, Tensor]) -> Tensor:
-        return x + self.second(F.relu(_film(self.first(x), film)))
 
 
 class ThumbnailReader(nn.Module):
@@ -117,12 +102,7 @@ class ThumbnailReader(nn.Module):
         return self.films(F.relu(self.summary(places.mean((2, 3)))))
 
 
-def _split(context: Tensor, widths: list[int]) -> list[tuple[Tensor, Tensor]]:
+def _split(context: Tensor, widths: list[int]) -> list[Film]:
     """(N, 2 x sum(widths)) to one (scale, shift) per layer, each (N, C, 1, 1)."""
     parts = context[:, :, None, None].split([width for width in widths for _ in range(2)], dim=1)
     return [(1 + scale, shift) for scale, shift in zip(parts[::2], parts[1::2], strict=True)]
-
-
-def _film(x: Tensor, film: tuple[Tensor, Tensor]) -> Tensor:
-    scale, shift = film
-    return x * scale + shift
