@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import json
+import logging
 import math
 import os
 import platform
@@ -52,6 +53,9 @@ class FitOptions:
     seed: int = 0
     device: str = "auto"
     """"auto", "cpu" or "cuda"."""
+    precision: str = "auto"
+    """What the network computes in: "bf16", "fp32", or "auto" for BF16 where the device has matrix units for it. Weights,
+    losses and averages stay FP32."""
     save_seconds: float = 60
     """Between two saved states; a killed run loses no more than this."""
     replay: bool = False
@@ -69,6 +73,8 @@ class FitOptions:
                 f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
                 "at least 1, above 0, 0 to 1, above 0"
             )
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise OptionError(f"unknown precision {self.precision!r}; choose auto, bf16 or fp32")
         if self.patience < 0 or self.validate_every < 1:
             raise OptionError(
                 f"patience {self.patience}, validation every {self.validate_every} steps: wanted at least 0, at least 1"
@@ -123,6 +129,15 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def fast_precision(device: torch.device) -> str:
+    """ "bf16" where the device multiplies matrices of it faster than of FP32 (GPUs, x86-64 with AMX), else "fp32"."""
+    if device.type == "cuda":
+        return "bf16"
+    # Without AMX, CPUs emulate BF16 or gain little. Older releases of torch cannot tell, and train in FP32.
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return "bf16" if capabilities.get("amx_bf16") else "fp32"
+
+
 def fit(
     task: Task,
     options: FitOptions,
@@ -171,7 +186,7 @@ def fit(
     return FitResult(folder / CHECKPOINT, run.step, run.seconds, run.last_losses, quality)
 
 
-_MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "patience", "validate_every")
+_MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "precision", "patience", "validate_every")
 """The options that the weights depend on."""
 
 
@@ -181,12 +196,15 @@ class _Run:
     def __init__(self, task: Task, options: FitOptions, folder: Path, fingerprint: str) -> None:
         import lightning_fabric
 
+        # What it has to say at INFO (that it uses AMP) is no news to the user of a command line.
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         self._task, self._options, self._folder, self._fingerprint = task, options, folder, fingerprint
         self._device = pick_device(options.device)
         on_gpu = self._device.type == "cuda"
         if options.replay and not on_gpu:
             raise OptionError("only a GPU replays steps; leave --replay away, or choose --device cuda")
-        precision: Any = "bf16-mixed" if on_gpu else "32-true"
+        wanted = fast_precision(self._device) if options.precision == "auto" else options.precision
+        precision: Any = "bf16-mixed" if wanted == "bf16" else "32-true"
         # MKL settles how it computes a root at its first one; where two threads do that at once, one of them rounds otherwise.
         torch.ones(1).sqrt()
         torch.backends.cudnn.benchmark = on_gpu  # every step has the same shapes: let cuDNN try its algorithms once

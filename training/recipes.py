@@ -48,7 +48,7 @@ class CommonOptions:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The network's own arguments, where they differ from its defaults."""
     start: Path | None = None
-    """A checkpoint of the same architecture to begin with."""
+    """A checkpoint of the same architecture to begin with; one for another scale lends all but its head."""
     resume: bool = False
     command: str = ""
     """The command line, for the recipe."""
@@ -132,7 +132,7 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     scale = options.degradation.scale
     # A smaller photo fills its crops with its reflection: enlarged, it would teach that clean photos are blurred.
     train, validation = _photos(options, options.crop * scale)
-    network = _network(options, {"scale": scale} if scale != 1 else {}).to(device)
+    network = _network(options, {"scale": scale}).to(device)
     if network.scale != scale:
         raise OptionError(
             f"{options.degradation} asks for a network that enlarges ×{scale}; this one enlarges ×{network.scale}. "
@@ -185,7 +185,20 @@ def _network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyTy
         )
     if options.config:
         raise OptionError(f"--config and --start exclude each other: {options.start} has its own {network.config}")
+    if any(network.config[key] != value for key, value in implied.items()):
+        return _with_another_head(network, implied, options.fit.seed).train()
     return network.train()
+
+
+def _with_another_head(network: Network, implied: Mapping[str, Any], seed: int) -> Network:
+    """The network with other arguments: weights of another shape, its head's, begin afresh."""
+    torch.manual_seed(seed)
+    other = build(network.architecture, {**network.config, **implied})
+    fresh = other.state_dict()
+    other.load_state_dict(
+        {key: value if value.shape == fresh[key].shape else fresh[key] for key, value in network.state_dict().items()}
+    )
+    return other
 
 
 def read_painting(path: Path) -> np.ndarray:

@@ -30,6 +30,9 @@ Output = Annotated[
 Seed = Annotated[int, typer.Option(help="Of weights, crops and damage.", min=0)]
 Rate = Annotated[float, typer.Option(help="The highest learning rate of the one-cycle schedule.")]
 Where = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[
+    str, typer.Option(help="bf16, fp32, or auto: BF16 where the device has matrix units for it (GPUs, AMX).")
+]
 HeldOut = Annotated[float, typer.Option(help="Share of the photos kept for validation.")]
 Validation = Annotated[
     Optional[Path],  # noqa: UP045
@@ -48,7 +51,10 @@ TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write cur
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the output folder.")]
 Start = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--start", help="A checkpoint of the same architecture to begin with (transfer)."),
+    typer.Option(
+        "--start",
+        help="A checkpoint of the same architecture to begin with (transfer); its head is new for another scale.",
+    ),
 ]
 
 
@@ -74,6 +80,7 @@ def style(
     validation: Validation = None,
     seed: Seed = 0,
     device: Where = "auto",
+    precision: Precision = "auto",
     cuda_graph: Replay = False,
     patience: Patience = 0,
     validate_every: ValidateEvery = 1000,
@@ -91,6 +98,7 @@ def style(
             learning_rate=learning_rate,
             seed=seed,
             device=device,
+            precision=precision,
             replay=cuda_graph,
             patience=patience,
             validate_every=validate_every,
@@ -130,6 +138,7 @@ def restore(
     validation: Validation = None,
     seed: Seed = 0,
     device: Where = "auto",
+    precision: Precision = "auto",
     cuda_graph: Replay = False,
     patience: Patience = 0,
     validate_every: ValidateEvery = 1000,
@@ -149,6 +158,7 @@ def restore(
             learning_rate=learning_rate,
             seed=seed,
             device=device,
+            precision=precision,
             replay=cuda_graph,
             patience=patience,
             validate_every=validate_every,

@@ -12,6 +12,7 @@ from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
 from impasto.training.data import Photos
 from impasto.training.degrade import parse
+from impasto.training.fit import FitOptions
 from impasto.training.recipes import fit_restore
 from impasto.training.tasks import STYLE_WEIGHTS, RestoreTask, StyleTask
 
@@ -109,7 +110,18 @@ def test_the_damage_chooses_task_scale_and_figures(text, task, scale, restoring)
     assert (result.checkpoint.parent / "preview.png").exists()
 
 
-def test_a_network_of_another_scale_is_refused(restoring):
+def test_a_network_of_another_scale_lends_all_but_its_head(restoring):
     start = fit_restore(restoring("start", steps=1)).checkpoint
+    still = FitOptions(steps=1, learning_rate=1e-12, device="cpu")
+    result = fit_restore(restoring(start=start, config={}, degradation=parse("down:2"), fit=still))
+    lent, made = (checkpoint.load(path).network for path in (start, result.checkpoint))
+    assert made.scale == 2
+    different = {key for key, value in made.state_dict().items() if value.shape != lent.state_dict()[key].shape}
+    assert different == {"head.weight", "head.bias"}
+    for key in made.state_dict().keys() - different:
+        assert torch.equal(made.state_dict()[key], lent.state_dict()[key]), key
+
+
+def test_an_argument_against_the_damage_is_refused(restoring):
     with pytest.raises(OptionError, match="enlarges ×1"):
-        fit_restore(restoring(start=start, config={}, degradation=parse("down:2")))
+        fit_restore(restoring(config={"scale": 1}, degradation=parse("down:2")))
