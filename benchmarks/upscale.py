@@ -26,7 +26,7 @@ def compare(model: impasto.Model, photos: Sequence[np.ndarray]) -> dict[str, dic
         raise OptionError(f"{model.info.name} does not enlarge (scale 1); name an upscaler with --model")
     small = [_resized(photo, photo.shape[0] // scale, photo.shape[1] // scale, "BICUBIC") for photo in photos]
     enlarged = {
-        name: [_resized(s, *p.shape[:2], name) for s, p in zip(small, photos, strict=True)]
+        name: [_resized(s, p.shape[0], p.shape[1], name) for s, p in zip(small, photos, strict=True)]
         for name in ("BICUBIC", "LANCZOS")
     }
     return {
