@@ -15,6 +15,8 @@ from torch import Tensor
 from impasto import images
 from impasto.errors import PictureError, TrainingError
 
+from .processes import ALONE, Processes
+
 MEMORY = 8 << 30
 """Bytes of decoded photos that are accepted; more would not fit beside the training itself on common devices."""
 
@@ -105,12 +107,15 @@ class CropSampler:
         seed: int,
         turns: bool = False,
         around: int = 0,
+        processes: Processes = ALONE,
     ) -> None:
         """side: of the crops. turns: quarter turns besides mirroring (photos of people and houses have an upside).
 
-        around: pixels of surroundings on each side that come with a crop; beyond the photo's edges they are its reflection.
+        batch: crops that are drawn for a step; of them, this process gets its part. around: pixels of surroundings on each
+        side that come with a crop; beyond the photo's edges they are its reflection.
         """
         self._side, self._batch, self._seed, self._turns, self._around = side, batch, seed, turns, around
+        self._part = processes.part(batch)
         shapes = np.array([picture.shape[:2] for picture in photos.pictures], dtype=np.int64)
         self._heights, self._widths = shapes[:, 0], shapes[:, 1]
         pixels = shapes.prod(1)
@@ -133,6 +138,8 @@ class CropSampler:
         )
         mirrored = generator.random(self._batch) < 0.5
         turned = generator.random(self._batch) < (0.5 if self._turns else 0)
+        photo, top, left = photo[self._part], top[self._part], left[self._part]
+        mirrored, turned = mirrored[self._part], turned[self._part]
         places = np.arange(-self._around, self._side + self._around)
         rows = _reflected(top[:, None] + places, self._heights[photo, None])
         columns = _reflected(left[:, None] + places, self._widths[photo, None])

@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from .board import Board
 from .checkpoint import round_to_half, save_checkpoint
 from .interrupt import Interrupt
 from .networks import Network
+from .processes import Together, launched
 from .replay import Replay
 from .tasks import Task
 
@@ -119,14 +121,22 @@ class Progress:
 
 
 def pick_device(name: str) -> torch.device:
-    """ "auto", "cpu" or "cuda" as a device. Raises OptionError where it is not there."""
+    """ "auto", "cpu" or "cuda" as a device, of several GPUs this process's own. Raises OptionError where it is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
         raise OptionError(f"unknown device {name!r}; choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise OptionError("no CUDA device can be used by this torch; choose --device cpu, or see impasto doctor")
-    return torch.device(name)
+    processes = launched()
+    if name == "cpu" or processes.count == 1:
+        return torch.device(name)
+    if processes.local_count > torch.cuda.device_count():
+        raise OptionError(
+            f"{processes.local_count} processes were started on this machine, which has {torch.cuda.device_count()} GPUs; choose a "
+            "smaller --nproc-per-node, or --device cpu"
+        )
+    return torch.device(name, processes.local_rank)
 
 
 def fast_precision(device: torch.device) -> str:
@@ -155,19 +165,34 @@ def fit(
     resume: go on from the state in `folder`; the result is the same, to the bit on one device, as without the
     interruption. Ctrl-C saves the state first. Raises TrainingError, with the step and the cause, where a loss is no
     longer finite, and where there is a run in `folder` that is neither resumed nor finished.
+
+    Under torchrun all processes call it alike; gradients are averaged over them, the first alone writes, validates and
+    reports, and all get its result.
     """
     folder = make_folder(folder)
+    _check_beginning(folder, resume)
     run = _Run(task, options, folder, _fingerprint(recipe, options))
-    if resume:
-        run.load()
-    elif (folder / STATE).exists():
-        raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or choose another folder with -o")
-    else:
-        (folder / LOG).unlink(missing_ok=True)
     try:
+        if resume:
+            run.load()
         run.descend(report)
+        return run.together.from_chief(lambda: _finish(run, task, options, folder, name, kind, recipe))
     finally:
         run.close()
+
+
+def _check_beginning(folder: Path, resume: bool) -> None:
+    unfinished = (folder / STATE).exists()
+    if resume and not unfinished:
+        raise TrainingError(f"{folder} holds no unfinished run to resume; leave --resume away to begin one")
+    if unfinished and not resume:
+        raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or choose another folder with -o")
+
+
+def _finish(
+    run: _Run, task: Task, options: FitOptions, folder: Path, name: str, kind: str, recipe: dict[str, Any]
+) -> FitResult:
+    """Judge what was trained and write it."""
     network = run.averaged()
     round_to_half(network)
     quality = task.validate(network)
@@ -208,7 +233,18 @@ class _Run:
         # MKL settles how it computes a root at its first one; where two threads do that at once, one of them rounds otherwise.
         torch.ones(1).sqrt()
         torch.backends.cudnn.benchmark = on_gpu  # every step has the same shapes: let cuDNN try its algorithms once
-        self._fabric = lightning_fabric.Fabric(accelerator=self._device.type, devices=1, precision=precision)
+        processes = launched()
+        if options.replay and processes.count > 1:
+            raise OptionError("a recorded step knows one process; leave --cuda-graph away, or torchrun")
+        self._fabric = lightning_fabric.Fabric(
+            accelerator=self._device.type,
+            devices=processes.local_count,
+            num_nodes=processes.count // processes.local_count,
+            strategy="ddp" if processes.count > 1 else "auto",
+            precision=precision,
+        )
+        self._fabric.launch()
+        self.together = Together(processes)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parameters = [p for p in task.network.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=on_gpu)
@@ -221,28 +257,33 @@ class _Run:
         self.last_losses: dict[str, float] = {}
         self._best: _Best | None = None
         self._judged = 0
+        self._stale = False
+        self._saved = time.perf_counter()
         self._board: Board | None = None
 
     def descend(self, report: Callable[[Progress], None]) -> None:
         """All steps that are left. Ctrl-C saves the state after the step that it meets, then raises KeyboardInterrupt."""
-        started, saved = time.perf_counter() - self.seconds, time.perf_counter()
+        started = time.perf_counter() - self.seconds
         terms: list[Tensor] = []
-        options = self._options
-        if options.tensorboard:
-            self._board = Board(self._folder / BOARD, self.step)
-        with Interrupt() as interrupt:
-            while self.step < options.steps and not self._stale():
-                terms.append(self._descend_once())
+        options, together = self._options, self.together
+        if together.processes.chief:
+            if self.step == 0:
+                (self._folder / LOG).unlink(missing_ok=True)
+            if options.tensorboard:
+                self._board = Board(self._folder / BOARD, self.step)
+        with Interrupt(patient=together.processes.count > 1) as interrupt:
+            while self.step < options.steps and not self._stale:
+                with together.watched():
+                    terms.append(self._descend_once())
                 self.step += 1
                 self.seconds = time.perf_counter() - started
-                if self.step % LOOK_EVERY == 0 or self.step == options.steps or interrupt.asked:
-                    self._look(torch.stack(terms), report)
+                stop = together.any(interrupt.asked)
+                if self.step % LOOK_EVERY == 0 or self.step == options.steps or stop:
+                    means = together.mean(torch.stack(terms))
                     terms = []
-                    self._judge_in_turn()
-                    if interrupt.asked or time.perf_counter() - saved > options.save_seconds:
-                        self.save()
-                        saved = time.perf_counter()
-                if interrupt.asked:
+                    self._require_finite(means)
+                    self._stale = together.from_chief(partial(self._look, means, report, stop))
+                if stop:
                     raise KeyboardInterrupt
 
     def averaged(self) -> Network:
@@ -258,9 +299,10 @@ class _Run:
         return {} if self._best is None else {"stopped": {"step": self.step, "shipped": self._best.step}}
 
     def close(self) -> None:
-        """End the curves."""
+        """End the curves, and the company of other processes."""
         if self._board is not None:
             self._board.close()
+        self.together.part()
 
     def save(self) -> None:
         """Write the state atomically."""
@@ -277,10 +319,8 @@ class _Run:
             torch.save(state, path)
 
     def load(self) -> None:
-        """Go back to the saved state. Raises TrainingError where there is none, or it is another run's."""
+        """Go back to the saved state. Raises TrainingError where it is broken, or another run's."""
         path = self._folder / STATE
-        if not path.exists():
-            raise TrainingError(f"{self._folder} holds no unfinished run to resume; leave --resume away to begin one")
         try:
             state = torch.load(path, map_location=self._device, weights_only=True)
             if state["fingerprint"] != self._fingerprint:
@@ -293,7 +333,9 @@ class _Run:
             self.step, self.seconds = state["step"], state["seconds"]
             self._best = state.get("best") and _Best(**state["best"])
             self._judged = self.step // self._options.validate_every
-            self._forget_lines_after(self.step)
+            self._stale = self._has_best_for_long()
+            if self.together.processes.chief:
+                self._forget_lines_after(self.step)
         except TrainingError:
             raise
         except Exception as error:  # torch.load raises whatever unpickling raises
@@ -316,10 +358,6 @@ class _Run:
         self._optimizer.step()
         self._average.update_parameters(self._task.network)
         return terms
-
-    def _stale(self) -> bool:
-        """Whether validation has not become better for long enough."""
-        return self._best is not None and self._best.stale >= self._options.patience
 
     def _judge_in_turn(self) -> None:
         """Validate the averaged weights as they would ship, where it is time to. Raises TrainingError without pictures."""
@@ -361,8 +399,8 @@ class _Run:
     def _blend(self, averaged: Any, current: Any, _: Any) -> None:
         get_ema_multi_avg_fn(self._options.averaging_at(self.step))(averaged, current, None)
 
-    def _look(self, terms: Tensor, report: Callable[[Progress], None]) -> None:
-        """Stop at the first loss that is not finite; otherwise log the means. terms: (steps, terms)."""
+    def _require_finite(self, terms: Tensor) -> None:
+        """Stop at the first loss that is not finite. terms: (steps, terms)."""
         broken = (~terms.isfinite()).nonzero()
         if len(broken):
             step = self.step - len(terms) + int(broken[0, 0])
@@ -371,6 +409,12 @@ class _Run:
                 f"step {step}: {' and '.join(causes)} is not finite any more; lower --learning-rate, or look at the data. "
                 + (f"The last good state is {self._folder / STATE}" if (self._folder / STATE).exists() else "")
             )
+
+    def _look(self, terms: Tensor, report: Callable[[Progress], None], stop: bool) -> bool:
+        """Log the means of the losses, validate and save where it is time to. terms: (steps, terms).
+
+        Returns whether validation has not become better for long enough.
+        """
         self.last_losses = dict(zip(self._names, terms.mean(0).tolist(), strict=True))
         report(Progress(self.step, self._options.steps, self.last_losses))
         if self._board is not None:
@@ -378,6 +422,14 @@ class _Run:
         line = {"step": self.step, "seconds": round(self.seconds, 2), **self.last_losses}
         with (self._folder / LOG).open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+        self._judge_in_turn()
+        if stop or time.perf_counter() - self._saved > self._options.save_seconds:
+            self.save()
+            self._saved = time.perf_counter()
+        return self._has_best_for_long()
+
+    def _has_best_for_long(self) -> bool:
+        return self._best is not None and self._best.stale >= self._options.patience
 
     def _forget_lines_after(self, step: int) -> None:
         """Drop what the log says of steps that a killed run did after it was last saved."""

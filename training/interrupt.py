@@ -9,15 +9,18 @@ from typing import Any
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM is only noted in `asked`; a second one raises at once.
+    """While entered, the first SIGINT or SIGTERM is only noted in `asked`; a second one raises at once, if not `patient`.
+
+    Patient is for torchrun, which passes on the signal that the terminal has already sent, and kills after 30 seconds.
 
     Outside of the main thread, where Python delivers no signals, it notes nothing.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
         self.asked = False
+        self._patient = patient
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -32,6 +35,6 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and not self._patient:
             raise KeyboardInterrupt
         self.asked = True

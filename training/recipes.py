@@ -21,6 +21,7 @@ from .data import Photos, read_photos
 from .degrade import Degradation, GaussianNoise
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
 from .networks import Network, build, kmac_per_pixel
+from .processes import launched
 from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, RestoreTask, StyleTask
 
 PAINTING_SIDE = 384
@@ -39,6 +40,7 @@ class CommonOptions:
     """Folder for the checkpoint, the log and the state."""
     fit: FitOptions
     batch: int
+    """Crops in a step; under torchrun, of each process."""
     crop: int
     """Side of the square crops, a multiple of 8."""
     held_out: float = 0.05
@@ -107,6 +109,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
         seed=options.fit.seed,
         device=device,
         weights=options.weights,
+        processes=launched(),
     )
     extra = {
         "painting": options.painting.name,
@@ -148,6 +151,7 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
         seed=options.fit.seed,
         device=device,
         weights=options.weights,
+        processes=launched(),
     )
     extra = {"degradation": str(options.degradation)}
     recipe = _recipe(options, network, train, validation, extra)
@@ -219,6 +223,7 @@ def _recipe(
         "seed": options.fit.seed,
         "steps": options.fit.steps,
         "batch": options.batch,
+        **({"processes": launched().count} if launched().count > 1 else {}),
         "crop": options.crop,
         "data": {
             "folder": os.fspath(options.photos),

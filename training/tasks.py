@@ -15,6 +15,7 @@ from .data import CropSampler, Photos, thumbnails
 from .degrade import Degradation
 from .drawing import draw
 from .networks import Network
+from .processes import ALONE, Processes
 
 STYLE_WEIGHTS = {"content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0}
 RESTORE_WEIGHTS = {"charbonnier": 1.0}
@@ -58,6 +59,7 @@ class StyleTask(Task):
     def __init__(
         self, network: Network, backbone: Vgg16, painting: np.ndarray, photos: Photos, validation: Photos,
         *, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
+        processes: Processes = ALONE,
     ) -> None:  # fmt: skip
         """painting: uint8 (H, W, 3), at the size at which its strokes are to be learnt."""
         super().__init__()
@@ -66,7 +68,10 @@ class StyleTask(Task):
         # Enough surroundings that no judged pixel depends on where the input ends. With little of them, a network told from
         # the zero padding where a crop ends, and drew a sky along the top and a wave into the corners of every picture.
         self._around = -(-(network.receptive_field or 0) // network.multiple) * network.multiple
-        self._sampler = CropSampler(photos, crop, batch, device, seed=seed, around=self._around)
+        self._batch, self._processes = batch * processes.count, processes
+        self._sampler = CropSampler(
+            photos, crop, self._batch, device, seed=seed, around=self._around, processes=processes
+        )
         self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
         with torch.no_grad():
             self.target = losses.StyleTarget(backbone(_to_float(torch.from_numpy(painting.copy()).to(device))))
@@ -74,7 +79,8 @@ class StyleTask(Task):
     def batch(self, step: int) -> tuple[Tensor, ...]:
         batch = self._sampler.batch(step)
         shift = np.random.default_rng([self._seed, step, 1]).integers(0, self.network.multiple, 2)
-        colours = _random_colours(len(batch.crops), np.random.default_rng([self._seed, step, 2]))
+        colours = _random_colours(self._batch, np.random.default_rng([self._seed, step, 2]))
+        colours = colours[self._processes.part(self._batch)]
         inputs = (batch.crops, torch.from_numpy(shift).to(self._device), torch.from_numpy(colours).to(self._device))
         if self._thumbnails is None:
             return inputs
@@ -129,17 +135,21 @@ class RestoreTask(Task):
     def __init__(
         self, network: Network, photos: Photos, validation: Photos,
         *, degradation: Degradation, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
+        processes: Processes = ALONE,
     ) -> None:  # fmt: skip
         """crop: side of what the network sees; the clean crops are larger by the degradation's scale."""
         super().__init__()
         self.network, self.weights = network, weights
         self._validation, self._degradation, self._seed, self._device = validation, degradation, seed, device
+        batch *= processes.count
+        self._part = processes.part(batch)
         self._sampler = CropSampler(photos, crop * degradation.scale, batch, device, seed=seed, turns=True)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         clean = self._sampler.batch(step).crops.float() / 255
         generator = torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + step)
-        return self._degradation(clean, generator), clean
+        # All processes draw the damage of the whole batch: so it is the same however many share it.
+        return self._degradation(clean, generator)[self._part], clean[self._part]
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         damaged, clean = batch

@@ -23,6 +23,7 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a stylizer or 
 
 Name = Annotated[str, typer.Argument(help="What the model is to be called.", show_default=False)]
 Photos = Annotated[Path, typer.Option(help="Folder of photos.", show_default=False)]
+Batch = Annotated[int, typer.Option(help="Crops in a step; under torchrun, of each process.", min=1)]
 Output = Annotated[
     Optional[Path],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
     typer.Option("--output", "-o", help="Folder for checkpoint and log; runs/NAME by default."),
@@ -66,7 +67,7 @@ def style(
     vgg: Annotated[Optional[Path], typer.Option(help="VGG16's weights; by default those in the cache.")] = None,  # noqa: UP045
     output: Output = None,
     steps: Annotated[int, typer.Option(min=1)] = 16000,
-    batch: Annotated[int, typer.Option(min=1)] = 4,
+    batch: Batch = 4,
     crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 384,
     architecture: Annotated[str, typer.Option(help="thumbnail-stylizer or classic-stylizer.")] = "thumbnail-stylizer",
     learning_rate: Rate = 1e-3,
@@ -126,7 +127,7 @@ def restore(
     photos: Photos,
     output: Output = None,
     steps: Annotated[int, typer.Option(min=1)] = 40000,
-    batch: Annotated[int, typer.Option(min=1)] = 32,
+    batch: Batch = 32,
     crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 128,
     degrade: Annotated[
         str, typer.Option(help="The damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40.")
@@ -185,7 +186,8 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
         TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True) as bar:
+    chief = _is_chief()
+    with Progress(*columns, console=err, transient=True, disable=not chief) as bar:
         task = bar.add_task("", total=options.fit.steps, speed=0.0, losses="reading the photos")
 
         def report(progress: Any) -> None:
@@ -195,12 +197,23 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
         try:
             return fit(options, report)
         except KeyboardInterrupt:
+            if not chief:  # the first process has said it all
+                raise typer.Exit(130) from None
             bar.stop()
             err.print(f"the state is saved in {options.output}; go on with the same command and --resume", markup=False)
             raise
 
 
+def _is_chief() -> bool:
+    """Whether this process speaks for all that torchrun has started."""
+    from impasto.training.processes import launched
+
+    return launched().chief
+
+
 def _show(result: FitResult) -> None:
+    if not _is_chief():
+        return
     out.print(str(result), markup=False, soft_wrap=True)
     out.print(f"next: impasto export {result.checkpoint}", markup=False)
 
