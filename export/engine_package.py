@@ -117,16 +117,14 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
     """
     if source.manifest is None:
         return source.graph
-    held = [file for file in source.manifest.files if (file.role, file.precision) == ("model", precision)]
-    # There is one INT8 graph for each family of backends; ours is named after TensorRT.
-    held.sort(key=lambda file: "tensorrt" not in file.name)
+    held = source.manifest.find("model", precision, "tensorrt")
     if held:
-        return verify(source.path, held[0])
+        return verify(source.path, held)
     if precision == "fp16" and api.has_precision_flags:
         return source.graph
     raise PackageError(
-        f"{source.path} holds no {precision} graph, which {api} needs, and this version of Impasto cannot make one yet; "
-        "build --precision fp32"
+        f"{source.path} holds no {precision} graph, which {api} needs; make one: "
+        f"impasto quantize {source.path} --to {precision} --for tensorrt; or build --precision fp32"
     )
 
 

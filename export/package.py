@@ -13,9 +13,9 @@ from typing import Any
 import onnx
 
 from impasto._version import __version__
-from impasto.errors import MissingDependency, OptionError
+from impasto.errors import MissingDependency, OptionError, PackageError
 from impasto.files import atomic_path, make_folder, sha256
-from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
+from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile, read_manifest
 from impasto.runtime.spec import ModelSpec
 
 MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
@@ -61,8 +61,10 @@ def write_package(
     """Write the graphs, a copy of the checkpoint and the manifest into `folder`. Raises OutputError.
 
     All temporary files are complete before the first one is renamed, and the manifest is renamed last: a failure
-    leaves the old package, and a crash between two renames leaves one whose hashes say so.
+    leaves the old package, and a crash between two renames leaves one whose hashes say so. Graphs of other precisions that
+    were made of an older model are removed.
     """
+    stale = _other_precisions(folder)
     files = []
     with ExitStack() as renames:  # unwinds in reverse: what enters first is renamed last
         manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))
@@ -78,6 +80,8 @@ def write_package(
             files.append(PackageFile(CHECKPOINT, "checkpoint", sha256(checkpoint), "fp16"))
         manifest = Manifest(spec, tuple(files), recipe, quality, __version__)
         manifest_path.write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
+    for path in stale:
+        path.unlink(missing_ok=True)
 
 
 def check_name(name: str) -> str:
@@ -88,6 +92,15 @@ def check_name(name: str) -> str:
             "beginning with a letter or digit"
         )
     return name
+
+
+def _other_precisions(folder: Path) -> list[Path]:
+    """The FP16 and INT8 graphs of the package that lies in `folder` already, if one does."""
+    try:
+        files = read_manifest(folder).files
+    except PackageError:
+        return []
+    return [folder / file.name for file in files if file.role == "model" and file.precision != "fp32"]
 
 
 def _same_file(one: Path, other: Path) -> bool:

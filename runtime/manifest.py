@@ -17,6 +17,9 @@ SCHEMA = 1
 
 MANIFEST = "manifest.json"
 PRECISIONS = ("fp32", "fp16", "int8")
+FAMILIES = ("onnxruntime", "openvino", "tensorrt")
+"""Kinds of backends that want INT8 placed differently in a graph. A package lists their files in this order: readers older
+than families take the first, and ONNX Runtime is all that runs graphs there, so the schema's number need not rise."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,12 @@ class PackageFile:
     """"model" (the picture path), "context" (thumbnail to scales and shifts), "checkpoint" or "engine"."""
     sha256: str
     precision: str = "fp32"
+    family: str | None = None
+    """One of FAMILIES where the file was made for those backends; None where it suits all."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"role": self.role, "precision": self.precision, "sha256": self.sha256}
+        family = {"family": self.family} if self.family else {}
+        return {"role": self.role, "precision": self.precision, **family, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,18 @@ class Manifest:
     impasto: str = ""
     """The version of Impasto that wrote it."""
 
-    def find(self, role: str, precision: str = "fp32") -> PackageFile | None:
-        """The file with this role and precision, or None."""
-        return next((file for file in self.files if (file.role, file.precision) == (role, precision)), None)
+    def find(self, role: str, precision: str = "fp32", family: str | None = None) -> PackageFile | None:
+        """The file with this role and precision that was made for `family`; otherwise the one that suits all; or None."""
+        held = {file.family: file for file in reversed(self.held(role, precision))}
+        return held.get(family, held.get(None))
+
+    def held(self, role: str, precision: str) -> tuple[PackageFile, ...]:
+        """Every file with this role and precision, whatever its family."""
+        return tuple(file for file in self.files if (file.role, file.precision) == (role, precision))
 
     def precisions(self) -> tuple[str, ...]:
         """The precisions that the package holds a model for."""
-        return tuple(p for p in PRECISIONS if self.find("model", p))
+        return tuple(p for p in PRECISIONS if self.held("model", p))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
@@ -126,4 +137,7 @@ def _file(name: str, entry: Any, source: str) -> PackageFile:
         raise PackageError(f"{source}: {name} has no SHA-256 (got {digest!r})")
     if precision not in PRECISIONS:
         raise PackageError(f"{source}: {name} has precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    return PackageFile(name, str(entry.get("role", "")), digest, precision)
+    family = entry.get("family")
+    if family is not None and family not in FAMILIES:
+        raise PackageError(f"{source}: {name} is for the family {family!r}; expected one of {', '.join(FAMILIES)}")
+    return PackageFile(name, str(entry.get("role", "")), digest, precision, family)

@@ -46,17 +46,20 @@ class Sidecar:
     described: dict[str, Any]
 
 
-def resolve(path_or_name: str | os.PathLike[str], precision: str = "auto", trust: bool = False) -> Source:
+def resolve(
+    path_or_name: str | os.PathLike[str], precision: str = "auto", trust: bool = False, family: str | None = None
+) -> Source:
     """Find a model: a path as it is, otherwise a name in $IMPASTO_MODELS, then among the models that ship.
 
-    precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: skip the comparison of hashes.
+    precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: skip the comparison of hashes. family: the
+    kind of backend that is to run it, one of FAMILIES; None takes the first graph of the precision, whomever it was made for.
     Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of a kind that nothing here runs.
     """
     if precision not in ("auto", *PRECISIONS):
         raise OptionError(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
     path = _locate(path_or_name)
     if path.is_dir():
-        return _from_package(path, precision, trust)
+        return _from_package(path, precision, trust, family)
     if path.suffix.lower() == ".plan":
         return _from_plan(path, trust)
     if path.suffix.lower() != ".onnx":
@@ -113,13 +116,23 @@ def _locate(path_or_name: str | os.PathLike[str]) -> Path:
     )
 
 
-def _from_package(folder: Path, precision: str, trust: bool) -> Source:
+def _from_package(folder: Path, precision: str, trust: bool, family: str | None) -> Source:
     manifest = read_manifest(folder)
     wanted = "fp32" if precision == "auto" else precision
-    graph = manifest.find("model", wanted)
+    held = manifest.held("model", wanted)
+    graph = manifest.find("model", wanted, family) or (held[0] if held and family is None else None)
+    if graph is None and held:
+        families = ", ".join(str(file.family) for file in held)
+        raise PackageError(
+            f"{folder} holds {wanted} models for {families}, none for {family}; "
+            f"make one: impasto quantize {folder} --to {wanted} --for {family}"
+        )
     if graph is None:
-        held = ", ".join(manifest.precisions()) or "none"
-        raise PackageError(f"{folder} holds no {wanted} model; it holds: {held}. Load it with precision='auto'")
+        precisions = ", ".join(manifest.precisions()) or "none"
+        make = f" or make it: impasto quantize {folder} --to {wanted}" if wanted != "fp32" else ""
+        raise PackageError(
+            f"{folder} holds no {wanted} model; it holds: {precisions}. Load it with precision='auto'{make}"
+        )
     context = manifest.find("context")
     if (context is None) != (manifest.spec.thumbnail is None):
         raise PackageError(
