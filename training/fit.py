@@ -25,7 +25,7 @@ from impasto._version import __version__
 from impasto.errors import OptionError, TrainingError
 from impasto.files import atomic_path, make_folder, write_text
 
-from . import losses
+from . import losses, stages
 from .board import Board
 from .checkpoint import round_to_half, save_checkpoint
 from .interrupt import Interrupt
@@ -68,6 +68,10 @@ class FitOptions:
     """Steps between two validations, where `patience` or `tensorboard` asks for them."""
     tensorboard: bool = False
     """Also write curves and previews to the folder BOARD in the output folder."""
+    freeze: tuple[str, ...] = ()
+    """Stages of the network, or beginnings of its parameters' names, that stay as they are."""
+    depth_decay: float = 1.0
+    """What the learning rate is multiplied by for each stage further from the head."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
@@ -75,6 +79,8 @@ class FitOptions:
                 f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
                 "at least 1, above 0, 0 to 1, above 0"
             )
+        if not 0 < self.depth_decay <= 1:
+            raise OptionError(f"depth decay {self.depth_decay}: wanted above 0, at most 1")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise OptionError(f"unknown precision {self.precision!r}; choose auto, bf16 or fp32")
         if self.patience < 0 or self.validate_every < 1:
@@ -214,6 +220,9 @@ def _finish(
 _MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "precision", "patience", "validate_every")
 """The options that the weights depend on."""
 
+_LATER = ("freeze", "depth_decay")
+"""More of them, which states of earlier versions do not know."""
+
 
 class _Run:
     """Everything that changes while training, and how it is saved."""
@@ -246,7 +255,10 @@ class _Run:
         self._fabric.launch()
         self.together = Together(processes)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        parameters = [p for p in task.network.parameters() if p.requires_grad]
+        stages.freeze(task.network, options.freeze)
+        groups = stages.groups(task.network, options.depth_decay)
+        self._shares = [group.share for group in groups]
+        parameters: Any = [{"params": group.parameters} for group in groups]
         optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=on_gpu)
         self._module, self._optimizer = self._fabric.setup(task, optimizer)
         self._average = AveragedModel(task.network, multi_avg_fn=self._blend)
@@ -346,8 +358,8 @@ class _Run:
     def _descend_once(self) -> Tensor:
         """One step. Returns the loss terms, (terms,), still on the device."""
         rate = self._options.rate_at(self.step)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        for group, share in zip(self._optimizer.param_groups, self._shares, strict=True):
+            group["lr"] = rate * share
         batch = self._task.batch(self.step)
         if self._replay is None or not self._replay.recorded:
             self._optimizer.zero_grad(set_to_none=True)
@@ -452,7 +464,9 @@ class _Best:
 
 def _fingerprint(recipe: dict[str, Any], options: FitOptions) -> str:
     """All that the result depends on, as text: two runs may be continued one by the other only where it is equal."""
-    mathematics = {key: asdict(options)[key] for key in _MATHEMATICS}
+    given, usual = asdict(options), asdict(FitOptions(steps=1))
+    mathematics = {key: given[key] for key in _MATHEMATICS}
+    mathematics |= {key: given[key] for key in _LATER if given[key] != usual[key]}
     return json.dumps([{**recipe, "command": ""}, mathematics], sort_keys=True, default=str)
 
 

@@ -63,6 +63,10 @@ class CommonOptions:
                 f"batch {self.batch}, crop {self.crop}, held out {self.held_out}: wanted at least 1, a multiple of 8 of at least "
                 "32, and 0 to 0.5"
             )
+        if self.start is None and (self.fit.freeze or self.fit.depth_decay != 1):
+            raise OptionError(
+                "frozen stages and lower rates by depth spare what was learnt before; name it with --start"
+            )
 
 
 @dataclass(frozen=True)

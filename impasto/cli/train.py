@@ -59,6 +59,15 @@ Start = Annotated[
 ]
 
 
+Freeze = Annotated[
+    str,
+    typer.Option(help="Stages of --start's network that stay as they are, such as stem,encoder.", show_default=False),
+]
+DepthDecay = Annotated[
+    float, typer.Option(help="The learning rate is multiplied by this for each stage further from the head.")
+]
+
+
 @app.command()
 def style(
     name: Name,
@@ -76,6 +85,8 @@ def style(
         typer.Option(help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range."),
     ] = None,
     start: Start = None,
+    freeze: Freeze = "",
+    depth_decay: DepthDecay = 1.0,
     config: Config = None,
     held_out: HeldOut = 0.05,
     validation: Validation = None,
@@ -104,6 +115,8 @@ def style(
             patience=patience,
             validate_every=validate_every,
             tensorboard=tensorboard,
+            freeze=_stages(freeze),
+            depth_decay=depth_decay,
         ),
         batch=batch,
         crop=crop,
@@ -134,6 +147,8 @@ def restore(
     ] = "noise:0-55",
     learning_rate: Rate = 1e-3,
     start: Start = None,
+    freeze: Freeze = "",
+    depth_decay: DepthDecay = 1.0,
     config: Config = None,
     held_out: HeldOut = 0.05,
     validation: Validation = None,
@@ -164,6 +179,8 @@ def restore(
             patience=patience,
             validate_every=validate_every,
             tensorboard=tensorboard,
+            freeze=_stages(freeze),
+            depth_decay=depth_decay,
         ),
         batch=batch,
         crop=crop,
@@ -230,6 +247,10 @@ def _fit_options(**given: Any) -> FitOptions:
     from impasto.training.fit import FitOptions
 
     return FitOptions(**given)
+
+
+def _stages(given: str) -> tuple[str, ...]:
+    return tuple(stage for stage in (part.strip() for part in given.split(",")) if stage)
 
 
 def _checked_name(name: str) -> str:

@@ -41,6 +41,11 @@ class Network(nn.Module):
         """(N, 3, T, T) in 0..1, T = self.thumbnail, to (N, K) scales and shifts; computed once per picture."""
         raise ShapeError(f"a {self.architecture} has no context")
 
+    def stages(self) -> tuple[str, ...]:
+        """What a picture goes through, from the first layers to the head: beginnings of the parameters' names, of which each
+        parameter has one."""
+        return tuple(name for name, child in self.named_children() if any(True for _ in child.parameters()))
+
     def folded(self) -> Network:
         """A copy for inference: plain convolutions, evaluation mode, no gradients; draws the same."""
         network = copy.deepcopy(self).eval()

@@ -63,6 +63,10 @@ class ThumbnailStylizer(Network):
     def context(self, thumbnail: Tensor) -> Tensor:
         return self.reader(thumbnail)
 
+    def stages(self) -> tuple[str, ...]:
+        # The reader's scales and shifts are what a style is made of: beside the head.
+        return ("stem", "before", "down", "body", "up", "after", "reader", "head")
+
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         assert context is not None
         films = iter(_split(context, self._widths))

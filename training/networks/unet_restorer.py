@@ -62,6 +62,10 @@ class UnetRestorer(Network):
         # Each 3 x 3 convolution reaches one cell of its level; enlarging rounds to a cell of the level below.
         self.receptive_field = 2 * (at_half + 1) + 4 * (at_quarter + 1) + 8 * (2 * middle + 1)
 
+    def stages(self) -> tuple[str, ...]:
+        into = ("stem", "encoder.0", "down.0", "encoder.1", "down.1", "middle")
+        return (*into, "up.0", "decoder.0", "up.1", "decoder.1", "head")
+
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         half = self.encoder[0](self.stem(F.pixel_unshuffle(image - 0.5, 2)))
         quarter = self.encoder[1](F.relu(self.down[0](half)))
