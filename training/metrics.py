@@ -16,7 +16,7 @@ from .drawing import draw
 from .networks import Network
 
 if TYPE_CHECKING:
-    from .backbones import Vgg16
+    from .backbones import Backbone
 
 SIGMAS = (15, 25, 50)
 """Noise strengths that denoisers are compared at, in levels of 255."""
@@ -67,7 +67,7 @@ def whole_cells(picture: np.ndarray, scale: int) -> np.ndarray:
 
 @torch.no_grad()
 def style_objective(
-    network: Network, pictures: Sequence[np.ndarray], backbone: Vgg16, target: losses.StyleTarget
+    network: Network, pictures: Sequence[np.ndarray], backbone: Backbone, target: losses.StyleTarget
 ) -> dict[str, float]:
     """Means over pictures of content distance, style distance, and content + 10 · style."""
     if not pictures:
@@ -77,7 +77,7 @@ def style_objective(
         photo = np.ascontiguousarray(picture[: picture.shape[0] // 16 * 16, : picture.shape[1] // 16 * 16])
         drawing = draw(network, photo)
         of_photo, of_drawing = (_features(backbone, image) for image in (photo, drawing))
-        contents.append(float(losses.content(of_drawing["relu3_3"], of_photo["relu3_3"])))
+        contents.append(float(losses.content(of_drawing[backbone.content_layer], of_photo[backbone.content_layer])))
         styles.append(float(target.distance(of_drawing)))
         grids.append(grid_levels(drawing, network.multiple))
     content, style = float(np.mean(contents)), float(np.mean(styles))
@@ -99,6 +99,6 @@ def grid_levels(picture: np.ndarray, cell: int) -> float:
     return float(places.mean((0, 3, 4)).std(1, unbiased=False).square().mean().sqrt())
 
 
-def _features(backbone: Vgg16, image: np.ndarray) -> dict[str, Tensor]:
+def _features(backbone: Backbone, image: np.ndarray) -> dict[str, Tensor]:
     device = next(backbone.parameters()).device
     return backbone(torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255)

@@ -16,7 +16,7 @@ from impasto import images
 from impasto.errors import OptionError
 
 from . import checkpoint
-from .backbones import load_vgg16
+from .backbones import load_backbone
 from .data import Photos, read_photos
 from .degrade import Degradation, GaussianNoise
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
@@ -74,8 +74,10 @@ class StyleOptions(CommonOptions):
     """A stylizer."""
 
     painting: Path = Path()
-    vgg: Path | None = None
-    """VGG16's weights; by default those in the cache."""
+    backbone: str = "vgg16"
+    """The classifier in `training.backbones` whose features tell content and style."""
+    backbone_weights: Path | None = None
+    """Its weights; by default those in the cache, in an installed package, or from the official place."""
     architecture: str = "thumbnail-stylizer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(STYLE_WEIGHTS))
 
@@ -100,7 +102,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     train, validation = _photos(options, options.crop, longest=768, enlarged_to=options.crop)
     # Each photo again at a smaller size: busier, the same things smaller.
     both = train.joined(train.scaled(512, smallest=options.crop))
-    backbone = load_vgg16(options.vgg).to(device)
+    backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
     network = _network(options).to(device)
     task = StyleTask(
         network,
@@ -118,7 +120,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     extra = {
         "painting": options.painting.name,
         "painting_side": PAINTING_SIDE,
-        "backbone": "VGG16 (Caffe), relu1_2 to relu4_3",
+        "backbone": str(backbone),
     }
     recipe = _recipe(options, network, train, validation, extra)
     return fit(

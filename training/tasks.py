@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import degrade, losses, metrics
-from .backbones import Vgg16
+from .backbones import Backbone
 from .data import CropSampler, Photos, thumbnails
 from .degrade import Degradation
 from .drawing import draw
@@ -54,10 +54,8 @@ class Task(nn.Module):
 class StyleTask(Task):
     """Paint photos like a painting: content of the photo, Gram matrices of the painting (Johnson et al. 2016)."""
 
-    CONTENT_LAYER = "relu3_3"
-
     def __init__(
-        self, network: Network, backbone: Vgg16, painting: np.ndarray, photos: Photos, validation: Photos,
+        self, network: Network, backbone: Backbone, painting: np.ndarray, photos: Photos, validation: Photos,
         *, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
         processes: Processes = ALONE,
     ) -> None:  # fmt: skip
@@ -74,7 +72,8 @@ class StyleTask(Task):
         )
         self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
         with torch.no_grad():
-            self.target = losses.StyleTarget(backbone(_to_float(torch.from_numpy(painting.copy()).to(device))))
+            features = backbone(_to_float(torch.from_numpy(painting.copy()).to(device)))
+            self.target = losses.StyleTarget(backbone.style(features))
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         batch = self._sampler.batch(step)
@@ -96,10 +95,10 @@ class StyleTask(Task):
         inside = slice(self._around, surrounded.shape[-1] - self._around)
         photo, drawn = surrounded[..., inside, inside], drawn[..., inside, inside]
         with torch.no_grad():
-            of_photo = self.backbone(photo, self.CONTENT_LAYER)[self.CONTENT_LAYER]
+            of_photo = self.backbone(photo, self.backbone.content_layer)[self.backbone.content_layer]
         features = self.backbone(drawn.clamp(0, 1))
         return {
-            "content": losses.content(features[self.CONTENT_LAYER], of_photo),
+            "content": losses.content(features[self.backbone.content_layer], of_photo),
             "style": self.target.distance(features),
             "total variation": losses.total_variation(drawn),
             "grid": losses.cell_pattern(drawn, self.network.multiple),

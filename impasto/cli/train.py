@@ -59,6 +59,17 @@ Start = Annotated[
 ]
 
 
+BackboneName = Annotated[
+    str, typer.Option("--backbone", help="What features tell content: vgg16, vgg19, resnet50 or efficientnet-lite0.")
+]
+BackboneWeights = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--backbone-weights",
+        "--vgg",
+        help="The backbone's weights, .safetensors or .pth; else from the cache, a package, or torchvision's server.",
+    ),
+]
 Freeze = Annotated[
     str,
     typer.Option(help="Stages of --start's network that stay as they are, such as stem,encoder.", show_default=False),
@@ -73,7 +84,8 @@ def style(
     name: Name,
     painting: Annotated[Path, typer.Option(help="The picture to paint like.", show_default=False)],
     photos: Photos,
-    vgg: Annotated[Optional[Path], typer.Option(help="VGG16's weights; by default those in the cache.")] = None,  # noqa: UP045
+    backbone: BackboneName = "vgg16",
+    backbone_weights: BackboneWeights = None,
     output: Output = None,
     steps: Annotated[int, typer.Option(min=1)] = 16000,
     batch: Batch = 4,
@@ -127,7 +139,8 @@ def style(
         resume=resume,
         command=_command(),
         painting=painting,
-        vgg=vgg,
+        backbone=backbone,
+        backbone_weights=backbone_weights,
         architecture=architecture,
         weights=_weights(weight or [], training.STYLE_WEIGHTS),
     )

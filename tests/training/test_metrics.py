@@ -7,9 +7,8 @@ import pytest
 import torch
 from small_training import photo, shaken
 
-from impasto.errors import CheckpointError, TrainingError
 from impasto.training import losses, metrics
-from impasto.training.backbones import VGG16_LAYERS, load_vgg16
+from impasto.training.backbones import load_vgg16
 from impasto.training.drawing import draw
 from impasto.training.networks import Network
 
@@ -77,30 +76,3 @@ def test_grid_levels_measure_a_grid():
     assert metrics.grid_levels(flat, 8) == pytest.approx(0, abs=1e-4)
     flat[::8] += 20
     assert metrics.grid_levels(flat, 8) > 2
-
-
-def test_vgg_sees_bgr_minus_the_mean(vgg):
-    backbone = load_vgg16(vgg)
-    image = torch.rand(1, 3, 16, 16)
-    features = backbone(image)
-    assert {key: value.shape[1] for key, value in features.items()} == VGG16_LAYERS
-    assert [value.shape[-1] for value in features.values()] == [16, 8, 4, 2]
-    mean = torch.tensor([123.68, 116.779, 103.939]).view(1, 3, 1, 1)
-    blank = backbone((mean / 255).expand(1, 3, 16, 16))
-    assert all(float(value.abs().max()) < 1e-2 for value in blank.values())
-
-
-def test_weights_that_are_missing_or_others_are_refused(tmp_path, monkeypatch):
-    from safetensors.torch import save_file
-
-    from impasto.training import backbones
-
-    monkeypatch.setattr(backbones, "CACHE", tmp_path / "cache")
-    with pytest.raises(TrainingError, match="--vgg"):
-        load_vgg16()
-    save_file({"conv1_1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.safetensors")
-    with pytest.raises(CheckpointError, match="holds no VGG16"):
-        load_vgg16(tmp_path / "part.safetensors")
-    (tmp_path / "text.safetensors").write_text("nothing")
-    with pytest.raises(CheckpointError, match="holds no VGG16"):
-        load_vgg16(tmp_path / "text.safetensors")

@@ -78,7 +78,7 @@ def stylizing(photos: Path, vgg: Path, tmp_path: Path) -> Callable[..., StyleOpt
             held_out=0.2,
             config=SMALL["thumbnail-stylizer"],
             painting=photos / "0.png",
-            vgg=vgg,
+            backbone_weights=vgg,
         )
         return replace(base, **changes)  # type: ignore[arg-type]
 
