@@ -46,6 +46,7 @@ def spec_of(network: Network, name: str, task: str) -> ModelSpec:
         border=network.border,
         receptive_field=network.receptive_field,
         thumbnail=network.thumbnail,
+        styles=network.styles,
     )
 
 
@@ -58,7 +59,8 @@ def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     free: dict[str, dict[int, Any]] = {"image": {0: batch, 1: height, 2: width}}
     if network.thumbnail:
         with torch.no_grad():
-            inputs["context"] = network.context(torch.zeros(2, 3, network.thumbnail, network.thumbnail))
+            context = network.context(torch.zeros(2, 3, network.thumbnail, network.thumbnail))
+            inputs["context"] = context[:, 0].contiguous() if network.styles else context
         free["context"] = {0: batch}
     model = _export(_PicturePath(network), inputs, free, "picture")
     for tensor, symbols in (
@@ -72,7 +74,7 @@ def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def export_context(network: Network) -> onnx.ModelProto:
-    """The context path: uint8 (N, side, side, 3) thumbnail to float32 (N, K). Raises ExportError."""
+    """The context path: uint8 (N, side, side, 3) thumbnail to float32 (N, K), or (N, styles, K). Raises ExportError."""
     side = network.thumbnail
     if side is None:
         raise ExportError(f"a {network.architecture} has no context; export its picture path alone")

@@ -17,6 +17,7 @@ from .benchmarks.report import describe_machine
 from .contact_sheet import Panel, write_contact_sheet
 from .errors import MissingDependency, OptionError, PictureError
 from .runtime import Model, ModelInfo, load
+from .styles import Wanted
 
 if TYPE_CHECKING:
     from .training.backbones import Backbone
@@ -154,13 +155,16 @@ def evaluate_stylizer(
     painting: str | os.PathLike[str],
     *,
     vgg: str | os.PathLike[str] | None = None,
+    style: Wanted = None,
+    strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
     progress: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
     """Content and style distance and their objective, content + 10 · style, as training measures them.
 
     photos: a folder; their sides are cut to multiples of 16. painting: the picture that was learnt. vgg: VGG16's weights; by
-    default those in the cache. Raises OptionError, PictureError, TrainingError, CheckpointError, and what `load` raises.
+    default those in the cache. style, strength: as `Model.set_style` takes them.
+    Raises OptionError, PictureError, TrainingError, CheckpointError, and what `load` raises.
     """
     _training()
     from .training.losses import StyleTarget, content
@@ -175,14 +179,15 @@ def evaluate_stylizer(
     with load(model, **asdict(options)) as loaded:
         if loaded.info.scale != 1:
             raise OptionError(f"{loaded.info.name} enlarges ×{loaded.info.scale}; a stylizer keeps the size")
+        loaded.set_style(style, strength=strength)
         for number, file in enumerate(files):
             progress(f"{file.name}, {number + 1} of {len(files)}")
             photo = _cut(images.read(file).rgb, file, 16)
             drawing = loaded(photo)
             of_photo, of_drawing = _features(backbone, photo), _features(backbone, drawing)
             kept = float(content(of_drawing["relu3_3"], of_photo["relu3_3"]))
-            style = float(target.distance(of_drawing))
-            found.append({"content": kept, "style": style, "objective": kept + 10 * style})
+            painted = float(target.distance(of_drawing))
+            found.append({"content": kept, "style": painted, "objective": kept + 10 * painted})
             if len(panels) < SHEET_ROWS:
                 panels.append((Panel(file.name, photo), Panel(loaded.info.name, drawing)))
         row = Condition(Path(painting).name, _collected(found))

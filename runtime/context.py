@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from impasto.errors import BackendError
 from impasto.images import thumbnail
 
 from .backends.base import Backend
@@ -19,19 +20,26 @@ SMOOTHING = 0.15
 class PictureContext:
     """Runs the context graph: once per picture, or once per frame with smoothing inside each scene of a video."""
 
-    def __init__(self, backend: Backend, side: int) -> None:
-        """backend: the context graph, uint8 (1, side, side, 3) -> float32 (1, K). side: the thumbnail's."""
+    def __init__(self, backend: Backend, side: int, mixture: np.ndarray) -> None:
+        """backend: the context graph, uint8 (1, side, side, 3) -> float32 (1, K), or (1, styles, K) for several styles.
+
+        side: the thumbnail's. mixture: each style's share, float32 (styles,); empty for one style alone.
+        """
+        if len(backend.output.shape) != (3 if len(mixture) else 2):
+            raise BackendError(
+                f"the context graph gives {backend.output} for {len(mixture) or 'no named'} styles; export the model again"
+            )
         self._backend = backend
         self._side = side
-        length = backend.output.shape[1]
-        self._fresh = np.empty((1, length or 0), np.float32)
+        self.mixture = mixture
+        self._fresh = np.empty((1, *(length or 0 for length in backend.output.shape[1:])), np.float32)
         self._last_thumbnail = np.zeros((1, side, side, 3), np.uint8)
         self._scene_thumbnail: np.ndarray | None = None
         self._scene = np.empty_like(self._fresh)
 
     def of_picture(self, image: np.ndarray) -> np.ndarray:
         """The context of one picture, float32 (1, K); valid until the next call. image: uint8 (H, W, 3)."""
-        return self._compute(thumbnail(image, self._side))
+        return self._mixed(self._compute(thumbnail(image, self._side)))
 
     def of_frame(self, image: np.ndarray) -> np.ndarray:
         """The smoothed context of the next frame of a video, float32 (1, K); a scene cut starts afresh."""
@@ -42,7 +50,7 @@ class PictureContext:
         else:
             self._scene += SMOOTHING * (fresh - self._scene)
         self._scene_thumbnail = small
-        return self._scene
+        return self._mixed(self._scene)
 
     def forget_scene(self) -> None:
         """Begin a new video."""
@@ -60,6 +68,10 @@ class PictureContext:
         self._last_thumbnail[0] = small
         self.repeat()
         return self._fresh
+
+    def _mixed(self, context: np.ndarray) -> np.ndarray:
+        """(1, styles, K) to the mixture's (1, K): Dumoulin et al. 2017 mix styles so."""
+        return np.einsum("s,nsk->nk", self.mixture, context) if len(self.mixture) else context
 
 
 def _change(one: np.ndarray, other: np.ndarray) -> float:

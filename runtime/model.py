@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import BackendError, OptionError, ShapeError
+from impasto.styles import Wanted, mixture
 
 from .backends import Backend, Lane
 from .context import PictureContext
@@ -98,7 +99,8 @@ def load(
         if spec.thumbnail:
             if source.context is None:
                 raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-            context = PictureContext(open_context(source, source.context, backend, device), spec.thumbnail)
+            shares = mixture(spec.styles)
+            context = PictureContext(open_context(source, source.context, backend, device), spec.thumbnail, shares)
     except BaseException:
         graph.close()
         raise
@@ -145,6 +147,16 @@ class Model:
         if depth < 1:
             raise OptionError(f"depth is {depth}; expected at least 1")
         return self._stream(iter(frames), depth)
+
+    def set_style(self, style: Wanted = None, *, strength: float = 1.0) -> None:
+        """Choose what a network of several styles paints from now on, also in a stream that runs.
+
+        style: one of `info.spec.styles`, shares of several ({"starry-night": 0.5, "great-wave": 0.5}), or None for the first.
+        strength: 0 (the photo itself, nearly) to 1. Takes no time. Raises OptionError for what the network has not learnt.
+        """
+        shares = mixture(self.info.spec.styles, style, strength)
+        if self._context:
+            self._context.mixture = shares
 
     def output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
         """The shape of the result for this picture."""

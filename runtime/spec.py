@@ -57,6 +57,8 @@ class ModelSpec:
     join exactly. None where the network uses whole-image statistics, or where nobody knows: such a model is not tiled."""
     thumbnail: int | None = None
     """Side of the square thumbnail of the whole picture that the context graph takes; None without a context."""
+    styles: tuple[str, ...] = ()
+    """What the context graph gives scales and shifts for, in its order; empty where it gives those of one style alone."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
@@ -74,6 +76,7 @@ class ModelSpec:
             "border": self.border,
             "receptive_field": self.receptive_field,
             "thumbnail": self.thumbnail,
+            "styles": list(self.styles),
         }
 
     @classmethod
@@ -102,6 +105,7 @@ class ModelSpec:
             border=_whole(data, "border", source, 0, default=0),
             receptive_field=_optional(data, "receptive_field", source, 0),
             thumbnail=_optional(data, "thumbnail", source, 8),
+            styles=_names(data, "styles", source),
         )
         if (spec.channels, spec.bit_depth) != (3, 8):
             raise PackageError(
@@ -161,6 +165,15 @@ def _whole(data: dict[str, Any], key: str, source: str, minimum: int, default: i
     if type(value) is not int or value < minimum:
         raise PackageError(f"{source}: {key!r} is {value!r}; expected a whole number of at least {minimum}")
     return value
+
+
+def _names(data: dict[str, Any], key: str, source: str) -> tuple[str, ...]:
+    value = data.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
+        raise PackageError(f"{source}: {key!r} is {value!r}; expected a list of names")
+    if len(set(value)) < len(value):
+        raise PackageError(f"{source}: {key!r} names one twice: {', '.join(value)}")
+    return tuple(value)
 
 
 def _optional(data: dict[str, Any], key: str, source: str, minimum: int) -> int | None:

@@ -30,6 +30,7 @@ FOUNDATION = {
     "impasto.files",
     "impasto.images",
     "impasto.quality",
+    "impasto.styles",
     "impasto.contact_sheet",
     "impasto._version",
 }

@@ -7,13 +7,17 @@ import torch
 from torch import Tensor
 
 from impasto import images
+from impasto.styles import mixture
 
-from .networks import Network
+from .networks import Network, mixed
 
 
 @torch.no_grad()
-def draw(network: Network, image: np.ndarray) -> np.ndarray:
-    """image: uint8 (H, W, 3) of any size. Returns uint8 (H x scale, W x scale, 3). Runs where the network is, in FP32."""
+def draw(network: Network, image: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+    """image: uint8 (H, W, 3) of any size. Returns uint8 (H x scale, W x scale, 3). Runs where the network is, in FP32.
+
+    shares: of the network's styles, float32 (styles,); by default those of its first painting.
+    """
     device = next(network.parameters()).device
     height, width = image.shape[:2]
     border, scale = network.border, network.scale
@@ -21,7 +25,11 @@ def draw(network: Network, image: np.ndarray) -> np.ndarray:
     padded = np.pad(image, ((border, border + below), (border, border + right), (0, 0)), mode="reflect")
     extra: tuple[Tensor, ...] = ()
     if network.thumbnail:
-        extra = (network.context(_to_float(images.thumbnail(image, network.thumbnail), device)),)
+        context = network.context(_to_float(images.thumbnail(image, network.thumbnail), device))
+        if network.styles:
+            shares = mixture(network.styles) if shares is None else shares
+            context = mixed(context, torch.from_numpy(shares).to(device))
+        extra = (context,)
     drawn = network(_to_float(padded, device), *extra)[0]
     levels = (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     inside = slice(border * scale, (border + height) * scale), slice(border * scale, (border + width) * scale)

@@ -67,15 +67,19 @@ def whole_cells(picture: np.ndarray, scale: int) -> np.ndarray:
 
 @torch.no_grad()
 def style_objective(
-    network: Network, pictures: Sequence[np.ndarray], backbone: Backbone, target: losses.StyleTarget
+    network: Network,
+    pictures: Sequence[np.ndarray],
+    backbone: Backbone,
+    target: losses.StyleTarget,
+    shares: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Means over pictures of content distance, style distance, and content + 10 · style."""
+    """Means over pictures of content distance, style distance, and content + 10 · style. shares: as `draw` takes them."""
     if not pictures:
         return {}
     contents, styles, grids = [], [], []
     for picture in pictures:
         photo = np.ascontiguousarray(picture[: picture.shape[0] // 16 * 16, : picture.shape[1] // 16 * 16])
-        drawing = draw(network, photo)
+        drawing = draw(network, photo, shares)
         of_photo, of_drawing = (_features(backbone, image) for image in (photo, drawing))
         contents.append(float(losses.content(of_drawing[backbone.content_layer], of_photo[backbone.content_layer])))
         styles.append(float(target.distance(of_drawing)))

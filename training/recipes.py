@@ -14,6 +14,7 @@ import torch
 
 from impasto import images
 from impasto.errors import OptionError
+from impasto.styles import PHOTO
 
 from . import checkpoint
 from .backbones import load_backbone
@@ -73,13 +74,38 @@ class CommonOptions:
 class StyleOptions(CommonOptions):
     """A stylizer."""
 
-    painting: Path = Path()
+    paintings: tuple[Path, ...] = ()
+    with_strength: bool = False
+    """Also learn the photo itself as a style, so that a strength can be chosen at run time; several paintings imply it."""
     backbone: str = "vgg16"
     """The classifier in `training.backbones` whose features tell content and style."""
     backbone_weights: Path | None = None
     """Its weights; by default those in the cache, in an installed package, or from the official place."""
     architecture: str = "thumbnail-stylizer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(STYLE_WEIGHTS))
+
+    @property
+    def styles(self) -> list[str]:
+        """Names for a network of several styles: PHOTO and the paintings' file names; none for one style alone."""
+        several = self.with_strength or len(self.paintings) > 1
+        return [PHOTO, *(painting.stem for painting in self.paintings)] if several else []
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.paintings:
+            raise OptionError("a stylizer needs at least one painting to learn")
+        if len(set(self.styles)) < len(self.styles):
+            raise OptionError(
+                f"the paintings' file names become the styles' names; these are not all different: {self.styles}"
+            )
+        if self.styles and self.architecture != "thumbnail-stylizer":
+            raise OptionError(
+                f"a {self.architecture} learns one style; several, or a strength, need a thumbnail-stylizer"
+            )
+        if len(self.paintings) > 1 and self.fit.replay:
+            raise OptionError(
+                "a recorded step cannot change its painting; leave --cuda-graph away, or name one painting"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,11 +129,11 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     # Each photo again at a smaller size: busier, the same things smaller.
     both = train.joined(train.scaled(512, smallest=options.crop))
     backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
-    network = _network(options).to(device)
+    network = _network(options, {"styles": options.styles} if options.styles else {}).to(device)
     task = StyleTask(
         network,
         backbone,
-        read_painting(options.painting),
+        [read_painting(painting) for painting in options.paintings],
         both,
         validation,
         crop=options.crop,
@@ -118,7 +144,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
         processes=launched(),
     )
     extra = {
-        "painting": options.painting.name,
+        "paintings": [painting.name for painting in options.paintings],
         "painting_side": PAINTING_SIDE,
         "backbone": str(backbone),
     }
@@ -195,19 +221,16 @@ def _network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyTy
         )
     if options.config:
         raise OptionError(f"--config and --start exclude each other: {options.start} has its own {network.config}")
-    if any(network.config[key] != value for key, value in implied.items()):
-        return _with_another_head(network, implied, options.fit.seed).train()
+    if any(network.config.get(key) != value for key, value in implied.items()):
+        return _rebuilt(network, implied, options.fit.seed).train()
     return network.train()
 
 
-def _with_another_head(network: Network, implied: Mapping[str, Any], seed: int) -> Network:
-    """The network with other arguments: weights of another shape, its head's, begin afresh."""
+def _rebuilt(network: Network, implied: Mapping[str, Any], seed: int) -> Network:
+    """The network with other arguments; weights that do not fit them, such as those of its head, begin afresh."""
     torch.manual_seed(seed)
     other = build(network.architecture, {**network.config, **implied})
-    fresh = other.state_dict()
-    other.load_state_dict(
-        {key: value if value.shape == fresh[key].shape else fresh[key] for key, value in network.state_dict().items()}
-    )
+    other.adopt(network)
     return other
 
 

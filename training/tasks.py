@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from impasto.styles import PHOTO, mixture
 
 from . import degrade, losses, metrics
 from .backbones import Backbone
 from .data import CropSampler, Photos, thumbnails
 from .degrade import Degradation
 from .drawing import draw
-from .networks import Network
+from .networks import Network, mixed
 from .processes import ALONE, Processes
 
-STYLE_WEIGHTS = {"content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0}
+STYLE_WEIGHTS = {
+    "content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0, "photo": 10.0,
+}  # fmt: skip
+"""`photo` draws a network of several styles to the photo, in so far as less than full strength is asked of it."""
+
+FULL_STRENGTH, NO_STRENGTH = 0.7, 0.1
+"""Shares of the steps that ask a network of several styles for one of them alone, and for none; the rest ask for a mixture
+of one with the photo."""
+
 RESTORE_WEIGHTS = {"charbonnier": 1.0}
 
 SHIFT_MARGIN = 24
@@ -52,16 +62,21 @@ class Task(nn.Module):
 
 
 class StyleTask(Task):
-    """Paint photos like a painting: content of the photo, Gram matrices of the painting (Johnson et al. 2016)."""
+    """Paint photos like a painting: content of the photo, Gram matrices of the painting (Johnson et al. 2016).
+
+    A network of several styles learns one of them in each step, in turn.
+    """
 
     def __init__(
-        self, network: Network, backbone: Backbone, painting: np.ndarray, photos: Photos, validation: Photos,
+        self, network: Network, backbone: Backbone, paintings: Sequence[np.ndarray], photos: Photos, validation: Photos,
         *, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
         processes: Processes = ALONE,
     ) -> None:  # fmt: skip
-        """painting: uint8 (H, W, 3), at the size at which its strokes are to be learnt."""
+        """paintings: uint8 (H, W, 3), at the size at which their strokes are to be learnt; one for each of the network's
+        styles besides PHOTO, in their order."""
         super().__init__()
-        self.network, self.backbone, self.weights = network, backbone, weights
+        self.network, self.backbone = network, backbone
+        self.weights = {name: value for name, value in weights.items() if name != "photo" or network.styles}
         self._validation, self._seed, self._device = validation, seed, device
         # Enough surroundings that no judged pixel depends on where the input ends. With little of them, a network told from
         # the zero padding where a crop ends, and drew a sky along the top and a wave into the corners of every picture.
@@ -71,25 +86,48 @@ class StyleTask(Task):
             photos, crop, self._batch, device, seed=seed, around=self._around, processes=processes
         )
         self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
+        self._painted = [name for name in network.styles if name != PHOTO]
         with torch.no_grad():
-            features = backbone(_to_float(torch.from_numpy(painting.copy()).to(device)))
-            self.target = losses.StyleTarget(backbone.style(features))
+            self.targets = [
+                losses.StyleTarget(backbone.style(backbone(_to_float(torch.from_numpy(painting.copy()).to(device)))))
+                for painting in paintings
+            ]
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         batch = self._sampler.batch(step)
         shift = np.random.default_rng([self._seed, step, 1]).integers(0, self.network.multiple, 2)
         colours = _random_colours(self._batch, np.random.default_rng([self._seed, step, 2]))
         colours = colours[self._processes.part(self._batch)]
-        inputs = (batch.crops, torch.from_numpy(shift).to(self._device), torch.from_numpy(colours).to(self._device))
+        inputs: tuple[Tensor, ...] = (
+            batch.crops,
+            torch.from_numpy(shift).to(self._device),
+            torch.from_numpy(colours).to(self._device),
+        )
         if self._thumbnails is None:
             return inputs
-        return *inputs, self._thumbnails[batch.mirrored.long(), batch.photo]
+        inputs = (*inputs, self._thumbnails[batch.mirrored.long(), batch.photo])
+        return (*inputs, *self._lesson(step)) if self._painted else inputs
+
+    def _lesson(self, step: int) -> tuple[Tensor, Tensor]:
+        """What a step asks for: each style's share, float32 (styles,), on the device, and the painting's number, on the CPU."""
+        number = step % len(self._painted)
+        draw, share = np.random.default_rng([self._seed, step, 3]).random(2)
+        strength = 1.0 if draw < FULL_STRENGTH else 0.0 if draw < FULL_STRENGTH + NO_STRENGTH else float(share)
+        shares = mixture(self.network.styles, self._painted[number], strength)
+        return torch.from_numpy(shares).to(self._device), torch.tensor(number)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """batch: uint8 crops with surroundings (N, 3, S, S), a shift's rows and columns (2,), changes of colour (N, 3, 4),
-        and uint8 thumbnails (N, 3, T, T) where they are used."""
+        uint8 thumbnails (N, 3, T, T) where they are used, and the lesson of a network of several styles."""
         surrounded = _recoloured(batch[0], batch[2])
-        extra = (self.network.context(_recoloured(batch[3], batch[2])),) if len(batch) > 3 else ()
+        extra: tuple[Tensor, ...] = ()
+        if len(batch) > 3:
+            extra = (self.network.context(_recoloured(batch[3], batch[2])),)
+        target, strength = self.targets[0], surrounded.new_ones(())
+        if len(batch) > 4:
+            shares, number = batch[4:]
+            extra = tuple(mixed(context, shares) for context in extra)
+            target, strength = self.targets[int(number)], 1 - shares[self.network.styles.index(PHOTO)]
         drawn = self.network(surrounded, *extra).float()
         shift = self._shift_term(surrounded, drawn, batch[1], extra)
         inside = slice(self._around, surrounded.shape[-1] - self._around)
@@ -97,14 +135,15 @@ class StyleTask(Task):
         with torch.no_grad():
             of_photo = self.backbone(photo, self.backbone.content_layer)[self.backbone.content_layer]
         features = self.backbone(drawn.clamp(0, 1))
-        return {
+        terms = {
             "content": losses.content(features[self.backbone.content_layer], of_photo),
-            "style": self.target.distance(features),
+            "style": strength * target.distance(features),
             "total variation": losses.total_variation(drawn),
             "grid": losses.cell_pattern(drawn, self.network.multiple),
             "shift": shift,
             "range": losses.out_of_range(drawn),
         }
+        return {**terms, "photo": (1 - strength) * losses.charbonnier(drawn, photo)} if self._painted else terms
 
     def _shift_term(self, photo: Tensor, drawn: Tensor, shift: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
         """How much a drawing changes with the place where its cells begin. shift: rows and columns, (2,), on the device."""
@@ -119,13 +158,29 @@ class StyleTask(Task):
         return losses.disagreement(shifted[..., inside, inside], same)
 
     def validate(self, network: Network) -> dict[str, float]:
-        return metrics.style_objective(network, self._validation.pictures[:6], self.backbone, self.target)
+        pictures = self._validation.pictures[:6]
+        if not self._painted:
+            return metrics.style_objective(network, pictures, self.backbone, self.targets[0])
+        found = {
+            name: metrics.style_objective(network, pictures, self.backbone, target, mixture(network.styles, name))
+            for name, target in zip(self._painted, self.targets, strict=True)
+        }
+        if not pictures:
+            return {}
+        photo = mixture(network.styles, strength=0)
+        return {
+            **{f"{key} {name}": value for name, row in found.items() for key, value in row.items()},
+            "photo psnr": float(np.mean([metrics.bounded_psnr(draw(network, p, photo), p) for p in pictures])),
+        }
 
     def score(self, quality: Mapping[str, float]) -> float:
-        return -quality["objective"]
+        return -float(np.mean([value for key, value in quality.items() if key.startswith("objective")]))
 
     def preview(self, network: Network) -> np.ndarray | None:
-        return _side_by_side([(photo, draw(network, photo)) for photo in self._validation.pictures[:2]])
+        mixtures = [mixture(network.styles, name) for name in self._painted] or [mixture(())]
+        return _side_by_side(
+            [(photo, *(draw(network, photo, m) for m in mixtures)) for photo in self._validation.pictures[:2]]
+        )
 
 
 class RestoreTask(Task):
@@ -191,7 +246,7 @@ def _recoloured(levels: Tensor, colours: Tensor) -> Tensor:
     return (values + colours[:, :, 3, None, None]).clamp(0, 1)
 
 
-def _side_by_side(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray | None:
+def _side_by_side(pairs: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray | None:
     """Each pair in a row of its own, on white where one is narrower."""
     rows = [np.concatenate(pair, axis=1) for pair in pairs]
     if not rows:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from impasto import images
 from impasto.errors import OptionError
+from impasto.styles import parse
 
 from . import options
 from .console import err, out, write_json
@@ -32,6 +33,8 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="VGG16's weights; for a stylizer by default those in the cache, for a restorer none."),
     ] = None,
+    style: options.Style = None,
+    strength: options.Strength = 1.0,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = 0,
@@ -48,7 +51,10 @@ def evaluate(
     how = LoadOptions(backend, precision, device)
     with err.status(f"judging {model}") as status:
         if painting is not None:
-            result = evaluate_stylizer(model, photos, painting, vgg=vgg, options=how, progress=status.update)
+            mixed = parse(style) if style else None
+            result = evaluate_stylizer(
+                model, photos, painting, vgg=vgg, style=mixed, strength=strength, options=how, progress=status.update
+            )
         else:
             result = evaluate_restorer(model, photos, degrade or [], vgg=vgg, options=how, progress=status.update)
     out.print(_table(result))

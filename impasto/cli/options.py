@@ -18,3 +18,8 @@ Layout = Annotated[
     typer.Option(help="For a stranger's ONNX: channel order and range, such as 'rgb 0..1' or 'bgr 0..255'."),
 ]
 Json = Annotated[Optional[Path], typer.Option("--json", help="Also write the result to this file.")]  # noqa: UP045
+Style = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option(help="For a network of several styles: NAME, or NAME=SHARE for each of several."),
+]
+Strength = Annotated[float, typer.Option(help="Of the style: 0 (the photo itself) to 1.")]

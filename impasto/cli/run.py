@@ -9,6 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.picture_run import Job, plan, run_job
+from impasto.styles import parse
 
 from . import options
 from .console import err, fail, out
@@ -30,12 +31,15 @@ def run(
     precision: options.Precision = "auto",
     device: options.Device = 0,
     layout: options.Layout = None,
+    style: options.Style = None,
+    strength: options.Strength = 1.0,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP files.", min=1, max=100)] = 95,
 ) -> None:
     """Run a model on pictures and write the results."""
     import impasto
 
     with impasto.load(model, backend=backend, precision=precision, device=device, layout=layout) as loaded:
+        loaded.set_style(parse(style) if style else None, strength=strength)
         jobs = plan(inputs, output, loaded.info.name)
         failures = 0
         with _progress(len(jobs)) as progress:

@@ -82,7 +82,10 @@ DepthDecay = Annotated[
 @app.command()
 def style(
     name: Name,
-    painting: Annotated[Path, typer.Option(help="The picture to paint like.", show_default=False)],
+    painting: Annotated[
+        list[Path],
+        typer.Option(help="The picture to paint like. Several make a network that can mix them.", show_default=False),
+    ],
     photos: Photos,
     backbone: BackboneName = "vgg16",
     backbone_weights: BackboneWeights = None,
@@ -94,8 +97,12 @@ def style(
     learning_rate: Rate = 1e-3,
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range."),
+        typer.Option(help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range, photo."),
     ] = None,
+    with_strength: Annotated[
+        bool,
+        typer.Option("--with-strength", help="Let the strength be chosen at run time; several paintings imply it."),
+    ] = False,
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
@@ -138,7 +145,8 @@ def style(
         start=start,
         resume=resume,
         command=_command(),
-        painting=painting,
+        paintings=tuple(painting),
+        with_strength=with_strength,
         backbone=backbone,
         backbone_weights=backbone_weights,
         architecture=architecture,

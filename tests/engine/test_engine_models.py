@@ -20,6 +20,7 @@ from impasto.runtime.manifest import read_manifest
 from impasto.runtime.resolve import known_names
 from impasto.runtime.spec import ModelSpec, SizeRule
 from impasto.runtime.tensorrt_api import tensorrt
+from impasto.styles import mixture
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
 
@@ -108,7 +109,7 @@ def test_the_real_library_refuses_what_is_no_plan_of_its_own(tmp_path: Path) -> 
 def _context(package: Path, side: int) -> np.ndarray:
     from impasto.runtime.backends import open_graph
 
-    context = PictureContext(open_graph(package / "context.onnx", "onnxruntime-cpu", 0), side)
+    context = PictureContext(open_graph(package / "context.onnx", "onnxruntime-cpu", 0), side, mixture(()))
     found = context.of_picture(picture(100, 100)).copy()
     context.close()
     return found

@@ -24,7 +24,7 @@ NONE = Photos((), (), ())
 
 def style_task(network, vgg, **weights):
     return StyleTask(
-        network, load_vgg16(vgg), photo(48, 64, 9), PHOTOS, NONE,
+        network, load_vgg16(vgg), [photo(48, 64, 9)], PHOTOS, NONE,
         crop=32, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights},
     )  # fmt: skip
 

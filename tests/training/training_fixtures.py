@@ -77,7 +77,7 @@ def stylizing(photos: Path, vgg: Path, tmp_path: Path) -> Callable[..., StyleOpt
             crop=32,
             held_out=0.2,
             config=SMALL["thumbnail-stylizer"],
-            painting=photos / "0.png",
+            paintings=(photos / "0.png",),
             backbone_weights=vgg,
         )
         return replace(base, **changes)  # type: ignore[arg-type]

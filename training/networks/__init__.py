@@ -6,7 +6,7 @@ from typing import Any
 
 from impasto.errors import OptionError
 
-from .base import Network, kmac_per_pixel
+from .base import Network, kmac_per_pixel, mixed
 from .classic import ClassicStylizer
 from .thumbnail_stylizer import ThumbnailStylizer
 from .unet_restorer import UnetRestorer
@@ -15,7 +15,7 @@ ARCHITECTURES: dict[str, type[Network]] = {
     network.architecture: network for network in (ClassicStylizer, ThumbnailStylizer, UnetRestorer)
 }
 
-__all__ = ["ARCHITECTURES", "Network", "build", "kmac_per_pixel"]
+__all__ = ["ARCHITECTURES", "Network", "build", "kmac_per_pixel", "mixed"]
 
 
 def build(architecture: str, config: dict[str, Any]) -> Network:

@@ -37,8 +37,14 @@ class Network(nn.Module):
     thumbnail: int | None = None
     """Side of the square thumbnail of the whole picture that `context` takes; None without a context."""
 
+    styles: tuple[str, ...] = ()
+    """What `context` gives scales and shifts for; empty: one style, without a name."""
+
     def context(self, thumbnail: Tensor) -> Tensor:
-        """(N, 3, T, T) in 0..1, T = self.thumbnail, to (N, K) scales and shifts; computed once per picture."""
+        """(N, 3, T, T) in 0..1, T = self.thumbnail, to scales and shifts; computed once per picture.
+
+        (N, K), or (N, styles, K) where there are several: `mixed` makes (N, K) of them, which `forward` takes.
+        """
         raise ShapeError(f"a {self.architecture} has no context")
 
     def stages(self) -> tuple[str, ...]:
@@ -46,11 +52,27 @@ class Network(nn.Module):
         parameter has one."""
         return tuple(name for name, child in self.named_children() if any(True for _ in child.parameters()))
 
+    def adopt(self, other: Network) -> None:
+        """Take over what fits of another network's weights: those of the same name and shape."""
+        own = self.state_dict()
+        lent = other.state_dict()
+        self.load_state_dict({key: lent[key] if _alike(key, own, lent) else value for key, value in own.items()})
+
     def folded(self) -> Network:
         """A copy for inference: plain convolutions, evaluation mode, no gradients; draws the same."""
         network = copy.deepcopy(self).eval()
         network.requires_grad_(False)
         return network
+
+
+def mixed(context: Tensor, shares: Tensor) -> Tensor:
+    """(N, styles, K) and a share for each style, (styles,), to (N, K): Dumoulin et al. 2017, "A learned representation
+    for artistic style", whose mixtures of instance norm's parameters are these."""
+    return torch.einsum("s,nsk->nk", shares, context)
+
+
+def _alike(key: str, own: dict[str, Tensor], lent: dict[str, Tensor]) -> bool:
+    return key in lent and lent[key].shape == own[key].shape
 
 
 class ResidualBlock(nn.Module):
@@ -110,7 +132,8 @@ def kmac_per_pixel(network: Network) -> float:
     picture = torch.zeros(1, 3, side, side, device=parameter.device)
     extra: tuple[Tensor, ...] = ()
     if network.thumbnail:
-        extra = (network.context(torch.zeros(1, 3, network.thumbnail, network.thumbnail, device=parameter.device)),)
+        context = network.context(torch.zeros(1, 3, network.thumbnail, network.thumbnail, device=parameter.device))
+        extra = (context[:, 0] if network.styles else context,)
     hooks = [module.register_forward_hook(count) for module in network.modules()]
     try:
         network(picture, *extra)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,10 +32,12 @@ class ThumbnailStylizer(Network):
         after: int = 2,
         code: int = 48,
         thumbnail: int = 96,
+        styles: Sequence[str] = (),
     ) -> None:
         """fine, coarse: channels at 1/4 and 1/8. before, blocks, after: residual blocks at 1/4, at 1/8, and at 1/4 again.
 
-        code: length of the thumbnail's summary. thumbnail: its side, a multiple of 16.
+        code: length of the thumbnail's summary. thumbnail: its side, a multiple of 16. styles: names, for a network of several
+        styles, which differ in nothing but scales and shifts.
         """
         super().__init__()
         self.config = {
@@ -43,7 +48,9 @@ class ThumbnailStylizer(Network):
             "after": after,
             "code": code,
             "thumbnail": thumbnail,
+            **({"styles": list(styles)} if styles else {}),
         }
+        self.styles = tuple(styles)
         self.thumbnail = thumbnail
         self.stem = nn.Conv2d(48, fine, 3, padding=1)
         self.before = nn.ModuleList(ResidualBlock(fine) for _ in range(before))
@@ -56,16 +63,26 @@ class ThumbnailStylizer(Network):
         repeat_over_cells(self.head, 4)
         # Channels that take a scale and a shift, in the order in which forward asks for them.
         self._widths = [fine, *[fine] * before, coarse, *[coarse] * blocks, *[fine] * after]
-        self.reader = ThumbnailReader(code, 2 * sum(self._widths))
+        self.reader = ThumbnailReader(code, 2 * sum(self._widths) * max(1, len(self.styles)))
         # Radius: stem and head 3 x 3 on cells of 4; each block two 3 x 3 convolutions on cells of 4 or 8; down 3 x 3, stride 2.
         self.receptive_field = 4 * (2 + 2 * (before + after)) + 8 * (1 + 2 * blocks) + 8
 
     def context(self, thumbnail: Tensor) -> Tensor:
-        return self.reader(thumbnail)
+        films: Tensor = self.reader(thumbnail)
+        return films.unflatten(1, (len(self.styles), -1)) if self.styles else films
 
     def stages(self) -> tuple[str, ...]:
         # The reader's scales and shifts are what a style is made of: beside the head.
         return ("stem", "before", "down", "body", "up", "after", "reader", "head")
+
+    def adopt(self, other: Network) -> None:
+        super().adopt(other)
+        if isinstance(other, ThumbnailStylizer) and self.styles and not other.styles:
+            own, lent = self.reader.films, other.reader.films
+            if own.in_features == lent.in_features and own.out_features == len(self.styles) * lent.out_features:
+                with torch.no_grad():  # every style begins as the other network's one
+                    own.weight.copy_(lent.weight.repeat(len(self.styles), 1))
+                    own.bias.copy_(lent.bias.repeat(len(self.styles)))
 
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         assert context is not None

@@ -1,0 +1,62 @@
+"""Mixtures of the styles that one network knows: what a user asks for, as one share for each style."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .errors import OptionError
+
+PHOTO = "photo"
+"""The style that leaves a photo as it is. A network that knows it can paint with less than full strength."""
+
+Wanted = str | Mapping[str, float] | None
+"""A style's name, shares of several, or None for the first that paints."""
+
+
+def mixture(known: Sequence[str], wanted: Wanted = None, strength: float = 1.0) -> np.ndarray:
+    """One share for each of `known`, float32 (styles,), sum 1: `strength` of what is wanted, the rest for PHOTO.
+
+    known: the network's styles, in its order. wanted: shares need not sum to 1. strength: 0 (the photo) to 1.
+    Raises OptionError for an unknown style, shares that are negative or all 0, and a strength that cannot be had.
+    """
+    names = list(known)
+    shares = _shares(names, wanted)
+    if not 0 <= strength <= 1:
+        raise OptionError(f"strength is {strength:g}; wanted 0 (the photo itself) to 1")
+    if strength < 1 and PHOTO not in names:
+        raise OptionError(
+            f"strength {strength:g} needs a network that has learnt it: train it with --with-strength; this one knows "
+            + (", ".join(names) or "one style alone")
+        )
+    shares *= strength
+    if strength < 1:
+        shares[names.index(PHOTO)] += 1 - strength
+    return shares.astype(np.float32)
+
+
+def parse(texts: Sequence[str]) -> dict[str, float]:
+    """Read "starry-night" or "starry-night=0.5" for each style. Raises OptionError."""
+    wanted = {}
+    for text in texts:
+        name, _, share = text.partition("=")
+        try:
+            wanted[name] = float(share or 1)
+        except ValueError:
+            raise OptionError(f"cannot read the style {text!r}; write NAME or NAME=SHARE") from None
+    return wanted
+
+
+def _shares(names: list[str], wanted: Wanted) -> np.ndarray:
+    if wanted is None:
+        painting = [name for name in names if name != PHOTO]
+        wanted = painting[0] if painting else {}
+    asked = {wanted: 1.0} if isinstance(wanted, str) else dict(wanted)
+    if unknown := [name for name in asked if name not in names]:
+        raise OptionError(f"unknown style {unknown[0]!r}; this network knows {', '.join(names) or 'one style alone'}")
+    shares = np.array([asked.get(name, 0.0) for name in names], np.float64)
+    total = shares.sum()
+    if names and not (np.isfinite(shares).all() and (shares >= 0).all() and total > 0):
+        raise OptionError(f"the shares of the styles are {asked}; wanted numbers of at least 0, not all of them 0")
+    return shares / total if names else shares

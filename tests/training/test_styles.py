@@ -1,0 +1,180 @@
+"""Several styles in one network: shares, training, and the same mixture in torch and in the runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_training import photo, shaken
+
+import impasto
+from impasto import images
+from impasto.errors import OptionError
+from impasto.export.check import check_package
+from impasto.export.package import export_checkpoint
+from impasto.styles import PHOTO, mixture, parse
+from impasto.training import checkpoint
+from impasto.training.backbones import load_vgg16
+from impasto.training.data import Photos
+from impasto.training.drawing import draw
+from impasto.training.fit import FitOptions
+from impasto.training.recipes import fit_style
+from impasto.training.tasks import STYLE_WEIGHTS, StyleTask
+
+pytest_plugins = ("training_fixtures",)
+STYLES = (PHOTO, "wave", "night")
+
+
+class TestShares:
+    @pytest.mark.parametrize(
+        ("wanted", "strength", "expected"),
+        [
+            (None, 1.0, (0, 1, 0)),
+            ("night", 1.0, (0, 0, 1)),
+            ("night", 0.25, (0.75, 0, 0.25)),
+            ({"wave": 1, "night": 3}, 1.0, (0, 0.25, 0.75)),
+            ({"wave": 2, "night": 2}, 0.5, (0.5, 0.25, 0.25)),
+            ({"photo": 1, "night": 1}, 0.5, (0.75, 0, 0.25)),
+            (None, 0.0, (1, 0, 0)),
+        ],
+    )
+    def test_what_is_asked_for_and_the_photo_for_the_rest(self, wanted, strength, expected):
+        shares = mixture(STYLES, wanted, strength)
+        assert shares.dtype == np.float32
+        np.testing.assert_allclose(shares, expected)
+
+    def test_one_style_alone_has_no_shares(self):
+        assert mixture(()).shape == (0,)
+
+    @pytest.mark.parametrize(
+        ("known", "wanted", "strength", "said"),
+        [
+            (STYLES, "waves", 1.0, "unknown style 'waves'; this network knows photo, wave, night"),
+            ((), "wave", 1.0, "knows one style alone"),
+            ((), None, 0.5, "train it with --with-strength"),
+            (("wave",), None, 0.5, "train it with --with-strength"),
+            (STYLES, None, 1.5, "strength is 1.5"),
+            (STYLES, None, float("nan"), "strength is nan"),
+            (STYLES, {"wave": -1, "night": 2}, 1.0, "not all of them 0"),
+            (STYLES, {"wave": 0}, 1.0, "not all of them 0"),
+            (STYLES, {"wave": float("inf")}, 1.0, "not all of them 0"),
+        ],
+    )
+    def test_nonsense_is_refused(self, known, wanted, strength, said):
+        with pytest.raises(OptionError, match=said):
+            mixture(known, wanted, strength)
+
+    def test_the_command_line_names_styles_and_shares(self):
+        assert parse(["wave=0.5", "night"]) == {"wave": 0.5, "night": 1.0}
+        with pytest.raises(OptionError, match="NAME=SHARE"):
+            parse(["wave=much"])
+
+
+@pytest.fixture
+def of_two_styles(stylizing, photos, tmp_path):
+    """A trained network of two styles."""
+    return fit_style(stylizing(paintings=(photos / "0.png", photos / "1.png"), steps=3))
+
+
+def test_a_network_of_several_styles_is_trained_judged_and_exported(of_two_styles, tmp_path):
+    made = checkpoint.load(of_two_styles.checkpoint)
+    assert made.network.styles == (PHOTO, "0", "1")
+    assert made.recipe["paintings"] == ["0.png", "1.png"]
+    assert {"objective 0", "objective 1", "photo psnr"} <= set(of_two_styles.quality)
+    package = export_checkpoint(of_two_styles.checkpoint, tmp_path / "package")
+    assert check_package(package).passed
+    with impasto.load(package) as model:
+        assert model.info.spec.styles == (PHOTO, "0", "1")
+
+
+def test_the_runtime_mixes_as_torch_does(tmp_path):
+    network = shaken("thumbnail-stylizer", styles=list(STYLES))
+    checkpoint.round_to_half(network)
+    checkpoint.save_checkpoint(tmp_path / "c.safetensors", network, name="two", task="stylize", recipe={})
+    package = export_checkpoint(tmp_path / "c.safetensors", tmp_path / "two")
+    picture = photo(70, 90)
+    drawings = {}
+    with impasto.load(package) as model:
+        for name, wanted, strength in (
+            ("wave", "wave", 1.0),
+            ("mix", {"wave": 1, "night": 2}, 0.6),
+            ("photo", None, 0.0),
+        ):
+            model.set_style(wanted, strength=strength)
+            drawings[name] = model(picture)
+            expected = draw(network, picture, mixture(STYLES, wanted, strength))
+            assert np.abs(drawings[name].astype(int) - expected).max() <= 1
+            (streamed,) = model.stream([picture])
+            np.testing.assert_array_equal(streamed, drawings[name])
+        with pytest.raises(OptionError, match="knows photo, wave, night"):
+            model.set_style("starry-night")
+    assert len({drawing.tobytes() for drawing in drawings.values()}) == 3
+
+
+def test_a_step_teaches_one_painting_or_the_photo(vgg):
+    network = shaken("thumbnail-stylizer", styles=list(STYLES))
+    pictures = Photos((photo(72, 104, 0), photo(80, 96, 1)), ("0", "1"), ())
+    task = StyleTask(
+        network, load_vgg16(vgg), [photo(48, 64, 9), photo(64, 48, 5)], pictures, Photos((), (), ()),
+        crop=32, batch=1, seed=0, device=torch.device("cpu"), weights=STYLE_WEIGHTS,
+    )  # fmt: skip
+    lessons = [task._lesson(step) for step in range(60)]
+    assert [int(number) for _, number in lessons[:4]] == [0, 1, 0, 1]
+    for shares, number in lessons:
+        assert float(shares.sum()) == pytest.approx(1)
+        assert float(shares[2 - int(number)]) == 0  # never the other painting
+    strengths = [1 - float(shares[0]) for shares, _ in lessons]
+    assert strengths.count(1.0) > 30
+    assert 0.0 in strengths
+    assert any(0 < strength < 1 for strength in strengths)
+    for step, strength in enumerate(strengths):
+        if strength in (0.0, 1.0):
+            with torch.no_grad():
+                terms = task(*task.batch(step))
+            assert (float(terms["style"]) == 0) == (strength == 0)
+            assert (float(terms["photo"]) == 0) == (strength == 1)
+
+
+def test_every_style_begins_as_the_one_that_is_lent(stylizing, photos):
+    still = FitOptions(steps=1, learning_rate=1e-12, device="cpu")
+    alone = fit_style(stylizing("alone", steps=2)).checkpoint
+    lent = checkpoint.load(alone).network
+    several = fit_style(stylizing("several", start=alone, config={}, with_strength=True, fit=still)).checkpoint
+    made = checkpoint.load(several).network
+    assert made.styles == (PHOTO, "0")
+    picture = photo(40, 56)
+    for shares in ((1, 0), (0, 1), (0.5, 0.5)):
+        drawn = draw(made, picture, np.array(shares, np.float32))
+        assert np.abs(drawn.astype(int) - draw(lent, picture)).max() <= 1
+
+
+def test_options_that_cannot_be_are_refused(stylizing, photos):
+    one, two = photos / "0.png", photos / "1.png"
+    for changes, said in (
+        ({"paintings": ()}, "at least one painting"),
+        ({"paintings": (one, one)}, "not all different"),
+        ({"paintings": (one, two), "architecture": "classic-stylizer"}, "learns one style"),
+        ({"paintings": (one, two), "fit": FitOptions(steps=1, replay=True)}, "cannot change its painting"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            stylizing(**changes)
+
+
+def test_the_slider_from_the_command_line(of_two_styles, tmp_path):
+    from typer.testing import CliRunner
+
+    from impasto.cli.app import app
+
+    package = export_checkpoint(of_two_styles.checkpoint, tmp_path / "package")
+    images.write(tmp_path / "a.png", photo(40, 40))
+
+    def run(*options: str) -> tuple[int, bytes]:
+        target = tmp_path / "out.png"
+        target.unlink(missing_ok=True)
+        done = CliRunner().invoke(app, ["run", str(package), str(tmp_path / "a.png"), "-o", str(target), *options])
+        return done.exit_code, target.read_bytes() if target.exists() else b""
+
+    assert run()[1] == run("--style", "0")[1]
+    assert run("--style", "0=1", "--style", "1=1", "--strength", "0.5")[0] == 0
+    assert run("--style", "2") == (1, b"")
+    assert run("--strength", "2") == (1, b"")
