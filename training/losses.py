@@ -49,6 +49,37 @@ def charbonnier(one: Tensor, other: Tensor, epsilon: float = 1e-3) -> Tensor:
     return ((one - other).square() + epsilon * epsilon).sqrt().mean() - epsilon
 
 
+def frequency(one: Tensor, other: Tensor) -> Tensor:
+    """mean |F(a) − F(b)| over frequencies, F the orthonormal two-dimensional Fourier transform: Cho et al. 2021, equation 2.
+
+    Asks for detail that errors of pixels, spread thinly, hardly feel. one, other: (N, C, H, W). Returns a scalar, float32; 0 for
+    equal pictures. A change at one frequency counts by its height, wherever it is; shifting both pictures changes nothing.
+    """
+    return torch.fft.rfft2(one.float() - other.float(), norm="ortho").abs().mean()
+
+
+def perceptual(features: Tensor, of_clean: Tensor) -> Tensor:
+    """mean((f − f₀)²) / mean(f₀²) of a backbone's content layer: Johnson et al. 2016, equation 2, made relative as `content`."""
+    return content(features, of_clean)
+
+
+def temporal(redrawn: Tensor, drawn: Tensor, motion: Tensor, margin: int) -> Tensor:
+    """mean((g(W x + n) − W g(x))²) over all but `margin` pixels at the edges: Huang et al. 2017, equation 5, W being known.
+
+    Two pictures of a video differ by motion and noise; their drawings ought to differ by the motion alone. A network g that paints
+    by place or by noise flickers. Gupta et al. 2017 also train on made motion where no flow is measured.
+    redrawn: drawing of the moved and noisy pictures, (N, C, S, S). drawn: that of the unmoved ones. motion: as `moved` takes it.
+    """
+    inside = slice(margin, drawn.shape[-1] - margin)
+    return F.mse_loss(redrawn[..., inside, inside], moved(drawn, motion)[..., inside, inside])
+
+
+def moved(picture: Tensor, motion: Tensor) -> Tensor:
+    """Pictures (N, C, H, W) seen through an affine motion (N, 2, 3), in units of half a side: bilinear, edges repeated."""
+    grid = F.affine_grid(motion.to(picture.dtype), list(picture.shape), align_corners=False)
+    return F.grid_sample(picture, grid, padding_mode="border", align_corners=False)
+
+
 def cell_pattern(picture: Tensor, cell: int) -> Tensor:
     """How much a picture repeats itself with the period of a network's cells: the grid that depth-to-space leaves.
 

@@ -57,6 +57,11 @@ class CommonOptions:
     """The command line, for the recipe."""
     architecture: str = ""
     """The network's name in `training.networks`."""
+    backbone: str = "vgg16"
+    """The classifier in `training.backbones` whose features tell content and style; restorers need it for the
+    perceptual term alone."""
+    backbone_weights: Path | None = None
+    """Its weights; by default those in the cache, in an installed package, or from the official place."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.crop < 32 or self.crop % 8 or not 0 <= self.held_out <= 0.5:
@@ -77,10 +82,6 @@ class StyleOptions(CommonOptions):
     paintings: tuple[Path, ...] = ()
     with_strength: bool = False
     """Also learn the photo itself as a style, so that a strength can be chosen at run time; several paintings imply it."""
-    backbone: str = "vgg16"
-    """The classifier in `training.backbones` whose features tell content and style."""
-    backbone_weights: Path | None = None
-    """Its weights; by default those in the cache, in an installed package, or from the official place."""
     architecture: str = "thumbnail-stylizer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(STYLE_WEIGHTS))
 
@@ -173,10 +174,14 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
             f"{options.degradation} asks for a network that enlarges ×{scale}; this one enlarges ×{network.scale}. "
             "Leave scale out of --config, or begin with another checkpoint"
         )
+    backbone = None
+    if options.weights.get("perceptual"):
+        backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
     task = RestoreTask(
         network,
         train,
         validation,
+        backbone=backbone,
         degradation=options.degradation,
         crop=options.crop,
         batch=options.batch,
@@ -185,7 +190,7 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
         weights=options.weights,
         processes=launched(),
     )
-    extra = {"degradation": str(options.degradation)}
+    extra = {"degradation": str(options.degradation), **({"backbone": str(backbone)} if backbone else {})}
     recipe = _recipe(options, network, train, validation, extra)
     return fit(
         task,

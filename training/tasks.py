@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from impasto.errors import OptionError
 from impasto.styles import PHOTO, mixture
 
 from . import degrade, losses, metrics
@@ -21,6 +23,7 @@ from .processes import ALONE, Processes
 
 STYLE_WEIGHTS = {
     "content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0, "photo": 10.0,
+    "temporal": 0.0,
 }  # fmt: skip
 """`photo` draws a network of several styles to the photo, in so far as less than full strength is asked of it."""
 
@@ -28,10 +31,22 @@ FULL_STRENGTH, NO_STRENGTH = 0.7, 0.1
 """Shares of the steps that ask a network of several styles for one of them alone, and for none; the rest ask for a mixture
 of one with the photo."""
 
-RESTORE_WEIGHTS = {"charbonnier": 1.0}
+RESTORE_WEIGHTS = {"charbonnier": 1.0, "frequency": 0.0, "perceptual": 0.0}
+
+ON_REQUEST = ("temporal", "frequency", "perceptual")
+"""Terms that are not even computed without a weight."""
+
+MOVED_PIXELS, MOVED_SHARE, MOVED_NOISE = 4.0, 0.02, 3.0
+"""What the temporal term takes two pictures of a video to differ by, at most: pixels of motion, share of the size by which it
+grows or shrinks, standard deviation of the noise in levels of 255."""
 
 SHIFT_MARGIN = 24
 """Pixels at the edges of a crop that the shift term leaves out for networks that know where the edges are."""
+
+
+def asked(weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights without those of terms that nobody asks for."""
+    return {name: value for name, value in weights.items() if value or name not in ON_REQUEST}
 
 
 class Task(nn.Module):
@@ -76,7 +91,7 @@ class StyleTask(Task):
         styles besides PHOTO, in their order."""
         super().__init__()
         self.network, self.backbone = network, backbone
-        self.weights = {name: value for name, value in weights.items() if name != "photo" or network.styles}
+        self.weights = {name: value for name, value in asked(weights).items() if name != "photo" or network.styles}
         self._validation, self._seed, self._device = validation, seed, device
         # Enough surroundings that no judged pixel depends on where the input ends. With little of them, a network told from
         # the zero padding where a crop ends, and drew a sky along the top and a wave into the corners of every picture.
@@ -86,6 +101,8 @@ class StyleTask(Task):
             photos, crop, self._batch, device, seed=seed, around=self._around, processes=processes
         )
         self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
+        if "temporal" in self.weights and crop <= 2 * self._temporal_margin(crop):
+            raise OptionError(f"the temporal term sees nothing of crops of {crop} pixels; use larger ones")
         self._painted = [name for name in network.styles if name != PHOTO]
         with torch.no_grad():
             self.targets = [
@@ -103,10 +120,22 @@ class StyleTask(Task):
             torch.from_numpy(shift).to(self._device),
             torch.from_numpy(colours).to(self._device),
         )
-        if self._thumbnails is None:
-            return inputs
-        inputs = (*inputs, self._thumbnails[batch.mirrored.long(), batch.photo])
-        return (*inputs, *self._lesson(step)) if self._painted else inputs
+        if self._thumbnails is not None:
+            inputs = (*inputs, self._thumbnails[batch.mirrored.long(), batch.photo])
+        if self._painted:
+            inputs = (*inputs, *self._lesson(step))
+        return (*inputs, *self._next_frame(step, batch.crops.shape[-1])) if "temporal" in self.weights else inputs
+
+    def _next_frame(self, step: int, side: int) -> tuple[Tensor, Tensor]:
+        """How each crop's next picture in a video differs: motion, (N, 2, 3), and noise, (N, 3, S, S)."""
+        generator = np.random.default_rng([self._seed, step, 4])
+        motion = np.zeros((self._batch, 2, 3), np.float32)
+        motion[:, [0, 1], [0, 1]] = 1 + generator.uniform(-MOVED_SHARE, MOVED_SHARE, (self._batch, 1))
+        motion[:, :, 2] = generator.uniform(-MOVED_PIXELS, MOVED_PIXELS, (self._batch, 2)) * 2 / side
+        noise = generator.standard_normal((self._batch, 3, side, side), np.float32)
+        noise *= generator.uniform(0, MOVED_NOISE / 255, (self._batch, 1, 1, 1)).astype(np.float32)
+        part = self._processes.part(self._batch)
+        return torch.from_numpy(motion[part]).to(self._device), torch.from_numpy(noise[part]).to(self._device)
 
     def _lesson(self, step: int) -> tuple[Tensor, Tensor]:
         """What a step asks for: each style's share, float32 (styles,), on the device, and the painting's number, on the CPU."""
@@ -118,7 +147,11 @@ class StyleTask(Task):
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """batch: uint8 crops with surroundings (N, 3, S, S), a shift's rows and columns (2,), changes of colour (N, 3, 4),
-        uint8 thumbnails (N, 3, T, T) where they are used, and the lesson of a network of several styles."""
+        uint8 thumbnails (N, 3, T, T) where they are used, the lesson of a network of several styles, and the next frame's motion
+        and noise for the temporal term."""
+        frame: tuple[Tensor, ...] = ()
+        if "temporal" in self.weights:
+            batch, frame = batch[:-2], batch[-2:]
         surrounded = _recoloured(batch[0], batch[2])
         extra: tuple[Tensor, ...] = ()
         if len(batch) > 3:
@@ -129,7 +162,7 @@ class StyleTask(Task):
             extra = tuple(mixed(context, shares) for context in extra)
             target, strength = self.targets[int(number)], 1 - shares[self.network.styles.index(PHOTO)]
         drawn = self.network(surrounded, *extra).float()
-        shift = self._shift_term(surrounded, drawn, batch[1], extra)
+        shift, whole = self._shift_term(surrounded, drawn, batch[1], extra), drawn
         inside = slice(self._around, surrounded.shape[-1] - self._around)
         photo, drawn = surrounded[..., inside, inside], drawn[..., inside, inside]
         with torch.no_grad():
@@ -143,6 +176,8 @@ class StyleTask(Task):
             "shift": shift,
             "range": losses.out_of_range(drawn),
         }
+        if frame:
+            terms["temporal"] = self._temporal_term(surrounded, whole, frame, extra)
         return {**terms, "photo": (1 - strength) * losses.charbonnier(drawn, photo)} if self._painted else terms
 
     def _shift_term(self, photo: Tensor, drawn: Tensor, shift: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
@@ -156,6 +191,20 @@ class StyleTask(Task):
         inside = slice(margin, side - margin)
         same = drawn.index_select(2, rows[inside]).index_select(3, columns[inside])
         return losses.disagreement(shifted[..., inside, inside], same)
+
+    def _temporal_term(
+        self, photo: Tensor, drawn: Tensor, frame: tuple[Tensor, ...], extra: tuple[Tensor, ...]
+    ) -> Tensor:
+        """How much the next frame's drawing differs from this one's, moved as the photo moves. frame: motion and noise."""
+        motion, noise = frame
+        redrawn = self.network((losses.moved(photo, motion) + noise).clamp(0, 1), *extra).float()
+        margin = self._around + self._temporal_margin(photo.shape[-1] - 2 * self._around)
+        return losses.temporal(redrawn, drawn, motion, margin)
+
+    def _temporal_margin(self, crop: int) -> int:
+        """Pixels at the edges of a crop that may have come from outside of it, or that the network knows to be edges."""
+        reach = math.ceil(MOVED_PIXELS + MOVED_SHARE * (crop / 2 + self._around))
+        return reach if self._around else reach + SHIFT_MARGIN
 
     def validate(self, network: Network) -> dict[str, float]:
         pictures = self._validation.pictures[:6]
@@ -189,11 +238,12 @@ class RestoreTask(Task):
     def __init__(
         self, network: Network, photos: Photos, validation: Photos,
         *, degradation: Degradation, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
-        processes: Processes = ALONE,
+        processes: Processes = ALONE, backbone: Backbone | None = None,
     ) -> None:  # fmt: skip
-        """crop: side of what the network sees; the clean crops are larger by the degradation's scale."""
+        """crop: side of what the network sees; the clean crops are larger by the degradation's scale. backbone: for the perceptual
+        term, where it has a weight."""
         super().__init__()
-        self.network, self.weights = network, weights
+        self.network, self.weights, self.backbone = network, asked(weights), backbone
         self._validation, self._degradation, self._seed, self._device = validation, degradation, seed, device
         batch *= processes.count
         self._part = processes.part(batch)
@@ -207,7 +257,17 @@ class RestoreTask(Task):
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         damaged, clean = batch
-        return {"charbonnier": losses.charbonnier(self.network(damaged).float(), clean)}
+        restored = self.network(damaged).float()
+        terms = {"charbonnier": losses.charbonnier(restored, clean)}
+        if "frequency" in self.weights:
+            terms["frequency"] = losses.frequency(restored, clean)
+        if "perceptual" in self.weights:
+            assert self.backbone is not None
+            layer = self.backbone.content_layer
+            with torch.no_grad():
+                of_clean = self.backbone(clean, layer)[layer]
+            terms["perceptual"] = losses.perceptual(self.backbone(restored.clamp(0, 1), layer)[layer], of_clean)
+        return terms
 
     def validate(self, network: Network) -> dict[str, float]:
         if isinstance(self._degradation, degrade.GaussianNoise):

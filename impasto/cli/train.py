@@ -97,7 +97,9 @@ def style(
     learning_rate: Rate = 1e-3,
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range, photo."),
+        typer.Option(
+            help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range, photo, temporal."
+        ),
     ] = None,
     with_strength: Annotated[
         bool,
@@ -167,6 +169,12 @@ def restore(
         str, typer.Option(help="The damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40.")
     ] = "noise:0-55",
     learning_rate: Rate = 1e-3,
+    weight: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=VALUE for a loss term: charbonnier, frequency, perceptual."),
+    ] = None,
+    backbone: BackboneName = "vgg16",
+    backbone_weights: BackboneWeights = None,
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
@@ -212,6 +220,9 @@ def restore(
         resume=resume,
         command=_command(),
         degradation=parse(degrade),
+        backbone=backbone,
+        backbone_weights=backbone_weights,
+        weights=_weights(weight or [], training.RESTORE_WEIGHTS),
     )
     _show(_with_bar(options, training.fit_restore))
 

@@ -102,3 +102,65 @@ def test_places_in_cells_are_sorted_out():
 def test_weighted_is_the_sum():
     terms = {"a": torch.tensor(2.0), "b": torch.tensor(3.0)}
     assert float(losses.weighted(terms, {"a": 1.5, "b": 10})) == 33
+
+
+def test_frequency_is_the_mean_modulus_of_the_spectrum():
+    expected = np.abs(np.fft.rfft2(ONE - OTHER, norm="ortho")).mean()
+    assert float(losses.frequency(tensor(ONE), tensor(OTHER))) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.frequency(tensor(ONE), tensor(ONE))) == 0
+
+
+def test_frequency_grows_with_the_error_and_not_with_its_place():
+    one, other = tensor(ONE), tensor(OTHER)
+    error = float(losses.frequency(one, other))
+    assert float(losses.frequency(other + 3 * (one - other), other)) == pytest.approx(3 * error, rel=1e-5)
+    assert float(losses.frequency(one.roll((3, 5), (2, 3)), other.roll((3, 5), (2, 3)))) == pytest.approx(
+        error, rel=1e-5
+    )
+
+
+def test_a_wave_is_one_frequency():
+    x = torch.arange(24) / 24
+    wave = 0.1 * torch.cos(2 * np.pi * 3 * x).expand(1, 1, 16, 24)
+    # One of 16 x 13 frequencies holds it: 0.1 / 2 of the mean times the root of the number of pixels.
+    expected = 0.05 * (16 * 24) ** 0.5 / (16 * 13)
+    assert float(losses.frequency(wave, torch.zeros_like(wave))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_frequency_has_a_gradient_at_equal_pictures():
+    one = tensor(ONE).requires_grad_()
+    losses.frequency(one, one.detach()).backward()
+    assert float(one.grad.abs().max()) == 0
+
+
+def motion(count=1, zoom=1.0, across=0.0, down=0.0, side=32):
+    return torch.tensor([[[zoom, 0, across * 2 / side], [0, zoom, down * 2 / side]]]).repeat(count, 1, 1)
+
+
+def test_moved_by_whole_pixels_is_rolled():
+    one = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert_close(losses.moved(one, motion(2)), one, atol=1e-5, rtol=0)
+    shifted = losses.moved(one, motion(2, across=3, down=-2))
+    assert_close(shifted[..., 4:-4, 4:-4], one.roll((2, -3), (2, 3))[..., 4:-4, 4:-4], atol=1e-4, rtol=0)
+
+
+def test_what_a_zoom_shows_is_larger():
+    x = (torch.arange(32) + 0.5 - 16).expand(1, 1, 32, 32)
+    assert_close(losses.moved(x, motion(zoom=0.5))[..., 8:-8], 0.5 * x[..., 8:-8], atol=1e-4, rtol=0)
+
+
+def test_only_painting_by_place_or_noise_flickers():
+    one = picture(side=32)
+    go = motion(zoom=1.01, across=1.5, down=-2.25)
+    brighter = 0.5 * one + 0.25  # what a pixel becomes depends on the pixel alone
+    assert float(losses.temporal(0.5 * losses.moved(one, go) + 0.25, brighter, go, 6)) < 1e-10
+    texture = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert float(losses.temporal(losses.moved(one, go) + texture, one + texture, go, 6)) > 0.01
+
+
+def test_the_edges_are_left_out_of_flicker():
+    one = picture(side=32)
+    other = losses.moved(one, motion())
+    other[..., :6, :] = 0
+    assert float(losses.temporal(other, one, motion(), 6)) < 1e-10
+    assert float(losses.temporal(other, one, motion(), 5)) > 1e-4
