@@ -72,7 +72,8 @@ class Recipe:
 
 def _style(about: str, painting: str) -> Recipe:
     """From great-wave, which has learnt to draw: what is new is the painting."""
-    return Recipe(about, (Run("--crop 256 --batch 2 --steps 4000 --learning-rate 7e-4", "great-wave"),), painting)
+    options = "--crop 256 --batch 2 --steps 3500 --learning-rate 7e-4 --weight shift=0 --weight grid=5"
+    return Recipe(about, (Run(options, "great-wave"),), painting)
 
 
 def _restorer(about: str, options: str, *damages: str) -> Recipe:
