@@ -44,7 +44,7 @@ class ModelSpec:
 
     name: str
     task: str = "unknown"
-    """What it does: "stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", or "unknown"."""
+    """What it does: "stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", or "unknown"."""
     scale: int = 1
     """Output side / input side. Always >= 1."""
     channels: int = 3

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,17 @@ class Photos:
     names: tuple[str, ...]
     skipped: tuple[str, ...]
     """One line for each file that could not be used."""
+    targets: tuple[np.ndarray, ...] = ()
+    """What each picture is to become, uint8, (scale · H, scale · W, 3); empty where that is not said."""
+
+    @property
+    def scale(self) -> int:
+        """Side of a target / side of its picture; 1 without targets."""
+        return self.targets[0].shape[0] // self.pictures[0].shape[0] if self.targets else 1
+
+    def first(self, count: int) -> Photos:
+        """The first of them."""
+        return self._take(lambda index: index < count)
 
     def split(self, held_out: float) -> tuple[Photos, Photos]:
         """(train, validation): every 1/held_out-th file by name, so that the split depends on nothing else.
@@ -53,8 +65,22 @@ class Photos:
     def _take(self, wanted: Callable[[int], bool]) -> Photos:
         kept = [index for index in range(len(self.names)) if wanted(index)]
         return Photos(
-            tuple(self.pictures[index] for index in kept), tuple(self.names[index] for index in kept), self.skipped
+            tuple(self.pictures[index] for index in kept),
+            tuple(self.names[index] for index in kept),
+            self.skipped,
+            tuple(self.targets[index] for index in kept if self.targets),
         )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which photos are for what; no file is in two of them."""
+
+    train: Photos
+    validation: Photos
+    """To look at while training, and to choose by."""
+    test: Photos | None
+    """For one figure at the end; None where nobody asked for one."""
 
 
 def read_photos(
@@ -74,24 +100,49 @@ def read_photos(
     """
     files = images.list_folder(folder)
     pictures, names, skipped, held = [], [], [], 0
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, (file, result) in enumerate(
-            zip(files, pool.map(lambda f: _decode(f, smallest, longest, enlarged_to), files), strict=True)
-        ):
-            progress(done + 1, len(files))
-            if isinstance(result, str):
-                skipped.append(result)
-            else:
-                pictures.append(result)
-                names.append(file.name)
-                held += result.nbytes
-                if held > MEMORY:
-                    raise TrainingError(
-                        f"the photos in {folder} take more than {MEMORY >> 30} GiB decoded; use fewer, or --longest-side"
-                    )
+    for file, result in _in_threads(lambda f: _decode(f, smallest, longest, enlarged_to), files, progress):
+        if isinstance(result, str):
+            skipped.append(result)
+        else:
+            pictures.append(result)
+            names.append(file.name)
+            held += _held(folder, held, result)
     if not pictures:
         raise TrainingError(f"none of the {len(files)} pictures in {folder} can be trained on; the first: {skipped[0]}")
     return Photos(tuple(pictures), tuple(names), tuple(skipped))
+
+
+def read_pairs(
+    sources: str | os.PathLike[str],
+    targets: str | os.PathLike[str],
+    *,
+    smallest: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Photos:
+    """Decode two folders of which each picture has a partner of the same file stem in the other; broken pairs are skipped.
+
+    A target has its source's size, or a whole multiple of it, the same for all. smallest: a pair whose source has a shorter side
+    below this is skipped. Raises PictureError for a folder without pictures, TrainingError for names without a partner, for
+    sizes that do not fit, where no pair can be used, and where they take more than MEMORY bytes.
+    """
+    files = _partners(Path(sources), Path(targets))
+    pictures, wanted, names, skipped, held = [], [], [], [], 0
+    for (source, target), result in _in_threads(lambda pair: _decode_pair(*pair, smallest), files, progress):
+        if isinstance(result, str):
+            skipped.append(result)
+            continue
+        pictures.append(result[0])
+        wanted.append(result[1])
+        names.append(source.name)
+        scale = _scale(source, target, *result)
+        if scale != _scale(source, target, pictures[0], wanted[0]):
+            raise TrainingError(
+                f"{target} is {scale} times the size of {source}, unlike the pairs before it; sort them by size"
+            )
+        held += _held(sources, held, *result)
+    if not pictures:
+        raise TrainingError(f"none of the {len(files)} pairs in {sources} can be trained on; the first: {skipped[0]}")
+    return Photos(tuple(pictures), tuple(names), tuple(skipped), tuple(wanted))
 
 
 class CropSampler:
@@ -116,42 +167,72 @@ class CropSampler:
         """
         self._side, self._batch, self._seed, self._turns, self._around = side, batch, seed, turns, around
         self._part = processes.part(batch)
-        shapes = np.array([picture.shape[:2] for picture in photos.pictures], dtype=np.int64)
-        self._heights, self._widths = shapes[:, 0], shapes[:, 1]
-        pixels = shapes.prod(1)
-        self._starts = np.concatenate([[0], np.cumsum(pixels)[:-1]])
+        self._stack = _Stack(photos.pictures, device)
+        self._targets = _Stack(photos.targets, device) if photos.targets else None
+        self._scale = photos.scale
+        pixels = self._stack.heights * self._stack.widths
         # Large photos show more: they are drawn in proportion to their number of disjoint crops, within a factor of 4.
         weights = np.clip(pixels / np.median(pixels), 0.5, 2)
         self._chances = weights / weights.sum()
-        flat = np.concatenate([picture.reshape(-1, 3) for picture in photos.pictures])
-        self._pixels = torch.from_numpy(flat).to(device)
-        self._device = device
 
     def batch(self, step: int) -> Batch:
         """The crops of one step."""
         generator = np.random.default_rng([self._seed, step])
-        photo = generator.choice(len(self._starts), self._batch, p=self._chances)
+        photo = generator.choice(len(self._chances), self._batch, p=self._chances)
         # A photo smaller than a crop fills the rest of it with its reflection.
         top, left = (
             (generator.random(self._batch) * (np.maximum(lengths[photo] - self._side, 0) + 1)).astype(np.int64)
-            for lengths in (self._heights, self._widths)
+            for lengths in (self._stack.heights, self._stack.widths)
         )
         mirrored = generator.random(self._batch) < 0.5
         turned = generator.random(self._batch) < (0.5 if self._turns else 0)
-        photo, top, left = photo[self._part], top[self._part], left[self._part]
-        mirrored, turned = mirrored[self._part], turned[self._part]
-        places = np.arange(-self._around, self._side + self._around)
-        rows = _reflected(top[:, None] + places, self._heights[photo, None])
-        columns = _reflected(left[:, None] + places, self._widths[photo, None])
-        columns[mirrored] = columns[mirrored, ::-1]
-        rows = self._starts[photo, None] + rows * self._widths[photo, None]
+        places = _Places(*(drawn[self._part] for drawn in (photo, top, left, mirrored, turned)))
+        targets = None
+        if self._targets is not None:
+            scale = self._scale
+            targets = self._targets.cut(places.scaled(scale), scale * self._side, scale * self._around)
+        crops = self._stack.cut(places, self._side, self._around)
+        return Batch(crops, torch.from_numpy(places.photo), torch.from_numpy(places.mirrored), targets)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where crops lie: arrays, one entry for each crop."""
+
+    photo: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    mirrored: np.ndarray
+    turned: np.ndarray
+
+    def scaled(self, scale: int) -> _Places:
+        """The same places in pictures of so many times the size."""
+        return replace(self, top=scale * self.top, left=scale * self.left)
+
+
+class _Stack:
+    """The pixels of all pictures in one row on the device, so that one gather cuts a whole batch."""
+
+    def __init__(self, pictures: Sequence[np.ndarray], device: torch.device) -> None:
+        shapes = np.array([picture.shape[:2] for picture in pictures], dtype=np.int64)
+        self.heights, self.widths = shapes[:, 0], shapes[:, 1]
+        self._starts = np.concatenate([[0], np.cumsum(shapes.prod(1))[:-1]])
+        self._pixels = torch.from_numpy(np.concatenate([picture.reshape(-1, 3) for picture in pictures])).to(device)
+
+    def cut(self, at: _Places, side: int, around: int) -> Tensor:
+        """uint8 crops, (N, 3, side + 2 around, side + 2 around), channels-last in memory."""
+        device, photo = self._pixels.device, at.photo
+        places = np.arange(-around, side + around)
+        rows = _reflected(at.top[:, None] + places, self.heights[photo, None])
+        columns = _reflected(at.left[:, None] + places, self.widths[photo, None])
+        columns[at.mirrored] = columns[at.mirrored, ::-1]
+        rows = self._starts[photo, None] + rows * self.widths[photo, None]
         # One offset into all pixels per row and one per column; a quarter turn (with a mirroring) swaps the two.
-        down, across = (torch.from_numpy(offsets).to(self._device) for offsets in (rows, columns))
+        down, across = (torch.from_numpy(offsets).to(device) for offsets in (rows, columns))
         index = down[:, :, None] + across[:, None, :]
-        turn = torch.from_numpy(turned).to(self._device)
+        turn = torch.from_numpy(at.turned).to(device)
         index = torch.where(turn[:, None, None], index.mT, index)
-        crops = self._pixels[index].permute(0, 3, 1, 2)
-        return Batch(crops, torch.from_numpy(photo), torch.from_numpy(mirrored))
+        return self._pixels[index].permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -164,6 +245,8 @@ class Batch:
     """int64, (N,), on the CPU: which photo each is from."""
     mirrored: Tensor
     """bool, (N,), on the CPU."""
+    targets: Tensor | None = None
+    """What the crops are to become, where the photos have targets: uint8, (N, 3, S, S), S = scale (side + 2 around)."""
 
 
 def thumbnails(photos: Photos, side: int, device: torch.device) -> Tensor:
@@ -178,6 +261,73 @@ def _reflected(places: np.ndarray, length: np.ndarray) -> np.ndarray:
     period = np.maximum(2 * (length - 1), 1)
     places = places % period
     return np.minimum(places, period - places)
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _in_threads(
+    work: Callable[[Item], Result], items: Sequence[Item], progress: Callable[[int, int], None]
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with what `work` makes of it, in order."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        for done, pair in enumerate(zip(items, pool.map(work, items), strict=True), 1):
+            progress(done, len(items))
+            yield pair
+
+
+def _held(folder: str | os.PathLike[str], before: int, *pictures: np.ndarray) -> int:
+    """Bytes of pictures. Raises TrainingError where they are too many with those before."""
+    bytes_more = sum(picture.nbytes for picture in pictures)
+    if before + bytes_more > MEMORY:
+        raise TrainingError(
+            f"the pictures in {folder} take more than {MEMORY >> 30} GiB decoded; use fewer or smaller ones"
+        )
+    return bytes_more
+
+
+def _partners(sources: Path, targets: Path) -> list[tuple[Path, Path]]:
+    """Files of equal stems, sorted. Raises TrainingError where one has no partner, or several."""
+    by_stem = [_by_stem(images.list_folder(folder)) for folder in (sources, targets)]
+    lone = [sorted(by_stem[i].keys() - by_stem[1 - i].keys()) for i in range(2)]
+    if lone[0] or lone[1]:
+        parts = [
+            f"{len(stems)} of {folder} (such as {by_stem[i][stems[0]].name}) without a partner in {other}"
+            for i, (stems, folder, other) in enumerate(zip(lone, (sources, targets), (targets, sources), strict=True))
+            if stems
+        ]
+        raise TrainingError(
+            f"{' and '.join(parts)}; give both pictures of a pair the same name, or move the others away"
+        )
+    return [(by_stem[0][stem], by_stem[1][stem]) for stem in sorted(by_stem[0])]
+
+
+def _by_stem(files: Sequence[Path]) -> dict[str, Path]:
+    found = {file.stem: file for file in files}
+    if len(found) < len(files):
+        first = next(file for file in files if found[file.stem] != file)
+        raise TrainingError(f"{first} and {found[first.stem].name} have the same name but for its ending; remove one")
+    return found
+
+
+def _decode_pair(source: Path, target: Path, smallest: int) -> tuple[np.ndarray, np.ndarray] | str:
+    """Both pictures, or why not."""
+    one, other = _decode(source, smallest, None, None), _decode(target, smallest, None, None)
+    for result in (one, other):
+        if isinstance(result, str):
+            return result
+    return one, other  # type: ignore[return-value]
+
+
+def _scale(source: Path, target: Path, one: np.ndarray, other: np.ndarray) -> int:
+    (height, width), (high, wide) = one.shape[:2], other.shape[:2]
+    scale = high // height
+    if scale < 1 or (high, wide) != (scale * height, scale * width):
+        raise TrainingError(
+            f"{source} is {height} x {width} and {target} {high} x {wide}; a target has its source's size or a multiple of it"
+        )
+    return scale
 
 
 def _decode(file: Path, smallest: int, longest: int | None, enlarged_to: int | None) -> np.ndarray | str:

@@ -11,7 +11,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from impasto.files import atomic_path, make_folder, write_text
 from . import losses, stages
 from .board import Board
 from .checkpoint import round_to_half, save_checkpoint
+from .data import Photos
 from .interrupt import Interrupt
 from .networks import Network
 from .processes import Together, launched
@@ -111,10 +112,19 @@ class FitResult:
     losses: Mapping[str, float]
     quality: Mapping[str, float]
     """On the pictures held out; empty where there are none."""
+    test: Mapping[str, float] = field(default_factory=dict)
+    """On the test set, which nothing was chosen by; empty where there is none."""
+    skipped: int = 0
+    """Files that could not be used; the checkpoint's recipe names them."""
 
     def __str__(self) -> str:
-        measured = ", ".join(f"{key} {value:.4g}" for key, value in (self.quality or self.losses).items())
-        return f"{self.checkpoint}: {self.steps} steps in {self.seconds:.0f} s; {measured}"
+        measured = _listed(self.quality or self.losses) + (f"; test set: {_listed(self.test)}" if self.test else "")
+        skipped = f"; {self.skipped} broken or small files were left out" if self.skipped else ""
+        return f"{self.checkpoint}: {self.steps} steps in {self.seconds:.0f} s; {measured}{skipped}"
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.4g}" for key, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -162,12 +172,14 @@ def fit(
     name: str,
     kind: str,
     recipe: dict[str, Any],
+    test: Photos | None = None,
     resume: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> FitResult:
     """Train task.network and write `checkpoint.safetensors` into `folder`.
 
     name, kind: the model's name and its task for the checkpoint. recipe: what the caller knows of how it is made.
+    test: photos to judge the finished network by, once.
     resume: go on from the state in `folder`; the result is the same, to the bit on one device, as without the
     interruption. Ctrl-C saves the state first. Raises TrainingError, with the step and the cause, where a loss is no
     longer finite, and where there is a run in `folder` that is neither resumed nor finished.
@@ -182,7 +194,7 @@ def fit(
         if resume:
             run.load()
         run.descend(report)
-        return run.together.from_chief(lambda: _finish(run, task, options, folder, name, kind, recipe))
+        return run.together.from_chief(lambda: _finish(run, task, options, folder, name, kind, recipe, test))
     finally:
         run.close()
 
@@ -196,12 +208,15 @@ def _check_beginning(folder: Path, resume: bool) -> None:
 
 
 def _finish(
-    run: _Run, task: Task, options: FitOptions, folder: Path, name: str, kind: str, recipe: dict[str, Any]
-) -> FitResult:
+    run: _Run, task: Task, options: FitOptions, folder: Path, name: str, kind: str, recipe: dict[str, Any],
+    test: Photos | None,
+) -> FitResult:  # fmt: skip
     """Judge what was trained and write it."""
     network = run.averaged()
     round_to_half(network)
-    quality = task.validate(network)
+    quality = {"validation": task.validate(network)}
+    if test is not None:
+        quality["test"] = task.judge(network, test)
     recipe = {
         **recipe,
         "optimizer": {"adam, one-cycle": asdict(options)},
@@ -209,12 +224,20 @@ def _finish(
         **run.history(),
         **_circumstances(run.seconds),
     }
-    save_checkpoint(folder / CHECKPOINT, network, name=name, task=kind, recipe=recipe, quality={"validation": quality})
+    save_checkpoint(folder / CHECKPOINT, network, name=name, task=kind, recipe=recipe, quality=quality)
     preview = task.preview(network)
     if preview is not None:
         images.write(folder / PREVIEW, preview)
     (folder / STATE).unlink(missing_ok=True)
-    return FitResult(folder / CHECKPOINT, run.step, run.seconds, run.last_losses, quality)
+    return FitResult(
+        folder / CHECKPOINT,
+        run.step,
+        run.seconds,
+        run.last_losses,
+        quality["validation"],
+        quality.get("test", {}),
+        len(recipe.get("data", {}).get("skipped", ())),
+    )
 
 
 _MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "precision", "patience", "validate_every")
@@ -467,7 +490,8 @@ def _fingerprint(recipe: dict[str, Any], options: FitOptions) -> str:
     given, usual = asdict(options), asdict(FitOptions(steps=1))
     mathematics = {key: given[key] for key in _MATHEMATICS}
     mathematics |= {key: given[key] for key in _LATER if given[key] != usual[key]}
-    return json.dumps([{**recipe, "command": ""}, mathematics], sort_keys=True, default=str)
+    counted = {key: value for key, value in recipe.items() if key != "split"}  # told in full, it is already counted
+    return json.dumps([{**counted, "command": ""}, mathematics], sort_keys=True, default=str)
 
 
 def _circumstances(seconds: float) -> dict[str, Any]:

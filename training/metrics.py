@@ -17,6 +17,7 @@ from .networks import Network
 
 if TYPE_CHECKING:
     from .backbones import Backbone
+    from .data import Photos
 
 SIGMAS = (15, 25, 50)
 """Noise strengths that denoisers are compared at, in levels of 255."""
@@ -57,6 +58,17 @@ def restore_psnr(
         )
         for name, damage in fixed.items()
     }
+
+
+def pair_psnr(network: Network, photos: Photos) -> dict[str, float]:
+    """Mean PSNR in dB of the drawn pictures against their targets, and without the network where both have one size."""
+    if not photos.pictures:
+        return {}
+    pairs = list(zip(photos.pictures, photos.targets, strict=True))
+    found = {"psnr": float(np.mean([bounded_psnr(draw(network, source), target) for source, target in pairs]))}
+    if photos.scale == 1:
+        found["psnr_before"] = float(np.mean([bounded_psnr(source, target) for source, target in pairs]))
+    return found
 
 
 def whole_cells(picture: np.ndarray, scale: int) -> np.ndarray:

@@ -18,12 +18,12 @@ from impasto.styles import PHOTO
 
 from . import checkpoint
 from .backbones import load_backbone
-from .data import Photos, read_photos
+from .data import Photos, Split, read_pairs, read_photos
 from .degrade import Degradation, GaussianNoise
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
 from .networks import Network, build, kmac_per_pixel
 from .processes import launched
-from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, RestoreTask, StyleTask
+from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, PairTask, Restoration, RestoreTask, StyleTask
 
 PAINTING_SIDE = 384
 """Longest side to which a painting is scaled: at it, its strokes have the size that they shall have in photos."""
@@ -35,8 +35,8 @@ class CommonOptions:
 
     name: str
     """The model's name."""
-    photos: Path
-    """Folder of photos."""
+    photos: Path | None
+    """Folder of photos; None where a training's data is named otherwise."""
     output: Path
     """Folder for the checkpoint, the log and the state."""
     fit: FitOptions
@@ -48,6 +48,10 @@ class CommonOptions:
     """Share of the photos kept for validation, where there is no folder of them."""
     validation: Path | None = None
     """Folder of photos to judge by; none of `photos` is held out then."""
+    test_share: float = 0.0
+    """Share of the photos kept for a test set, which is judged once, at the end."""
+    test: Path | None = None
+    """Folder of photos for it, instead."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The network's own arguments, where they differ from its defaults."""
     start: Path | None = None
@@ -69,6 +73,8 @@ class CommonOptions:
                 f"batch {self.batch}, crop {self.crop}, held out {self.held_out}: wanted at least 1, a multiple of 8 of at least "
                 "32, and 0 to 0.5"
             )
+        if not 0 <= self.test_share <= 0.5 or (self.test_share and self.test):
+            raise OptionError(f"test share {self.test_share}: wanted 0 to 0.5, and none beside a folder of test photos")
         if self.start is None and (self.fit.freeze or self.fit.depth_decay != 1):
             raise OptionError(
                 "frozen stages and lower rates by depth spare what was learnt before; name it with --start"
@@ -93,8 +99,8 @@ class StyleOptions(CommonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.paintings:
-            raise OptionError("a stylizer needs at least one painting to learn")
+        if self.photos is None or not self.paintings:
+            raise OptionError("a stylizer needs a folder of photos, and at least one painting to learn")
         if len(set(self.styles)) < len(self.styles):
             raise OptionError(
                 f"the paintings' file names become the styles' names; these are not all different: {self.styles}"
@@ -115,8 +121,19 @@ class RestoreOptions(CommonOptions):
 
     degradation: Degradation = GaussianNoise(0, 55)  # noqa: RUF009 (frozen)
     """What is done to the photos; a network of another scale than 1 follows from it."""
+    pairs: tuple[Path, Path] | None = None
+    """Instead of photos to damage: a folder of pictures, and one of what they ought to be, under the same names."""
     architecture: str = "unet-restorer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(RESTORE_WEIGHTS))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.photos is None) == (self.pairs is None):
+            raise OptionError(
+                "a restorer learns from photos that are damaged for it, or from pairs: name one of the two (--photos, --pairs)"
+            )
+        if self.pairs and (self.validation or self.test):
+            raise OptionError("pairs are judged by pairs: hold a share of them out, and name no other folder")
 
 
 Report = Callable[[Progress], None]
@@ -126,9 +143,9 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     """Train a stylizer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
     # Photos at the size at which people look at results, so that a crop shows things and not pixels.
-    train, validation = _photos(options, options.crop, longest=768, enlarged_to=options.crop)
+    split = _split(options, options.crop, longest=768, enlarged_to=options.crop)
     # Each photo again at a smaller size: busier, the same things smaller.
-    both = train.joined(train.scaled(512, smallest=options.crop))
+    both = split.train.joined(split.train.scaled(512, smallest=options.crop))
     backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
     network = _network(options, {"styles": options.styles} if options.styles else {}).to(device)
     task = StyleTask(
@@ -136,7 +153,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
         backbone,
         [read_painting(painting) for painting in options.paintings],
         both,
-        validation,
+        split.validation,
         crop=options.crop,
         batch=options.batch,
         seed=options.fit.seed,
@@ -149,69 +166,91 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
         "painting_side": PAINTING_SIDE,
         "backbone": str(backbone),
     }
-    recipe = _recipe(options, network, train, validation, extra)
-    return fit(
-        task,
-        options.fit,
-        options.output,
-        name=options.name,
-        kind="stylize",
-        recipe=recipe,
-        resume=options.resume,
-        report=report,
-    )
+    return _fit(options, task, "stylize", split, extra, report)
 
 
 def fit_restore(options: RestoreOptions, report: Report = lambda progress: None) -> FitResult:
     """Train a restorer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
-    scale = options.degradation.scale
-    # A smaller photo fills its crops with its reflection: enlarged, it would teach that clean photos are blurred.
-    train, validation = _photos(options, options.crop * scale)
+    split = _split_pairs(options) if options.pairs else _split(options, options.crop * options.degradation.scale)
+    scale = split.train.scale if options.pairs else options.degradation.scale
     network = _network(options, {"scale": scale}).to(device)
     if network.scale != scale:
         raise OptionError(
-            f"{options.degradation} asks for a network that enlarges ×{scale}; this one enlarges ×{network.scale}. "
-            "Leave scale out of --config, or begin with another checkpoint"
+            f"{'these pairs ask' if options.pairs else f'{options.degradation} asks'} for a network that enlarges ×{scale}; this one "
+            f"enlarges ×{network.scale}. Leave scale out of --config, or begin with another checkpoint"
         )
     backbone = None
     if options.weights.get("perceptual"):
         backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
-    task = RestoreTask(
-        network,
-        train,
-        validation,
-        backbone=backbone,
-        degradation=options.degradation,
-        crop=options.crop,
-        batch=options.batch,
-        seed=options.fit.seed,
-        device=device,
-        weights=options.weights,
-        processes=launched(),
-    )
-    extra = {"degradation": str(options.degradation), **({"backbone": str(backbone)} if backbone else {})}
-    recipe = _recipe(options, network, train, validation, extra)
+    common: Any = {
+        "crop": options.crop,
+        "batch": options.batch,
+        "seed": options.fit.seed,
+        "device": device,
+        "weights": options.weights,
+        "processes": launched(),
+        "backbone": backbone,
+    }
+    extra = {"backbone": str(backbone)} if backbone else {}
+    if options.pairs:
+        paired = PairTask(network, split.train, split.validation, **common)
+        return _fit(options, paired, "upscale" if scale > 1 else "restore", split, extra, report)
+    task = RestoreTask(network, split.train, split.validation, degradation=options.degradation, **common)
+    extra["degradation"] = str(options.degradation)
+    return _fit(options, task, options.degradation.task, split, extra, report)
+
+
+def _fit(
+    options: CommonOptions,
+    task: StyleTask | Restoration,
+    kind: str,
+    split: Split,
+    extra: dict[str, Any],
+    report: Report,
+) -> FitResult:
+    """extra: what the recipe says besides what all trainings say."""
     return fit(
         task,
         options.fit,
         options.output,
         name=options.name,
-        kind=options.degradation.task,
-        recipe=recipe,
+        kind=kind,
+        recipe=_recipe(options, task.network, split, extra),
+        test=split.test,
         resume=options.resume,
         report=report,
     )
 
 
-def _photos(
-    options: CommonOptions, crop: int, longest: int | None = None, enlarged_to: int | None = None
-) -> tuple[Photos, Photos]:
-    """Those to train on, with sides of at least half a crop, and those to judge by."""
-    photos = read_photos(options.photos, smallest=crop // 2, longest=longest, enlarged_to=enlarged_to)
+def _split(options: CommonOptions, crop: int, longest: int | None = None, enlarged_to: int | None = None) -> Split:
+    """The photos by purpose; those to train on have sides of at least half a crop.
+
+    A smaller photo fills a restorer's crops with its reflection: enlarged, it would teach that clean photos are blurred.
+    """
+    assert options.photos is not None
+    train = read_photos(options.photos, smallest=crop // 2, longest=longest, enlarged_to=enlarged_to)
     if options.validation is None:
-        return photos.split(options.held_out)
-    return photos, read_photos(options.validation, smallest=32)
+        train, validation = train.split(options.held_out)
+    else:
+        validation = read_photos(options.validation, smallest=32)
+    if options.test is not None:
+        return Split(train, validation, read_photos(options.test, smallest=32))
+    return _with_test(train, validation, options.test_share)
+
+
+def _split_pairs(options: RestoreOptions) -> Split:
+    """The pairs by purpose. A source is at least as large as a crop: its reflection and its target's do not fit each other."""
+    assert options.pairs is not None
+    train, validation = read_pairs(*options.pairs, smallest=options.crop).split(options.held_out)
+    return _with_test(train, validation, options.test_share)
+
+
+def _with_test(train: Photos, validation: Photos, share: float) -> Split:
+    if not share:
+        return Split(train, validation, None)
+    train, test = train.split(share)
+    return Split(train, validation, test)
 
 
 def _network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyType({})) -> Network:
@@ -249,9 +288,7 @@ def read_painting(path: Path) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
 
-def _recipe(
-    options: CommonOptions, network: Network, train: Photos, validation: Photos, extra: dict[str, Any]
-) -> dict[str, Any]:
+def _recipe(options: CommonOptions, network: Network, split: Split, extra: dict[str, Any]) -> dict[str, Any]:
     return {
         "command": options.command,
         "seed": options.fit.seed,
@@ -259,18 +296,36 @@ def _recipe(
         "batch": options.batch,
         **({"processes": launched().count} if launched().count > 1 else {}),
         "crop": options.crop,
-        "data": {
-            "folder": os.fspath(options.photos),
-            "photos": len(train.names),
-            "validation": {
-                "folder": os.fspath(options.validation or options.photos),
-                "files": list(validation.names),
-            },
-            "skipped": list(train.skipped),
+        "data": _data(options, split),
+        "split": {
+            "train": list(split.train.names),
+            "validation": list(split.validation.names),
+            "test": list(split.test.names) if split.test else [],
         },
         # With the recipe of where it began: one file tells the whole history.
         "start": options.start and {"file": os.fspath(options.start), "recipe": checkpoint.load(options.start).recipe},
         "kmac_per_pixel": round(kmac_per_pixel(network), 1),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **extra,
+    }
+
+
+def _data(options: CommonOptions, split: Split) -> dict[str, Any]:
+    """Where the pictures come from, and what became of them."""
+    pairs = options.pairs if isinstance(options, RestoreOptions) else None
+    folder = pairs[0] if pairs else options.photos
+    return {
+        "folder": os.fspath(folder or ""),
+        **({"targets": os.fspath(pairs[1])} if pairs else {}),
+        "photos": len(split.train.names),
+        "validation": {
+            "folder": os.fspath(options.validation or folder or ""),
+            "files": list(split.validation.names),
+        },
+        **(
+            {"test": {"folder": os.fspath(options.test or folder or ""), "photos": len(split.test.names)}}
+            if split.test
+            else {}
+        ),
+        "skipped": list(split.train.skipped),
     }

@@ -54,6 +54,7 @@ class Task(nn.Module):
 
     network: Network
     weights: Mapping[str, float]
+    _validation: Photos
 
     @abstractmethod
     def batch(self, step: int) -> tuple[Tensor, ...]:
@@ -64,8 +65,12 @@ class Task(nn.Module):
         """The loss terms, unweighted scalars, one for each of `weights`."""
 
     @abstractmethod
+    def judge(self, network: Network, photos: Photos) -> dict[str, float]:
+        """Quality on pictures that training has not seen; empty where there are none."""
+
     def validate(self, network: Network) -> dict[str, float]:
-        """Quality on pictures that training has not seen; empty where none were held out."""
+        """Quality on the pictures that were held out."""
+        return self.judge(network, self._validation)
 
     @abstractmethod
     def score(self, quality: Mapping[str, float]) -> float:
@@ -207,7 +212,10 @@ class StyleTask(Task):
         return reach if self._around else reach + SHIFT_MARGIN
 
     def validate(self, network: Network) -> dict[str, float]:
-        pictures = self._validation.pictures[:6]
+        return self.judge(network, self._validation.first(6))
+
+    def judge(self, network: Network, photos: Photos) -> dict[str, float]:
+        pictures = photos.pictures
         if not self._painted:
             return metrics.style_objective(network, pictures, self.backbone, self.targets[0])
         found = {
@@ -232,30 +240,19 @@ class StyleTask(Task):
         )
 
 
-class RestoreTask(Task):
-    """Give the clean photo back, from seeded damage of unknown strength."""
+class Restoration(Task):
+    """Give back what a picture ought to be. Subclasses say where the two come from."""
 
     def __init__(
-        self, network: Network, photos: Photos, validation: Photos,
-        *, degradation: Degradation, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
-        processes: Processes = ALONE, backbone: Backbone | None = None,
-    ) -> None:  # fmt: skip
-        """crop: side of what the network sees; the clean crops are larger by the degradation's scale. backbone: for the perceptual
-        term, where it has a weight."""
+        self, network: Network, validation: Photos, weights: Mapping[str, float], backbone: Backbone | None
+    ) -> None:
+        """backbone: for the perceptual term, where it has a weight."""
         super().__init__()
         self.network, self.weights, self.backbone = network, asked(weights), backbone
-        self._validation, self._degradation, self._seed, self._device = validation, degradation, seed, device
-        batch *= processes.count
-        self._part = processes.part(batch)
-        self._sampler = CropSampler(photos, crop * degradation.scale, batch, device, seed=seed, turns=True)
-
-    def batch(self, step: int) -> tuple[Tensor, ...]:
-        clean = self._sampler.batch(step).crops.float() / 255
-        generator = torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + step)
-        # All processes draw the damage of the whole batch: so it is the same however many share it.
-        return self._degradation(clean, generator)[self._part], clean[self._part]
+        self._validation = validation
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """batch: what is given and what is wanted, (N, 3, S, S) and (N, 3, scale · S, scale · S) in 0..1."""
         damaged, clean = batch
         restored = self.network(damaged).float()
         terms = {"charbonnier": losses.charbonnier(restored, clean)}
@@ -269,14 +266,36 @@ class RestoreTask(Task):
             terms["perceptual"] = losses.perceptual(self.backbone(restored.clamp(0, 1), layer)[layer], of_clean)
         return terms
 
-    def validate(self, network: Network) -> dict[str, float]:
-        if isinstance(self._degradation, degrade.GaussianNoise):
-            return metrics.denoise_psnr(network, self._validation.pictures)
-        return metrics.restore_psnr(network, self._validation.pictures, self._degradation)
-
     def score(self, quality: Mapping[str, float]) -> float:
         # Undamaged pictures that come back equal have an infinite PSNR, which would hide all others.
         return float(np.mean([min(value, 60.0) for value in quality.values()]))
+
+
+class RestoreTask(Restoration):
+    """Give the clean photo back, from seeded damage of unknown strength."""
+
+    def __init__(
+        self, network: Network, photos: Photos, validation: Photos,
+        *, degradation: Degradation, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
+        processes: Processes = ALONE, backbone: Backbone | None = None,
+    ) -> None:  # fmt: skip
+        """crop: side of what the network sees; the clean crops are larger by the degradation's scale."""
+        super().__init__(network, validation, weights, backbone)
+        self._degradation, self._seed, self._device = degradation, seed, device
+        batch *= processes.count
+        self._part = processes.part(batch)
+        self._sampler = CropSampler(photos, crop * degradation.scale, batch, device, seed=seed, turns=True)
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        clean = self._sampler.batch(step).crops.float() / 255
+        generator = torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + step)
+        # All processes draw the damage of the whole batch: so it is the same however many share it.
+        return self._degradation(clean, generator)[self._part], clean[self._part]
+
+    def judge(self, network: Network, photos: Photos) -> dict[str, float]:
+        if isinstance(self._degradation, degrade.GaussianNoise):
+            return metrics.denoise_psnr(network, photos.pictures)
+        return metrics.restore_psnr(network, photos.pictures, self._degradation)
 
     def preview(self, network: Network) -> np.ndarray | None:
         scale, pairs = self._degradation.scale, []
@@ -284,6 +303,37 @@ class RestoreTask(Task):
             damaged = degrade.damaged(metrics.whole_cells(photo, scale), self._degradation.at(0.5), seed)
             pairs.append((damaged.repeat(scale, 0).repeat(scale, 1), draw(network, damaged)))
         return _side_by_side(pairs)
+
+
+class PairTask(Restoration):
+    """Give the partner of a real picture: another camera's, a cleaned one, a larger one."""
+
+    def __init__(
+        self, network: Network, pairs: Photos, validation: Photos,
+        *, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
+        processes: Processes = ALONE, backbone: Backbone | None = None,
+    ) -> None:  # fmt: skip
+        """pairs: photos with targets of the network's scale. crop: side of what the network sees."""
+        super().__init__(network, validation, weights, backbone)
+        batch *= processes.count
+        self._sampler = CropSampler(pairs, crop, batch, device, seed=seed, turns=True, processes=processes)
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        batch = self._sampler.batch(step)
+        assert batch.targets is not None
+        return batch.crops.float() / 255, batch.targets.float() / 255
+
+    def judge(self, network: Network, photos: Photos) -> dict[str, float]:
+        return metrics.pair_psnr(network, photos)
+
+    def score(self, quality: Mapping[str, float]) -> float:
+        return quality["psnr"]
+
+    def preview(self, network: Network) -> np.ndarray | None:
+        shown = self._validation.first(2)
+        enlarged = (source.repeat(shown.scale, 0).repeat(shown.scale, 1) for source in shown.pictures)
+        drawn = (draw(network, source) for source in shown.pictures)
+        return _side_by_side(list(zip(enlarged, drawn, shown.targets, strict=True)))
 
 
 def _random_colours(count: int, generator: np.random.Generator) -> np.ndarray:

@@ -39,6 +39,11 @@ Validation = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(help="Folder of photos to judge by, instead of holding some out."),
 ]
+TestShare = Annotated[float, typer.Option(help="Share of the pictures kept for a test set, judged once at the end.")]
+Test = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Folder of photos for the test set, instead."),
+]
 Config = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(help="NAME=VALUE (JSON) for an argument of the network, such as blocks=5."),
@@ -111,6 +116,8 @@ def style(
     config: Config = None,
     held_out: HeldOut = 0.05,
     validation: Validation = None,
+    test_share: TestShare = 0.0,
+    test: Test = None,
     seed: Seed = 0,
     device: Where = "auto",
     precision: Precision = "auto",
@@ -144,6 +151,8 @@ def style(
         config=_config(config or []),
         held_out=held_out,
         validation=validation,
+        test_share=test_share,
+        test=test,
         start=start,
         resume=resume,
         command=_command(),
@@ -160,7 +169,11 @@ def style(
 @app.command()
 def restore(
     name: Name,
-    photos: Photos,
+    photos: Annotated[Optional[Path], typer.Option(help="Folder of clean photos, to be damaged.")] = None,  # noqa: UP045
+    pairs: Annotated[
+        Optional[tuple[Path, Path]],  # noqa: UP045
+        typer.Option(help="Instead: a folder of pictures and one of what they ought to be, of the same file names."),
+    ] = None,
     output: Output = None,
     steps: Annotated[int, typer.Option(min=1)] = 40000,
     batch: Batch = 32,
@@ -181,6 +194,8 @@ def restore(
     config: Config = None,
     held_out: HeldOut = 0.05,
     validation: Validation = None,
+    test_share: TestShare = 0.0,
+    test: Test = None,
     seed: Seed = 0,
     device: Where = "auto",
     precision: Precision = "auto",
@@ -190,7 +205,7 @@ def restore(
     tensorboard: TensorBoard = False,
     resume: Resume = False,
 ) -> None:
-    """Teach a network to undo damage of unknown strength."""
+    """Teach a network to undo damage of unknown strength, or what pairs of pictures show."""
     training = _training()
     from impasto.training.degrade import parse
 
@@ -216,10 +231,13 @@ def restore(
         config=_config(config or []),
         held_out=held_out,
         validation=validation,
+        test_share=test_share,
+        test=test,
         start=start,
         resume=resume,
         command=_command(),
         degradation=parse(degrade),
+        pairs=pairs,
         backbone=backbone,
         backbone_weights=backbone_weights,
         weights=_weights(weight or [], training.RESTORE_WEIGHTS),

@@ -164,7 +164,9 @@ def test_checkpoint_tells_how_it_was_made(stylizing):
     assert made.recipe["data"]["photos"] == 4
     assert made.recipe["data"]["validation"]["files"] == ["0.png", "5.png"]
     assert len(made.recipe["data"]["skipped"]) == 2
-    assert made.recipe["losses"] == {name: weight for name, weight in options.weights.items() if name not in ("photo", "temporal")}
+    assert made.recipe["losses"] == {
+        name: weight for name, weight in options.weights.items() if name not in ("photo", "temporal")
+    }
     assert made.recipe["versions"]["torch"] == torch.__version__
     assert set(made.quality["validation"]) == {"content", "style", "objective", "grid_levels"}
     assert f"objective {result.quality['objective']:.4g}" in str(result)
