@@ -30,6 +30,7 @@ from .board import Board
 from .checkpoint import round_to_half, save_checkpoint
 from .data import Photos
 from .interrupt import Interrupt
+from .memory import keep_freed_memory
 from .networks import Network
 from .processes import Together, launched
 from .replay import Replay
@@ -258,6 +259,8 @@ class _Run:
         self._task, self._options, self._folder, self._fingerprint = task, options, folder, fingerprint
         self._device = pick_device(options.device)
         on_gpu = self._device.type == "cuda"
+        if not on_gpu:
+            keep_freed_memory()
         if options.replay and not on_gpu:
             raise OptionError("only a GPU replays steps; leave --replay away, or choose --device cuda")
         wanted = fast_precision(self._device) if options.precision == "auto" else options.precision

@@ -143,11 +143,11 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     """Train a stylizer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
     # Photos at the size at which people look at results, so that a crop shows things and not pixels.
-    split = _split(options, options.crop, longest=768, enlarged_to=options.crop)
+    split = split_photos(options, options.crop, longest=768, enlarged_to=options.crop)
     # Each photo again at a smaller size: busier, the same things smaller.
     both = split.train.joined(split.train.scaled(512, smallest=options.crop))
     backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
-    network = _network(options, {"styles": options.styles} if options.styles else {}).to(device)
+    network = new_network(options, {"styles": options.styles} if options.styles else {}).to(device)
     task = StyleTask(
         network,
         backbone,
@@ -172,9 +172,9 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
 def fit_restore(options: RestoreOptions, report: Report = lambda progress: None) -> FitResult:
     """Train a restorer. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
     device = pick_device(options.fit.device)
-    split = _split_pairs(options) if options.pairs else _split(options, options.crop * options.degradation.scale)
+    split = _split_pairs(options) if options.pairs else split_photos(options, options.crop * options.degradation.scale)
     scale = split.train.scale if options.pairs else options.degradation.scale
-    network = _network(options, {"scale": scale}).to(device)
+    network = new_network(options, {"scale": scale}).to(device)
     if network.scale != scale:
         raise OptionError(
             f"{'these pairs ask' if options.pairs else f'{options.degradation} asks'} for a network that enlarges ×{scale}; this one "
@@ -216,14 +216,16 @@ def _fit(
         options.output,
         name=options.name,
         kind=kind,
-        recipe=_recipe(options, task.network, split, extra),
+        recipe=recipe_of(options, task.network, split, extra),
         test=split.test,
         resume=options.resume,
         report=report,
     )
 
 
-def _split(options: CommonOptions, crop: int, longest: int | None = None, enlarged_to: int | None = None) -> Split:
+def split_photos(
+    options: CommonOptions, crop: int, longest: int | None = None, enlarged_to: int | None = None
+) -> Split:
     """The photos by purpose; those to train on have sides of at least half a crop.
 
     A smaller photo fills a restorer's crops with its reflection: enlarged, it would teach that clean photos are blurred.
@@ -253,7 +255,7 @@ def _with_test(train: Photos, validation: Photos, share: float) -> Split:
     return Split(train, validation, test)
 
 
-def _network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyType({})) -> Network:
+def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyType({})) -> Network:
     """Fresh weights of this seed, or those of a checkpoint. implied: arguments that follow from the task."""
     if options.start is None:
         torch.manual_seed(options.fit.seed)
@@ -288,7 +290,7 @@ def read_painting(path: Path) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
 
-def _recipe(options: CommonOptions, network: Network, split: Split, extra: dict[str, Any]) -> dict[str, Any]:
+def recipe_of(options: CommonOptions, network: Network, split: Split, extra: dict[str, Any]) -> dict[str, Any]:
     return {
         "command": options.command,
         "seed": options.fit.seed,

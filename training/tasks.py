@@ -118,7 +118,7 @@ class StyleTask(Task):
     def batch(self, step: int) -> tuple[Tensor, ...]:
         batch = self._sampler.batch(step)
         shift = np.random.default_rng([self._seed, step, 1]).integers(0, self.network.multiple, 2)
-        colours = _random_colours(self._batch, np.random.default_rng([self._seed, step, 2]))
+        colours = random_colours(self._batch, np.random.default_rng([self._seed, step, 2]))
         colours = colours[self._processes.part(self._batch)]
         inputs: tuple[Tensor, ...] = (
             batch.crops,
@@ -157,10 +157,10 @@ class StyleTask(Task):
         frame: tuple[Tensor, ...] = ()
         if "temporal" in self.weights:
             batch, frame = batch[:-2], batch[-2:]
-        surrounded = _recoloured(batch[0], batch[2])
+        surrounded = recoloured(batch[0], batch[2])
         extra: tuple[Tensor, ...] = ()
         if len(batch) > 3:
-            extra = (self.network.context(_recoloured(batch[3], batch[2])),)
+            extra = (self.network.context(recoloured(batch[3], batch[2])),)
         target, strength = self.targets[0], surrounded.new_ones(())
         if len(batch) > 4:
             shares, number = batch[4:]
@@ -235,7 +235,7 @@ class StyleTask(Task):
 
     def preview(self, network: Network) -> np.ndarray | None:
         mixtures = [mixture(network.styles, name) for name in self._painted] or [mixture(())]
-        return _side_by_side(
+        return side_by_side(
             [(photo, *(draw(network, photo, m) for m in mixtures)) for photo in self._validation.pictures[:2]]
         )
 
@@ -302,7 +302,7 @@ class RestoreTask(Restoration):
         for seed, photo in enumerate(self._validation.pictures[:2]):
             damaged = degrade.damaged(metrics.whole_cells(photo, scale), self._degradation.at(0.5), seed)
             pairs.append((damaged.repeat(scale, 0).repeat(scale, 1), draw(network, damaged)))
-        return _side_by_side(pairs)
+        return side_by_side(pairs)
 
 
 class PairTask(Restoration):
@@ -333,10 +333,10 @@ class PairTask(Restoration):
         shown = self._validation.first(2)
         enlarged = (source.repeat(shown.scale, 0).repeat(shown.scale, 1) for source in shown.pictures)
         drawn = (draw(network, source) for source in shown.pictures)
-        return _side_by_side(list(zip(enlarged, drawn, shown.targets, strict=True)))
+        return side_by_side(list(zip(enlarged, drawn, shown.targets, strict=True)))
 
 
-def _random_colours(count: int, generator: np.random.Generator) -> np.ndarray:
+def random_colours(count: int, generator: np.random.Generator) -> np.ndarray:
     """Random contrast, saturation and brightness: float32 (count, 3, 4), a matrix and an offset on RGB in 0..1.
 
     A hundred photos show few kinds of light; a network that saw no others left bright, busy pictures unpainted.
@@ -350,13 +350,13 @@ def _random_colours(count: int, generator: np.random.Generator) -> np.ndarray:
     return np.concatenate([matrix, np.repeat(offset, 3, axis=1)], axis=2).astype(np.float32)
 
 
-def _recoloured(levels: Tensor, colours: Tensor) -> Tensor:
+def recoloured(levels: Tensor, colours: Tensor) -> Tensor:
     """uint8 (N, 3, H, W) to float in 0..1, each picture with its own matrix and offset."""
     values = torch.einsum("nij,njhw->nihw", colours[:, :, :3], levels.float() / 255)
     return (values + colours[:, :, 3, None, None]).clamp(0, 1)
 
 
-def _side_by_side(pairs: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray | None:
+def side_by_side(pairs: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray | None:
     """Each pair in a row of its own, on white where one is narrower."""
     rows = [np.concatenate(pair, axis=1) for pair in pairs]
     if not rows:

@@ -1,4 +1,4 @@
-"""`impasto train style` and `impasto train restore`."""
+"""`impasto train style`, `impasto train restore` and `impasto train distill`."""
 
 from __future__ import annotations
 
@@ -243,6 +243,85 @@ def restore(
         weights=_weights(weight or [], training.RESTORE_WEIGHTS),
     )
     _show(_with_bar(options, training.fit_restore))
+
+
+@app.command()
+def distill(
+    name: Name,
+    teacher: Annotated[Path, typer.Option(help="The checkpoint to learn from.", show_default=False)],
+    photos: Photos,
+    output: Output = None,
+    steps: Annotated[int, typer.Option(min=1)] = 16000,
+    batch: Batch = 8,
+    crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 128,
+    degrade: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The damage that the teacher undoes, such as noise:0-55; left away for a stylizer."),
+    ] = None,
+    architecture: Annotated[
+        str,
+        typer.Option(help="The student; by default thumbnail-stylizer or unet-restorer, as the teacher's task says."),
+    ] = "",
+    learning_rate: Rate = 1e-3,
+    weight: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=VALUE for a loss term: teacher, truth."),
+    ] = None,
+    start: Start = None,
+    freeze: Freeze = "",
+    depth_decay: DepthDecay = 1.0,
+    config: Config = None,
+    held_out: HeldOut = 0.05,
+    validation: Validation = None,
+    test_share: TestShare = 0.0,
+    test: Test = None,
+    seed: Seed = 0,
+    device: Where = "auto",
+    precision: Precision = "auto",
+    cuda_graph: Replay = False,
+    patience: Patience = 0,
+    validate_every: ValidateEvery = 1000,
+    tensorboard: TensorBoard = False,
+    resume: Resume = False,
+) -> None:
+    """Teach a small network to draw what a larger one draws."""
+    _training()
+    from impasto.training.degrade import parse
+    from impasto.training.distill import DISTILL_WEIGHTS, DistillOptions, fit_distill
+
+    options = DistillOptions(
+        name=_checked_name(name),
+        photos=photos,
+        output=output or Path("runs") / name,
+        fit=_fit_options(
+            steps=steps,
+            learning_rate=learning_rate,
+            seed=seed,
+            device=device,
+            precision=precision,
+            replay=cuda_graph,
+            patience=patience,
+            validate_every=validate_every,
+            tensorboard=tensorboard,
+            freeze=_stages(freeze),
+            depth_decay=depth_decay,
+        ),
+        batch=batch,
+        crop=crop,
+        config=_config(config or []),
+        held_out=held_out,
+        validation=validation,
+        test_share=test_share,
+        test=test,
+        start=start,
+        resume=resume,
+        command=_command(),
+        architecture=architecture,
+        teacher=teacher,
+        degradation=parse(degrade) if degrade else None,
+        weights=_weights(weight or [], DISTILL_WEIGHTS),
+    )
+    _show(_with_bar(options, fit_distill))
 
 
 def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:

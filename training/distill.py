@@ -1,0 +1,192 @@
+"""A small network learns to draw what a larger one draws: Hinton et al. 2015, "Distilling the knowledge in a neural network"."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impasto.errors import OptionError
+from impasto.styles import mixture
+
+from . import checkpoint, losses, metrics
+from .data import CropSampler, Photos, thumbnails
+from .degrade import Degradation, damaged
+from .drawing import draw
+from .fit import FitResult, Progress, fit, pick_device
+from .networks import Network, kmac_per_pixel, mixed
+from .processes import ALONE, Processes, launched
+from .recipes import CommonOptions, new_network, recipe_of, split_photos
+from .tasks import Task, random_colours, recoloured, side_by_side
+
+DISTILL_WEIGHTS = {"teacher": 1.0, "truth": 0.0}
+"""`truth` is the distance from the undamaged photo; stylizers have none."""
+
+STUDENTS = {"stylize": "thumbnail-stylizer"}
+"""The network that learns from a teacher of a task, where it is not named; all others have unet-restorer."""
+
+
+@dataclass(frozen=True)
+class DistillOptions(CommonOptions):
+    """A student."""
+
+    teacher: Path = Path()
+    """The checkpoint that it learns from."""
+    degradation: Degradation | None = None
+    """What is done to the photos before both see them; None for stylizers."""
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(DISTILL_WEIGHTS))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.photos is None:
+            raise OptionError("a student needs a folder of photos")
+        if self.weights.get("truth") and self.degradation is None:
+            raise OptionError(
+                "the distance from the truth is known where photos are damaged; name --degrade, or leave it 0"
+            )
+
+
+def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = lambda progress: None) -> FitResult:
+    """Train a student. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
+    device = pick_device(options.fit.device)
+    taught = checkpoint.load(options.teacher)
+    teacher, degradation = taught.network.to(device), options.degradation
+    scale = degradation.scale if degradation else 1
+    if (degradation is None) != (taught.task == "stylize") or scale != teacher.scale:
+        raise OptionError(
+            f"{options.teacher} is a network for {taught.task} that enlarges ×{teacher.scale}, and the photos are "
+            f"{f'damaged by {degradation}' if degradation else 'not damaged'}: name with --degrade what it undoes, or nothing for a "
+            "stylizer"
+        )
+    options = replace(options, architecture=options.architecture or STUDENTS.get(taught.task, "unet-restorer"))
+    sizes = {} if degradation else {"longest": 768, "enlarged_to": options.crop}
+    split = split_photos(options, options.crop * scale, **sizes)
+    network = new_network(options, {"scale": scale} if scale != 1 else {}).to(device)
+    task = DistillTask(
+        network,
+        teacher,
+        split.train,
+        split.validation,
+        degradation=degradation,
+        crop=options.crop,
+        batch=options.batch,
+        seed=options.fit.seed,
+        device=device,
+        weights=options.weights,
+        processes=launched(),
+    )
+    extra = {
+        "teacher": {
+            "file": os.fspath(options.teacher),
+            "architecture": teacher.architecture,
+            "kmac_per_pixel": round(kmac_per_pixel(teacher), 1),
+            "recipe": taught.recipe,
+        },
+        "degradation": str(degradation or "none"),
+    }
+    return fit(
+        task,
+        options.fit,
+        options.output,
+        name=options.name,
+        kind=taught.task,
+        recipe=recipe_of(options, network, split, extra),
+        test=split.test,
+        resume=options.resume,
+        report=report,
+    )
+
+
+class DistillTask(Task):
+    """Draw what the teacher draws of the same picture; its clipped drawing is the truth."""
+
+    def __init__(
+        self, network: Network, teacher: Network, photos: Photos, validation: Photos,
+        *, degradation: Degradation | None, crop: int, batch: int, seed: int, device: torch.device,
+        weights: Mapping[str, float], processes: Processes = ALONE,
+    ) -> None:  # fmt: skip
+        """crop: side of what both see of a picture, besides surroundings as wide as either looks."""
+        super().__init__()
+        self.network, self.teacher = network, teacher.eval().requires_grad_(False)
+        self.weights = {name: value for name, value in weights.items() if value or name == "teacher"}
+        self._degradation, self._validation, self._seed, self._device = degradation, validation, seed, device
+        batch *= processes.count
+        self._part, self._batch = processes.part(batch), batch
+        # A stylizer knows what lies around; a restorer's crops are as they are used, damaged to their very edge.
+        multiple = max(network.multiple, teacher.multiple)
+        reach = 0 if degradation else max(network.receptive_field or 0, teacher.receptive_field or 0)
+        self._around = -(-reach // multiple) * multiple
+        self._sampler = CropSampler(
+            photos, crop * network.scale, batch, device, seed=seed, turns=degradation is not None, around=self._around
+        )
+        self._thumbnails = [
+            thumbnails(photos, n.thumbnail, device) if n.thumbnail else None for n in (network, teacher)
+        ]
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        batch = self._sampler.batch(step)
+        if self._degradation:
+            clean = batch.crops.float() / 255
+            given = self._degradation(clean, torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + step))
+            return given[self._part], clean[self._part]
+        colours = torch.from_numpy(random_colours(self._batch, np.random.default_rng([self._seed, step, 2]))).to(
+            self._device
+        )
+        given = recoloured(batch.crops, colours)
+        small = [
+            given.new_empty(len(given), 0)
+            if kept is None
+            else recoloured(kept[batch.mirrored.long(), batch.photo], colours)
+            for kept in self._thumbnails
+        ]
+        return tuple(tensor[self._part] for tensor in (given, given, *small))
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """batch: what both see and the undamaged picture, (N, 3, S, S) and (N, 3, scale · S, scale · S) in 0..1, and for
+        stylizers the student's and the teacher's thumbnails (N, 3, T, T), empty for one without."""
+        given, clean, *small = batch
+        drawn = self.network(given, *_context(self.network, small[:1])).float()
+        with torch.no_grad():
+            wanted = self.teacher(given, *_context(self.teacher, small[1:])).float().clamp(0, 1)
+        inside = slice(self._around, drawn.shape[-1] - self._around)
+        terms = {"teacher": losses.charbonnier(drawn[..., inside, inside], wanted[..., inside, inside])}
+        return {**terms, "truth": losses.charbonnier(drawn, clean)} if "truth" in self.weights else terms
+
+    def judge(self, network: Network, photos: Photos) -> dict[str, float]:
+        pictures = [self._given(picture, seed) for seed, picture in enumerate(photos.pictures)]
+        if not pictures:
+            return {}
+        alike = [metrics.bounded_psnr(draw(network, p), draw(self.teacher, p)) for p in pictures]
+        truth = metrics.restore_psnr(network, photos.pictures, self._degradation) if self._degradation else {}
+        return {"psnr_to_teacher": float(np.mean(alike)), **truth}
+
+    def score(self, quality: Mapping[str, float]) -> float:
+        return quality["psnr_to_teacher"]
+
+    def preview(self, network: Network) -> np.ndarray | None:
+        pictures = [self._given(picture, seed) for seed, picture in enumerate(self._validation.pictures[:2])]
+        scale = network.scale
+        return side_by_side(
+            [(p.repeat(scale, 0).repeat(scale, 1), draw(self.teacher, p), draw(network, p)) for p in pictures]
+        )
+
+    def _given(self, picture: np.ndarray, seed: int) -> np.ndarray:
+        """What a network gets of a photo when it is judged."""
+        if self._degradation is None:
+            return picture
+        return damaged(metrics.whole_cells(picture, self._degradation.scale), self._degradation.at(0.5), seed)
+
+
+def _context(network: Network, small: list[Tensor]) -> tuple[Tensor, ...]:
+    """What the network takes besides the picture. small: its thumbnail, or none."""
+    if not network.thumbnail:
+        return ()
+    context = network.context(small[0])
+    if network.styles:
+        context = mixed(context, torch.from_numpy(mixture(network.styles)).to(context.device))
+    return (context,)
