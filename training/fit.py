@@ -415,6 +415,7 @@ class _Run:
                     "patience needs photos to judge by; hold some out, or name a folder with --validation"
                 )
             self._remember_best(self._task.score(quality))
+        self._log({"step": self.step, "validation": quality})
         if self._board is not None:
             self._board.scalars("validation", quality, self.step)
             preview = self._task.preview(network)
@@ -457,9 +458,7 @@ class _Run:
         report(Progress(self.step, self._options.steps, self.last_losses))
         if self._board is not None:
             self._board.scalars("loss", self.last_losses, self.step)
-        line = {"step": self.step, "seconds": round(self.seconds, 2), **self.last_losses}
-        with (self._folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        self._log({"step": self.step, "seconds": round(self.seconds, 2), **self.last_losses})
         self._judge_in_turn()
         if stop or time.perf_counter() - self._saved > self._options.save_seconds:
             self.save()
@@ -468,6 +467,10 @@ class _Run:
 
     def _has_best_for_long(self) -> bool:
         return self._best is not None and self._best.stale >= self._options.patience
+
+    def _log(self, line: dict[str, Any]) -> None:
+        with (self._folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
 
     def _forget_lines_after(self, step: int) -> None:
         """Drop what the log says of steps that a killed run did after it was last saved."""
