@@ -58,6 +58,7 @@ $(VENV)/.demo-ready: $(VENV)/.created $(SOURCES)
 
 $(VENV)/.test-ready: $(VENV)/.demo-ready
 	@$(PIP) -e '.[demo,dev]'
+	@$(PIP) --no-deps spandrel einops # without torchvision, of which each release wants one torch; tests stand in for the two names
 	@# TensorRT-RTX builds real engines without a GPU. It has no wheels for aarch64 Linux; its tests then skip, with the reason.
 	@$(PIP) -e '.[rtx]' || echo "TensorRT-RTX cannot be installed here; its tests will be skipped"
 	@touch $@

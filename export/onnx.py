@@ -52,7 +52,7 @@ def spec_of(network: Network, name: str, task: str) -> ModelSpec:
 
 def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     """The picture path as a canonical graph with `spec` in its metadata. Raises ExportError."""
-    side = 8 * network.multiple
+    side = max(8 * network.multiple, network.minimum)
     inputs: dict[str, Tensor] = {"image": torch.zeros(2, side, side + network.multiple, 3, dtype=torch.uint8)}
     batch = torch.export.Dim("N", min=1, max=1 << 10)
     height, width = (network.multiple * torch.export.Dim(side, min=1, max=_MOST) for side in ("h", "w"))

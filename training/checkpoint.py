@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
-from impasto.errors import CheckpointError, OptionError
+from impasto.errors import CheckpointError, MissingDependency, OptionError
 from impasto.files import write_bytes
 
 from .networks import Network, build
@@ -36,6 +37,8 @@ class Checkpoint:
     task: str
     recipe: dict[str, Any] = field(default_factory=dict)
     quality: dict[str, Any] = field(default_factory=dict)
+    ours: bool = True
+    """Whether the file is of this format; False for another project's."""
 
 
 def save_checkpoint(
@@ -56,30 +59,39 @@ def save_checkpoint(
         "recipe": recipe,
         "quality": quality or {},
     }
-    tensors = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in network.state_dict().items()}
+    tensors = {key: _half(value.detach().cpu()).contiguous() for key, value in network.state_dict().items()}
     write_bytes(path, save(tensors, metadata={KEY: json.dumps(about)}))
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint and build its network. Raises CheckpointError where it is missing, damaged or does not fit."""
+    """Read a checkpoint of ours, or with spandrel another project's restorer, and build its network.
+
+    Raises CheckpointError where it is missing, damaged or does not fit, MissingDependency where it needs spandrel.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give a .safetensors checkpoint of impasto train")
+    if path.suffix != ".safetensors":
+        return _load_foreign(path)
     try:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {}).get(KEY, "null"))
-            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {key: _float(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no safetensors file that can be read: {error}") from None
     if not isinstance(about, dict) or "network" not in about:
-        raise CheckpointError(f"{path} was not written by impasto train: its metadata has no network description")
+        try:
+            return _load_foreign(path)
+        except (CheckpointError, MissingDependency) as error:
+            raise CheckpointError(
+                f"{path} was not written by impasto train: its metadata has no network description. As another project's: {error}"
+            ) from None
     if not isinstance(about.get("schema"), int) or about["schema"] > SCHEMA:
         raise CheckpointError(
             f"{path} has checkpoint schema {about.get('schema')}; this Impasto reads up to {SCHEMA}. Upgrade it"
         )
     try:
-        network = build(about["network"]["architecture"], about["network"]["config"])
-        network.load_state_dict(tensors)
+        network = _rebuilt(about["network"]["architecture"], about["network"]["config"], tensors)
     except (OptionError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the network that it names: {str(error).splitlines()[0]}") from None
     return Checkpoint(
@@ -89,6 +101,36 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         recipe=about.get("recipe") or {},
         quality=about.get("quality") or {},
     )
+
+
+def load_network(path: str | os.PathLike[str]) -> Network:
+    """The network of a checkpoint alone; in evaluation mode, float32, on the CPU. Raises what `load` raises."""
+    return load(path).network
+
+
+def _rebuilt(architecture: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
+    from .foreign import FOREIGN, rebuild
+
+    if architecture == FOREIGN:
+        return rebuild(tensors)
+    network = build(architecture, config)
+    network.load_state_dict(tensors)
+    return network
+
+
+def _load_foreign(path: Path) -> Checkpoint:
+    from . import foreign
+
+    network, task, recipe = foreign.read(path)
+    return Checkpoint(network, name=foreign.name_of(path), task=task, recipe=recipe, ours=False)
+
+
+def _half(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def round_to_half(network: Network) -> None:

@@ -29,10 +29,11 @@ from . import losses, stages
 from .board import Board
 from .checkpoint import round_to_half, save_checkpoint
 from .data import Photos
+from .foreign import FOREIGN
 from .interrupt import Interrupt
 from .memory import keep_freed_memory
 from .networks import Network
-from .processes import Together, launched
+from .processes import Processes, Together, launched
 from .replay import Replay
 from .tasks import Task
 
@@ -241,6 +242,13 @@ def _finish(
     )
 
 
+def _strategy(task: Task, processes: Processes) -> str:
+    if processes.count == 1:
+        return "auto"
+    # Other projects' networks may hold parameters that only inference uses.
+    return "ddp_find_unused_parameters_true" if task.network.architecture == FOREIGN else "ddp"
+
+
 _MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "precision", "patience", "validate_every")
 """The options that the weights depend on."""
 
@@ -275,7 +283,7 @@ class _Run:
             accelerator=self._device.type,
             devices=processes.local_count,
             num_nodes=processes.count // processes.local_count,
-            strategy="ddp" if processes.count > 1 else "auto",
+            strategy=_strategy(task, processes),
             precision=precision,
         )
         self._fabric.launch()

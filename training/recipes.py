@@ -21,6 +21,7 @@ from .backbones import load_backbone
 from .data import Photos, Split, read_pairs, read_photos
 from .degrade import Degradation, GaussianNoise
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
+from .foreign import FOREIGN
 from .networks import Network, build, kmac_per_pixel
 from .processes import launched
 from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, PairTask, Restoration, RestoreTask, StyleTask
@@ -180,6 +181,10 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
             f"{'these pairs ask' if options.pairs else f'{options.degradation} asks'} for a network that enlarges ×{scale}; this one "
             f"enlarges ×{network.scale}. Leave scale out of --config, or begin with another checkpoint"
         )
+    if options.crop % network.multiple or options.crop < network.minimum:
+        raise OptionError(
+            f"crops of {options.crop} do not suit this network; choose a multiple of {network.multiple} of at least {network.minimum}"
+        )
     backbone = None
     if options.weights.get("perceptual"):
         backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
@@ -260,7 +265,9 @@ def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProx
     if options.start is None:
         torch.manual_seed(options.fit.seed)
         return build(options.architecture, {**implied, **options.config}).train()
-    network = checkpoint.load(options.start).network
+    network = checkpoint.load_network(options.start)
+    if network.architecture == FOREIGN and isinstance(options, RestoreOptions) and not options.config:
+        return network.train()
     if network.architecture != options.architecture:
         raise OptionError(
             f"{options.start} holds a {network.architecture}; this training wants a {options.architecture}"

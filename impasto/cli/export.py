@@ -11,7 +11,13 @@ from .console import err, out
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint of impasto train.", show_default=False)],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            help="A .safetensors checkpoint of impasto train, or another project's .pth that spandrel reads.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="The package's folder; the checkpoint's own by default."),

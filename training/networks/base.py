@@ -115,7 +115,7 @@ def repeat_over_cells(convolution: nn.Conv2d, factor: int) -> None:
 def kmac_per_pixel(network: Network) -> float:
     """Thousands of multiply-accumulates per input pixel, of the picture path alone; convolutions only.
 
-    Counted on a picture of 16 network multiples a side, whose whole size divides out.
+    Counted on a picture of about 128 pixels a side, whose size divides out.
     """
     counted = 0
 
@@ -127,7 +127,7 @@ def kmac_per_pixel(network: Network) -> float:
         elif isinstance(module, nn.ConvTranspose2d):
             counted += output.numel() * module.weight[:, 0].numel() // (module.stride[0] * module.stride[1])
 
-    side = 16 * network.multiple
+    side = max(network.minimum, network.multiple * max(1, 128 // network.multiple))
     parameter = next(network.parameters())
     picture = torch.zeros(1, 3, side, side, device=parameter.device)
     extra: tuple[Tensor, ...] = ()
