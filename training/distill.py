@@ -94,7 +94,7 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
         options.fit,
         options.output,
         name=options.name,
-        kind=taught.task,
+        kind=degradation.task if degradation else taught.task,
         recipe=recipe_of(options, network, split, extra),
         test=split.test,
         resume=options.resume,
