@@ -5,10 +5,12 @@ Everything here is differentiable (twice), runs on any device, and accumulates i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -25,7 +27,8 @@ def gram(features: Tensor, mask: Tensor | None = None) -> Tensor:
         pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
         channels = pixels.shape[1]
         if mask is None:
-            return pixels @ pixels.mT / (channels * pixels.shape[2])
+            product: Tensor = _self_product().apply(pixels)
+            return product / (channels * pixels.shape[2])
         region = mask.flatten(1).to(pixels.dtype)
         area = region.sum(1)
         area = torch.where(area > 0, area, torch.ones_like(area))[:, None, None]
@@ -48,3 +51,27 @@ def style_loss(
             for layer, target, weight in zip(grams, targets, weights, strict=True)
         ]
         return torch.stack(terms).sum()
+
+
+@functools.cache
+def _self_product() -> type[torch.autograd.Function]:
+    """F Fᵀ of (N, C, P), whose gradient (Ġ + Ġᵀ) F is one product, in F's own memory layout.
+
+    Autograd, which does not know that both operands are one, computes two, one of them transposed, and adds them: half the
+    time of a style loss on a CPU. Differentiable twice, since `backward` is made of differentiable operations.
+    """
+    import torch
+
+    class SelfProduct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, pixels: Tensor) -> Tensor:
+            ctx.save_for_backward(pixels)
+            return pixels @ pixels.mT
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            (pixels,) = ctx.saved_tensors
+            both = gradient + gradient.mT
+            return (pixels.mT @ both).mT if pixels.stride(1) == 1 else both @ pixels
+
+    return SelfProduct
