@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -65,6 +65,8 @@ class CommonOptions:
     backbone: str = "vgg16"
     """The classifier in `training.backbones` whose features tell content and style; restorers need it for the
     perceptual term alone."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of the loss terms."""
     backbone_weights: Path | None = None
     """Its weights; by default those in the cache, in an installed package, or from the official place."""
 
@@ -305,6 +307,7 @@ def recipe_of(options: CommonOptions, network: Network, split: Split, extra: dic
         "batch": options.batch,
         **({"processes": launched().count} if launched().count > 1 else {}),
         "crop": options.crop,
+        **_changed_weights(options),
         "data": _data(options, split),
         "split": {
             "train": list(split.train.names),
@@ -317,6 +320,14 @@ def recipe_of(options: CommonOptions, network: Network, split: Split, extra: dic
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **extra,
     }
+
+
+def _changed_weights(options: CommonOptions) -> dict[str, Any]:
+    """Where the losses have other weights than usual; a run is not gone on with under other ones."""
+    (usual,) = (other.default_factory for other in fields(options) if other.name == "weights")
+    assert callable(usual)
+    changed = {name: weight for name, weight in options.weights.items() if weight != usual().get(name, 0)}
+    return {"weights": changed} if changed else {}
 
 
 def _data(options: CommonOptions, split: Split) -> dict[str, Any]:

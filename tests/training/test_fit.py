@@ -131,6 +131,8 @@ def test_an_unfinished_run_is_neither_overwritten_nor_mistaken(restoring):
         fit_restore(replace(options, resume=True, batch=3))
     with pytest.raises(TrainingError, match="other options"):
         fit_restore(replace(options, resume=True, fit=replace(options.fit, learning_rate=1e-4)))
+    with pytest.raises(TrainingError, match="other options"):
+        fit_restore(replace(options, resume=True, weights={**options.weights, "frequency": 0.05}))
     (options.output / STATE).write_bytes(b"not a state")
     with pytest.raises(TrainingError, match="cannot resume"):
         fit_restore(replace(options, resume=True))

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 import numpy as np
 import pytest
 import torch
-from small_training import photo
+from small_training import SMALL, photo
 from typer.testing import CliRunner
 
 import impasto
@@ -27,6 +27,7 @@ from impasto.export.package import export_checkpoint
 from impasto.training import checkpoint, foreign
 from impasto.training.checkpoint import load, load_network
 from impasto.training.degrade import parse
+from impasto.training.distill import DistillOptions, fit_distill
 from impasto.training.drawing import draw
 from impasto.training.fit import FitOptions
 from impasto.training.recipes import fit_restore, fit_style
@@ -168,6 +169,16 @@ def test_fine_tuning_goes_on_from_it(kind, saved, restoring):
     with impasto.load(export_checkpoint(result.checkpoint)) as model:
         image = photo(24, 40)
         assert int(np.abs(model(image).astype(int) - draw(made.network, image)).max()) <= 1
+
+
+def test_it_teaches(saved, photos, tmp_path):
+    options = DistillOptions(
+        name="student", photos=photos, output=tmp_path / "run", fit=FitOptions(steps=2, device="cpu"), batch=2, crop=32,
+        held_out=0.2, config=SMALL["unet-restorer"], teacher=saved("span"), degradation=parse("down:2"),
+    )  # fmt: skip
+    made = load(fit_distill(options).checkpoint)
+    assert (made.network.architecture, made.network.scale) == ("unet-restorer", 2)
+    assert made.recipe["teacher"]["recipe"]["foreign"]["architecture"] == "SPAN"
 
 
 def test_frozen_stages_of_it_stay(saved, restoring):

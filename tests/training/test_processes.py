@@ -23,22 +23,32 @@ from impasto.training.recipes import fit_restore
 
 pytest_plugins = ("training_fixtures",)
 STEPS = 75
+WAIT = 140
+"""Seconds; on an idle machine it takes 4."""
 
 
-def torchrun(photos, folder, *more):
-    """Begin a tiny denoiser's training in two processes, in a process group of its own, as a terminal does."""
-    config = [
-        word for key, value in SMALL["unet-restorer"].items() for word in ("--config", f"{key}={json.dumps(value)}")
-    ]
-    command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "impasto",
-        "train", "restore", "tiny", "--photos", str(photos), "-o", str(folder), "--batch", "2", "--crop", "32",
-        "--held-out", "0.2", "--device", "cpu", "--precision", "fp32", *config, *more,
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+@pytest.fixture
+def torchrun(photos):
+    """A function that begins a tiny denoiser's training in two processes, in a process group of its own, as a terminal does."""
+    begun = []
+
+    def run(folder, *more):
+        config = [word for k, v in SMALL["unet-restorer"].items() for word in ("--config", f"{k}={json.dumps(v)}")]
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "impasto",
+            "train", "restore", "tiny", "--photos", str(photos), "-o", str(folder), "--batch", "2", "--crop", "32",
+            "--held-out", "0.2", "--device", "cpu", "--precision", "fp32", *config, *more,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        begun.append(subprocess.Popen(command, env=environment, start_new_session=True, **pipes))
+        return begun[-1]
+
+    yield run
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def curve(folder):
@@ -46,21 +56,21 @@ def curve(folder):
     return {line["step"]: line["charbonnier"] for line in lines}
 
 
-def test_two_processes_stopped_and_resumed_train_as_one_with_twice_the_batch(photos, restoring, tmp_path):
+def test_two_processes_stopped_and_resumed_train_as_one_with_twice_the_batch(torchrun, restoring, tmp_path):
     folder = tmp_path / "two"
-    first = torchrun(photos, folder, "--steps", str(STEPS))
+    first = torchrun(folder, "--steps", str(STEPS))
     while not (folder / LOG).exists() and first.poll() is None:
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGINT)
-    _, said = first.communicate(timeout=60)
+    _, said = first.communicate(timeout=WAIT)
     assert first.returncode != 0
     assert said.count("the state is saved in") == 1, said
     assert "training/fit.py" not in said, "torchrun itself shows a traceback, we none"
     step = torch.load(folder / STATE, weights_only=True)["step"]
     assert 25 <= step < STEPS
 
-    second = torchrun(photos, folder, "--steps", str(STEPS), "--resume")
-    printed, said = second.communicate(timeout=60)
+    second = torchrun(folder, "--steps", str(STEPS), "--resume")
+    printed, said = second.communicate(timeout=WAIT)
     assert second.returncode == 0, said
     assert printed.count("steps in") == 1, "one process speaks"
     options = FitOptions(steps=STEPS, device="cpu", precision="fp32")
@@ -77,9 +87,9 @@ def test_two_processes_stopped_and_resumed_train_as_one_with_twice_the_batch(pho
     assert not (folder / STATE).exists()
 
 
-def test_a_loss_that_is_not_finite_stops_all(photos, tmp_path):
-    run = torchrun(photos, tmp_path / "run", "--steps", "100", "--learning-rate", "1e30")
-    _, said = run.communicate(timeout=60)
+def test_a_loss_that_is_not_finite_stops_all(torchrun, tmp_path):
+    run = torchrun(tmp_path / "run", "--steps", "100", "--learning-rate", "1e30")
+    _, said = run.communicate(timeout=WAIT)
     assert run.returncode != 0
     assert "charbonnier is not finite any more" in said
     assert not (tmp_path / "run" / CHECKPOINT).exists()
