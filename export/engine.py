@@ -239,12 +239,14 @@ def _prepared(graph: Path, max_opset: int) -> bytes:
     except ImportError:
         return graph.read_bytes()
     from .engine_graph import prepare
+    from .precision_lint import require_parsable
 
     try:
         model = onnx.load(str(graph))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError and the checker's error have no public base that onnx promises
         raise ExportError(f"{graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+    require_parsable(model, str(graph))
     content: bytes = prepare(model, max_opset).SerializeToString()
     return content
 

@@ -27,7 +27,7 @@ _TYPES = (
 _ARITHMETIC = re.compile(r"conv|correlation|gemm|matmul|matrix|fullyconnected", re.IGNORECASE)
 """Kinds of layers whose type decides an engine's speed."""
 
-_SHARE = 0.5
+LEAST_SHARE = 0.5
 """Least share of those that compute in the precision asked for. Graphs keep some layers in FP32 or FP16 on purpose."""
 
 _LINE = re.compile(
@@ -72,7 +72,7 @@ def require_precision(layers: tuple[EngineLayer, ...], precision: str, where: st
     if not arithmetic:
         return  # nothing to be fast or slow: casts and shuffles alone
     right = [layer for layer in arithmetic if layer.precision == precision]
-    if len(right) >= _SHARE * len(arithmetic):
+    if len(right) >= LEAST_SHARE * len(arithmetic):
         return
     counts: dict[str, int] = {}
     for layer in arithmetic:

@@ -89,7 +89,7 @@ def build_model(
     if store == "package" and source.manifest is None:
         raise OptionError(f"{source.path} is no package; its engines go to the cache (store='cache')")
     api, cache = find_builder(options, flavour), cache or EngineCache()
-    spec = source.manifest.spec if source.manifest else _spec_of(source)
+    spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     graph = find_graph(source, options.precision, api)
     context = _build_context(source, spec, options, cache, flavour, device, waiting)
     entry, built = build_engine(
@@ -131,7 +131,7 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
 def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
     """Copy engines with their records into the package and its manifest. Returns the plans' new paths. Raises OutputError."""
     engines = make_folder(folder / ENGINES)
-    with locked(engines / ".lock"), ExitStack() as renames:  # two builds may end at once
+    with locked(folder / ".lock"), ExitStack() as renames:  # two builds may end at once, or a quantization
         manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))  # entered first, renamed last
         manifest = read_manifest(folder)
         added = {}
@@ -180,7 +180,7 @@ def _build_context(
     )[0]
 
 
-def _spec_of(source: Source) -> ModelSpec:
+def spec_of_graph(source: Source) -> ModelSpec:
     """What a bare ONNX file says of itself. Raises ExportError where it takes no uint8 pictures."""
     try:
         import onnx
@@ -209,6 +209,6 @@ def _require_canonical(model: Any, path: Path) -> None:
     channels = tensor.shape.dim[3].dim_value if len(tensor.shape.dim) == 4 else 0
     if (tensor.elem_type, channels) != (uint8, 3):
         raise ExportError(
-            f"{path}: the input {model.graph.input[0].name} is no uint8 (N, H, W, 3) picture; engines take only such. "
+            f"{path}: the input {model.graph.input[0].name} is no uint8 (N, H, W, 3) picture; engines and INT8 take only such. "
             "Put the cast, scaling and layout into the graph, or run it as it is with backend='onnxruntime-cpu'"
         )

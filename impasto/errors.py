@@ -54,6 +54,10 @@ class ExportError(ImpastoError):
     """A network or graph that cannot be written as a canonical ONNX model."""
 
 
+class PrecisionError(ExportError):
+    """A graph that cannot take a precision: wrong operators, an overflow, or a budget that nothing holds."""
+
+
 class PrecisionMismatch(ExportError):
     """An engine whose layers do not compute in the precision that was asked for."""
 

@@ -36,7 +36,7 @@ FOUNDATION = {
 }
 
 VENDORS = {
-    "onnxruntime": {"runtime/backends/onnxruntime.py"},
+    "onnxruntime": {"runtime/backends/onnxruntime.py", "export/precision_int8.py"},
     "tensorrt": {"runtime/tensorrt_api.py"},
     "tensorrt_rtx": {"runtime/tensorrt_api.py"},
     "pycuda": {"runtime/cuda.py"},

@@ -92,7 +92,7 @@ def style_objective(
     for picture in pictures:
         photo = np.ascontiguousarray(picture[: picture.shape[0] // 16 * 16, : picture.shape[1] // 16 * 16])
         drawing = draw(network, photo, shares)
-        of_photo, of_drawing = (_features(backbone, image) for image in (photo, drawing))
+        of_photo, of_drawing = (features(backbone, image) for image in (photo, drawing))
         contents.append(float(losses.content(of_drawing[backbone.content_layer], of_photo[backbone.content_layer])))
         styles.append(float(target.distance(of_drawing)))
         grids.append(grid_levels(drawing, network.multiple))
@@ -115,6 +115,8 @@ def grid_levels(picture: np.ndarray, cell: int) -> float:
     return float(places.mean((0, 3, 4)).std(1, unbiased=False).square().mean().sqrt())
 
 
-def _features(backbone: Backbone, image: np.ndarray) -> dict[str, Tensor]:
+@torch.no_grad()
+def features(backbone: Backbone, image: np.ndarray) -> dict[str, Tensor]:
+    """A uint8 (H, W, 3) picture's feature maps by layer, (1, C, H', W') each, on the backbone's device."""
     device = next(backbone.parameters()).device
     return backbone(torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255)

@@ -6,7 +6,7 @@ import typer
 
 import impasto
 
-from . import bench, build, check, doctor, export, inspect, models, run, train
+from . import bench, build, check, doctor, export, inspect, models, quantize, run, train
 from .console import Commands, out
 from .eval import evaluate
 
@@ -36,6 +36,7 @@ def _main(
 
 app.add_typer(train.app, name="train")
 app.command()(export.export)
+app.command()(quantize.quantize)
 app.command()(build.build)
 app.command()(run.run)
 app.command()(check.check)

@@ -1,0 +1,99 @@
+"""Small questions that everything which rewrites ONNX graphs asks of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+
+
+def copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy to change."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    return copied
+
+
+def readers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
+    """For each tensor, the nodes that take it."""
+    found: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def producers(graph: onnx.GraphProto) -> dict[str, NodeProto]:
+    """For each computed tensor, the node that gives it."""
+    return {name: node for node in graph.node for name in node.output if name}
+
+
+def constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """The values of the initializers."""
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """An attribute's value, or `default` where the node leaves it out."""
+    return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
+
+
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """The TensorProto.DataType of every tensor, as far as ONNX's shape inference knows it."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    values = (*inferred.input, *inferred.output, *inferred.value_info)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators that the graph is written in; 0 where it uses none."""
+    return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+
+
+def cast(source: str, target: str, to: int) -> NodeProto:
+    """A node that gives `source` as the type `to` under the name `target`."""
+    return helper.make_node("Cast", [source], [target], f"cast {target}", to=to)
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """Give the graph other nodes, and drop the initializers that none of them takes."""
+    kept = list(nodes)
+    del graph.node[:]
+    graph.node.extend(kept)
+    drop_unread(graph)
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove the initializers that nothing reads any more."""
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def names_of(nodes: Iterable[NodeProto]) -> Iterator[str]:
+    """What to call each node in messages and lists: its own name, which ONNX leaves optional, else its first output's."""
+    return (node.name or node.output[0] for node in nodes)
+
+
+def with_names(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name of its own, and constants are initializers."""
+    named = copy(model)
+    nodes, taken = [], set[str]()
+    for node, name in zip(named.graph.node, names_of(named.graph.node), strict=True):
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            tensor = helper.get_attribute_value(node.attribute[0])
+            tensor.name = node.output[0]
+            named.graph.initializer.append(tensor)
+            continue
+        node.name = name if name not in taken else f"{name} {node.output[0]}"
+        taken.add(node.name)
+        nodes.append(node)
+    replace_nodes(named.graph, nodes)
+    return named

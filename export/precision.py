@@ -1,0 +1,388 @@
+"""From a quality to graphs: FP16 and INT8 versions of a model that draw the same picture within a budget."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from impasto.errors import OptionError, PackageError, PrecisionError
+from impasto.runtime.manifest import FAMILIES
+from impasto.runtime.resolve import Source, resolve
+from impasto.runtime.spec import ModelSpec
+
+from . import precision_int8 as int8
+from .engine_package import spec_of_graph
+from .graph_parts import opset, with_names
+from .precision_budget import Budget, Judge, Quality
+from .precision_fp16 import Island, exact_pixels, find_islands, rounded, to_half
+from .precision_lint import require_parsable
+from .precision_package import NewGraph, target_of, write_graphs
+from .precision_pictures import Pictures, read_pictures
+from .precision_ranges import Observed, observe, require_finite
+from .precision_speed import Timing, fastest
+from .sensitivity import Assignment, Build, LayerLoss, Progress, assign, groups, labels, losses_of
+
+TARGETS = ("fp16", "int8", "auto")
+LEAST_OPSET = 13
+"""The first whose QuantizeLinear takes one scale a channel."""
+_WORTHWHILE = 0.1
+"""Gain in dB from which equalized channels are kept."""
+_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul")
+
+
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """What is wanted."""
+
+    calibrate: Path
+    """Folder of pictures like those that the model will be given, or clean ones for a restorer (see `damage`)."""
+    to: str = "int8"
+    """One of TARGETS; "auto" is the fastest that holds the budget."""
+    families: tuple[str, ...] = ()
+    """Of `runtime.manifest.FAMILIES`; empty for all."""
+    budget: Budget | None = None
+    """None for `Budget.default` of each precision."""
+    method: str | None = None
+    """One of `precision_int8.METHODS`; None for the best on the pictures."""
+    damage: str | None = None
+    """What a restorer undoes, such as "noise:0-55", done to the pictures first; None for what its recipe says."""
+    painting: Path | None = None
+    """A stylizer's, for a budget of style."""
+    vgg: Path | None = None
+    """VGG16's weights; None for those in the cache."""
+    output: Path | None = None
+    """Folder of the copy to write; None for the model's own folder."""
+    sensitivity: bool = False
+    """Measure what each layer costs even where the budget holds without."""
+
+    def __post_init__(self) -> None:
+        if self.to not in TARGETS:
+            raise OptionError(f"unknown precision {self.to!r}; choose one of {', '.join(TARGETS)}")
+        if unknown := set(self.families) - set(FAMILIES):
+            raise OptionError(f"unknown family {', '.join(sorted(unknown))}; choose among {', '.join(FAMILIES)}")
+        if self.method is not None and self.method not in int8.METHODS:
+            raise OptionError(f"unknown calibration {self.method!r}; choose one of {', '.join(int8.METHODS)}")
+        if self.budget and self.budget.style is not None and self.painting is None:
+            raise OptionError("a budget of style needs the painting to compare with: --painting FILE")
+        if self.painting is not None and not (self.budget and self.budget.style is not None):
+            raise OptionError("the painting is for a budget of style, and there is none; add one: --budget style=3%")
+
+
+@dataclass(frozen=True)
+class Made:
+    """One graph that was written."""
+
+    path: Path
+    precision: str
+    family: str | None
+    layers: int
+    """Layers that could compute in the precision."""
+    spared: tuple[str, ...]
+    """Those that do not, because the budget would not hold."""
+    islands: tuple[Island, ...]
+    """Nodes in FP32 beside them, in an FP16 graph."""
+    method: str | None
+    """How INT8 ranges were calibrated."""
+    quality: Quality
+    losses: tuple[LayerLoss, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "path": str(self.path),
+            "precision": self.precision,
+            "family": self.family,
+            "layers": self.layers,
+            "spared": list(self.spared),
+            "islands": [{"node": island.node, "reason": island.reason} for island in self.islands],
+            "calibration": self.method,
+            "quality": self.quality.to_json(),
+            "losses": [loss.to_json() for loss in self.losses],
+        }
+
+
+@dataclass(frozen=True)
+class QuantizeResult:
+    """What `quantize` made."""
+
+    model: str
+    made: tuple[Made, ...]
+    timings: tuple[Timing, ...]
+    """With "auto": what was compared for each family."""
+    pictures: int
+    skipped: tuple[str, ...]
+    damage: str
+    seconds: float
+
+    def __str__(self) -> str:
+        lines = [str(timing) for timing in self.timings]
+        for made in self.made:
+            spared = f", {len(made.spared)} of {made.layers} layers spared" if made.spared else ""
+            method = f", {made.method}" if made.method else ""
+            lines.append(f"wrote {made.path}: {made.quality}{method}{spared}")
+        return "\n".join(lines) or "nothing was written: FP32 is the fastest that holds the budget"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "model": self.model,
+            "made": [made.to_json() for made in self.made],
+            "timings": [timing.to_json() for timing in self.timings],
+            "pictures": self.pictures,
+            "skipped": list(self.skipped),
+            "damage": self.damage,
+            "seconds": self.seconds,
+        }
+
+
+def quantize(
+    model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda line: None
+) -> QuantizeResult:
+    """Write FP16 or INT8 graphs of a package (by path or name) or of a canonical ONNX file that hold a budget of quality.
+
+    Either all that was asked for is written, or nothing. Raises PrecisionError where no assignment holds the budget or the graph
+    cannot take the precision, PictureError for too few pictures, OptionError, PackageError, MissingDependency, OutputError.
+    """
+    began = time.monotonic()
+    source = resolve(model)
+    if source.engine or source.graph.suffix != ".onnx":
+        raise OptionError(f"{source.path} is an engine; quantize the package or the ONNX file that it was built from")
+    target = target_of(source, options.output)
+    spec = source.manifest.spec if source.manifest else spec_of_graph(source)
+    graph = _load(source, spec)
+    progress("reading pictures")
+    recipe = source.manifest.recipe if source.manifest else {}
+    inputs = [value.name for value in graph.graph.input]
+    pictures = read_pictures(options.calibrate, spec, inputs, source.context, damage=options.damage, recipe=recipe)
+    search = _Search(graph, pictures, options, progress)
+    drafts, timings = search.drafts()
+    paths = write_graphs(source, target, [_new(draft, pictures) for draft in drafts]) if drafts else []
+    made = tuple(draft.made(path) for draft, path in zip(drafts, paths, strict=True))
+    seconds = time.monotonic() - began
+    return QuantizeResult(spec.name, made, timings, pictures.used, pictures.skipped, pictures.damage, seconds)
+
+
+@dataclass(frozen=True)
+class _Draft:
+    """A graph that holds its budget and is not written yet."""
+
+    model: onnx.ModelProto
+    precision: str
+    family: str | None
+    layers: int
+    assignment: Assignment
+    islands: tuple[Island, ...]
+    method: str | None
+
+    def made(self, path: Path) -> Made:
+        return Made(
+            path,
+            self.precision,
+            self.family,
+            self.layers,
+            self.assignment.spared_labels,
+            self.islands,
+            self.method,
+            self.assignment.quality,
+            self.assignment.losses,
+        )
+
+
+class _Search:
+    """Makes graphs of one model; what several of them need is computed once."""
+
+    def __init__(
+        self, model: onnx.ModelProto, pictures: Pictures, options: QuantizeOptions, progress: Progress
+    ) -> None:
+        self._model = model
+        self._pictures = pictures
+        self._options = options
+        self._progress = progress
+        self._layers = int8.layers_of(model)
+        if not self._layers:
+            raise PrecisionError(
+                f"this graph has no {', '.join(int8.ARITHMETIC)} with stored weights, which is all that a lower precision "
+                "makes faster; leave it in FP32"
+            )
+        self._groups = groups(model, self._layers)
+        self._labels = labels(model, self._layers)
+        progress("looking at ranges")
+        self._observed: dict[str, Observed] = observe(model, (*pictures.calibration, *pictures.extremes))
+        self._islands = find_islands(model, self._observed)
+        budget = options.budget
+        style = None
+        if options.painting is not None:
+            from .precision_style import style_distance
+
+            style = style_distance(options.painting, options.vgg)
+        progress("drawing in FP32")
+        similarity = budget is not None and budget.ssim is not None
+        self._judge = Judge(model, pictures.judged, pictures.whole, style, similarity)
+        self._known_losses: dict[object, tuple[LayerLoss, ...]] = {}
+        self._ranges = cache(self._find_ranges)
+        self._half = cache(self._find_half)
+        self._base = cache(self._find_base)
+        self._equal = cache(self._find_equal)
+
+    def drafts(self) -> tuple[list[_Draft], tuple[Timing, ...]]:
+        """What was asked for; with "auto", what was compared for it."""
+        families = self._options.families or FAMILIES
+        if self._options.to == "fp16":
+            return [self._half()], ()
+        if self._options.to == "int8":
+            return [self._whole(family) for family in families], ()
+        drafts: list[_Draft] = []
+        timings = []
+        for family in families:
+            found = self._holding(family)
+            graphs = {"fp32": self._model} | {draft.precision: draft.model for draft in found}
+            self._progress(f"timing {', '.join(graphs)} for {family}")
+            timing = fastest(family, graphs, self._pictures.whole[0].feed)
+            timings.append(timing)
+            drafts += [draft for draft in found if draft.precision == timing.chosen and draft not in drafts]
+        return drafts, tuple(timings)
+
+    def _holding(self, family: str) -> list[_Draft]:
+        """Each lower precision that holds its budget for this family."""
+        found: list[_Draft] = []
+        makers: tuple[Callable[[], _Draft], ...] = (self._half, lambda: self._whole(family))
+        for make in makers:
+            try:
+                found.append(make())
+            except PrecisionError as error:
+                self._progress(str(error))
+        return found
+
+    def _find_half(self) -> _Draft:
+        model = exact_pixels(self._model)
+        added = {node.name for node in model.graph.node} - {node.name for node in self._model.graph.node}
+
+        def build(spared: Collection[str]) -> onnx.ModelProto:
+            return to_half(model, self._half_islands(spared) | added)
+
+        assignment = self._assign("fp16", lambda spared: rounded(build(spared)), "fp16")
+        result = build(assignment.spared)
+        self._require_finite(result, "FP16")
+        return _Draft(result, "fp16", None, len(self._layers), assignment, self._islands, None)
+
+    def _whole(self, family: str) -> _Draft:
+        model, ranges, method = self._base(family)
+        placement = int8.PLACEMENTS[family]
+        ends = {island.node for island in self._islands if "pixels" in island.reason}
+
+        def plain(spared: Collection[str]) -> onnx.ModelProto:
+            excluded = ends.union(*(self._groups[layer] for layer in spared))
+            return int8.quantized(model, ranges, excluded, family, self._observed)
+
+        def build(spared: Collection[str]) -> onnx.ModelProto:
+            graph = plain(spared)
+            return to_half(graph, self._half_islands(())) if placement.half else graph
+
+        judged: Build = (lambda spared: rounded(build(spared))) if placement.half else build
+        # Families that want the same Q/DQ lose the same by a layer, whatever the rest computes in.
+        assignment = self._assign("int8", judged, (placement.outputs, placement.unsigned, method), plain)
+        result = build(assignment.spared)
+        if family == "tensorrt":
+            require_parsable(result, "the graph that was just made")
+        if placement.half:
+            self._require_finite(result, "INT8 with FP16")
+        return _Draft(result, "int8", family, len(self._layers), assignment, (), method)
+
+    def _assign(self, precision: str, judged: Build, key: object, alone: Build | None = None) -> Assignment:
+        budget = self._options.budget or Budget.default(precision)
+
+        def losses() -> tuple[LayerLoss, ...]:
+            if key not in self._known_losses:
+                build = alone or judged
+                self._known_losses[key] = losses_of(self._labels, build, self._judge, self._progress)
+            return self._known_losses[key]
+
+        found = assign(self._labels, judged, self._judge, budget, losses, self._progress)
+        if self._options.sensitivity and not found.losses:
+            found = replace(found, losses=losses())
+        return found
+
+    def _find_base(self, family: str) -> tuple[onnx.ModelProto, Any, str]:
+        """The FP32 graph to quantize for a family, with its ranges, and the calibration that gave them: the best on pieces."""
+        options = self._options
+
+        def quality(model: onnx.ModelProto, ranges: Any) -> Quality:
+            ends = [island.node for island in self._islands if "pixels" in island.reason]
+            return self._judge.on_pieces(int8.quantized(model, ranges, ends, family, self._observed))
+
+        def best() -> str:
+            return max(found, key=lambda name: found[name].mean_psnr)
+
+        found: dict[str, Quality] = {}
+        budget = options.budget or Budget.default("int8")
+        for method in (options.method,) if options.method else int8.METHODS:
+            # Entropy comes last and takes as long as the others together: only where they do not do.
+            if method != "entropy" or not found or budget.misses(found[best()]):
+                found[method] = quality(self._model, self._ranges(method))
+        method = best()
+        equal, ranges = self._equal(method)
+        if equal is not None and quality(equal, ranges).mean_psnr > found[method].mean_psnr + _WORTHWHILE:
+            return equal, ranges, f"{method}, equalized"
+        return self._model, self._ranges(method), method
+
+    def _find_ranges(self, method: str) -> Any:
+        self._progress(f"calibrating by {method}")
+        return int8.find_ranges(self._model, self._pictures.calibration, method)
+
+    def _find_equal(self, method: str) -> tuple[onnx.ModelProto | None, Any]:
+        """The graph with equalized channels and its ranges; None where no channels can be equalized."""
+        equal = int8.equalized(self._model, self._pictures.calibration)
+        if equal is self._model:
+            return None, None
+        self._progress(f"calibrating with equalized channels by {method}")
+        return equal, int8.find_ranges(equal, self._pictures.calibration, method)
+
+    def _half_islands(self, spared: Collection[str]) -> set[str]:
+        """Nodes that stay in FP32 where these layers are spared from FP16."""
+        return {island.node for island in self._islands}.union(*(self._groups[layer] for layer in spared))
+
+    def _require_finite(self, model: onnx.ModelProto, what: str) -> None:
+        self._progress("looking for overflows")
+        require_finite(rounded(model), (*self._pictures.judged, *self._pictures.extremes), what)
+
+
+def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:
+    """The FP32 graph with node names. Raises PrecisionError for one that cannot take another precision."""
+    try:
+        model = onnx.load(str(source.graph), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
+        raise PackageError(f"{source.graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+    if spec.thumbnail and source.context is None:
+        raise OptionError(f"{source.path} needs its context graph; quantize the package folder instead")
+    operators = {node.op_type for node in model.graph.node}
+    if found := sorted(operators.intersection(_QUANTIZED)):
+        raise PrecisionError(
+            f"{source.graph} is quantized already (it has {found[0]}); quantize the FP32 model that it was made of"
+        )
+    if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
+        raise PrecisionError(f"{source.graph} is in FP16 already; start from the FP32 model that it was made of")
+    if branching := sorted(operators & {"If", "Loop", "Scan"}):
+        raise PrecisionError(f"{source.graph} branches ({branching[0]}); only straight graphs can be quantized")
+    if opset(model) < LEAST_OPSET:
+        raise PrecisionError(
+            f"{source.graph} has opset {opset(model)}; quantization needs {LEAST_OPSET} or later. Export the model again"
+        )
+    return with_names(model)
+
+
+def _new(draft: _Draft, pictures: Pictures) -> NewGraph:
+    said: dict[str, Any] = {
+        "against FP32": draft.assignment.quality.to_json(),
+        "pictures": {"calibration": len(pictures.calibration), "damage": pictures.damage},
+        "spared": list(draft.assignment.spared_labels),
+    }
+    if draft.method:
+        said["calibration"] = draft.method
+    return NewGraph(draft.model, draft.precision, draft.family, said)

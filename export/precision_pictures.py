@@ -1,0 +1,217 @@
+"""The pictures that precision is found and judged on: some to calibrate, others that are held out to judge by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impasto import images
+from impasto.errors import MissingDependency, OptionError, PictureError
+from impasto.runtime.backends import open_graph
+from impasto.runtime.context import PictureContext
+from impasto.runtime.padding import reflect_into
+from impasto.runtime.spec import ModelSpec
+from impasto.styles import PHOTO, mixture
+
+Feed = dict[str, np.ndarray]
+"""A graph's inputs for one picture, by name."""
+
+MOST = 32
+"""Pictures used of a folder, spread evenly over its names."""
+LEAST = 4
+"""Fewer say nothing about pictures in general."""
+HELD_OUT = 4
+"""Every one of so many is kept to judge by."""
+WHOLE = 6
+"""Held-out pictures drawn whole at the end."""
+CROP = 256
+"""Side of the pieces that ranges are calibrated and layers compared on."""
+LARGEST = 1280
+"""Side of the middle part that stands for a larger picture."""
+AS_THEY_ARE = "none"
+"""Written in place of a damage: the pictures are what the model will be given."""
+_TRAINED_ON = {"denoise": "noise:0-55"}
+"""Damage that models of a task were trained on, where their recipe does not say it."""
+
+
+@dataclass(frozen=True)
+class WholePicture:
+    """A picture as a graph takes it, and where the picture lies in what the graph gives."""
+
+    name: str
+    feed: Feed
+    inside: tuple[slice, slice]
+    original: np.ndarray
+    """uint8 (H, W, 3), without border."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What `read_pictures` found."""
+
+    calibration: tuple[Feed, ...]
+    """Pieces of most of the pictures."""
+    judged: tuple[Feed, ...]
+    """Pieces of the held-out ones."""
+    whole: tuple[WholePicture, ...]
+    """Held-out ones as a whole."""
+    extremes: tuple[Feed, ...]
+    """Black, white, single colours, a checkerboard and noise of one level."""
+    used: int
+    skipped: tuple[str, ...]
+    """Why files of the folder were left out, one line each."""
+    damage: str
+    """What was done to them first, as `impasto.training.degrade.parse` reads it, or AS_THEY_ARE."""
+
+
+def read_pictures(
+    folder: str | os.PathLike[str],
+    spec: ModelSpec,
+    inputs: Sequence[str],
+    context: Path | None,
+    *,
+    damage: str | None = None,
+    recipe: dict[str, Any] | None = None,
+) -> Pictures:
+    """Read and cut the pictures of a folder for a model.
+
+    inputs: the graph's, in their order. context: the context graph, where the model has one. damage: what a restorer undoes, such
+    as "noise:0-55"; by default what its recipe says. Files that cannot be read are skipped.
+    Raises PictureError for fewer than LEAST pictures, OptionError, MissingDependency for a damage without torch.
+    """
+    damage = damage or _damage_of(spec, recipe or {})
+    spoil = _spoiler(damage, spec)
+    files = images.list_folder(folder)
+    pictures: list[np.ndarray] = []
+    names, skipped = [], []
+    for index, file in enumerate(_spread(files, MOST)):
+        try:
+            pictures.append(spoil(images.read(file).rgb, index))
+            names.append(file.name)
+        except PictureError as error:
+            skipped.append(str(error))
+    if len(pictures) < LEAST:
+        raise PictureError(
+            f"{folder} has {len(pictures)} pictures that can be read ({len(skipped)} skipped); calibration wants at least {LEAST}, "
+            f"better {MOST}" + (f". The first that was skipped: {skipped[0]}" if skipped else "")
+        )
+    with _Feeds(spec, inputs, context) as feeds:
+        pieces = [feeds.piece(picture, index) for index, picture in enumerate(pictures)]
+        held = range(HELD_OUT - 1, len(pictures), HELD_OUT)
+        whole = [feeds.whole(names[index], _middle(pictures[index]), index) for index in list(held)[:WHOLE]]
+        extremes = [feeds.piece(picture, index) for index, picture in enumerate(extreme_pictures(CROP // 4))]
+    return Pictures(
+        calibration=tuple(piece for index, piece in enumerate(pieces) if index not in held),
+        judged=tuple(pieces[index] for index in held),
+        whole=tuple(whole),
+        extremes=tuple(extremes),
+        used=len(pictures),
+        skipped=tuple(skipped),
+        damage=damage,
+    )
+
+
+def extreme_pictures(side: int) -> list[np.ndarray]:
+    """Black, white, three single colours, a checkerboard of single pixels, and noise of one level: uint8 (side, side, 3)."""
+    colours = ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255))
+    plain = [np.full((side, side, 3), colour, np.uint8) for colour in colours]
+    board = np.indices((side, side)).sum(0) % 2 * np.uint8(255)
+    noise = 128 + np.random.default_rng(0).integers(-1, 2, (side, side, 3))
+    return [*plain, np.repeat(board[..., None], 3, 2).astype(np.uint8), noise.astype(np.uint8)]
+
+
+class _Feeds:
+    """Makes a graph's inputs of pictures."""
+
+    def __init__(self, spec: ModelSpec, inputs: Sequence[str], context: Path | None) -> None:
+        self._spec = spec
+        self._inputs = inputs
+        self._context = None
+        if context is not None and spec.thumbnail:
+            backend = open_graph(context, "onnxruntime-cpu", 0)
+            self._context = PictureContext(backend, spec.thumbnail, mixture(spec.styles))
+        self._random = np.random.default_rng(0)
+
+    def __enter__(self) -> _Feeds:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._context:
+            self._context.close()
+
+    def whole(self, name: str, picture: np.ndarray, index: int) -> WholePicture:
+        border, scale = self._spec.border, self._spec.scale
+        inside = tuple(slice(border * scale, (border + side) * scale) for side in picture.shape[:2])
+        return WholePicture(name, self._feed(picture, picture, index), (inside[0], inside[1]), picture)
+
+    def piece(self, picture: np.ndarray, index: int) -> Feed:
+        """A seeded place in the picture; the whole of a small one."""
+        sides = self._spec.size.fixed or (CROP, CROP)
+        top, left = (
+            int(self._random.integers(0, max(have - side, 0) + 1))
+            for have, side in zip(picture.shape, sides, strict=False)
+        )
+        part = picture[top : top + max(sides[0] - 2 * self._spec.border, 1)]
+        return self._feed(part[:, left : left + max(sides[1] - 2 * self._spec.border, 1)], picture, index)
+
+    def _feed(self, part: np.ndarray, picture: np.ndarray, index: int) -> Feed:
+        height, width = (side + 2 * self._spec.border for side in part.shape[:2])
+        padded = np.empty((*self._spec.size.padded(height, width), 3), np.uint8)
+        reflect_into(padded, part, self._spec.border, self._spec.border)
+        feed = {self._inputs[0]: padded[None]}
+        if self._context:
+            # A network of several styles is calibrated on each of them in turn.
+            styles = [style for style in self._spec.styles if style != PHOTO]
+            if styles:
+                self._context.mixture = mixture(self._spec.styles, styles[index % len(styles)])
+            feed[self._inputs[1]] = self._context.of_picture(np.ascontiguousarray(picture)).copy()
+        return feed
+
+
+def _damage_of(spec: ModelSpec, recipe: dict[str, Any]) -> str:
+    written = recipe.get("degradation")
+    if spec.task == "stylize":
+        return AS_THEY_ARE
+    return written if isinstance(written, str) else _TRAINED_ON.get(spec.task, AS_THEY_ARE)
+
+
+def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], np.ndarray]:
+    """A function that damages picture number i, from weak to strong in turn. Raises OptionError, MissingDependency."""
+    if damage == AS_THEY_ARE:
+        return lambda picture, index: picture
+    try:
+        from impasto.training import degrade
+    except ImportError as error:
+        raise MissingDependency(
+            f"damaging pictures as {spec.name} was trained needs torch ({error}): pip install 'impasto[train]', or give "
+            f"pictures that are damaged already and say --degrade {AS_THEY_ARE}"
+        ) from None
+    kind = degrade.parse(damage)
+    if kind.scale != spec.scale:
+        raise OptionError(f"{damage} makes pictures smaller by {kind.scale}, and {spec.name} enlarges by {spec.scale}")
+    strengths = 6
+
+    def spoil(picture: np.ndarray, index: int) -> np.ndarray:
+        height, width = (side // kind.scale * kind.scale for side in picture.shape[:2])
+        if not height or not width:
+            raise PictureError(f"a picture of {picture.shape[0]} x {picture.shape[1]} is too small to be damaged")
+        share = index % strengths / (strengths - 1)
+        return degrade.damaged(np.ascontiguousarray(picture[:height, :width]), kind.at(share), index)
+
+    return spoil
+
+
+def _spread(files: list[Path], most: int) -> list[Path]:
+    if len(files) <= most:
+        return files
+    return [files[index * len(files) // most] for index in range(most)]
+
+
+def _middle(picture: np.ndarray) -> np.ndarray:
+    top, left = (max(side - LARGEST, 0) // 2 for side in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + LARGEST, left : left + LARGEST])

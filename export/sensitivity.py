@@ -1,0 +1,141 @@
+"""Which layers a precision hurts, and the fewest to spare from it so that a budget holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+
+from impasto.errors import PrecisionError
+
+from .engine_layers import LEAST_SHARE
+from .graph_parts import producers
+from .precision_budget import Budget, Judge, Quality
+
+Build = Callable[[Collection[str]], onnx.ModelProto]
+"""Makes the graph to judge in which the named layers are spared from the precision."""
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LayerLoss:
+    """What it costs to have this layer alone in the precision."""
+
+    layer: str
+    """Its node's name."""
+    label: str
+    """What people call it: the name of its weights, where there is one."""
+    psnr: float
+    """In dB, mean over the pieces, against FP32."""
+
+    @property
+    def levels(self) -> float:
+        """The same as a root mean square difference in levels of 255."""
+        return float(255 / 10 ** (self.psnr / 20))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {**asdict(self), "levels": self.levels}
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which layers are spared, and what that gives on whole pictures."""
+
+    spared: tuple[str, ...]
+    spared_labels: tuple[str, ...]
+    quality: Quality
+    losses: tuple[LayerLoss, ...]
+    """Of every layer, in the graph's order; empty where nobody had to look."""
+
+
+def losses_of(layers: Mapping[str, str], build: Build, judge: Judge, progress: Progress) -> tuple[LayerLoss, ...]:
+    """Put each layer alone into the precision and compare. layers: names and labels, in the graph's order."""
+    found = []
+    for number, (layer, label) in enumerate(layers.items()):
+        progress(f"what each layer costs: {number + 1} of {len(layers)}")
+        quality = judge.on_few_pieces(build([other for other in layers if other != layer]))
+        found.append(LayerLoss(layer, label, quality.mean_psnr))
+    return tuple(found)
+
+
+def assign(
+    layers: Mapping[str, str],
+    build: Build,
+    judge: Judge,
+    budget: Budget,
+    losses: Callable[[], Sequence[LayerLoss]],
+    progress: Progress,
+) -> Assignment:
+    """Spare the layers that cost most, as few as hold the budget: found on pieces by bisection, verified on whole pictures.
+
+    layers: names and labels. losses: called once, where sparing none does not do.
+    Raises PrecisionError where not even sparing half of the layers does.
+    """
+    most = math.floor(len(layers) * (1 - LEAST_SHARE))
+    known: tuple[LayerLoss, ...] = ()
+
+    def worst(count: int) -> tuple[str, ...]:
+        nonlocal known
+        if count and not known:
+            known = tuple(losses())
+        return tuple(loss.layer for loss in sorted(known, key=lambda loss: loss.psnr)[:count])
+
+    def on_pieces(count: int) -> Quality:
+        progress(f"sparing {count} of {len(layers)} layers")
+        return judge.on_pieces(build(worst(count)))
+
+    count = _fewest(most, lambda number: not budget.misses(on_pieces(number)))
+    while True:
+        progress(f"drawing whole pictures with {count} of {len(layers)} layers spared")
+        quality = judge.on_whole(build(worst(count)))
+        missed = budget.misses(quality)
+        if not missed:
+            spared = worst(count)
+            return Assignment(spared, tuple(layers[name] for name in spared), quality, known)
+        if count >= most:
+            raise PrecisionError(
+                f"no assignment holds the budget {budget}: with {count} of {len(layers)} layers spared, the most that still "
+                f"leaves half of them, {'; '.join(missed)}. Nothing was written. Allow more, calibrate on more pictures, or "
+                "train the model for it"
+            )
+        # Pieces promised more than whole pictures give.
+        count = min(most, count + max(1, len(layers) // 16))
+
+
+def labels(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, str]:
+    """What to call each layer in lists: "body.0.first" rather than "node_conv2d_4"."""
+    weights = {node.name: node.input[1] for node in model.graph.node if node.name in layers}
+    named = {layer: weights[layer].removeprefix("network.").removesuffix(".weight") for layer in layers}
+    return named if len(set(named.values())) == len(layers) else {layer: layer for layer in layers}
+
+
+def groups(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Each layer with what follows it up to the next one: nodes that share its fate. What comes before all shares the first's."""
+    by = producers(model.graph)
+    number = {name: index for index, name in enumerate(layers)}
+    belongs: dict[str, int] = {}
+    for node in model.graph.node:  # in the order of computation
+        before = [belongs[by[name].name] for name in node.input if name in by]
+        belongs[node.name] = number.get(node.name, max(before, default=0))
+    found: dict[str, list[str]] = {layer: [] for layer in layers}
+    for name, index in belongs.items():
+        found[layers[index]].append(name)
+    return {layer: tuple(nodes) for layer, nodes in found.items()}
+
+
+def _fewest(most: int, holds: Callable[[int], bool]) -> int:
+    """The smallest number in 0..most that holds, if more never hold worse; `most` where none does."""
+    if holds(0):
+        return 0
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle
+    return high

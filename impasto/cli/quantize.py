@@ -1,0 +1,129 @@
+"""`impasto quantize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+from rich.table import Table
+
+from impasto import images
+from impasto.errors import OptionError
+
+from . import options
+from .console import err, out, write_json
+
+if TYPE_CHECKING:
+    from impasto.export.precision import Made, QuantizeResult
+
+_BAR = 24
+"""Width of the longest bar, in characters."""
+
+
+def quantize(
+    model: Annotated[
+        str, typer.Argument(help="A package folder, a model's name, or an .onnx file of ours.", show_default=False)
+    ],
+    calibrate: Annotated[
+        Path, typer.Option(help="Folder of pictures to calibrate on and to judge by.", show_default=False)
+    ],
+    to: Annotated[str, typer.Option(help="fp16, int8, or auto: the fastest that holds the budget.")] = "int8",
+    family: Annotated[
+        Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+        typer.Option("--for", help="tensorrt, openvino or onnxruntime; may be repeated. All by default."),
+    ] = None,
+    budget: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Least likeness to the FP32 drawing, such as psnr=40,ssim=0.98,style=3%; psnr=60 (fp16) or 30 (int8) by default."
+        ),
+    ] = None,
+    calibration: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="percentile, entropy or min-max; the best of them by default."),
+    ] = None,
+    degrade: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="For a restorer: the damage to do to the pictures first, or none; by default what it was trained on."
+        ),
+    ] = None,
+    painting: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="For a stylizer with style= in its budget: what it paints like."),
+    ] = None,
+    vgg: Annotated[Optional[Path], typer.Option(help="VGG16's weights; by default those in the cache.")] = None,  # noqa: UP045
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="Write a copy of the package to this folder; by default into the package."),
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Show what each layer costs, even where the budget holds.")
+    ] = False,
+    chart: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Also draw what each layer costs into this picture file."),
+    ] = None,
+    json: options.Json = None,
+) -> None:
+    """Write FP16 or INT8 graphs of a model that draw the same picture within a budget."""
+    from impasto.export.precision import QuantizeOptions
+    from impasto.export.precision import quantize as run
+    from impasto.export.precision_budget import Budget
+
+    if chart is not None:
+        images.check_suffix(chart)
+        if to == "auto":
+            raise OptionError("a chart is of one precision; say --to int8 or --to fp16")
+    wanted = QuantizeOptions(
+        calibrate=calibrate,
+        to=to,
+        families=tuple(family or ()),
+        budget=Budget.parse(budget) if budget is not None else None,
+        method=calibration,
+        damage=degrade,
+        painting=painting,
+        vgg=vgg,
+        output=output,
+        sensitivity=sensitivity or chart is not None,
+    )
+    with err.status(f"quantizing {model}") as status:
+        result = run(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
+    _show(result)
+    write_json(json, result.to_json())
+    if chart is not None:
+        from impasto.export.precision_chart import draw_chart
+
+        images.write(chart, draw_chart(result.model, result.made))
+        err.print(f"wrote {chart}", markup=False)
+
+
+def _show(result: QuantizeResult) -> None:
+    if result.skipped:
+        err.print(f"skipped {len(result.skipped)} files: {result.skipped[0]}", markup=False)
+    done = "" if result.damage == "none" else f", damaged by {result.damage}"
+    err.print(f"calibrated and judged on {result.pictures} pictures{done}", markup=False)
+    for made in result.made:
+        if made.losses:
+            out.print(_bars(made))
+    out.print(str(result), markup=False, soft_wrap=True)
+
+
+def _bars(made: Made) -> Table:
+    """One row for each layer, with a bar as long as its cost."""
+    name = made.precision + (f" for {made.family}" if made.family else "")
+    table = Table(
+        title=f"{name}: RMS difference in levels of 255 with one layer in it",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("layer", "levels", "PSNR"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading == "layer" else "right")
+    table.add_column("", no_wrap=True)
+    worst = max(loss.levels for loss in made.losses)
+    for loss in made.losses:
+        bar = "█" * max(1, round(_BAR * loss.levels / worst))
+        spared = " spared" if loss.label in made.spared else ""
+        table.add_row(loss.label, f"{loss.levels:.3f}", f"{loss.psnr:.1f} dB", f"{bar}{spared}")
+    return table
