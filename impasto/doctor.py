@@ -38,6 +38,7 @@ class Diagnosis:
         works = {finding.what for finding in self.findings if finding.works}
         abilities = {
             "run models on the CPU": {"ONNX Runtime"},
+            "run models on the CPU through OpenVINO": {"OpenVINO"},
             "run models on CUDA through ONNX Runtime": {"ONNX Runtime on CUDA", "NVIDIA driver"},
             "read and write picture files": {"Pillow"},
             "run TensorRT engines": {"TensorRT", "PyCUDA", "NVIDIA driver"},
@@ -66,6 +67,7 @@ def examine() -> Diagnosis:
             ),
             _library("NumPy", "numpy", "numpy", ""),
             *_onnxruntime(),
+            _library("OpenVINO", "openvino", "openvino", "pip install 'impasto[openvino]'"),
             _library("Pillow", "PIL", "pillow", "pip install 'impasto[cli]'"),
             _library("onnx", "onnx", "onnx", "pip install 'impasto[export]'"),
             _library("torch", "torch", "torch", "pip install 'impasto[train]'"),

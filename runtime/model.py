@@ -20,8 +20,7 @@ from .backends import Backend, Lane
 from .context import PictureContext
 from .engines import engine_source
 from .frames import LanePool, overlapped
-from .opening import describe, open_context, open_source
-from .resolve import resolve
+from .opening import describe, graph_source, open_context, open_source
 from .spec import ModelSpec, Pixels, SizeRule
 from .work_area import WorkArea, tiling_text
 
@@ -83,7 +82,8 @@ def load(
     """Load a model package, an .onnx file, or a model by name; never builds, never downloads.
 
     path_or_name: a path, or a name looked up in $IMPASTO_MODELS and then among the models that ship.
-    backend: "tensorrt", "onnxruntime-cuda", "onnxruntime-cpu", or "auto"; a named one that cannot run here raises.
+    backend: "tensorrt", "openvino", "onnxruntime-cuda", "onnxruntime-cpu", or "auto"; a named one that cannot run here raises.
+    "auto" takes an engine that fits this GPU, else OpenVINO where it is installed (x86-64), else ONNX Runtime on the CPU.
     precision: "fp32", "fp16", "int8" or "auto", among those the package holds.
     device: number of the CUDA device. trust: load files whose hash is not the manifest's.
     layout: for an ONNX file that Impasto did not write, what it takes and gives: "rgb 0..1", "bgr 0..255", "rgb -1..1".
@@ -91,7 +91,9 @@ def load(
     Raises ModelNotFound, PackageError, OptionError, MissingDependency or BackendError.
     """
     pixels = Pixels.parse(layout) if layout is not None else None
-    source = engine_source(path_or_name, backend, precision, device, trust) or resolve(path_or_name, precision, trust)
+    source = engine_source(path_or_name, backend, precision, device, trust)
+    if source is None:
+        source, backend = graph_source(path_or_name, backend, precision, trust)
     graph = open_source(source, backend, device)
     try:
         graph, spec = describe(graph, source, pixels)

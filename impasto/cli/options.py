@@ -10,7 +10,7 @@ import typer
 Model = Annotated[
     str, typer.Argument(help="A model's name, a package folder, an .onnx file or an engine.", show_default=False)
 ]
-Backend = Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime-cpu or onnxruntime-cuda.")]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime-cpu or onnxruntime-cuda.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, fp16 or int8.")]
 Device = Annotated[int, typer.Option(help="Number of the CUDA device.", min=0)]
 Layout = Annotated[

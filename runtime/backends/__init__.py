@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from importlib.util import find_spec
 from pathlib import Path
 
 from impasto.errors import BackendError, OptionError
@@ -9,9 +11,25 @@ from impasto.errors import BackendError, OptionError
 from ..engine_record import EngineRecord
 from .base import Backend, Lane, SizeLimits, TensorSpec
 
-NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda")
+NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "openvino")
 
-__all__ = ["NAMES", "Backend", "Lane", "SizeLimits", "TensorSpec", "open_engine", "open_graph"]
+__all__ = ["NAMES", "Backend", "Lane", "SizeLimits", "TensorSpec", "family", "open_engine", "open_graph", "preferred"]
+
+
+def family(backend: str) -> str:
+    """Which of the manifest's FAMILIES a backend of NAMES belongs to."""
+    return backend.split("-")[0]
+
+
+def preferred() -> tuple[str, ...]:
+    """What "auto" takes for a graph, best first, among what is installed.
+
+    OpenVINO comes first on x86-64: there it was faster for every network and precision that was measured
+    (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and nothing is measured when a model loads.
+    """
+    fast = platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None
+    # A graph that OpenVINO does not read may be one that ONNX Runtime does.
+    return ("openvino", "onnxruntime-cpu") if fast else ("onnxruntime-cpu",)
 
 
 def open_graph(path: Path, backend: str, device: int) -> Backend:
@@ -23,9 +41,23 @@ def open_graph(path: Path, backend: str, device: int) -> Backend:
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
     if backend == "tensorrt":
         raise BackendError(f"{path.name} is a graph, and TensorRT runs engines: build one with impasto build {path}")
+    *better, last = preferred() if backend == "auto" else (backend,)
+    for name in better:
+        try:
+            return _open(path, name, device)
+        except BackendError:
+            continue
+    return _open(path, last, device)
+
+
+def _open(path: Path, backend: str, device: int) -> Backend:
+    if backend == "openvino":
+        from .openvino import OpenVinoBackend
+
+        return OpenVinoBackend(path)
     from .onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(path, "onnxruntime-cpu" if backend == "auto" else backend, device)
+    return OnnxRuntimeBackend(path, backend, device)
 
 
 def open_engine(path: Path, record: EngineRecord | None, backend: str, device: int, rebuild: str) -> Backend:

@@ -26,7 +26,8 @@ def onnxruntime() -> Any:
         import onnxruntime
     except ImportError:
         raise MissingDependency(
-            "no backend is installed that runs ONNX files: pip install 'impasto[cpu]' (or 'impasto[gpu]' on a CUDA machine)"
+            "no backend is installed that runs ONNX files: pip install 'impasto[cpu]' "
+            "(or 'impasto[openvino]', or 'impasto[gpu]' on a CUDA machine)"
         ) from None
     return onnxruntime
 

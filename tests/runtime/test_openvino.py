@@ -1,0 +1,211 @@
+"""OpenVINO beside ONNX Runtime: the same pictures, INT8 that is INT8, and which of the two is chosen."""
+
+from __future__ import annotations
+
+import json
+import platform
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import impasto
+from conftest import canonical_graph, picture
+from impasto.errors import BackendError, MissingDependency, PackageError
+from impasto.files import sha256
+from impasto.runtime import backends
+from impasto.runtime.backends import openvino as module
+from impasto.runtime.backends.openvino import KEPT_SHAPES, OpenVinoBackend
+
+
+def int8_graph() -> onnx.ModelProto:
+    """The canonical graph with signed, symmetric Q/DQ at what its two convolutions read."""
+    model = canonical_graph()
+    graph = model.graph
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = []
+
+    def pair(name: str, scale: np.ndarray, **axis: int) -> str:
+        graph.initializer.extend(
+            [
+                numpy_helper.from_array(scale.astype(np.float32), f"{name}.scale"),
+                numpy_helper.from_array(np.zeros(scale.shape, np.int8), f"{name}.zero"),
+            ]
+        )
+        ends = [f"{name}.scale", f"{name}.zero"]
+        nodes.append(helper.make_node("QuantizeLinear", [name, *ends], [f"{name}.q"], **axis))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}.q", *ends], [f"{name}.dq"], **axis))
+        return f"{name}.dq"
+
+    for node in graph.node:
+        if node.op_type == "Conv":
+            node.input[0] = pair(node.input[0], np.array(1.0 / 127 if node.input[0] == "s" else 4.0 / 127))
+            node.input[1] = pair(node.input[1], np.abs(weights[node.input[1]]).max((1, 2, 3)) / 127, axis=0)
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model
+
+
+def saved(path, graph):
+    onnx.save(graph, str(path))
+    return path
+
+
+def add_int8(package, *families: str) -> None:
+    """Put INT8 graphs for these families into a package."""
+    manifest = json.loads((package / "manifest.json").read_text())
+    for name in families:
+        file = saved(package / f"model.int8-{name}.onnx", int8_graph())
+        entry = {"role": "model", "precision": "int8", "family": name, "sha256": sha256(file)}
+        manifest["files"][file.name] = entry
+    (package / "manifest.json").write_text(json.dumps(manifest))
+
+
+def by_both(path, image):
+    drawn = []
+    for backend in ("onnxruntime-cpu", "openvino"):
+        with impasto.load(path, backend=backend) as model:
+            drawn.append(model(image).astype(int))
+    return drawn
+
+
+@pytest.mark.parametrize("options", [{}, {"scale": 2}, {"border": 8, "thumbnail": 16}])
+def test_both_draw_the_same_picture(make_package, options):
+    one, other = by_both(make_package(**options), picture(70, 90))
+    assert np.abs(one - other).max() <= 1
+    assert (one != other).mean() < 0.01
+
+
+def test_the_same_of_an_int8_graph_which_is_not_the_fp32_one(tmp_path):
+    image = picture(72, 88)
+    one, other = by_both(saved(tmp_path / "int8.onnx", int8_graph()), image)
+    plain, _ = by_both(saved(tmp_path / "fp32.onnx", canonical_graph()), image)
+    assert np.abs(one - other).max() <= 2
+    assert 0 < np.abs(one - plain).max() < 30
+
+
+def executed(backend: OpenVinoBackend) -> dict[str, set[str]]:
+    """What each kind of layer was computed in when the last shape was run, as OpenVINO tells it."""
+    request = next(reversed(backend._requests.values()))
+    found: dict[str, set[str]] = {}
+    for node in request.get_compiled_model().get_runtime_model().get_ordered_ops():
+        told = node.get_rt_info()
+        found.setdefault(told["layerType"].value, set()).add(told["runtimePrecision"].value)
+    return found
+
+
+@pytest.mark.parametrize(("graph", "wanted"), [(canonical_graph, {"f32"}), (int8_graph, {"i8"})])
+def test_convolutions_compute_in_what_the_graph_says(tmp_path, graph, wanted):
+    backend = OpenVinoBackend(saved(tmp_path / "model.onnx", graph()))
+    backend.measure((picture(64, 64)[None],))
+    assert executed(backend)["Convolution"] == wanted
+    options = next(iter(backend._requests.values())).get_compiled_model()
+    assert options.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"  # not BF16, where the CPU has it
+
+
+def test_pictures_that_cannot_be_written_to_are_read(make_package):
+    image = picture(40, 40)
+    image.flags.writeable = False
+    with impasto.load(make_package(), backend="openvino") as model:
+        assert np.array_equal(model(image), model(image.copy()))
+
+
+def test_few_compiled_graphs_are_kept(make_package):
+    backend = OpenVinoBackend(make_package() / "model.onnx")
+    for side in range(4, 40, 4):
+        image = picture(side, side)[None]
+        out = np.empty_like(image)
+        backend.run((image,), out)
+    assert len(backend._requests) == KEPT_SHAPES
+    backend.close()
+    assert not backend._requests
+    with pytest.raises(BackendError, match="closed"):
+        backend.run((image,), out)
+
+
+def test_a_failed_run_is_told_in_the_vendors_words_and_leaves_the_model_fit(make_package):
+    backend = OpenVinoBackend(make_package() / "model.onnx")
+    odd, fit = picture(30, 33)[None], picture(32, 32)[None]
+    with pytest.raises(BackendError, match="must be a multiple of divisor: 4") as error:
+        backend.run((odd,), np.empty_like(odd))
+    assert "\n" not in str(error.value)
+    out = np.empty_like(fit)
+    backend.run((fit,), out)
+    assert out.any()
+
+
+def test_unknown_operators_and_types_are_named(tmp_path):
+    path = tmp_path / "strange.onnx"
+    for kind, operator, message in (
+        (TensorProto.FLOAT, "Foo", r"cannot load .*strange.onnx: .*somewhere\.Foo"),
+        (TensorProto.INT64, "Identity", "x is int64; expected uint8"),
+    ):
+        ends = [helper.make_tensor_value_info(name, kind, [1, 3, 8, 8]) for name in "xy"]
+        domain = "" if operator == "Identity" else "somewhere"
+        node = helper.make_node(operator, ["x"], ["y"], domain=domain)
+        domains = [helper.make_opsetid("", 17), helper.make_opsetid("somewhere", 1)]
+        graph = helper.make_graph([node], "strange", [ends[0]], [ends[1]])
+        saved(path, helper.make_model(graph, opset_imports=domains, ir_version=8))
+        with pytest.raises(BackendError, match=message) as error:
+            impasto.load(path, backend="openvino")
+        assert "\n" not in str(error.value)
+
+
+def test_auto_takes_openvino_where_it_was_measured(make_package, monkeypatch):
+    for machine, chosen in (("x86_64", "openvino"), ("AMD64", "openvino"), ("aarch64", "onnxruntime-cpu")):
+        monkeypatch.setattr(platform, "machine", lambda name=machine: name)
+        with impasto.load(make_package(machine, thumbnail=16)) as model:
+            assert model.info.backend == chosen
+
+
+def test_auto_does_without_it(make_package, monkeypatch):
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with impasto.load(make_package()) as model:
+        assert model.info.backend == "onnxruntime-cpu"
+
+
+def test_a_missing_openvino_is_a_sentence(make_package, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'impasto\[openvino\]'"):
+        impasto.load(make_package(), backend="openvino")
+
+
+def test_auto_leaves_to_onnx_runtime_what_openvino_cannot_read(make_package, monkeypatch):
+    def refuse(self, path):
+        raise BackendError("OpenVINO cannot load it")
+
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(module.OpenVinoBackend, "__init__", refuse)
+    with impasto.load(make_package()) as model:
+        assert model.info.backend == "onnxruntime-cpu"
+    with pytest.raises(BackendError, match="cannot load it"):
+        impasto.load(make_package("other"), backend="openvino")
+
+
+@pytest.mark.parametrize(
+    ("held", "chosen"),
+    [
+        (("onnxruntime", "openvino", "tensorrt"), "openvino"),
+        (("openvino",), "openvino"),
+        (("onnxruntime", "tensorrt"), "onnxruntime-cpu"),
+    ],
+)
+def test_auto_takes_the_backend_that_the_int8_graph_was_made_for(make_package, monkeypatch, held, chosen):
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    package = make_package()
+    add_int8(package, *held)
+    with impasto.load(package, precision="int8") as model:
+        assert (model.info.backend, model.info.precision) == (chosen, "int8")
+        model(picture(9, 9))
+
+
+def test_a_named_backend_gets_its_own_int8_graph_or_says_that_there_is_none(make_package):
+    package = make_package()
+    add_int8(package, "tensorrt", "openvino")
+    with impasto.load(package, backend="openvino", precision="int8") as model:
+        assert model.info.precision == "int8"
+    with pytest.raises(PackageError, match="none for onnxruntime; make one: impasto quantize"):
+        impasto.load(package, backend="onnxruntime-cpu", precision="int8")
