@@ -348,7 +348,7 @@ class _Run:
         """End the curves, and the company of other processes."""
         if self._board is not None:
             self._board.close()
-        self.together.part()
+        self.together.leave()
 
     def save(self) -> None:
         """Write the state atomically."""

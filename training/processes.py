@@ -110,7 +110,7 @@ class Together:
                 raise
             raise TrainingError("another process of this training is gone; look at what it said last") from None
 
-    def part(self) -> None:
+    def leave(self) -> None:
         """End the process group."""
         if self._group is not None and dist.is_initialized():
             dist.destroy_process_group()
