@@ -49,7 +49,7 @@ def test_each_recipe_is_a_command_line_that_impasto_takes(name, tmp_path):
         if verb == "restore":
             scale = parse(options["degrade"]).scale
             assert {parse(damage).scale for damage in judged["degrade"]} == {scale}
-            assert (options["start"] is None) == (name == "denoise" or scale > 1)
+            assert (options["start"] is None) == (name == "denoise")
 
 
 def test_a_recipe_runs_from_photos_to_package(tmp_path, monkeypatch, capsys):
