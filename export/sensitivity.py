@@ -84,26 +84,26 @@ def assign(
             known = tuple(losses())
         return tuple(loss.layer for loss in sorted(known, key=lambda loss: loss.psnr)[:count])
 
-    def on_pieces(count: int) -> Quality:
-        progress(f"sparing {count} of {len(layers)} layers")
-        return judge.on_pieces(build(worst(count)))
-
-    count = _fewest(most, lambda number: not budget.misses(on_pieces(number)))
-    while True:
+    def whole(count: int) -> Quality:
         progress(f"drawing whole pictures with {count} of {len(layers)} layers spared")
-        quality = judge.on_whole(build(worst(count)))
-        missed = budget.misses(quality)
-        if not missed:
-            spared = worst(count)
-            return Assignment(spared, tuple(layers[name] for name in spared), quality, known)
+        return judge.on_whole(build(worst(count)))
+
+    def holds_on_pieces(count: int) -> bool:
+        progress(f"sparing {count} of {len(layers)} layers")
+        return not budget.misses(judge.on_pieces(build(worst(count))))
+
+    count = 0
+    while missed := budget.misses(quality := whole(count)):
         if count >= most:
             raise PrecisionError(
                 f"no assignment holds the budget {budget}: with {count} of {len(layers)} layers spared, the most that still "
                 f"leaves half of them, {'; '.join(missed)}. Nothing was written. Allow more, calibrate on more pictures, or "
                 "train the model for it"
             )
-        # Pieces promised more than whole pictures give.
-        count = min(most, count + max(1, len(layers) // 16))
+        # The first guess is made on pieces; where they promised more than whole pictures give, a few more are spared.
+        count = min(most, count + max(1, len(layers) // 16)) if count else _fewest(most, holds_on_pieces)
+    spared = worst(count)
+    return Assignment(spared, tuple(layers[name] for name in spared), quality, known)
 
 
 def labels(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, str]:
@@ -128,9 +128,7 @@ def groups(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, tuple[str
 
 
 def _fewest(most: int, holds: Callable[[int], bool]) -> int:
-    """The smallest number in 0..most that holds, if more never hold worse; `most` where none does."""
-    if holds(0):
-        return 0
+    """The smallest number in 1..most that holds, if more never hold worse; `most` where none does."""
     low, high = 0, most
     while high - low > 1:
         middle = (low + high) // 2

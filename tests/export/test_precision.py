@@ -1,0 +1,325 @@
+"""`quantize`: budgets that hold, or nothing written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from precision_graphs import canonical, chain, photos
+
+import impasto
+from conftest import canonical_graph, float_graph, picture
+from impasto.errors import ImpastoError, OptionError, PictureError, PrecisionError
+from impasto.export.inspection import inspect_path
+from impasto.export.package import write_package
+from impasto.export.precision import QuantizeOptions, quantize
+from impasto.export.precision_budget import Budget, Quality
+from impasto.export.precision_package import QUALITY
+from impasto.export.precision_pictures import LEAST, extreme_pictures, read_pictures
+from impasto.export.sensitivity import groups
+from impasto.quality import psnr
+from impasto.runtime.manifest import MANIFEST, read_manifest
+from impasto.runtime.resolve import resolve
+from impasto.runtime.spec import ModelSpec, SizeRule
+
+MakePackage = Callable[..., Path]
+SPEC = ModelSpec("small", receptive_field=8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return photos(tmp_path / "photos")
+
+
+def package(folder: Path, graph: onnx.ModelProto | None = None) -> Path:
+    folder.mkdir()
+    write_package(folder, SPEC, {"model.onnx": graph or chain()}, None, recipe={}, quality={"seen": 1})
+    return folder
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_every_precision_is_written_with_what_it_is_worth(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small")
+    for to in ("fp16", "int8"):
+        result = quantize(model, QuantizeOptions(folder, to))
+        assert [made.path.parent for made in result.made] == [model] * len(result.made)
+    manifest = read_manifest(model)
+    assert [(file.precision, file.family) for file in manifest.files] == [
+        ("fp32", None),
+        ("fp16", None),
+        ("int8", "onnxruntime"),
+        ("int8", "openvino"),
+        ("int8", "tensorrt"),
+    ]
+    said = manifest.quality[QUALITY]
+    assert set(said) == {"fp16", "int8-onnxruntime", "int8-openvino", "int8-tensorrt"}
+    assert said["fp16"]["against FP32"]["psnr"] >= 60
+    assert all(said[key]["against FP32"]["psnr"] >= 30 for key in said)
+    assert said["int8-tensorrt"]["calibration"].split(",")[0] in ("percentile", "min-max", "entropy")
+    assert manifest.quality["seen"] == 1
+    inspect_path(str(model)).require_intact()
+
+
+def test_what_was_written_draws_what_it_says(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small")
+    quantize(model, QuantizeOptions(folder, "int8", ("onnxruntime",)))
+    image = picture(50, 70, 99)
+    with impasto.load(model) as exact, impasto.load(model, precision="int8") as narrow:
+        assert narrow.info.precision == "int8"
+        assert psnr(exact(image), narrow(image)) >= 28
+    record = json.loads((model / MANIFEST).read_text())["files"]["model.int8-onnxruntime.onnx"]
+    assert (record["precision"], record["family"]) == ("int8", "onnxruntime")
+
+
+def test_a_context_and_a_border_are_calibrated_with(make_package: MakePackage, folder: Path) -> None:
+    model = make_package(thumbnail=16, border=8)
+    options = QuantizeOptions(folder, "int8", ("onnxruntime",), damage="none")
+    quantize(model, options)
+    image = picture(50, 70, 99)
+    with impasto.load(model) as exact, impasto.load(model, precision="int8") as narrow:
+        assert psnr(exact(image), narrow(image)) >= 28
+
+
+def test_sparing_the_worst_layer_reaches_a_budget_that_plain_int8_misses(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small", chain(8, hostile=4))
+    options = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=33), method="min-max")
+    (made,) = quantize(model, options).made
+    assert made.spared
+    assert made.spared[0] == "conv4"
+    assert made.quality.psnr >= 33
+    assert max(made.losses, key=lambda loss: loss.levels).label == "conv4"
+    loose = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=5), method="min-max")
+    (plain,) = quantize(model, loose).made
+    assert not plain.spared
+    assert plain.quality.psnr < 33
+
+
+def test_a_budget_that_nothing_holds_writes_nothing(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small")
+    quantize(model, QuantizeOptions(folder, "int8", ("openvino",)))
+    before = state(model)
+    with pytest.raises(
+        PrecisionError, match=r"no assignment holds the budget psnr=99.*3 of 6 layers.*Nothing was written"
+    ):
+        quantize(model, QuantizeOptions(folder, "int8", ("openvino", "tensorrt"), Budget(psnr=99)))
+    assert state(model) == before
+
+
+def test_auto_takes_the_fastest_that_holds(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small")
+    result = quantize(model, QuantizeOptions(folder, "auto", ("tensorrt", "onnxruntime")))
+    by_family = {timing.family: timing for timing in result.timings}
+    assert (by_family["tensorrt"].chosen, by_family["tensorrt"].latency_ms) == ("int8", None)
+    measured = by_family["onnxruntime"].latency_ms
+    assert measured
+    assert set(measured) == {"fp32", "fp16", "int8"}
+    assert by_family["onnxruntime"].chosen == min(measured, key=lambda name: measured[name])
+    strict = quantize(model, QuantizeOptions(folder, "auto", ("tensorrt",), Budget(psnr=58)))
+    assert strict.timings[0].chosen == "fp16", "INT8 does not hold 58 dB"
+
+
+def test_a_copy_leaves_the_package_alone(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small")
+    before = state(model)
+    copy = tmp_path / "copy"
+    for to in ("fp16", "int8"):
+        quantize(model, QuantizeOptions(folder, to, ("openvino",), output=copy))
+    assert state(model) == before
+    assert {file.precision for file in read_manifest(copy).files} == {"fp32", "fp16", "int8"}
+    inspect_path(str(copy)).require_intact()
+    other = package(tmp_path / "other", chain(3))
+    with pytest.raises(OptionError, match="holds another model"):
+        quantize(model, QuantizeOptions(folder, "fp16", output=other))
+    with pytest.raises(OptionError, match="is no copy of"):
+        quantize(model, QuantizeOptions(folder, "fp16", output=folder))
+
+
+def test_models_that_ship_stay_as_they_are(folder: Path) -> None:
+    with pytest.raises(OptionError, match="denoise came with Impasto and stays as it is; write a copy: -o denoise"):
+        quantize("denoise", QuantizeOptions(folder))
+
+
+def test_a_bare_graph_of_ours_gets_its_others_beside_it(tmp_path: Path, folder: Path) -> None:
+    onnx.save(chain(3), str(tmp_path / "own.onnx"))
+    result = quantize(tmp_path / "own.onnx", QuantizeOptions(folder, "int8", ("openvino",)))
+    assert [made.path.name for made in result.made] == ["own.int8-openvino.onnx"]
+    with impasto.load(result.made[0].path) as narrow:
+        assert narrow(picture(20, 30)).shape == (20, 30, 3)
+    with pytest.raises(PrecisionError, match=r"is quantized already .*the FP32 model"):
+        quantize(result.made[0].path, QuantizeOptions(folder))
+    (half,) = quantize(tmp_path / "own.onnx", QuantizeOptions(folder, "fp16")).made
+    with pytest.raises(PrecisionError, match="is in FP16 already"):
+        quantize(half.path, QuantizeOptions(folder, "int8"))
+
+
+def without_layers() -> onnx.ModelProto:
+    return canonical([helper.make_node("Relu", ["first"], ["last"], "relu")], {})
+
+
+def branching() -> onnx.ModelProto:
+    model = chain(2)
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["last"], ["then"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("then", TensorProto.FLOAT, None)],
+    )
+    node = helper.make_node("If", ["unit"], ["unused"], then_branch=body, else_branch=body)
+    model.graph.node.append(node)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (without_layers, "no Conv, ConvTranspose, Gemm, MatMul with stored weights"),
+        (lambda: chain(2, opset=11), "has opset 11; quantization needs 13"),
+        (branching, "branches"),
+        (float_graph, r"no uint8 \(N, H, W, 3\) picture"),
+    ],
+)
+def test_graphs_that_cannot_be_quantized_are_refused(make, words: str, tmp_path: Path, folder: Path) -> None:
+    onnx.save(make(), str(tmp_path / "own.onnx"))
+    before = state(tmp_path / "photos")
+    with pytest.raises(ImpastoError, match=words):
+        quantize(tmp_path / "own.onnx", QuantizeOptions(folder))
+    assert state(tmp_path / "photos") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.onnx", "photos"]
+
+
+def test_pictures_that_cannot_be_read_are_skipped_and_counted(tmp_path: Path, folder: Path) -> None:
+    (folder / "broken.png").write_bytes(b"no picture")
+    result = quantize(package(tmp_path / "small", chain(3)), QuantizeOptions(folder, "fp16"))
+    assert (result.pictures, len(result.skipped)) == (8, 1)
+    assert "broken.png" in result.skipped[0]
+
+
+def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
+    model = package(tmp_path / "small", chain(2))
+    few = photos(tmp_path / "few", LEAST - 1)
+    for name in ("a.png", "b.jpg"):
+        (few / name).write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"3 pictures that can be read \(2 skipped\).*at least 4"):
+        quantize(model, QuantizeOptions(few))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PictureError, match="no picture files"):
+        quantize(model, QuantizeOptions(tmp_path / "empty"))
+
+
+def test_a_restorer_is_calibrated_on_what_it_undoes(folder: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
+    for task, recipe, damage in (
+        ("denoise", {}, "noise:0-55"),
+        ("dejpeg", {"degradation": "jpeg:10-90"}, "jpeg:10-90"),
+        ("stylize", {}, "none"),
+    ):
+        found = read_pictures(folder, ModelSpec("x", task), ["image"], None, recipe=recipe)
+        assert found.damage == damage
+    enlarger = ModelSpec("x", "upscale", scale=2)
+    found = read_pictures(folder, enlarger, ["image"], None, damage="down:2")
+    assert found.whole[0].feed["image"].shape[1:] == (24, 28, 3)
+    with pytest.raises(OptionError, match="makes pictures smaller by 1, and x enlarges by 2"):
+        read_pictures(folder, enlarger, ["image"], None, damage="noise:5")
+
+
+def test_pictures_are_held_out_and_cut_to_what_the_network_takes(folder: Path) -> None:
+    spec = ModelSpec("x", size=SizeRule(16), border=4)
+    found = read_pictures(folder, spec, ["image"], None)
+    assert (len(found.calibration), len(found.judged), len(found.whole)) == (6, 2, 2)
+    assert all(side % 16 == 0 for feed in found.calibration for side in feed["image"].shape[1:3])
+    whole = found.whole[0]
+    assert np.array_equal(whole.feed["image"][0][whole.inside], whole.original)
+    assert {tuple(np.unique(image)) for image in extreme_pictures(8)} >= {(0,), (255,), (127, 128, 129), (0, 255)}
+
+
+@pytest.mark.parametrize(
+    ("text", "budget"),
+    [
+        ("psnr=40", Budget(psnr=40)),
+        (" psnr = 40 , ssim=0.98", Budget(psnr=40, ssim=0.98)),
+        ("style=3%", Budget(style=0.03)),
+        ("style=0.03,ssim=98%", Budget(style=0.03, ssim=0.98)),
+    ],
+)
+def test_a_budget_is_read(text: str, budget: Budget) -> None:
+    assert Budget.parse(text) == budget
+    assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", ",", "40", "psnr", "psnr=", "psnr=good", "psnr=-3", "psnr=nan", "psnr=inf", "psnr=1000", "psnr=40%", "psnr=40,psnr=41",
+        "ssim=2", "ssim=0", "style=300%", "speed=3",
+    ],
+)  # fmt: skip
+def test_a_budget_of_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="budget"):
+        Budget.parse(text)
+
+
+def test_a_budget_says_what_is_missed() -> None:
+    quality = Quality(psnr=38.26, mean_psnr=40, ssim=0.97, style=-0.04, pictures=3)
+    assert Budget(psnr=38, ssim=0.9, style=0.05).misses(quality) == ()
+    assert Budget(psnr=40, ssim=0.98, style=0.03).misses(quality) == (
+        "PSNR 38.3 dB, wanted 40",
+        "SSIM 0.9700, wanted 0.98",
+        "style distance -4.00 %, wanted within 3 %",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"to": "int4"}, "unknown precision 'int4'"),
+        ({"families": ("coral",)}, "unknown family coral"),
+        ({"method": "guess"}, "unknown calibration 'guess'"),
+        ({"budget": Budget(style=0.03)}, "--painting"),
+        ({"painting": Path("x.jpg")}, "style=3%"),
+    ],
+)
+def test_options_are_checked_first(changes, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        QuantizeOptions(Path("nowhere"), **changes)
+
+
+def test_a_layer_keeps_its_followers() -> None:
+    model = chain(3)
+    found = groups(model, ("conv0", "conv1", "conv2"))
+    assert {"conv0", "conv0.relu", "planes"} <= set(found["conv0"])
+    assert found["conv1"] == ("conv1", "conv1.relu")
+    assert sum(map(len, found.values())) == len(model.graph.node)
+
+
+def test_a_style_budget_is_measured_against_the_painting(tmp_path: Path, folder: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
+    from impasto.export.precision_budget import Judge
+    from impasto.export.precision_ranges import Session
+
+    model = chain(3)
+    pictures = read_pictures(folder, SPEC, ["image"], None)
+    judge = Judge(model, pictures.judged, pictures.whole, style=lambda drawing: float(drawing.mean()) + 1)
+    assert judge.on_whole(model).style == 0
+    assert judge.on_pieces(model).psnr == 100
+    darker = onnx.ModelProto()
+    darker.CopyFrom(model)
+    for tensor in darker.graph.initializer:
+        if tensor.name == "top":  # both the factor and the upper limit
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(127.5), "top"))
+    assert Session(darker).draw(pictures.judged[0]).max() <= 128
+    assert judge.on_whole(darker).style == pytest.approx(-0.5, abs=0.02)
+
+
+def test_the_package_resolves_by_family(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small", canonical_graph())
+    quantize(model, QuantizeOptions(folder, "int8", ("tensorrt", "onnxruntime"), Budget(psnr=20)))
+    assert resolve(model, "int8").graph.name == "model.int8-onnxruntime.onnx", "what old readers take"
+    assert resolve(model, "int8", family="tensorrt").graph.name == "model.int8-tensorrt.onnx"

@@ -1,0 +1,68 @@
+"""`impasto quantize` as users meet it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from precision_graphs import photos
+from typer.testing import CliRunner
+
+from impasto.cli.app import app
+from impasto.runtime.manifest import read_manifest
+
+MakePackage = Callable[..., Path]
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_quantize_writes_shows_and_reports(make_package: MakePackage, tmp_path: Path) -> None:
+    package, folder = make_package(), photos(tmp_path / "photos")
+    report, chart = tmp_path / "report.json", tmp_path / "chart.png"
+    common = ("quantize", package, "--calibrate", folder, "--degrade", "none", "--budget", "psnr=25,ssim=0.8")
+    code, stdout, stderr = run(*common, "--for", "openvino", "--json", report, "--chart", chart)
+    assert code == 0, stderr
+    assert f"wrote {package / 'model.int8-openvino.onnx'}: PSNR" in stdout
+    assert "█" in stdout, "each layer has its bar"
+    assert "8 pictures" in stderr
+    found = json.loads(report.read_text())
+    assert found["made"][0]["quality"]["ssim"] >= 0.8
+    assert [loss["label"] for loss in found["made"][0]["losses"]] == ["w1", "w2"]
+    with Image.open(chart) as image:
+        assert image.width > 500
+    assert read_manifest(package).precisions() == ("fp32", "int8")
+    assert "model.int8-openvino.onnx" in run("inspect", package)[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--to", "int4"), "unknown precision 'int4'; choose one of fp16, int8, auto"),
+        (("--for", "coral"), "unknown family coral"),
+        (("--budget", "lots"), "cannot read the budget 'lots'"),
+        (("--calibration", "guess"), "unknown calibration"),
+        (("--budget", "style=3%"), "--painting"),
+        (("--to", "auto", "--chart", "chart.png"), "a chart is of one precision"),
+        (("--chart", "chart.gif"), "cannot tell the picture format"),
+        (("--calibrate", "/nowhere"), "is not a folder"),
+        (("--to", "fp16", "--budget", "psnr=99.9", "--degrade", "none"), "no assignment holds the budget"),
+    ],
+)
+def test_a_wrong_wish_is_one_line_and_leaves_the_package(
+    make_package: MakePackage, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    package, folder = make_package(), photos(tmp_path / "photos", 4)
+    before = {path.name: path.read_bytes() for path in package.iterdir()}
+    code, _, stderr = run("quantize", package, "--calibrate", folder, *options)
+    lines = [line for line in stderr.splitlines() if line.strip()]
+    assert (code, len(lines)) == (1, 1)
+    assert words in lines[0]
+    assert {path.name: path.read_bytes() for path in package.iterdir()} == before
