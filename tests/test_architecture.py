@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "runtime": {"kernels", "models"},
     "training": {"kernels"},
     "export": {"runtime", "training"},
-    "benchmarks": {"runtime", "kernels"},
+    "benchmarks": {"runtime", "kernels", "training"},
     "impasto": {"runtime", "training", "export", "kernels", "benchmarks", "models"},
 }
 """Besides itself, and the foundation that every room stands on."""

@@ -33,8 +33,8 @@ def openvino() -> Any:
 class OpenVinoBackend(Backend):
     """An ONNX graph, compiled anew for every shape of its inputs.
 
-    A graph compiled for free sizes serves all of them, and a size of its own is 8 % (FP32) to 30 % (INT8) faster at 512 x 512 on
-    two cores (`python -m impasto.benchmarks.precision --free`); compiling takes 0.1 to 0.2 s, once a size.
+    A graph compiled for free sizes would serve all of them, but is slower: by 8 % in FP32 and 25 % in INT8 (great-wave, 512 x 512, two
+    cores, `python -m impasto.benchmarks.precision --variants`). Compiling takes 0.1 to 0.2 s, once a size.
     """
 
     name = "openvino"
@@ -56,6 +56,7 @@ class OpenVinoBackend(Backend):
             raise BackendError(f"{path} has {len(self._graph.outputs)} outputs; a picture model has one")
         self.output = _tensor(self._graph.output(0), path)
         self.metadata = _metadata(self._graph)
+        self._int8 = any(node.get_type_name() == "FakeQuantize" for node in self._graph.get_ops())
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
@@ -97,14 +98,17 @@ class OpenVinoBackend(Backend):
     def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
         graph = self._graph.clone()
         graph.reshape({graph.input(index): list(shape) for index, shape in enumerate(shapes)})
-        options = {
-            "PERFORMANCE_HINT": "LATENCY",
-            # Left alone, OpenVINO computes float32 layers in BF16 where the CPU can (AMX), which is several times as fast and
-            # draws another picture: 52 dB from FP32 on great-wave. What `impasto quantize` judged was float32 between the INT8
-            # layers; the BF16 there would be 15 % faster and cost another 0.4 dB.
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        return self._core.compile_model(graph, "CPU", options).create_infer_request()
+        return self._core.compile_model(graph, "CPU", self._options()).create_infer_request()
+
+    def _options(self) -> dict[str, Any]:
+        options = {"PERFORMANCE_HINT": "LATENCY"}
+        if not self._int8:
+            # Left alone, OpenVINO computes float32 layers in BF16 where the CPU can (AMX): four times as fast, and another
+            # picture, 51 dB from FP32 on great-wave. In an INT8 graph it may: INT8 has rounded much more than BF16 does, and the
+            # layers that were spared from INT8 are cheap then: 11.7 ms and 38.2 dB from FP32, with float32 17.7 ms and 37.9 dB
+            # (`python -m impasto.benchmarks.precision great-wave --variants`).
+            options["INFERENCE_PRECISION_HINT"] = "f32"
+        return options
 
     def _shared(self, array: np.ndarray) -> Any:
         """The array as a tensor on the same memory, which the caller keeps alive for the run."""

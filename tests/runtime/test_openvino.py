@@ -102,8 +102,9 @@ def test_convolutions_compute_in_what_the_graph_says(tmp_path, graph, wanted):
     backend = OpenVinoBackend(saved(tmp_path / "model.onnx", graph()))
     backend.measure((picture(64, 64)[None],))
     assert executed(backend)["Convolution"] == wanted
-    options = next(iter(backend._requests.values())).get_compiled_model()
-    assert options.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"  # not BF16, where the CPU has it
+    if graph is canonical_graph:
+        compiled = next(iter(backend._requests.values())).get_compiled_model()
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"  # not BF16, where the CPU has it
 
 
 def test_pictures_that_cannot_be_written_to_are_read(make_package):

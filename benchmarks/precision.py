@@ -1,0 +1,213 @@
+"""FP32 and INT8 on the CPU: torch eager, ONNX Runtime and OpenVINO in turn in one run, each from picture to picture.
+
+    python -m impasto.benchmarks.precision great-wave denoise --json precision.json
+
+All do the same work on the same picture: reflect its border, run the network (of a stylizer also the thumbnail's), round, crop.
+Torch runs the network as it is exported, with norms and branches folded.
+Stylizers are also compared with the classic network of Johnson et al. 2016 in torch eager. Each library computes with all cores
+that this process may use; `taskset -c 0,1` gives it two. In every round each takes three turns, of which the fastest counts,
+since whatever else the machine does only ever adds to a time; the figure is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import impasto
+from impasto import images
+from impasto.errors import ImpastoError, PackageError
+from impasto.files import write_text
+from impasto.quality import psnr
+from impasto.runtime.backends.openvino import OpenVinoBackend
+from impasto.runtime.resolve import resolve
+
+from .measure import Latency
+from .report import describe_machine, parse_size
+
+Draw = Callable[[np.ndarray], np.ndarray]
+"""uint8 (H, W, 3) to uint8 (H x scale, W x scale, 3)."""
+
+ROUNDS = 15
+TURNS = 3
+"""Calls of each in a round, of which the fastest counts."""
+EAGER, CLASSIC = "torch eager FP32", "classic network, torch eager FP32"
+VARIANTS: dict[str, dict[str, dict[str, str]]] = {
+    "fp32": {"free sizes": {}, "in BF16": {"INFERENCE_PRECISION_HINT": "bf16"}},
+    "int8": {"free sizes": {}, "else float32": {"INFERENCE_PRECISION_HINT": "f32"}},
+}
+"""By precision: OpenVINO otherwise than the backend has it."""
+RUNTIMES = (("onnxruntime-cpu", "fp32"), ("onnxruntime-cpu", "int8"), ("openvino", "fp32"), ("openvino", "int8"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way to draw the picture."""
+
+    name: str
+    latency: Latency
+    psnr_db: float | None
+    """Of its picture against torch's FP32 picture of the same network; None for another network."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"name": self.name, "psnr_db": self.psnr_db, **self.latency.to_json()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All ways to draw one model's picture."""
+
+    model: str
+    height: int
+    width: int
+    results: tuple[Result, ...]
+
+    def faster(self, name: str, than: str) -> float:
+        """How many times `name` is as fast as `than`, by medians."""
+        median = {result.name: result.latency.median_ms for result in self.results}
+        return median[than] / median[name]
+
+    def __str__(self) -> str:
+        names = [result.name for result in self.results]
+        lines = [f"{self.model}, {self.height} x {self.width}"]
+        for result in self.results:
+            low, high = result.latency.percentile_ms(25), result.latency.percentile_ms(75)
+            alike = "" if result.psnr_db is None else f"{result.psnr_db:6.1f} dB"
+            factors = "".join(f"{self.faster(result.name, than):8.1f} x" for than in (EAGER, CLASSIC) if than in names)
+            time_ms = f"{result.latency.median_ms:8.1f} ms  ({low:.1f} to {high:.1f})"
+            lines.append(f"  {result.name:36}{time_ms:30}{factors}   {alike}")
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, with every sample."""
+        return {
+            "model": self.model,
+            "height": self.height,
+            "width": self.width,
+            "results": [result.to_json() for result in self.results],
+        }
+
+
+def compare(
+    model: str, size: tuple[int, int], rounds: int = ROUNDS, *, variants: bool = False, picture: Path | None = None
+) -> Comparison:
+    """Time one package by every library, in turn.
+
+    size: height and width. variants: also VARIANTS. picture: what to draw; None for the
+    package's own example. Raises what `impasto.load` raises, and PackageError for a package without INT8 graphs.
+    """
+    from impasto.training.checkpoint import load_network
+    from impasto.training.drawing import draw as torch_draw
+    from impasto.training.networks.classic import ClassicStylizer
+
+    source = resolve(model)
+    if source.manifest is None:
+        raise PackageError(f"{model} is no package; the comparison needs its checkpoint and its INT8 graphs")
+    spec = source.manifest.spec
+    image = _picture(picture or source.path / "picture.jpg", size)
+    with ExitStack() as opened:
+        network = load_network(source.path / "checkpoint.safetensors").folded()
+        eager = partial(torch_draw, network)
+        draws: dict[str, Draw] = {EAGER: eager}
+        if spec.task == "stylize":  # random weights take as long as others
+            draws[CLASSIC] = partial(torch_draw, ClassicStylizer().eval())
+        for backend, precision in RUNTIMES:
+            loaded = opened.enter_context(impasto.load(source.path, backend=backend, precision=precision))
+            draws[f"{backend} {precision.upper()}"] = loaded
+            if variants and backend == "openvino":
+                for name, options in VARIANTS[precision].items():
+                    loaded = opened.enter_context(impasto.load(source.path, backend=backend, precision=precision))
+                    loaded._graph = Variant(resolve(source.path, precision, family="openvino").graph, options)
+                    draws[f"{backend} {precision.upper()}, {name}"] = loaded
+        reference = eager(image)
+        samples = in_turn(draws, image, rounds)
+        results = tuple(
+            Result(name, Latency(samples[name]), None if name == CLASSIC else psnr(draw(image), reference))
+            for name, draw in draws.items()
+        )
+    return Comparison(spec.name, *size, results)
+
+
+def in_turn(draws: dict[str, Draw], image: np.ndarray, rounds: int) -> dict[str, tuple[float, ...]]:
+    """The fastest of TURNS calls of each in every round, in milliseconds, after one round that is not counted."""
+    samples: dict[str, list[float]] = {name: [] for name in draws}
+    for _ in range(rounds + 1):
+        for name, draw in draws.items():
+            samples[name].append(min(_milliseconds(draw, image) for _ in range(TURNS)))
+    return {name: tuple(times[1:]) for name, times in samples.items()}
+
+
+class Variant(OpenVinoBackend):
+    """With other options than the backend's own, to see what those are worth."""
+
+    def __init__(self, path: Path, options: dict[str, str]) -> None:
+        """options: OpenVINO's; none: compiled once for all sizes."""
+        super().__init__(path)
+        self._other = options
+
+    def _request(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        return super()._request(shapes if self._other else ())
+
+    def _options(self) -> dict[str, Any]:
+        return super()._options() | self._other
+
+
+def _milliseconds(draw: Draw, image: np.ndarray) -> float:
+    start = time.perf_counter()
+    draw(image)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _picture(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A picture file scaled to this height and width."""
+    from PIL import Image
+
+    height, width = size
+    return np.array(Image.fromarray(images.read(path).rgb).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="a package's name or folder")
+    parser.add_argument("--size", default="512x512")
+    parser.add_argument("--picture", type=Path, help="what to draw; by default the package's own example")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--variants", action="store_true", help="also OpenVINO with other options than the backend's")
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    options = parser.parse_args(arguments)
+    try:
+        before = os.getloadavg()[0]
+        comparisons = []
+        for model in options.models:
+            size = parse_size(options.size)
+            comparisons.append(compare(model, size, options.rounds, variants=options.variants, picture=options.picture))
+            print(comparisons[-1], flush=True)
+        if options.json:
+            report = {
+                "kind": "impasto.precision",
+                "rounds": options.rounds,
+                "turns": TURNS,
+                "comparisons": [comparison.to_json() for comparison in comparisons],
+                "load": [before, os.getloadavg()[0]],
+                "environment": describe_machine(),
+            }
+            write_text(options.json, json.dumps(report, indent=1) + "\n")
+    except ImpastoError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
