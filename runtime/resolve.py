@@ -12,7 +12,7 @@ from typing import Any
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError
 
 from .engine_record import EngineRecord
-from .manifest import MANIFEST, PRECISIONS, Manifest, read_manifest, verify
+from .manifest import MANIFEST, PRECISIONS, Manifest, PackageFile, read_manifest, verify
 from .spec import ModelSpec, Pixels
 
 SEARCH_VARIABLE = "IMPASTO_MODELS"
@@ -67,7 +67,7 @@ def resolve(
             f"{path} is no model that can be run: expected a package folder or an .onnx file (or a .plan of impasto build)"
             + ("; export the checkpoint first: impasto export " + str(path) if path.suffix == ".safetensors" else "")
         )
-    return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=_read_sidecar(path))
+    return _from_graph(path, precision, trust)
 
 
 def search_path() -> list[Path]:
@@ -146,6 +146,23 @@ def _from_package(folder: Path, precision: str, trust: bool, family: str | None)
         context=check(folder, context) if context else None,
         manifest=manifest,
     )
+
+
+def _from_graph(path: Path, precision: str, trust: bool) -> Source:
+    """An ONNX file by itself. One that lies in its package finds its context there, and knows its precision."""
+    own = next((file for file in _listed(path) if file.name == path.name), None)
+    context = next((file for file in _listed(path) if file.role == "context"), None)
+    if own is None or own.role != "model":
+        return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=_read_sidecar(path))
+    if precision not in ("auto", own.precision):
+        raise PackageError(f"{path} is {own.precision}, not {precision}; load its package to choose: {path.parent}")
+    beside = None if context is None else path.parent / context.name if trust else verify(path.parent, context)
+    return Source(path, path, own.precision, beside, sidecar=_read_sidecar(path))
+
+
+def _listed(graph: Path) -> tuple[PackageFile, ...]:
+    """The files of the package that lies in the graph's folder; none where none does."""
+    return read_manifest(graph.parent).files if (graph.parent / MANIFEST).is_file() else ()
 
 
 def _from_plan(path: Path, trust: bool) -> Source:

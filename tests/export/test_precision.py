@@ -14,7 +14,7 @@ from precision_graphs import canonical, chain, photos
 
 import impasto
 from conftest import canonical_graph, float_graph, picture
-from impasto.errors import ImpastoError, OptionError, PictureError, PrecisionError
+from impasto.errors import ImpastoError, OptionError, PackageError, PictureError, PrecisionError
 from impasto.export.inspection import inspect_path
 from impasto.export.package import write_package
 from impasto.export.precision import QuantizeOptions, quantize
@@ -86,6 +86,14 @@ def test_a_context_and_a_border_are_calibrated_with(make_package: MakePackage, f
     image = picture(50, 70, 99)
     with impasto.load(model) as exact, impasto.load(model, precision="int8") as narrow:
         assert psnr(exact(image), narrow(image)) >= 28
+
+
+def test_one_graph_of_a_package_is_loaded_by_its_path(make_package: MakePackage, folder: Path) -> None:
+    """So that what was made for TensorRT can be judged without it, context and all."""
+    model = make_package(thumbnail=16, border=8)
+    quantize(model, QuantizeOptions(folder, "int8", ("tensorrt",), damage="none"))
+    with pytest.raises(PackageError, match="is int8, not fp16"):
+        impasto.load(model / "model.int8-tensorrt.onnx", precision="fp16")
 
 
 def test_sparing_the_worst_layer_reaches_a_budget_that_plain_int8_misses(tmp_path: Path, folder: Path) -> None:
