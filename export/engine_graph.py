@@ -15,6 +15,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import ExportError
 
+from .precision_fp16 import widened
+
 _OLD = 17
 """Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
 _EPSILON = 1e-5  # ONNX's default for normalisations
@@ -32,6 +34,9 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
     _transpose_before_cast(prepared.graph)
     opset = next((entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx")), None)
     if opset is not None and max_opset <= _OLD:
+        if _quantizes_halves(prepared.graph):  # which old parsers cannot; their FP16 flag brings the halves back
+            prepared.CopyFrom(widened(prepared))
+            opset = next(entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx"))
         _downgrade(prepared.graph, max_opset)
         opset.version = min(opset.version, max_opset)
         prepared.ir_version = min(prepared.ir_version, 8)
@@ -39,6 +44,12 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
     del prepared.graph.value_info[:]
     onnx.checker.check_model(prepared)
     return onnx.shape_inference.infer_shapes(prepared)
+
+
+def _quantizes_halves(graph: onnx.GraphProto) -> bool:
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    quantizers = (node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
+    return any(node.input[1] in halves for node in quantizers)
 
 
 def _cast_before_transpose(graph: onnx.GraphProto) -> None:

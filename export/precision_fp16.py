@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from .graph_parts import cast, constants, copy, element_types, opset, producers, readers, replace_nodes
+from .graph_parts import FLOATS, cast, constants, copy, element_types, opset, producers, readers, replace_nodes
 from .precision_ranges import Observed
 
 HIGHEST = 65504.0
@@ -141,6 +141,31 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
                 cast(f"{name}.wide", f"{name}.narrow", TensorProto.FLOAT16),
                 helper.make_node("Cast", [f"{name}.narrow"], [name], f"widen {name}", to=TensorProto.FLOAT),
             ]
+    replace_nodes(graph, nodes)
+    del graph.value_info[:]
+    return plain
+
+
+def widened(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The float32 graph again: no halves, and no casts to or from them. For builders that choose FP16 by a flag."""
+    plain = copy(model)
+    graph, types = plain.graph, element_types(model)
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    outputs = {value.name for value in graph.output}
+    same: dict[str, str] = {}
+    """Tensors that were only cast, and what they were cast from."""
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = same.get(name, name)
+        floats = [types.get(name) in FLOATS for name in (*node.input[:1], *node.output[:1])]
+        if node.op_type == "Cast" and all(floats) and node.output[0] not in outputs:
+            same[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
     replace_nodes(graph, nodes)
     del graph.value_info[:]
     return plain

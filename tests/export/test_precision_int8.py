@@ -13,8 +13,9 @@ from precision_graphs import chain, feeds
 
 from impasto.errors import PrecisionError
 from impasto.export.engine import _prepared
+from impasto.export.engine_graph import prepare
 from impasto.export.graph_parts import attribute, constants, element_types, producers
-from impasto.export.precision_fp16 import find_islands, to_half
+from impasto.export.precision_fp16 import find_islands, rounded, to_half
 from impasto.export.precision_int8 import METHODS, equalized, find_ranges, layers_of, quantized
 from impasto.export.precision_lint import problems, require_parsable
 from impasto.export.precision_ranges import Session, observe
@@ -91,6 +92,17 @@ def test_the_rest_computes_in_fp16_for_tensorrt() -> None:
     types = element_types(model)
     assert {types[node.output[0]] for node in model.graph.node if node.op_type == "Conv"} == {TensorProto.FLOAT16}
     assert problems(model) == ()
+
+
+def test_old_parsers_get_the_same_without_halves() -> None:
+    """Opset 17 quantizes float32 alone; TensorRT 8 takes FP16 by a flag instead."""
+    model = chain()
+    mixed = to_half(whole(model, "tensorrt"), {island.node for island in find_islands(model, {})})
+    old = prepare(mixed, 17)
+    assert TensorProto.FLOAT16 not in element_types(old).values()
+    assert sum(node.op_type == "QuantizeLinear" for node in old.graph.node) >= 12, "weights are quantized in the graph"
+    for feed in feeds(2):
+        assert psnr(Session(old).draw(feed), Session(rounded(mixed)).draw(feed)) >= 45
 
 
 def test_equal_channels_compute_the_same_and_quantize_better() -> None:
