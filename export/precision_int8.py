@@ -144,8 +144,26 @@ def quantized(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     result: onnx.ModelProto = quantizer.model.model
+    if not placement.outputs:
+        _give_back(result.graph, set(wanted))
     del result.graph.value_info[:]
     return result
+
+
+def _give_back(graph: onnx.GraphProto, layers: Collection[str]) -> None:
+    """Let what is no layer read the float tensor again: the quantizer rounds it for all who read it.
+
+    Skip connections carry the picture itself past the layers, and what is rounded there adds up.
+    """
+    by = producers(graph)
+    for node in graph.node:
+        if node.name in layers or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        for index, name in enumerate(node.input):
+            dequantize = by.get(name)
+            quantize = by.get(dequantize.input[0]) if dequantize and dequantize.op_type == "DequantizeLinear" else None
+            if quantize is not None:
+                node.input[index] = quantize.input[0]
 
 
 def equalized(model: onnx.ModelProto, feeds: Sequence[Feed]) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from precision_graphs import chain, feeds
+from precision_graphs import canonical, chain, feeds
 
 from impasto.errors import PrecisionError
 from impasto.export.engine import _prepared
@@ -46,6 +46,20 @@ def test_values_are_signed_and_symmetric_and_biases_stay_floats(family: str) -> 
     assert problems(model) == ()
     for node in (node for node in model.graph.node if node.op_type == "Conv"):
         assert stored[node.input[2]].dtype == np.float32
+
+
+@pytest.mark.parametrize("family", ["tensorrt", "openvino"])
+def test_what_passes_a_layer_by_is_not_rounded(family: str) -> None:
+    """first -> conv -> + first: the sum reads the tensor, the convolution what is left of it in 8 bits."""
+    weights = {"w": np.random.default_rng(0).normal(0, 0.1, (3, 3, 3, 3)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["first", "w"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["first", "c"], ["last"], "sum"),
+    ]
+    model = whole(canonical(nodes, weights), family)
+    by, read = producers(model.graph), {node.name: list(node.input) for node in model.graph.node}
+    assert "first" in read["sum"]
+    assert by[read["conv"][0]].op_type == "DequantizeLinear"
 
 
 @pytest.mark.parametrize("family", ["tensorrt", "openvino", "onnxruntime"])
