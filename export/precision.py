@@ -25,7 +25,7 @@ from .precision_fp16 import Island, exact_pixels, find_islands, rounded, to_half
 from .precision_lint import require_parsable
 from .precision_package import NewGraph, target_of, write_graphs
 from .precision_pictures import Pictures, read_pictures
-from .precision_ranges import Observed, observe, require_finite
+from .precision_ranges import observe, require_finite
 from .precision_speed import Timing, fastest
 from .sensitivity import Assignment, Build, LayerLoss, Progress, assign, groups, labels, losses_of
 
@@ -214,8 +214,7 @@ class _Search:
         self._groups = groups(model, self._layers)
         self._labels = labels(model, self._layers)
         progress("looking at ranges")
-        self._observed: dict[str, Observed] = observe(model, (*pictures.calibration, *pictures.extremes))
-        self._islands = find_islands(model, self._observed)
+        self._islands = find_islands(model, observe(model, (*pictures.calibration, *pictures.extremes)))
         budget = options.budget
         style = None
         if options.painting is not None:
@@ -275,11 +274,9 @@ class _Search:
     def _whole(self, family: str) -> _Draft:
         model, ranges, method = self._base(family)
         placement = int8.PLACEMENTS[family]
-        ends = {island.node for island in self._islands if "pixels" in island.reason}
 
         def plain(spared: Collection[str]) -> onnx.ModelProto:
-            excluded = ends.union(*(self._groups[layer] for layer in spared))
-            return int8.quantized(model, ranges, excluded, family, self._observed)
+            return int8.quantized(model, ranges, spared, family)
 
         def build(spared: Collection[str]) -> onnx.ModelProto:
             graph = plain(spared)
@@ -314,8 +311,7 @@ class _Search:
         options = self._options
 
         def quality(model: onnx.ModelProto, ranges: Any) -> Quality:
-            ends = [island.node for island in self._islands if "pixels" in island.reason]
-            return self._judge.on_pieces(int8.quantized(model, ranges, ends, family, self._observed))
+            return self._judge.on_pieces(int8.quantized(model, ranges, (), family))
 
         def best() -> str:
             return max(found, key=lambda name: found[name].mean_psnr)

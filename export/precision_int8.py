@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from impasto.errors import MissingDependency, PrecisionError
 
 from .graph_parts import attribute, constants, copy, producers
 from .precision_pictures import Feed
-from .precision_ranges import Observed, Session, opened
+from .precision_ranges import Session, opened
 
 METHODS = ("percentile", "min-max", "entropy")
 """Ways to choose each tensor's range: 99.99 % of its values; all of them; the range that keeps most information
@@ -38,31 +38,24 @@ _BINS = {"percentile": 2048, "entropy": 256}
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a family of backends wants Q/DQ."""
+    """Where a family of backends wants Q/DQ. Layers' inputs are quantized for all of them."""
 
-    around: tuple[str, ...]
-    """Other operators that run on 8 bits there."""
     outputs: bool
-    """Whether outputs are quantized as well as inputs."""
+    """Whether layers' outputs are quantized as well."""
     unsigned: bool
     """uint8 activations with any zero point, and int32 biases; otherwise int8 with zero point 0 and float biases."""
     half: bool
     """Whether the rest computes in FP16."""
 
 
-_INPUTS_ONLY = Placement((), outputs=False, unsigned=False, half=False)
 PLACEMENTS = {
     # Signed, symmetric, no int32 bias: all that TensorRT's parser takes. What is not INT8 there is FP16.
-    "tensorrt": Placement((), outputs=False, unsigned=False, half=True),
-    "openvino": _INPUTS_ONLY,
-    # ONNX Runtime's x86 kernels are made for uint8 activations: with int8 ones the denoiser took 415 ms, with uint8 ones 144,
-    # in FP32 286 (512 x 512, 2 cores, one run). They want everything between two convolutions in 8 bits, too.
-    "onnxruntime": Placement(
-        ("Relu", "LeakyRelu", "Add", "DepthToSpace", "SpaceToDepth", "MaxPool", "Concat"),
-        outputs=True,
-        unsigned=True,
-        half=False,
-    ),
+    "tensorrt": Placement(outputs=False, unsigned=False, half=True),
+    "openvino": Placement(outputs=False, unsigned=False, half=False),
+    # ONNX Runtime's x86 kernels are made for uint8 activations: with int8 ones the denoiser took 415 ms, with uint8 ones 144, in FP32
+    # 286 (512 x 512, 2 cores, one run). Sums between quantized layers it then runs in 8 bits by itself; told to, it would
+    # also do so between layers that are spared, which costs the denoiser 3.6 dB.
+    "onnxruntime": Placement(outputs=True, unsigned=True, half=False),
 }
 
 
@@ -95,7 +88,7 @@ def find_ranges(model: onnx.ModelProto, feeds: Sequence[Feed], method: str) -> A
         onnx.save(model, str(plain))
         calibrator = calibrate.create_calibrator(
             plain,
-            sorted({node.op_type for node in model.graph.node}),
+            list(ARITHMETIC),
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=getattr(calibrate.CalibrationMethod, kind),
             extra_options=options,
@@ -105,22 +98,14 @@ def find_ranges(model: onnx.ModelProto, feeds: Sequence[Feed], method: str) -> A
         return calibrator.compute_data()
 
 
-def quantized(
-    model: onnx.ModelProto, ranges: Any, excluded: Collection[str], family: str, observed: Mapping[str, Observed]
-) -> onnx.ModelProto:
-    """The graph with Q/DQ where this family wants them, around all layers but the excluded nodes.
+def quantized(model: onnx.ModelProto, ranges: Any, excluded: Collection[str], family: str) -> onnx.ModelProto:
+    """The graph with Q/DQ where this family wants them, around all layers but the excluded ones.
 
-    model: float32, with node names. excluded: nodes that neither read nor give quantized tensors.
+    model: float32, with node names. ranges: of `find_ranges`.
     """
     quantization = _library()
     placement = PLACEMENTS[family]
-    layers = set(layers_of(model))
-    wanted = [
-        node.name
-        for node in model.graph.node
-        if node.name not in excluded
-        and (node.name in layers or (node.op_type in placement.around and _joins_maps(node, observed)))
-    ]
+    wanted = [layer for layer in layers_of(model) if layer not in excluded]
     source = onnx.shape_inference.infer_shapes(model)
     kind = quantization.QuantType
     quantizer = quantization.qdq_quantizer.QDQQuantizer(
@@ -132,7 +117,7 @@ def quantized(
         ranges,
         wanted,
         [],
-        [*ARITHMETIC, *placement.around],
+        list(ARITHMETIC),
         {
             "ActivationSymmetric": not placement.unsigned,
             "WeightSymmetric": True,
@@ -228,12 +213,6 @@ def _channel_ranges(model: onnx.ModelProto, tensors: list[str], feeds: Sequence[
 def _scale(tensor: onnx.TensorProto, by: np.ndarray) -> None:
     values = (numpy_helper.to_array(tensor) * by).astype(np.float32)
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-
-
-def _joins_maps(node: onnx.NodeProto, observed: Mapping[str, Observed]) -> bool:
-    """Whether it works on whole maps of features: a sum with one value a channel is no work, and loses by quantization."""
-    shapes = {observed[name].shape for name in node.input if name in observed}
-    return len(node.input) == 1 or (len(shapes) == 1 and all(name in observed for name in node.input))
 
 
 def _reader(calibrate: Any, feed: Feed) -> Any:

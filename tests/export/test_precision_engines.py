@@ -53,11 +53,8 @@ def test_engines_compute_in_what_the_graph_says(name: str, tmp_path: Path) -> No
     if spec.thumbnail:
         length = model.graph.input[1].type.tensor_type.shape.dim[1].dim_value
         feeds = [{**feed, "context": np.full((1, length), 0.1, np.float32)} for feed in feeds]
-    observed = observe(model, feeds)
-    islands = find_islands(model, observed)
-    names = {island.node for island in islands}
-    ends = {island.node for island in islands if "pixels" in island.reason}
-    whole = quantized(model, find_ranges(model, feeds, "min-max"), ends, "tensorrt", observed)
+    names = {island.node for island in find_islands(model, observe(model, feeds))}
+    whole = quantized(model, find_ranges(model, feeds, "min-max"), (), "tensorrt")
     graphs = {"fp16": to_half(model, names), "int8": to_half(whole, names)}
     assert problems(graphs["int8"]) == ()
     layers = len(layers_of(model))

@@ -18,16 +18,14 @@ from impasto.export.graph_parts import attribute, constants, element_types, prod
 from impasto.export.precision_fp16 import find_islands, rounded, to_half
 from impasto.export.precision_int8 import METHODS, equalized, find_ranges, layers_of, quantized
 from impasto.export.precision_lint import problems, require_parsable
-from impasto.export.precision_ranges import Session, observe
+from impasto.export.precision_ranges import Session
 from impasto.quality import psnr
 
 
 def whole(
     model: onnx.ModelProto, family: str, method: str = "min-max", spared: tuple[str, ...] = ()
 ) -> onnx.ModelProto:
-    observed = observe(model, feeds())
-    ends = [island.node for island in find_islands(model, observed) if "pixels" in island.reason]
-    return quantized(model, find_ranges(model, feeds(), method), (*ends, *spared), family, observed)
+    return quantized(model, find_ranges(model, feeds(), method), spared, family)
 
 
 def pairs(model: onnx.ModelProto) -> list[onnx.NodeProto]:
