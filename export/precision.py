@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -50,7 +50,7 @@ class QuantizeOptions:
     budget: Budget | None = None
     """None for `Budget.default` of each precision."""
     method: str | None = None
-    """One of `precision_int8.METHODS`; None for the best on the pictures."""
+    """One of `precision_int8.METHODS`; None for the ranges that the training has learnt (--qat), else the best on the pictures."""
     damage: str | None = None
     """What a restorer undoes, such as "noise:0-55", done to the pictures first; None for what its recipe says."""
     painting: Path | None = None
@@ -161,7 +161,7 @@ def quantize(
     recipe = source.manifest.recipe if source.manifest else {}
     inputs = [value.name for value in graph.graph.input]
     pictures = read_pictures(options.calibrate, spec, inputs, source.context, damage=options.damage, recipe=recipe)
-    search = _Search(graph, pictures, options, progress)
+    search = _Search(graph, pictures, options, progress, recipe.get("int8", {}).get("ranges", {}))
     drafts, timings = search.drafts()
     paths = write_graphs(source, target, [_new(draft, pictures) for draft in drafts]) if drafts else []
     made = tuple(draft.made(path) for draft, path in zip(drafts, paths, strict=True))
@@ -199,8 +199,10 @@ class _Search:
     """Makes graphs of one model; what several of them need is computed once."""
 
     def __init__(
-        self, model: onnx.ModelProto, pictures: Pictures, options: QuantizeOptions, progress: Progress
-    ) -> None:
+        self, model: onnx.ModelProto, pictures: Pictures, options: QuantizeOptions, progress: Progress,
+        learnt: Mapping[str, float],
+    ) -> None:  # fmt: skip
+        """learnt: what a quantization-aware training says of the layers' ranges; empty without one."""
         self._model = model
         self._pictures = pictures
         self._options = options
@@ -224,6 +226,7 @@ class _Search:
         progress("drawing in FP32")
         similarity = budget is not None and budget.ssim is not None
         self._judge = Judge(model, pictures.judged, pictures.whole, style, similarity)
+        self._learnt = int8.learnt_ranges(model, learnt) if learnt else None
         self._known_losses: dict[object, tuple[LayerLoss, ...]] = {}
         self._ranges = cache(self._find_ranges)
         self._half = cache(self._find_half)
@@ -309,6 +312,8 @@ class _Search:
     def _find_base(self, family: str) -> tuple[onnx.ModelProto, Any, str]:
         """The FP32 graph to quantize for a family, with its ranges, and the calibration that gave them: the best on pieces."""
         options = self._options
+        if self._learnt is not None and options.method is None and not int8.PLACEMENTS[family].outputs:
+            return self._model, self._learnt, "learnt"  # the weights are used to these, whatever pictures suggest
 
         def quality(model: onnx.ModelProto, ranges: Any) -> Quality:
             return self._judge.on_pieces(int8.quantized(model, ranges, (), family))

@@ -9,7 +9,7 @@ import contextlib
 import io
 import logging
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,25 @@ def find_ranges(model: onnx.ModelProto, feeds: Sequence[Feed], method: str) -> A
         for feed in feeds:  # one at a time: the calibrator keeps every tensor of what it is given at once
             calibrator.collect_data(_reader(calibrate, feed))
         return calibrator.compute_data()
+
+
+def learnt_ranges(model: onnx.ModelProto, learnt: Mapping[str, float]) -> Any:
+    """The same as `find_ranges` for what the layers read, from a quantization-aware training; None where that knows not all.
+
+    learnt: by layer of the network, such as "body.0.first", the largest magnitude that is not clipped. A tensor that two layers
+    read gets the larger one.
+    """
+    calibrate = _library().calibrate
+    layers = set(layers_of(model))
+    ends: dict[str, float] = {}
+    for node in model.graph.node:
+        if node.name in layers:
+            end = learnt.get(node.input[1].removeprefix("network.").removesuffix(".weight"))
+            if end is None:
+                return None
+            ends[node.input[0]] = max(ends.get(node.input[0], 0), end)
+    ranges = {name: (np.float32(-end), np.float32(end)) for name, end in ends.items()}
+    return calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, ranges)
 
 
 def quantized(model: onnx.ModelProto, ranges: Any, excluded: Collection[str], family: str) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ from impasto._version import __version__
 from impasto.errors import OptionError, TrainingError
 from impasto.files import atomic_path, make_folder, write_text
 
-from . import losses, stages
+from . import losses, qat, stages
 from .board import Board
 from .checkpoint import round_to_half, save_checkpoint
 from .data import Photos
@@ -75,6 +75,8 @@ class FitOptions:
     """Stages of the network, or beginnings of its parameters' names, that stay as they are."""
     depth_decay: float = 1.0
     """What the learning rate is multiplied by for each stage further from the head."""
+    qat: bool = False
+    """Compute as INT8 will, so that the weights get used to it, and learn the ranges for `impasto quantize`."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
@@ -116,11 +118,14 @@ class FitResult:
     """On the pictures held out; empty where there are none."""
     test: Mapping[str, float] = field(default_factory=dict)
     """On the test set, which nothing was chosen by; empty where there is none."""
+    int8: Mapping[str, float] = field(default_factory=dict)
+    """On the pictures held out, computed as INT8 will; empty but for quantization-aware training."""
     skipped: int = 0
     """Files that could not be used; the checkpoint's recipe names them."""
 
     def __str__(self) -> str:
         measured = _listed(self.quality or self.losses) + (f"; test set: {_listed(self.test)}" if self.test else "")
+        measured += f"; in INT8: {_listed(self.int8)}" if self.int8 else ""
         skipped = f"; {self.skipped} broken or small files were left out" if self.skipped else ""
         return f"{self.checkpoint}: {self.steps} steps in {self.seconds:.0f} s; {measured}{skipped}"
 
@@ -216,7 +221,12 @@ def _finish(
     """Judge what was trained and write it."""
     network = run.averaged()
     round_to_half(network)
-    quality = {"validation": task.validate(network)}
+    quality = {}
+    if options.qat:
+        quality["validation in INT8"] = task.validate(network)
+        network, learnt = qat.removed(network)
+        recipe = {**recipe, qat.RECIPE: learnt}
+    quality["validation"] = task.validate(network)
     if test is not None:
         quality["test"] = task.judge(network, test)
     recipe = {
@@ -238,6 +248,7 @@ def _finish(
         run.last_losses,
         quality["validation"],
         quality.get("test", {}),
+        quality.get("validation in INT8", {}),
         len(recipe.get("data", {}).get("skipped", ())),
     )
 
@@ -252,7 +263,7 @@ def _strategy(task: Task, processes: Processes) -> str:
 _MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "precision", "patience", "validate_every")
 """The options that the weights depend on."""
 
-_LATER = ("freeze", "depth_decay")
+_LATER = ("freeze", "depth_decay", "qat")
 """More of them, which states of earlier versions do not know."""
 
 
@@ -289,6 +300,8 @@ class _Run:
         self._fabric.launch()
         self.together = Together(processes)
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if options.qat:
+            qat.prepare(task)
         stages.freeze(task.network, options.freeze)
         groups = stages.groups(task.network, options.depth_decay)
         self._shares = [group.share for group in groups]

@@ -82,6 +82,10 @@ class CommonOptions:
             raise OptionError(
                 "frozen stages and lower rates by depth spare what was learnt before; name it with --start"
             )
+        if self.start is None and self.fit.qat:
+            raise OptionError(
+                "weights get used to INT8 at the end of a training; name a trained checkpoint with --start"
+            )
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,12 @@ Freeze = Annotated[
     str,
     typer.Option(help="Stages of --start's network that stay as they are, such as stem,encoder.", show_default=False),
 ]
+Qat = Annotated[
+    bool,
+    typer.Option(
+        "--qat", help="Fine-tune --start's network for INT8; impasto quantize then takes the ranges it learnt."
+    ),
+]
 DepthDecay = Annotated[
     float, typer.Option(help="The learning rate is multiplied by this for each stage further from the head.")
 ]
@@ -113,6 +119,7 @@ def style(
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
+    qat: Qat = False,
     config: Config = None,
     held_out: HeldOut = 0.05,
     validation: Validation = None,
@@ -145,6 +152,7 @@ def style(
             tensorboard=tensorboard,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
+            qat=qat,
         ),
         batch=batch,
         crop=crop,
@@ -191,6 +199,7 @@ def restore(
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
+    qat: Qat = False,
     config: Config = None,
     held_out: HeldOut = 0.05,
     validation: Validation = None,
@@ -225,6 +234,7 @@ def restore(
             tensorboard=tensorboard,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
+            qat=qat,
         ),
         batch=batch,
         crop=crop,
