@@ -33,8 +33,8 @@ def openvino() -> Any:
 class OpenVinoBackend(Backend):
     """An ONNX graph, compiled anew for every shape of its inputs.
 
-    A graph compiled for free sizes would serve all of them, but is slower: by 8 % in FP32 and 25 % in INT8 (great-wave, 512 x 512, two
-    cores, `python -m impasto.benchmarks.precision --variants`). Compiling takes 0.1 to 0.2 s, once a size.
+    A graph compiled for free sizes would serve all of them, but is slower: by 10 % in FP32 and 76 % in INT8 (great-wave, 512 x 512,
+    two cores, `python -m impasto.benchmarks.precision --variants`). Compiling takes 0.1 to 0.2 s, once a size.
     """
 
     name = "openvino"
@@ -105,7 +105,7 @@ class OpenVinoBackend(Backend):
         if not self._int8:
             # Left alone, OpenVINO computes float32 layers in BF16 where the CPU can (AMX): four times as fast, and another
             # picture, 51 dB from FP32 on great-wave. In an INT8 graph it may: INT8 has rounded much more than BF16 does, and the
-            # layers that were spared from INT8 are cheap then: 11.7 ms and 38.2 dB from FP32, with float32 17.7 ms and 37.9 dB
+            # layers that were spared from INT8 are cheap then: 12.3 ms and 39.1 dB from FP32, with float32 15.9 ms and 38.1 dB
             # (`python -m impasto.benchmarks.precision great-wave --variants`).
             options["INFERENCE_PRECISION_HINT"] = "f32"
         return options
