@@ -52,9 +52,8 @@ PLACEMENTS = {
     # Signed, symmetric, no int32 bias: all that TensorRT's parser takes. What is not INT8 there is FP16.
     "tensorrt": Placement(outputs=False, unsigned=False, half=True),
     "openvino": Placement(outputs=False, unsigned=False, half=False),
-    # ONNX Runtime's x86 kernels are made for uint8 activations: with int8 ones the denoiser took 415 ms, with uint8 ones 144, in FP32
-    # 286 (512 x 512, 2 cores, one run). Sums between quantized layers it then runs in 8 bits by itself; told to, it would
-    # also do so between layers that are spared, which costs the denoiser 3.6 dB.
+    # ONNX Runtime's x86 kernels are made for uint8 activations; on int8 ones they are slower than FP32. Sums between quantized
+    # layers it runs in 8 bits by itself; told to, it would also do so between layers that are spared, and round what passes by.
     "onnxruntime": Placement(outputs=True, unsigned=True, half=False),
 }
 

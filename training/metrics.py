@@ -119,4 +119,4 @@ def grid_levels(picture: np.ndarray, cell: int) -> float:
 def features(backbone: Backbone, image: np.ndarray) -> dict[str, Tensor]:
     """A uint8 (H, W, 3) picture's feature maps by layer, (1, C, H', W') each, on the backbone's device."""
     device = next(backbone.parameters()).device
-    return backbone(torch.from_numpy(image).to(device).permute(2, 0, 1)[None].float() / 255)
+    return backbone(torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].float() / 255)
