@@ -161,6 +161,11 @@ def quantize(
     recipe = source.manifest.recipe if source.manifest else {}
     inputs = [value.name for value in graph.graph.input]
     pictures = read_pictures(options.calibrate, spec, inputs, source.context, damage=options.damage, recipe=recipe)
+    if options.budget and options.budget.truth is not None and not pictures.truth:
+        raise OptionError(
+            f"a budget of truth is for a restorer, given clean pictures and what to do to them; {spec.name} got pictures as they "
+            "are. Say --degrade noise:0-55 or another damage, or leave truth out of the budget"
+        )
     search = _Search(graph, pictures, options, progress, recipe.get("int8", {}).get("ranges", {}))
     drafts, timings = search.drafts()
     paths = write_graphs(source, target, [_new(draft, pictures) for draft in drafts]) if drafts else []
@@ -295,8 +300,11 @@ class _Search:
             self._require_finite(result, "INT8 with FP16")
         return _Draft(result, "int8", family, len(self._layers), assignment, (), method)
 
+    def _budget(self, precision: str) -> Budget:
+        return self._options.budget or Budget.default(precision, restores=self._pictures.truth)
+
     def _assign(self, precision: str, judged: Build, key: object, alone: Build | None = None) -> Assignment:
-        budget = self._options.budget or Budget.default(precision)
+        budget = self._budget(precision)
 
         def losses() -> tuple[LayerLoss, ...]:
             if key not in self._known_losses:
@@ -322,7 +330,7 @@ class _Search:
             return max(found, key=lambda name: found[name].mean_psnr)
 
         found: dict[str, Quality] = {}
-        budget = options.budget or Budget.default("int8")
+        budget = self._budget("int8")
         for method in (options.method,) if options.method else int8.METHODS:
             # Entropy comes last and takes as long as the others together: only where they do not do.
             if method != "entropy" or not found or budget.misses(found[best()]):
@@ -351,7 +359,8 @@ class _Search:
 
     def _require_finite(self, model: onnx.ModelProto, what: str) -> None:
         self._progress("looking for overflows")
-        require_finite(rounded(model), (*self._pictures.judged, *self._pictures.extremes), what)
+        feeds = [picture.feed for picture in self._pictures.judged]
+        require_finite(rounded(model), (*feeds, *self._pictures.extremes), what)
 
 
 def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:

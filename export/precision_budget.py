@@ -14,7 +14,7 @@ from impasto.errors import OptionError
 from impasto.quality import psnr
 
 from .engine_check import LEAST_PSNR, ssim
-from .precision_pictures import Feed, WholePicture
+from .precision_pictures import JudgedPicture
 from .precision_ranges import Session
 
 HIGHEST_PSNR = 100.0
@@ -23,7 +23,16 @@ HIGHEST_PSNR = 100.0
 _DEFAULT_PSNR = {"fp16": LEAST_PSNR["fp16"] + 10, "int8": LEAST_PSNR["int8"]}
 """In dB. An engine in FP16 must come within LEAST_PSNR; the graph leaves it 10 dB for what its kernels round otherwise."""
 
-_KEYS = ("psnr", "ssim", "style")
+_DEFAULT_LOSS = 0.1
+"""Of a restorer's PSNR against the truth, in dB, where the truth is known."""
+
+_LIMITS = {
+    "psnr": (HIGHEST_PSNR, "dB"),
+    "ssim": (1.0, "of 1"),
+    "style": (1.0, "as a share, such as 3%"),
+    "truth": (HIGHEST_PSNR, "dB"),
+}
+"""What a budget may name, the highest that makes sense, and its unit."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Quality:
     """Of the luma, of the worst picture; None where nobody asked."""
     style: float | None
     """Relative change of the mean distance to the painting; None without one."""
+    truth: float | None
+    """How much lower the PSNR against the truth is than FP32's, in dB, mean; None where the truth is not known."""
     pictures: int
 
     def to_json(self) -> dict[str, Any]:
@@ -47,6 +58,7 @@ class Quality:
         parts = [f"PSNR {self.psnr:.1f} dB (mean {self.mean_psnr:.1f})"]
         parts += [f"SSIM {self.ssim:.4f}"] if self.ssim is not None else []
         parts += [f"style {100 * self.style:+.2f} %"] if self.style is not None else []
+        parts += [f"against the truth {-self.truth:+.2f} dB"] if self.truth is not None else []
         return ", ".join(parts)
 
 
@@ -59,17 +71,19 @@ class Budget:
     ssim: float | None = None
     style: float | None = None
     """Largest relative change of the style distance, such as 0.03."""
+    truth: float | None = None
+    """Most that a restorer may lose of its PSNR against the undamaged pictures, in dB, mean over them."""
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Read "psnr=40", "psnr=40,ssim=0.98" or "style=3%". Raises OptionError."""
+        """Read "psnr=40", "truth=0.1,ssim=0.98" or "style=3%". Raises OptionError."""
         found: dict[str, float] = {}
         for part in filter(None, (part.strip() for part in text.split(","))):
             key, _, value = (word.strip() for word in part.partition("="))
-            if key not in _KEYS or key in found:
+            if key not in _LIMITS or key in found:
                 raise OptionError(
-                    f"cannot read the budget {text!r}: {part!r}; write each of {', '.join(_KEYS)} once at most, such as "
-                    "psnr=40,ssim=0.98,style=3%"
+                    f"cannot read the budget {text!r}: {part!r}; write each of {', '.join(_LIMITS)} once at most, such as "
+                    "psnr=40,ssim=0.98, style=3% or truth=0.1"
                 )
             found[key] = _number(text, key, value)
         if not found:
@@ -77,9 +91,9 @@ class Budget:
         return cls(**found)
 
     @classmethod
-    def default(cls, precision: str) -> Budget:
-        """What is wanted of a precision where the user does not say."""
-        return cls(psnr=_DEFAULT_PSNR[precision])
+    def default(cls, precision: str, restores: bool = False) -> Budget:
+        """What is wanted of a precision where the user does not say. restores: the truth behind the pictures is known."""
+        return cls(psnr=_DEFAULT_PSNR[precision], truth=_DEFAULT_LOSS if restores else None)
 
     def misses(self, quality: Quality) -> tuple[str, ...]:
         """What the quality falls short in, one phrase each; empty where the budget holds."""
@@ -90,6 +104,8 @@ class Budget:
             found.append(f"SSIM {quality.ssim:.4f}, wanted {self.ssim:g}")
         if self.style is not None and quality.style is not None and abs(quality.style) > self.style:
             found.append(f"style distance {100 * quality.style:+.2f} %, wanted within {100 * self.style:g} %")
+        if self.truth is not None and quality.truth is not None and quality.truth > self.truth:
+            found.append(f"{quality.truth:.2f} dB lost against the truth, wanted {self.truth:g} at most")
         return tuple(found)
 
     def __str__(self) -> str:
@@ -103,54 +119,74 @@ class Judge:
     def __init__(
         self,
         model: onnx.ModelProto,
-        pieces: Sequence[Feed],
-        whole: Sequence[WholePicture],
+        pieces: Sequence[JudgedPicture],
+        whole: Sequence[JudgedPicture],
         style: Callable[[np.ndarray], float] | None = None,
         similarity: bool = False,
     ) -> None:
         """style: a picture's distance to the painting, where there is one. similarity: measure SSIM on pieces too."""
-        self._pieces = pieces
-        self._whole = whole
-        self._style = style
         self._similarity = similarity
+        self._style = style
         session = Session(model)
-        self._drawn_pieces = [session.draw(feed) for feed in pieces]
-        self._drawn_whole = [_inside(session.draw(picture.feed), picture) for picture in whole]
-        self._styles = [style(drawn) for drawn in self._drawn_whole] if style else []
+        self._pieces = [_Reference(picture, _drawn(session, picture)) for picture in pieces]
+        self._whole = [_Reference(picture, _drawn(session, picture)) for picture in whole]
+        self._styles = [style(reference.drawn) for reference in self._whole] if style else []
 
     def on_pieces(self, model: onnx.ModelProto) -> Quality:
         """Quick: PSNR, and SSIM if it is wanted, on pieces of the pictures."""
-        return self._on_pieces(model, len(self._pieces), self._similarity)
+        return self._compare(model, self._pieces, self._similarity)
 
     def on_few_pieces(self, model: onnx.ModelProto) -> Quality:
         """Quicker: PSNR on half of them."""
-        return self._on_pieces(model, -(-len(self._pieces) // 2), False)
-
-    def _on_pieces(self, model: onnx.ModelProto, count: int, similarity: bool) -> Quality:
-        session = Session(model)
-        drawn = [session.draw(feed)[0] for feed in self._pieces[:count]]
-        return self._compare(drawn, [reference[0] for reference in self._drawn_pieces[:count]], similarity)
+        return self._compare(model, self._pieces[: -(-len(self._pieces) // 2)], False)
 
     def on_whole(self, model: onnx.ModelProto) -> Quality:
         """Everything, on whole pictures."""
-        session = Session(model)
-        drawn = [_inside(session.draw(picture.feed), picture) for picture in self._whole]
-        change = None
-        if self._style:
-            change = float(np.mean([self._style(picture) for picture in drawn]) / np.mean(self._styles) - 1)
-        return self._compare(drawn, self._drawn_whole, True, change)
+        return self._compare(model, self._whole, True, self._style)
 
     def _compare(
-        self, drawn: list[np.ndarray], references: list[np.ndarray], similarity: bool, style: float | None = None
+        self,
+        model: onnx.ModelProto,
+        references: Sequence[_Reference],
+        similarity: bool,
+        style: Callable[[np.ndarray], float] | None = None,
     ) -> Quality:
-        pairs = list(zip(drawn, references, strict=True))
-        ratios = [min(psnr(one, other), HIGHEST_PSNR) for one, other in pairs]
-        similar = min(ssim(one, other) for one, other in pairs) if similarity else None
-        return Quality(min(ratios), float(np.mean(ratios)), similar, style, len(pairs))
+        session = Session(model)
+        drawn = [_drawn(session, reference.picture) for reference in references]
+        pairs = [(picture, reference.drawn) for picture, reference in zip(drawn, references, strict=True)]
+        ratios = [_psnr(one, other) for one, other in pairs]
+        losses = [reference.loss(picture) for picture, reference in zip(drawn, references, strict=True)]
+        known = [loss for loss in losses if loss is not None]
+        return Quality(
+            psnr=min(ratios),
+            mean_psnr=float(np.mean(ratios)),
+            ssim=min(ssim(one, other) for one, other in pairs) if similarity else None,
+            style=float(np.mean([style(picture) for picture in drawn]) / np.mean(self._styles) - 1) if style else None,
+            truth=float(np.mean(known)) if known else None,
+            pictures=len(pairs),
+        )
 
 
-def _inside(drawn: np.ndarray, picture: WholePicture) -> np.ndarray:
-    return drawn[0][picture.inside]
+@dataclass(frozen=True)
+class _Reference:
+    """A picture and its FP32 drawing."""
+
+    picture: JudgedPicture
+    drawn: np.ndarray
+
+    def loss(self, drawn: np.ndarray) -> float | None:
+        """How much farther from the truth another drawing is, in dB."""
+        truth = self.picture.truth
+        return None if truth is None else _psnr(self.drawn, truth) - _psnr(drawn, truth)
+
+
+def _drawn(session: Session, picture: JudgedPicture) -> np.ndarray:
+    drawn: np.ndarray = session.draw(picture.feed)[0][picture.inside]
+    return drawn
+
+
+def _psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return min(psnr(one, other), HIGHEST_PSNR)
 
 
 def _number(text: str, key: str, value: str) -> float:
@@ -159,10 +195,9 @@ def _number(text: str, key: str, value: str) -> float:
         number = float(value.removesuffix("%")) / (100 if share else 1)
     except ValueError:
         number = math.nan
-    limits = {"psnr": (0.0, HIGHEST_PSNR), "ssim": (0.0, 1.0), "style": (0.0, 1.0)}[key]
-    if not limits[0] < number <= limits[1] or (share and key == "psnr"):
-        unit = {"psnr": "dB", "ssim": "of 1", "style": "as a share, such as 3%"}[key]
+    highest, unit = _LIMITS[key]
+    if not 0 < number <= highest or (share and unit == "dB"):
         raise OptionError(
-            f"cannot read the budget {text!r}: {key}={value or '?'}; {key} is above {limits[0]:g} and at most {limits[1]:g} {unit}"
+            f"cannot read the budget {text!r}: {key}={value or '?'}; {key} is above 0 and at most {highest:g} {unit}"
         )
     return number

@@ -40,14 +40,13 @@ _TRAINED_ON = {"denoise": "noise:0-55"}
 
 
 @dataclass(frozen=True)
-class WholePicture:
+class JudgedPicture:
     """A picture as a graph takes it, and where the picture lies in what the graph gives."""
 
-    name: str
     feed: Feed
     inside: tuple[slice, slice]
-    original: np.ndarray
-    """uint8 (H, W, 3), without border."""
+    truth: np.ndarray | None
+    """What a restorer should give: uint8 (H, W, 3) of the picture that was damaged; None where nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Pictures:
 
     calibration: tuple[Feed, ...]
     """Pieces of most of the pictures."""
-    judged: tuple[Feed, ...]
+    judged: tuple[JudgedPicture, ...]
     """Pieces of the held-out ones."""
-    whole: tuple[WholePicture, ...]
+    whole: tuple[JudgedPicture, ...]
     """Held-out ones as a whole."""
     extremes: tuple[Feed, ...]
     """Black, white, single colours, a checkerboard and noise of one level."""
@@ -67,6 +66,11 @@ class Pictures:
     """Why files of the folder were left out, one line each."""
     damage: str
     """What was done to them first, as `impasto.training.degrade.parse` reads it, or AS_THEY_ARE."""
+
+    @property
+    def truth(self) -> bool:
+        """Whether it is known what the model should make of them."""
+        return all(picture.truth is not None for picture in self.whole)
 
 
 def read_pictures(
@@ -87,12 +91,11 @@ def read_pictures(
     damage = damage or _damage_of(spec, recipe or {})
     spoil = _spoiler(damage, spec)
     files = images.list_folder(folder)
-    pictures: list[np.ndarray] = []
-    names, skipped = [], []
+    pictures: list[_Picture] = []
+    skipped = []
     for index, file in enumerate(_spread(files, MOST)):
         try:
             pictures.append(spoil(images.read(file).rgb, index))
-            names.append(file.name)
         except PictureError as error:
             skipped.append(str(error))
     if len(pictures) < LEAST:
@@ -103,13 +106,13 @@ def read_pictures(
     with _Feeds(spec, inputs, context) as feeds:
         pieces = [feeds.piece(picture, index) for index, picture in enumerate(pictures)]
         held = range(HELD_OUT - 1, len(pictures), HELD_OUT)
-        whole = [feeds.whole(names[index], _middle(pictures[index]), index) for index in list(held)[:WHOLE]]
-        extremes = [feeds.piece(picture, index) for index, picture in enumerate(extreme_pictures(CROP // 4))]
+        whole = [feeds.whole(pictures[index], index) for index in list(held)[:WHOLE]]
+        extremes = [feeds.piece(_Picture(rgb, None), index) for index, rgb in enumerate(extreme_pictures(CROP // 4))]
     return Pictures(
-        calibration=tuple(piece for index, piece in enumerate(pieces) if index not in held),
+        calibration=tuple(piece.feed for index, piece in enumerate(pieces) if index not in held),
         judged=tuple(pieces[index] for index in held),
         whole=tuple(whole),
-        extremes=tuple(extremes),
+        extremes=tuple(piece.feed for piece in extremes),
         used=len(pictures),
         skipped=tuple(skipped),
         damage=damage,
@@ -123,6 +126,23 @@ def extreme_pictures(side: int) -> list[np.ndarray]:
     board = np.indices((side, side)).sum(0) % 2 * np.uint8(255)
     noise = 128 + np.random.default_rng(0).integers(-1, 2, (side, side, 3))
     return [*plain, np.repeat(board[..., None], 3, 2).astype(np.uint8), noise.astype(np.uint8)]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """uint8 (H, W, 3): what a model is given, and (H x scale, W x scale, 3) what it should make of it, where that is known."""
+
+    given: np.ndarray
+    truth: np.ndarray | None
+
+    def cut(self, scale: int, top: int, left: int, height: int, width: int) -> _Picture:
+        """As much of this rectangle of `given` as there is, and the same place of the truth."""
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        given = np.ascontiguousarray(self.given[rows, columns])
+        if self.truth is None:
+            return _Picture(given, None)
+        bottom, right = top + given.shape[0], left + given.shape[1]
+        return _Picture(given, self.truth[top * scale : bottom * scale, left * scale : right * scale])
 
 
 class _Feeds:
@@ -144,20 +164,26 @@ class _Feeds:
         if self._context:
             self._context.close()
 
-    def whole(self, name: str, picture: np.ndarray, index: int) -> WholePicture:
-        border, scale = self._spec.border, self._spec.scale
-        inside = tuple(slice(border * scale, (border + side) * scale) for side in picture.shape[:2])
-        return WholePicture(name, self._feed(picture, picture, index), (inside[0], inside[1]), picture)
+    def whole(self, picture: _Picture, index: int) -> JudgedPicture:
+        """The middle of a large picture, the thumbnail's too."""
+        top, left = (max(side - LARGEST, 0) // 2 for side in picture.given.shape[:2])
+        middle = picture.cut(self._spec.scale, top, left, LARGEST, LARGEST)
+        return self._judged(middle, middle.given, index)
 
-    def piece(self, picture: np.ndarray, index: int) -> Feed:
+    def piece(self, picture: _Picture, index: int) -> JudgedPicture:
         """A seeded place in the picture; the whole of a small one."""
         sides = self._spec.size.fixed or (CROP, CROP)
         top, left = (
             int(self._random.integers(0, max(have - side, 0) + 1))
-            for have, side in zip(picture.shape, sides, strict=False)
+            for have, side in zip(picture.given.shape, sides, strict=False)
         )
-        part = picture[top : top + max(sides[0] - 2 * self._spec.border, 1)]
-        return self._feed(part[:, left : left + max(sides[1] - 2 * self._spec.border, 1)], picture, index)
+        height, width = (max(side - 2 * self._spec.border, 1) for side in sides)
+        return self._judged(picture.cut(self._spec.scale, top, left, height, width), picture.given, index)
+
+    def _judged(self, part: _Picture, picture: np.ndarray, index: int) -> JudgedPicture:
+        border, scale = self._spec.border, self._spec.scale
+        rows, columns = (slice(border * scale, (border + side) * scale) for side in part.given.shape[:2])
+        return JudgedPicture(self._feed(part.given, picture, index), (rows, columns), part.truth)
 
     def _feed(self, part: np.ndarray, picture: np.ndarray, index: int) -> Feed:
         height, width = (side + 2 * self._spec.border for side in part.shape[:2])
@@ -180,10 +206,10 @@ def _damage_of(spec: ModelSpec, recipe: dict[str, Any]) -> str:
     return written if isinstance(written, str) else _TRAINED_ON.get(spec.task, AS_THEY_ARE)
 
 
-def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], np.ndarray]:
+def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], _Picture]:
     """A function that damages picture number i, from weak to strong in turn. Raises OptionError, MissingDependency."""
     if damage == AS_THEY_ARE:
-        return lambda picture, index: picture
+        return lambda picture, index: _Picture(picture, None)
     try:
         from impasto.training import degrade
     except ImportError as error:
@@ -196,12 +222,13 @@ def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], np.nda
         raise OptionError(f"{damage} makes pictures smaller by {kind.scale}, and {spec.name} enlarges by {spec.scale}")
     strengths = 6
 
-    def spoil(picture: np.ndarray, index: int) -> np.ndarray:
+    def spoil(picture: np.ndarray, index: int) -> _Picture:
         height, width = (side // kind.scale * kind.scale for side in picture.shape[:2])
         if not height or not width:
             raise PictureError(f"a picture of {picture.shape[0]} x {picture.shape[1]} is too small to be damaged")
         share = index % strengths / (strengths - 1)
-        return degrade.damaged(np.ascontiguousarray(picture[:height, :width]), kind.at(share), index)
+        truth = np.ascontiguousarray(picture[:height, :width])
+        return _Picture(degrade.damaged(truth, kind.at(share), index), truth)
 
     return spoil
 
@@ -210,8 +237,3 @@ def _spread(files: list[Path], most: int) -> list[Path]:
     if len(files) <= most:
         return files
     return [files[index * len(files) // most] for index in range(most)]
-
-
-def _middle(picture: np.ndarray) -> np.ndarray:
-    top, left = (max(side - LARGEST, 0) // 2 for side in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + LARGEST, left : left + LARGEST])

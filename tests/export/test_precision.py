@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from precision_graphs import canonical, chain, photos
 
 import impasto
 from conftest import canonical_graph, float_graph, picture
+from impasto import images
 from impasto.errors import ImpastoError, OptionError, PackageError, PictureError, PrecisionError
 from impasto.export.inspection import inspect_path
 from impasto.export.package import write_package
 from impasto.export.precision import QuantizeOptions, quantize
-from impasto.export.precision_budget import Budget, Quality
+from impasto.export.precision_budget import Budget, Judge, Quality
 from impasto.export.precision_package import QUALITY
 from impasto.export.precision_pictures import LEAST, extreme_pictures, read_pictures
+from impasto.export.precision_ranges import Session
 from impasto.export.sensitivity import groups
 from impasto.quality import psnr
 from impasto.runtime.manifest import MANIFEST, read_manifest
@@ -234,6 +237,9 @@ def test_a_restorer_is_calibrated_on_what_it_undoes(folder: Path) -> None:
     enlarger = ModelSpec("x", "upscale", scale=2)
     found = read_pictures(folder, enlarger, ["image"], None, damage="down:2")
     assert found.whole[0].feed["image"].shape[1:] == (24, 28, 3)
+    truth = images.read(sorted(folder.iterdir())[3]).rgb
+    assert found.whole[0].truth is not None
+    assert np.array_equal(found.whole[0].truth, truth[:48, :56])
     with pytest.raises(OptionError, match="makes pictures smaller by 1, and x enlarges by 2"):
         read_pictures(folder, enlarger, ["image"], None, damage="noise:5")
 
@@ -244,7 +250,10 @@ def test_pictures_are_held_out_and_cut_to_what_the_network_takes(folder: Path) -
     assert (len(found.calibration), len(found.judged), len(found.whole)) == (6, 2, 2)
     assert all(side % 16 == 0 for feed in found.calibration for side in feed["image"].shape[1:3])
     whole = found.whole[0]
-    assert np.array_equal(whole.feed["image"][0][whole.inside], whole.original)
+    given = images.read(sorted(folder.iterdir())[3]).rgb
+    assert np.array_equal(whole.feed["image"][0][whole.inside], given)
+    assert whole.truth is None
+    assert not found.truth
     assert {tuple(np.unique(image)) for image in extreme_pictures(8)} >= {(0,), (255,), (127, 128, 129), (0, 255)}
 
 
@@ -255,6 +264,7 @@ def test_pictures_are_held_out_and_cut_to_what_the_network_takes(folder: Path) -
         (" psnr = 40 , ssim=0.98", Budget(psnr=40, ssim=0.98)),
         ("style=3%", Budget(style=0.03)),
         ("style=0.03,ssim=98%", Budget(style=0.03, ssim=0.98)),
+        ("truth=0.1", Budget(truth=0.1)),
     ],
 )
 def test_a_budget_is_read(text: str, budget: Budget) -> None:
@@ -266,7 +276,7 @@ def test_a_budget_is_read(text: str, budget: Budget) -> None:
     "text",
     [
         "", ",", "40", "psnr", "psnr=", "psnr=good", "psnr=-3", "psnr=nan", "psnr=inf", "psnr=1000", "psnr=40%", "psnr=40,psnr=41",
-        "ssim=2", "ssim=0", "style=300%", "speed=3",
+        "ssim=2", "ssim=0", "style=300%", "speed=3", "truth=1%", "truth=0",
     ],
 )  # fmt: skip
 def test_a_budget_of_nonsense_is_refused(text: str) -> None:
@@ -275,12 +285,13 @@ def test_a_budget_of_nonsense_is_refused(text: str) -> None:
 
 
 def test_a_budget_says_what_is_missed() -> None:
-    quality = Quality(psnr=38.26, mean_psnr=40, ssim=0.97, style=-0.04, pictures=3)
-    assert Budget(psnr=38, ssim=0.9, style=0.05).misses(quality) == ()
-    assert Budget(psnr=40, ssim=0.98, style=0.03).misses(quality) == (
+    quality = Quality(psnr=38.26, mean_psnr=40, ssim=0.97, style=-0.04, truth=0.123, pictures=3)
+    assert Budget(psnr=38, ssim=0.9, style=0.05, truth=0.15).misses(quality) == ()
+    assert Budget(psnr=40, ssim=0.98, style=0.03, truth=0.1).misses(quality) == (
         "PSNR 38.3 dB, wanted 40",
         "SSIM 0.9700, wanted 0.98",
         "style distance -4.00 %, wanted within 3 %",
+        "0.12 dB lost against the truth, wanted 0.1 at most",
     )
 
 
@@ -307,23 +318,44 @@ def test_a_layer_keeps_its_followers() -> None:
     assert sum(map(len, found.values())) == len(model.graph.node)
 
 
+def darker(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same drawing, half as bright."""
+    dark = onnx.ModelProto()
+    dark.CopyFrom(model)
+    for tensor in dark.graph.initializer:
+        if tensor.name == "top":  # both the factor and the upper limit
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(127.5), "top"))
+    return dark
+
+
 def test_a_style_budget_is_measured_against_the_painting(tmp_path: Path, folder: Path) -> None:
     pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
-    from impasto.export.precision_budget import Judge
-    from impasto.export.precision_ranges import Session
-
     model = chain(3)
     pictures = read_pictures(folder, SPEC, ["image"], None)
     judge = Judge(model, pictures.judged, pictures.whole, style=lambda drawing: float(drawing.mean()) + 1)
     assert judge.on_whole(model).style == 0
     assert judge.on_pieces(model).psnr == 100
-    darker = onnx.ModelProto()
-    darker.CopyFrom(model)
-    for tensor in darker.graph.initializer:
-        if tensor.name == "top":  # both the factor and the upper limit
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(127.5), "top"))
-    assert Session(darker).draw(pictures.judged[0]).max() <= 128
-    assert judge.on_whole(darker).style == pytest.approx(-0.5, abs=0.02)
+    dark = darker(model)
+    assert Session(dark).draw(pictures.judged[0].feed).max() <= 128
+    assert judge.on_whole(dark).style == pytest.approx(-0.5, abs=0.02)
+
+
+def test_a_restorer_is_judged_by_the_truth_too(tmp_path: Path, folder: Path) -> None:
+    """Where it is known: a graph that draws the same loses nothing, one that draws darker all that it may not."""
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
+    model = tmp_path / "small"
+    model.mkdir()
+    spec = ModelSpec("small", "denoise", receptive_field=8)
+    write_package(model, spec, {"model.onnx": chain()}, None, recipe={"degradation": "noise:0-55"}, quality={})
+    quality = quantize(model, QuantizeOptions(folder, "fp16")).made[0].quality
+    assert quality.truth == pytest.approx(0, abs=0.01)
+    pictures = read_pictures(folder, spec, ["image"], None)
+    drawn = [replace(one, truth=Session(chain()).draw(one.feed)[0][one.inside] ^ 1) for one in pictures.judged]
+    lost = Judge(chain(), drawn, drawn).on_whole(darker(chain())).truth
+    assert lost is not None
+    assert lost > 20, "48 dB, and then half as bright"
+    with pytest.raises(OptionError, match=r"small got pictures as they are\. Say --degrade noise:0-55"):
+        quantize(model, QuantizeOptions(folder, "int8", budget=Budget(truth=0.1), damage="none"))
 
 
 def test_the_package_resolves_by_family(tmp_path: Path, folder: Path) -> None:
