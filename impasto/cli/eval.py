@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -38,25 +40,42 @@ def evaluate(
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     device: options.Device = 0,
+    every_precision: Annotated[
+        bool,
+        typer.Option(
+            "--every-precision", help="Judge each graph of the package, FP32 first, to see what the others lose."
+        ),
+    ] = False,
     json: options.Json = None,
     sheet: Annotated[Optional[Path], typer.Option(help="Also write pictures before and after to this file.")] = None,  # noqa: UP045
 ) -> None:
     """Judge a model on photos: PSNR and SSIM of a restorer, content and style distance of a stylizer."""
-    from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer
+    from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer, graphs_of
 
     if bool(degrade) == (painting is not None):
         raise OptionError("say what to judge by: --degrade DAMAGE for a restorer, or --painting FILE for a stylizer")
     if sheet is not None:
         images.check_suffix(sheet)
-    how = LoadOptions(backend, precision, device)
+    if every_precision and (precision != "auto" or sheet is not None):
+        raise OptionError("--every-precision takes no --precision and no --sheet; they are of one graph")
+    # Only ONNX Runtime on the CPU draws the graphs of all families.
+    how = LoadOptions("onnxruntime-cpu" if every_precision and backend == "auto" else backend, precision, device)
+    judge: Callable[..., Evaluation]
+    if painting is None:
+        judge = partial(evaluate_restorer, photos=photos, damages=degrade or [], vgg=vgg, options=how)
+    else:
+        mixed = parse(style) if style else None
+        judge = partial(
+            evaluate_stylizer, photos=photos, painting=painting, vgg=vgg, style=mixed, strength=strength, options=how
+        )
     with err.status(f"judging {model}") as status:
-        if painting is not None:
-            mixed = parse(style) if style else None
-            result = evaluate_stylizer(
-                model, photos, painting, vgg=vgg, style=mixed, strength=strength, options=how, progress=status.update
-            )
-        else:
-            result = evaluate_restorer(model, photos, degrade or [], vgg=vgg, options=how, progress=status.update)
+        graphs = graphs_of(model) if every_precision else {"": model}
+        results = {name: judge(graph, progress=status.update) for name, graph in graphs.items()}
+    if every_precision:
+        out.print(_precision_table(results))
+        write_json(json, {name: result.to_json() for name, result in results.items()})
+        return
+    (result,) = results.values()
     out.print(_table(result))
     write_json(json, result.to_json())
     if sheet is not None:
@@ -73,4 +92,24 @@ def _table(result: Evaluation) -> Table:
         table.add_column(heading, justify="right")
     for condition in result.conditions:
         table.add_row(condition.name, *map(str, condition.scores.values()))
+    return table
+
+
+def _precision_table(results: dict[str, Evaluation]) -> Table:
+    """One row for each condition and graph: means, and how they differ from the first graph's."""
+    first = next(iter(results.values()))
+    pictures = len(first.pictures)
+    # What the damage alone does is the same for all graphs.
+    headings = [heading for heading in first.conditions[0].scores if not heading.startswith("damaged ")]
+    table = Table("", "", title=f"{first.info.name} on {pictures} pictures: mean (change)", title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for number, condition in enumerate(first.conditions):
+        for name, result in results.items():
+            cells = []
+            for heading in headings:
+                mean = result.conditions[number].scores[heading].mean
+                change = mean - condition.scores[heading].mean
+                cells.append(f"{mean:.4g}" + (f" ({change:+.2g})" if change else ""))
+            table.add_row(condition.name, name, *cells)
     return table

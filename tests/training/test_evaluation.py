@@ -18,6 +18,7 @@ from impasto.cli.console import Commands
 from impasto.cli.eval import evaluate
 from impasto.evaluation import Score, evaluate_restorer, evaluate_stylizer
 from impasto.export.package import export_checkpoint
+from impasto.export.precision import QuantizeOptions, quantize
 from impasto.training import metrics
 from impasto.training.backbones import load_vgg16
 from impasto.training.checkpoint import round_to_half, save_checkpoint
@@ -149,6 +150,30 @@ def test_the_verb_writes_table_json_and_sheet(doing_nothing, clean, tmp_path):
     assert found["pictures"] == ["0.png", "1.png", "2.png"]
     assert len(found["conditions"][0]["scores"]["PSNR"]["values"]) == 3
     assert images.read(sheet).rgb.shape[0] > 300
+
+
+def test_every_precision_of_a_package_is_judged(doing_nothing, clean, tmp_path):
+    copy = tmp_path / "copy"
+    few = tmp_path / "few"
+    few.mkdir()
+    for index in range(4):
+        images.write(few / f"{index}.png", photo(40, 48, index))
+    for to in ("fp16", "int8"):
+        quantize(doing_nothing, QuantizeOptions(few, to, ("openvino",), output=copy))
+    report = tmp_path / "report.json"
+    result = cli(copy, "--photos", clean, "--degrade", "noise:20-20", "--every-precision", "--json", report)
+    assert result.exit_code == 0, result.output
+    found = json.loads(report.read_text())
+    assert list(found) == ["fp32", "fp16", "int8 openvino"]
+    assert {graph["model"]["precision"] for graph in found.values()} == {"fp32", "fp16", "int8"}
+    for name, graph in found.items():
+        mean = graph["conditions"][0]["scores"]["PSNR"]["mean"]
+        assert mean == pytest.approx(found["fp32"]["conditions"][0]["scores"]["PSNR"]["mean"], abs=0.5)
+        assert f"{name} " in result.output
+    bare = cli(copy / "model.onnx", "--photos", clean, "--degrade", "noise:20", "--every-precision")
+    assert (bare.exit_code, "name the package folder" in " ".join(bare.output.split())) == (1, True)
+    both = cli(copy, "--photos", clean, "--degrade", "noise:20", "--every-precision", "--precision", "int8")
+    assert (both.exit_code, "--every-precision takes no --precision" in " ".join(both.output.split())) == (1, True)
 
 
 @pytest.mark.parametrize(
