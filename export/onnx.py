@@ -24,13 +24,17 @@ from torch import Tensor, nn
 from impasto._version import __version__
 from impasto.errors import ExportError
 from impasto.runtime.opening import SPEC_KEY
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
 
 if TYPE_CHECKING:
+    from impasto.training.backbones import Backbone
     from impasto.training.networks.base import Network
 
 OPSET = 20
 """Keeps InstanceNormalization whole and dynamic sizes clean; older ones are derived where a device needs them."""
+
+LEAST_SIDE = 32
+"""Smallest height and width of a perceptual network's pictures: its last layer is at 1/16 at the most."""
 
 _MOST = 1 << 14
 """Upper bound of height and width, in network multiples; only bounds the exporter's symbols."""
@@ -50,6 +54,33 @@ def spec_of(network: Network, name: str, task: str) -> ModelSpec:
     )
 
 
+def spec_of_backbone(backbone: Backbone, name: str) -> ModelSpec:
+    """What the runtime needs to know of a perceptual network; its outputs' names are its layers'."""
+    return ModelSpec(name, task=PERCEPTUAL, size=SizeRule(minimum=LEAST_SIDE))
+
+
+def export_backbone(backbone: Backbone, spec: ModelSpec) -> onnx.ModelProto:
+    """A backbone up to its last style layer: uint8 (N, H, W, 3) to one float32 (N, C, H', W') for each style layer.
+
+    The outputs have the layers' names, and stand from shallow to deep. Raises ExportError.
+    """
+    image = torch.zeros(2, 4 * LEAST_SIDE, 5 * LEAST_SIDE, 3, dtype=torch.uint8)
+    batch = torch.export.Dim("N", min=1, max=1 << 10)
+    if backbone.same_padding:  # sides without a remainder give fixed paddings, which ONNX can say for all sides
+        height, width = (16 * torch.export.Dim(side, min=1, max=_MOST) for side in ("h", "w"))
+    else:
+        height, width = (torch.export.Dim(side, min=LEAST_SIDE, max=16 * _MOST) for side in ("H", "W"))
+    free = {"image": {0: batch, 1: height, 2: width}}
+    model = _export(_Features(backbone), {"image": image}, free, *backbone.style_layers)
+    if backbone.same_padding:
+        _pad_same(model)
+    _name_sizes(model.graph.input[0], {0: "N", 1: "H", 2: "W"})
+    for tensor in model.graph.output:
+        _name_sizes(tensor, {0: "N", 2: f"H_{tensor.name}", 3: f"W_{tensor.name}"})
+    model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
+    return model
+
+
 def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     """The picture path as a canonical graph with `spec` in its metadata. Raises ExportError."""
     side = max(8 * network.multiple, network.minimum)
@@ -63,12 +94,9 @@ def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
             inputs["context"] = context[:, 0].contiguous() if network.styles else context
         free["context"] = {0: batch}
     model = _export(_PicturePath(network), inputs, free, "picture")
-    for tensor, symbols in (
-        (model.graph.input[0], ("N", "H", "W")),
-        (model.graph.output[0], ("N", "H" if spec.scale == 1 else "H_out", "W" if spec.scale == 1 else "W_out")),
-    ):
-        for dimension, symbol in zip(tensor.type.tensor_type.shape.dim, symbols, strict=False):
-            dimension.dim_param = symbol
+    _name_sizes(model.graph.input[0], {0: "N", 1: "H", 2: "W"})
+    drawn = {1: "H", 2: "W"} if spec.scale == 1 else {1: "H_out", 2: "W_out"}
+    _name_sizes(model.graph.output[0], {0: "N", **drawn})
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
     return model
 
@@ -95,6 +123,17 @@ class _PicturePath(nn.Module):
         return (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
+class _Features(nn.Module):
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        values = image.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255)
+        features = self.backbone(values, self.backbone.style_layers[-1])
+        return tuple(self.backbone.style(features).values())
+
+
 class _ContextPath(nn.Module):
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -104,7 +143,22 @@ class _ContextPath(nn.Module):
         return self.network.context(thumbnail.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255))
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, Any], output: str) -> onnx.ModelProto:
+def _pad_same(model: onnx.ModelProto) -> None:
+    """Let every convolution pad as TensorFlow's SAME, in place of the paddings of the sides that were exported."""
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            kept = [attribute for attribute in node.attribute if attribute.name not in ("pads", "auto_pad")]
+            del node.attribute[:]
+            node.attribute.extend([*kept, onnx.helper.make_attribute("auto_pad", "SAME_UPPER")])
+
+
+def _name_sizes(tensor: onnx.ValueInfoProto, names: dict[int, str]) -> None:
+    """Name a tensor's free sizes, in place of the exporter's arithmetic. names: axis to symbol."""
+    for axis, name in names.items():
+        tensor.type.tensor_type.shape.dim[axis].dim_param = name
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, Any], *outputs: str) -> onnx.ModelProto:
     """Run torch's exporter and clean up after it."""
     try:
         with _quiet():
@@ -114,7 +168,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, Any], 
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(inputs),
-                output_names=[output],
+                output_names=list(outputs),
                 dynamic_shapes=tuple(free[name] for name in inputs),
                 custom_translation_table={torch.ops.aten.pixel_unshuffle.default: _space_to_depth},
                 verbose=False,

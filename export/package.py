@@ -56,6 +56,36 @@ def export_checkpoint(
     return target
 
 
+def export_perceptual(
+    backbone: str, folder: str | os.PathLike[str] | None = None, *, weights: str | os.PathLike[str] | None = None
+) -> Path:
+    """Turn one of training's backbones into a package for `impasto.runtime.StyleMeter`, which then needs no torch.
+
+    backbone: a name of `impasto.training.backbones.BACKBONES`. folder: where the package goes; by default one of that name in the
+    current folder. weights: as `load_backbone` takes them. The package's recipe says which weights it holds.
+    Returns the package's folder. Raises OptionError, TrainingError, CheckpointError, ExportError, OutputError, or
+    MissingDependency without torch.
+    """
+    try:
+        from impasto.training import backbones
+
+        from . import onnx as canonical
+    except ImportError as error:
+        raise MissingDependency(f"exporting a backbone needs torch ({error}): pip install 'impasto[train]'") from None
+    network = backbones.load_backbone(backbone, weights)
+    file = backbones.find(type(network), weights)
+    spec = canonical.spec_of_backbone(network, backbone)
+    graph = canonical.export_backbone(network, spec)
+    recipe = {
+        "backbone": str(network),
+        "style_layers": list(network.style_layers),
+        "weights": {"file": file.name, "sha256": sha256(file)},
+    }
+    target = make_folder(backbone if folder is None else folder)
+    write_package(target, spec, {MODEL: graph}, None, recipe=recipe, quality={})
+    return target
+
+
 def write_package(
     folder: Path,
     spec: ModelSpec,

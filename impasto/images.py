@@ -23,6 +23,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 180_000_000
 """Larger files are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
 
+PAINTING_SIDE = 384
+"""Longest side to which a painting is scaled: at it, its strokes have the size that they shall have in photos."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -72,6 +75,15 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
             raise PictureError(f"{name} is too large: {error}; the limit is {MAX_PIXELS:,} pixels") from None
         except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
             raise PictureError(f"{name} is damaged: {error}; get the file again from where it came") from None
+
+
+def read_painting(path: str | os.PathLike[str]) -> np.ndarray:
+    """A painting at the size at which its style is learnt and measured: uint8 (H, W, 3). Raises PictureError."""
+    pil = _pillow()
+    picture = pil.Image.fromarray(read(path).rgb)
+    factor = PAINTING_SIDE / max(picture.size)
+    size = (max(32, int(picture.width * factor)), max(32, int(picture.height * factor)))
+    return np.asarray(picture.resize(size, pil.Image.Resampling.LANCZOS))
 
 
 def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:

@@ -10,6 +10,9 @@ import numpy as np
 
 from impasto.errors import OptionError, PackageError
 
+PERCEPTUAL = "perceptual"
+"""The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
+
 
 @dataclass(frozen=True)
 class SizeRule:
@@ -44,7 +47,7 @@ class ModelSpec:
 
     name: str
     task: str = "unknown"
-    """What it does: "stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", or "unknown"."""
+    """What it does: "stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", PERCEPTUAL, or "unknown"."""
     scale: int = 1
     """Output side / input side. Always >= 1."""
     channels: int = 3

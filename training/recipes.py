@@ -9,11 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import torch
 
-from impasto import images
 from impasto.errors import OptionError
+from impasto.images import PAINTING_SIDE, read_painting
 from impasto.styles import PHOTO
 
 from . import checkpoint
@@ -25,9 +24,6 @@ from .foreign import FOREIGN
 from .networks import Network, build, kmac_per_pixel
 from .processes import launched
 from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, PairTask, Restoration, RestoreTask, StyleTask
-
-PAINTING_SIDE = 384
-"""Longest side to which a painting is scaled: at it, its strokes have the size that they shall have in photos."""
 
 
 @dataclass(frozen=True)
@@ -291,16 +287,6 @@ def _rebuilt(network: Network, implied: Mapping[str, Any], seed: int) -> Network
     other = build(network.architecture, {**network.config, **implied})
     other.adopt(network)
     return other
-
-
-def read_painting(path: Path) -> np.ndarray:
-    """The painting at the size at which it is learnt: uint8 (H, W, 3). Raises PictureError."""
-    from PIL import Image
-
-    picture = Image.fromarray(images.read(path).rgb)
-    factor = PAINTING_SIDE / max(picture.size)
-    size = (max(32, int(picture.width * factor)), max(32, int(picture.height * factor)))
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
 
 
 def recipe_of(options: CommonOptions, network: Network, split: Split, extra: dict[str, Any]) -> dict[str, Any]:

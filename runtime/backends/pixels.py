@@ -34,7 +34,7 @@ class PixelAdapter(Backend):
         batch, *sides = shape if self._channels_last else (shape[0], shape[2], shape[3], 3)
         self.name, self.device, self.metadata = inner.name, inner.device, inner.metadata
         self.inputs = (TensorSpec(inner.inputs[0].name, _UINT8, (batch, *sides)),)
-        self.output = TensorSpec(inner.output.name, _UINT8, (batch, None, None, 3))
+        self.outputs = (TensorSpec(inner.output.name, _UINT8, (batch, None, None, 3)),)
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         encoded = self._encode(inputs[0])

@@ -113,17 +113,14 @@ class TensorRTBackend(Backend):
         return min(fitting)[1]
 
     def _describe(self) -> None:
-        """Read the names, types and shapes of inputs and output off the engine."""
+        """Read the names, types and shapes of inputs and outputs off the engine."""
         engine, api = self._engine, self._api
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == api.module.TensorIOMode.INPUT]
-        outputs = [name for name in names if name not in inputs]
-        if len(outputs) != 1:
-            raise BackendError(f"this engine has {len(outputs)} outputs; a picture model has one")
         # The picture first: engines may list their inputs in any order.
         inputs.sort(key=lambda name: len(engine.get_tensor_shape(name)) != 4)
         self.inputs = tuple(self._tensor(name) for name in inputs)
-        self.output = self._tensor(outputs[0])
+        self.outputs = tuple(self._tensor(name) for name in names if name not in inputs)
         if len(self.inputs[0].shape) == 4:
             profiles = [_profile_shape(engine, inputs[0], index) for index in range(engine.num_optimization_profiles)]
             ranges = tuple(((low[1], low[2]), (high[1], high[2])) for low, _, high in profiles)

