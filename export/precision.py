@@ -91,6 +91,8 @@ class Made:
     method: str | None
     """How INT8 ranges were calibrated."""
     quality: Quality
+    artificial: float
+    """PSNR against FP32 of the artificial picture that came off worst (`precision_pictures.extreme_pictures`), in dB."""
     losses: tuple[LayerLoss, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ class Made:
             "islands": [{"node": island.node, "reason": island.reason} for island in self.islands],
             "calibration": self.method,
             "quality": self.quality.to_json(),
+            "artificial_psnr": self.artificial,
             "losses": [loss.to_json() for loss in self.losses],
         }
 
@@ -126,7 +129,9 @@ class QuantizeResult:
         for made in self.made:
             spared = f", {len(made.spared)} of {made.layers} layers spared" if made.spared else ""
             method = f", {made.method}" if made.method else ""
-            lines.append(f"wrote {made.path}: {made.quality}{method}{spared}")
+            lines.append(
+                f"wrote {made.path}: {made.quality}; artificial pictures {made.artificial:.1f} dB{method}{spared}"
+            )
         return "\n".join(lines) or "nothing was written: FP32 is the fastest that holds the budget"
 
     def to_json(self) -> dict[str, Any]:
@@ -185,6 +190,7 @@ class _Draft:
     assignment: Assignment
     islands: tuple[Island, ...]
     method: str | None
+    artificial: float
 
     def made(self, path: Path) -> Made:
         return Made(
@@ -196,6 +202,7 @@ class _Draft:
             self.islands,
             self.method,
             self.assignment.quality,
+            self.artificial,
             self.assignment.losses,
         )
 
@@ -221,7 +228,9 @@ class _Search:
         self._groups = groups(model, self._layers)
         self._labels = labels(model, self._layers)
         progress("looking at ranges")
-        self._islands = find_islands(model, observe(model, (*pictures.calibration, *pictures.extremes)))
+        self._islands = find_islands(
+            model, observe(model, (*pictures.calibration, *(one.feed for one in pictures.extremes)))
+        )
         budget = options.budget
         style = None
         if options.painting is not None:
@@ -231,6 +240,7 @@ class _Search:
         progress("drawing in FP32")
         similarity = budget is not None and budget.ssim is not None
         self._judge = Judge(model, pictures.judged, pictures.whole, style, similarity)
+        self._artificial = Judge(model, pictures.extremes, ())
         self._learnt = int8.learnt_ranges(model, learnt) if learnt else None
         self._known_losses: dict[object, tuple[LayerLoss, ...]] = {}
         self._ranges = cache(self._find_ranges)
@@ -276,8 +286,9 @@ class _Search:
 
         assignment = self._assign("fp16", lambda spared: rounded(build(spared)), "fp16")
         result = build(assignment.spared)
-        self._require_finite(result, "FP16")
-        return _Draft(result, "fp16", None, len(self._layers), assignment, self._islands, None)
+        return _Draft(
+            result, "fp16", None, len(self._layers), assignment, self._islands, None, self._checked(result, "FP16")
+        )
 
     def _whole(self, family: str) -> _Draft:
         model, ranges, method = self._base(family)
@@ -296,9 +307,8 @@ class _Search:
         result = build(assignment.spared)
         if family == "tensorrt":
             require_parsable(result, "the graph that was just made")
-        if placement.half:
-            self._require_finite(result, "INT8 with FP16")
-        return _Draft(result, "int8", family, len(self._layers), assignment, (), method)
+        artificial = self._checked(result, "INT8 with FP16" if placement.half else "INT8")
+        return _Draft(result, "int8", family, len(self._layers), assignment, (), method, artificial)
 
     def _budget(self, precision: str) -> Budget:
         return self._options.budget or Budget.default(precision, restores=self._pictures.truth)
@@ -357,10 +367,13 @@ class _Search:
         """Nodes that stay in FP32 where these layers are spared from FP16."""
         return {island.node for island in self._islands}.union(*(self._groups[layer] for layer in spared))
 
-    def _require_finite(self, model: onnx.ModelProto, what: str) -> None:
+    def _checked(self, model: onnx.ModelProto, what: str) -> float:
+        """The worst PSNR on artificial pictures, in dB, of a graph that overflows nowhere. Raises PrecisionError for one that does."""
         self._progress("looking for overflows")
-        feeds = [picture.feed for picture in self._pictures.judged]
-        require_finite(rounded(model), (*feeds, *self._pictures.extremes), what)
+        model = rounded(model)
+        feeds = [picture.feed for picture in (*self._pictures.judged, *self._pictures.extremes)]
+        require_finite(model, feeds, what)
+        return self._artificial.on_pieces(model).psnr
 
 
 def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:
@@ -391,6 +404,7 @@ def _new(draft: _Draft, pictures: Pictures) -> NewGraph:
     said: dict[str, Any] = {
         "against FP32": draft.assignment.quality.to_json(),
         "pictures": {"calibration": len(pictures.calibration), "damage": pictures.damage},
+        "artificial pictures": {"psnr": draft.artificial},
         "spared": list(draft.assignment.spared_labels),
     }
     if draft.method:

@@ -59,7 +59,7 @@ class Pictures:
     """Pieces of the held-out ones."""
     whole: tuple[JudgedPicture, ...]
     """Held-out ones as a whole."""
-    extremes: tuple[Feed, ...]
+    extremes: tuple[JudgedPicture, ...]
     """Black, white, single colours, a checkerboard and noise of one level."""
     used: int
     skipped: tuple[str, ...]
@@ -112,7 +112,7 @@ def read_pictures(
         calibration=tuple(piece.feed for index, piece in enumerate(pieces) if index not in held),
         judged=tuple(pieces[index] for index in held),
         whole=tuple(whole),
-        extremes=tuple(piece.feed for piece in extremes),
+        extremes=tuple(extremes),
         used=len(pictures),
         skipped=tuple(skipped),
         damage=damage,

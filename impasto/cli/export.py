@@ -48,8 +48,8 @@ def export(
 
     with err.status(f"exporting {checkpoint}"):
         folder = export_checkpoint(checkpoint, output, name=name)
-    out.print(f"wrote the package {folder}", markup=False)
-    out.print(f"next: impasto check {folder}", markup=False)
+    out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)
+    out.print(f"next: impasto check {folder}", markup=False, soft_wrap=True)
 
 
 def _export_perceptual(backbone: str, output: Path | None, weights: Path | None) -> None:
@@ -59,6 +59,6 @@ def _export_perceptual(backbone: str, output: Path | None, weights: Path | None)
     with err.status(f"exporting {backbone}"):
         folder = export_perceptual(backbone, output, weights=weights)
     recipe = read_manifest(folder).recipe
-    out.print(f"wrote the perceptual network {folder}: {recipe['backbone']}", markup=False)
-    out.print(f"weights: {recipe['weights']['file']}, SHA-256 {recipe['weights']['sha256'][:12]}…", markup=False)
-    out.print(f"next: impasto check MODEL --style PAINTING --network {folder}", markup=False)
+    out.print(f"wrote the perceptual network {folder}: {recipe['backbone']}", markup=False, soft_wrap=True)
+    out.print(f"weights: {recipe['weights']['file']}, SHA-256 {recipe['weights']['sha256'][:12]}…", markup=False, soft_wrap=True)
+    out.print(f"next: impasto check MODEL --style PAINTING --network {folder}", markup=False, soft_wrap=True)
