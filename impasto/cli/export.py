@@ -60,5 +60,9 @@ def _export_perceptual(backbone: str, output: Path | None, weights: Path | None)
         folder = export_perceptual(backbone, output, weights=weights)
     recipe = read_manifest(folder).recipe
     out.print(f"wrote the perceptual network {folder}: {recipe['backbone']}", markup=False, soft_wrap=True)
-    out.print(f"weights: {recipe['weights']['file']}, SHA-256 {recipe['weights']['sha256'][:12]}…", markup=False, soft_wrap=True)
+    out.print(
+        f"weights: {recipe['weights']['file']}, SHA-256 {recipe['weights']['sha256'][:12]}…",
+        markup=False,
+        soft_wrap=True,
+    )
     out.print(f"next: impasto check MODEL --style PAINTING --network {folder}", markup=False, soft_wrap=True)

