@@ -1,4 +1,4 @@
-"""Real TensorRT-RTX engines of what `quantize` makes: of shipped models and of the classic network, for two kinds of GPU."""
+"""Real TensorRT-RTX engines of what `quantize` makes: of every shipped model and of the classic network, for two kinds of GPU."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def classic(folder: Path) -> tuple[onnx.ModelProto, ModelSpec]:
 
 
 def shipped(name: str) -> tuple[onnx.ModelProto, ModelSpec]:
-    if name not in known_names():
-        pytest.skip(f"{name} is not here")
+    if not (known_names()[name] / "model.onnx").is_file():
+        pytest.skip(f"{name} holds no graph here: impasto export makes it")
     source = resolve(name)
     assert source.manifest
     return onnx.load(str(source.graph)), source.manifest.spec
 
 
-@pytest.mark.parametrize("name", ["denoise", "great-wave", "classic"])
+@pytest.mark.parametrize("name", [*sorted(known_names()), "classic"])
 def test_engines_compute_in_what_the_graph_says(name: str, tmp_path: Path) -> None:
     """`build_engine` reads each layer's type back and refuses an engine that is not what it claims."""
     model, spec = classic(tmp_path) if name == "classic" else shipped(name)
