@@ -66,12 +66,10 @@ def export_backbone(backbone: Backbone, spec: ModelSpec) -> onnx.ModelProto:
     """
     image = torch.zeros(2, 4 * LEAST_SIDE, 5 * LEAST_SIDE, 3, dtype=torch.uint8)
     batch = torch.export.Dim("N", min=1, max=1 << 10)
-    if backbone.same_padding:  # sides without a remainder give fixed paddings, which ONNX can say for all sides
-        height, width = (16 * torch.export.Dim(side, min=1, max=_MOST) for side in ("h", "w"))
-    else:
-        height, width = (torch.export.Dim(side, min=LEAST_SIDE, max=16 * _MOST) for side in ("H", "W"))
-    free = {"image": {0: batch, 1: height, 2: width}}
-    model = _export(_Features(backbone), {"image": image}, free, *backbone.style_layers)
+    free: dict[int, Any] = {0: batch}
+    if not backbone.same_padding:  # torch would export arithmetic on the sides, for which ONNX has one word: see below
+        free |= {1 + i: torch.export.Dim(side, min=LEAST_SIDE, max=_MOST) for i, side in enumerate("HW")}
+    model = _export(_Features(backbone), {"image": image}, {"image": free}, *backbone.style_layers)
     if backbone.same_padding:
         _pad_same(model)
     _name_sizes(model.graph.input[0], {0: "N", 1: "H", 2: "W"})
@@ -144,7 +142,7 @@ class _ContextPath(nn.Module):
 
 
 def _pad_same(model: onnx.ModelProto) -> None:
-    """Let every convolution pad as TensorFlow's SAME, in place of the paddings of the sides that were exported."""
+    """Let every convolution pad as TensorFlow's SAME, in place of the paddings for the sides that were exported."""
     for node in model.graph.node:
         if node.op_type == "Conv":
             kept = [attribute for attribute in node.attribute if attribute.name not in ("pads", "auto_pad")]
