@@ -18,6 +18,9 @@ from impasto.runtime.resolve import resolve
 TOLERANCE = 1
 """Largest difference allowed, in levels of 255: two correct float computations may round a value apart by one."""
 
+SYNTHETIC = ((251, 187), (96, 160))
+"""Heights and widths of the synthetic pictures."""
+
 
 @dataclass(frozen=True)
 class PictureCheck:
@@ -117,4 +120,4 @@ def _pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, np.nda
     from impasto import images
 
     given = [(Path(file).name, images.read(file).rgb) for file in files]
-    return [*given, ("synthetic 251 x 187", synthetic(251, 187)), ("synthetic 96 x 160", synthetic(96, 160))]
+    return [*given, *((f"synthetic {height} x {width}", synthetic(height, width)) for height, width in SYNTHETIC)]

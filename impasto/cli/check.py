@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.table import Table
@@ -13,12 +13,17 @@ from impasto.errors import OptionError
 from . import options
 from .console import err, out, write_json
 
+if TYPE_CHECKING:
+    from impasto.export.style_check import StyleCheck
+
 
 def check(
     model: options.Model,
     pictures: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Argument(help="Pictures to draw, besides two synthetic ones.", show_default=False),
+        typer.Argument(
+            help="Pictures to draw, besides two synthetic ones; with --style, instead of them.", show_default=False
+        ),
     ] = None,
     against: Annotated[
         Optional[str],  # noqa: UP045
@@ -28,11 +33,33 @@ def check(
         Optional[float],  # noqa: UP045
         typer.Option(help="With --against: least PSNR in dB; by precision 60 (fp32), 50 (fp16), 30 (int8)."),
     ] = None,
+    style: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="The painting: measure whether other precisions than FP32, or an engine, changed the style.",
+            show_default=False,
+        ),
+    ] = None,
+    network: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --style: the perceptual network, as impasto export vgg16 makes it; vgg16 by default."),
+    ] = None,
+    max_style_change: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="With --style: largest change of the mean style distance, in %; 3 by default."),
+    ] = None,
     device: options.Device = 0,
     backend: options.Backend = "auto",
     json: options.Json = None,
 ) -> None:
-    """Prove that a package draws what its checkpoint draws in torch, or an engine what its graph draws."""
+    """Prove that a package draws what its checkpoint draws in torch, an engine what its graph draws, or both in one style."""
+    if style is not None:
+        if min_psnr is not None:
+            raise OptionError("--min-psnr is of another check than --style; run both, one after the other")
+        _check_style(model, style, pictures or [], network, against, backend, device, max_style_change, json)
+        return
+    if network is not None or max_style_change is not None:
+        raise OptionError("--network and --max-style-change need the painting to measure by: --style PAINTING")
     if against is not None:
         _check_engine(model, against, pictures or [], device, min_psnr, json)
         return
@@ -70,3 +97,54 @@ def _check_engine(
     out.print(engine_check_table(found))
     write_json(json, found.to_json())
     found.require()
+
+
+def _check_style(
+    model: str,
+    painting: Path,
+    pictures: list[Path],
+    network: str | None,
+    against: str | None,
+    backend: str,
+    device: int,
+    percent: float | None,
+    json: Path | None,
+) -> None:
+    from impasto.export.style_check import MAX_CHANGE, check_style
+
+    with err.status(f"measuring the style of {model}") as status:
+        found = check_style(
+            model,
+            painting,
+            pictures,
+            network=network or "vgg16",
+            against=against,
+            backend=backend,
+            device=device,
+            max_change=MAX_CHANGE if percent is None else percent / 100,
+            progress=status.update,
+        )
+    out.print(_style_table(found))
+    write_json(json, found.to_json())
+    found.require()
+
+
+def _style_table(found: StyleCheck) -> Table:
+    """One row for each layer, one column for each graph."""
+    count = len(found.pictures)
+    table = Table(
+        "layer",
+        title=f"{found.model}: style distance to {found.painting}, mean of {count} picture{'s' * (count > 1)}",
+        caption=f"{found.network}; wanted: the total within {100 * found.max_change:g} %",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for drawn in (found.reference, *found.others):
+        table.add_column(drawn.graph.replace(" ", "\n"), justify="right")
+    for layer in (*found.layers, None):
+        cells = [f"{found.reference.mean(layer):.4g}"]
+        for other in found.others:
+            verdict = "" if layer else " [green]ok[/]" if found.holds(other) else " [red]too far[/]"
+            cells.append(f"{other.mean(layer):.4g}\n{100 * found.change(other, layer):+.2f} %{verdict}")
+        table.add_row(layer or "total", *cells)
+    return table

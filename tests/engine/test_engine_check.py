@@ -10,12 +10,15 @@ import pytest
 from fake_engines import write_plan
 from fake_gpu import FakeTensorRT
 from onnx import TensorProto, helper, numpy_helper
+from perceptual_networks import write_perceptual
 from typer.testing import CliRunner
 
 from conftest import picture
+from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError
 from impasto.export.engine_check import check_engine, ssim
+from impasto.export.style_check import check_style
 
 pytest_plugins = ("engine_fixtures",)
 
@@ -82,3 +85,19 @@ def test_ssim_is_that_of_scikit_image() -> None:
     )
     assert ssim(one, other) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-6)
     assert ssim(one, one) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("top", "passes"), [(255, True), (200, False)])
+def test_the_style_of_an_engine_is_measured_against_its_graph(
+    vendor: FakeTensorRT, plan: Path, tmp_path: Path, top: int, passes: bool
+) -> None:
+    images.write(tmp_path / "painting.png", picture(60, 90) // 2)
+    images.write(tmp_path / "photo.png", picture(48, 50))
+    network = write_perceptual(tmp_path / "small")
+    graph = inverter(tmp_path / "graph.onnx", top)
+    found = check_style(
+        plan, tmp_path / "painting.png", [tmp_path / "photo.png"], network=network / "model.onnx", against=graph
+    )
+    assert [drawn.backend for drawn in (found.reference, *found.others)] == ["onnxruntime-cpu", "tensorrt"]
+    assert found.holds(found.others[0]) is passes
+    assert (found.change(found.others[0]) == 0) is passes

@@ -1,0 +1,189 @@
+"""Whether precision changed the style: the distances to the painting of what two graphs of one network draw."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import impasto
+from impasto.errors import CheckFailed, OptionError
+from impasto.runtime import Model, StyleDistance, StyleMeter
+from impasto.runtime.manifest import verify
+from impasto.runtime.resolve import resolve
+
+from .check import SYNTHETIC, synthetic
+
+Graphs = list[tuple[str, Callable[[], Model]]]
+"""Names, and what loads each; the reference first."""
+
+MAX_CHANGE = 0.03
+"""Largest relative change of the mean style distance; what quantizing allows a stylizer by default."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How far a graph's drawings are from the painting."""
+
+    graph: str
+    """Its precision and, where it was made for some backends only, their family: "int8 openvino"."""
+    backend: str
+    distances: tuple[StyleDistance, ...]
+    """One for each picture."""
+
+    def mean(self, layer: str | None = None) -> float:
+        """Over pictures, of one layer or of the total."""
+        return float(np.mean([found.total if layer is None else found.layers[layer] for found in self.distances]))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "graph": self.graph,
+            "backend": self.backend,
+            "distances": [found.to_json() for found in self.distances],
+        }
+
+
+@dataclass(frozen=True)
+class StyleCheck:
+    """What `check_style` found."""
+
+    model: str
+    painting: str
+    network: str
+    max_change: float
+    """The budget, as a share."""
+    layers: tuple[str, ...]
+    pictures: tuple[str, ...]
+    reference: Drawn
+    others: tuple[Drawn, ...]
+
+    def change(self, other: Drawn, layer: str | None = None) -> float:
+        """Of the mean distance against the reference's, as a share: 0.01 is one percent further from the painting."""
+        return other.mean(layer) / self.reference.mean(layer) - 1
+
+    def holds(self, other: Drawn) -> bool:
+        """Whether this one's total is within the budget."""
+        return abs(self.change(other)) <= self.max_change
+
+    def require(self) -> None:
+        """Raises CheckFailed where a graph is outside of the budget."""
+        for other in self.others:
+            if not self.holds(other):
+                raise CheckFailed(
+                    f"{other.graph} of {self.model} changes the style distance to {self.painting} by "
+                    f"{100 * self.change(other):+.2f} %; wanted within {100 * self.max_change:g} %. Quantize it again with "
+                    "--budget style=…, or allow more with --max-style-change"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "model": self.model,
+            "painting": self.painting,
+            "network": self.network,
+            "max_change": self.max_change,
+            "pictures": list(self.pictures),
+            "reference": self.reference.to_json(),
+            "others": [
+                {
+                    **other.to_json(),
+                    "change": {
+                        "total": self.change(other),
+                        "layers": {layer: self.change(other, layer) for layer in self.layers},
+                    },
+                }
+                for other in self.others
+            ],
+        }
+
+
+def check_style(
+    model: str | os.PathLike[str],
+    painting: str | os.PathLike[str],
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    *,
+    network: str | os.PathLike[str] = "vgg16",
+    against: str | os.PathLike[str] | None = None,
+    backend: str = "auto",
+    device: int = 0,
+    max_change: float = MAX_CHANGE,
+    progress: Callable[[str], None] = lambda line: None,
+) -> StyleCheck:
+    """Draw pictures with a package's FP32 graph and each of its others, or with an engine and its graph, and measure both.
+
+    model: a package by path or name; with `against`, an engine's .plan or a package that holds a fitting one. painting: the
+    picture that was learnt. pictures: files; two synthetic ones where there are none. network, device: as `StyleMeter` takes
+    them; it chooses its backend itself. against: the graph that an engine was built from, which ONNX Runtime draws on the CPU.
+    backend: draws a package's graphs; "auto" is ONNX Runtime on the CPU, which draws those of all families.
+    Raises OptionError where there is nothing to compare, and what `StyleMeter` and `impasto.load` raise.
+    """
+    if max_change < 0:
+        raise OptionError(f"the style may not change by {100 * max_change:g} %; give 0 or more")
+    given = _pictures(pictures)
+    graphs = _graphs(model, backend, device) if against is None else _engine_and_graph(model, against, device)
+    with StyleMeter(painting, network, device=device) as meter:
+        found = []
+        for name, load in graphs:
+            with load() as loaded:
+                progress(f"drawing with {name}")
+                distances = tuple(meter(loaded(image)) for _, image in given)
+                found.append(Drawn(name, loaded.info.backend, distances))
+        reference, *others = found
+        measured = f"{network} on {meter.backend}"
+        return StyleCheck(
+            model=str(model),
+            painting=Path(painting).name,
+            network=measured,
+            max_change=max_change,
+            layers=meter.layers,
+            pictures=tuple(name for name, _ in given),
+            reference=reference,
+            others=tuple(others),
+        )
+
+
+def _graphs(model: str | os.PathLike[str], backend: str, device: int) -> Graphs:
+    """Every graph of a package, FP32 first."""
+    source = resolve(model)
+    if source.manifest is None:
+        raise OptionError(
+            f"{source.path} is a single graph; name the package folder that holds all its precisions, or for an engine what it "
+            "must draw like: --against MODEL.onnx"
+        )
+    files = sorted(
+        (file for file in source.manifest.files if file.role == "model"), key=lambda f: f.precision != "fp32"
+    )
+    if len(files) < 2 or files[0].precision != "fp32":
+        raise OptionError(
+            f"{source.path} holds {', '.join(source.manifest.precisions())} alone, so there is nothing to compare; make other "
+            f"precisions: impasto quantize {model}. An engine is compared with --against"
+        )
+    drawn_by = "onnxruntime-cpu" if backend == "auto" else backend
+    return [
+        (
+            " ".join(filter(None, (file.precision, file.family))),
+            partial(impasto.load, verify(source.path, file), backend=drawn_by, device=device),
+        )
+        for file in files
+    ]
+
+
+def _engine_and_graph(engine: str | os.PathLike[str], against: str | os.PathLike[str], device: int) -> Graphs:
+    if Path(against).suffix == ".plan":
+        raise OptionError(f"{against} is an engine; compare with the graph that it was built from (.onnx or package)")
+    return [
+        (f"{against}", partial(impasto.load, against, backend="onnxruntime-cpu")),
+        (f"{engine}", partial(impasto.load, engine, backend="tensorrt", device=device)),
+    ]
+
+
+def _pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, np.ndarray]]:
+    from impasto import images
+
+    given = [(Path(file).name, images.read(file).rgb) for file in files]
+    return given or [(f"synthetic {height} x {width}", synthetic(height, width)) for height, width in SYNTHETIC]
