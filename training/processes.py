@@ -111,8 +111,13 @@ class Together:
             raise TrainingError("another process of this training is gone; look at what it said last") from None
 
     def leave(self) -> None:
-        """End the process group."""
+        """End the process group.
+
+        Its threads end when nobody holds it any more. One that still lets go of its last tensor while Python shuts down would
+        abort the process.
+        """
         if self._group is not None and dist.is_initialized():
+            self._group = None
             dist.destroy_process_group()
 
 

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from small_training import SMALL, photo
 
 from impasto.errors import TrainingError
@@ -132,6 +134,21 @@ def test_one_alone_asks_nobody():
     assert together.from_chief(lambda: 3) == 3
     with pytest.raises(RuntimeError, match="gloo"), together.watched():
         raise RuntimeError("gloo: of somebody else")
+
+
+def test_leaving_ends_the_threads(tmp_path):
+    """One that lives on when Python shuts down may abort the process."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    together = Together(Processes(0, 2))  # in a group of one, so that nobody has to answer
+    assert together.any(True)
+    assert threads_of_gloo()
+    together.leave()
+    assert not threads_of_gloo()
+
+
+def threads_of_gloo():
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
 
 
 def test_the_loss_of_another_process_is_told_and_other_errors_are_left_alone(monkeypatch):
