@@ -158,6 +158,15 @@ def workspace_bytes(layers: Sequence[Layer], flavour: str) -> int:
     return _arrangement(layers, flavour).workspace_bytes
 
 
+def loss_parts(layers: Sequence[Layer], flavour: str) -> tuple[int, tuple[int, ...]]:
+    """Where `forward` leaves what it adds the loss up from: bytes into the workspace, and float32 values of each layer.
+
+    The layers' values follow one another, and a layer's add up to its term wₗ · mean((Gₗ − Aₗ)²). Written where a loss is.
+    """
+    arrangement = _arrangement(layers, flavour)
+    return arrangement.loss_part_offset, tuple(layer.shape.finish_blocks for layer in arrangement.layers)
+
+
 def packed_bytes(shape: tuple[int, int, int, int], flavour: str) -> int:
     """Device memory for one layer's `packed`."""
     size = _layer_shape(shape, flavour)

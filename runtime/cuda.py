@@ -189,9 +189,9 @@ class Stream:
         """Begin to copy the host buffer to the device."""
         driver().memcpy_htod_async(block.pointer, host.array, self._stream)
 
-    def download(self, host: HostBuffer, block: DeviceBlock) -> None:
-        """Begin to copy device memory into the host buffer."""
-        driver().memcpy_dtoh_async(host.array, block.pointer, self._stream)
+    def download(self, host: HostBuffer, block: DeviceBlock, offset: int = 0) -> None:
+        """Begin to copy device memory, from `offset` bytes into the block on, into the host buffer."""
+        driver().memcpy_dtoh_async(host.array, block.pointer + offset, self._stream)
 
     def wait(self) -> None:
         """Return when everything begun so far is done; other threads run meanwhile. Raises BackendError."""

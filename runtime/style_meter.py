@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .engines import engine_source
 from .opening import SPEC_KEY, graph_source, open_any
 from .resolve import Source
 from .spec import PERCEPTUAL, ModelSpec
+
+if TYPE_CHECKING:
+    from .backends.tensorrt import TensorRTBackend
 
 
 @dataclass(frozen=True)
@@ -212,5 +215,5 @@ def _judge(graph: Backend, painting: np.ndarray) -> Judge:
     if graph.name == "tensorrt":
         from .backends.tensorrt_style import DeviceJudge
 
-        return DeviceJudge(graph, painting)
+        return DeviceJudge(cast("TensorRTBackend", graph), painting)
     return HostJudge(graph, painting)

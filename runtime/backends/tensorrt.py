@@ -8,8 +8,8 @@ another's computing.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,9 @@ KEPT_LANES = 4
 """Lanes kept for the shapes used last."""
 
 Shapes = tuple[tuple[int, ...], ...]
+
+
+AnyLane = TypeVar("AnyLane", bound="TensorRTLane")
 
 
 class TensorRTBackend(Backend):
@@ -59,14 +62,18 @@ class TensorRTBackend(Backend):
 
     def lane(self, shapes: Shapes) -> TensorRTLane:
         """A new lane for inputs of these shapes; the caller closes it. Raises ShapeError, BackendError."""
+        return self.lane_of(TensorRTLane, shapes)
+
+    def lane_of(self, kind: Callable[..., AnyLane], shapes: Shapes) -> AnyLane:
+        """The same of another kind. kind: takes what TensorRTLane takes."""
         self._require_open()
-        return TensorRTLane(
+        return kind(
             self._device,
             self._api,
             self._engine,
             self._kernels,
             self.inputs,
-            self.output,
+            self.outputs,
             shapes,
             self._profile(shapes),
         )
@@ -150,7 +157,7 @@ class TensorRTLane(Lane):
         engine: Any,
         kernels: KernelCache,
         inputs: tuple[TensorSpec, ...],
-        output: TensorSpec,
+        outputs: tuple[TensorSpec, ...],
         shapes: Shapes,
         profile: int,
     ) -> None:
@@ -158,7 +165,7 @@ class TensorRTLane(Lane):
         self._device = device
         self._api = api
         self._inputs = inputs
-        self._output = output
+        self._outputs = outputs
         self._hosts: list[HostBuffer] = []
         self._blocks: list[DeviceBlock] = []
         self._graph: Graph | None = None
@@ -173,7 +180,7 @@ class TensorRTLane(Lane):
         except BaseException:
             self.close()
             raise
-        self.images: list[np.ndarray] = [host.array for host in self._hosts[:-1]]
+        self.images: list[np.ndarray] = [host.array for host in self._hosts[: len(inputs)]]
         """Pinned arrays to fill before `start`, one for each input."""
         self.result: np.ndarray = self._hosts[-1].array
         """Pinned array that holds the picture after `wait`."""
@@ -201,7 +208,8 @@ class TensorRTLane(Lane):
     def upload(self) -> None:
         """Begin the copies to the GPU; the device is active."""
         if not self._device.integrated:
-            for block, host in zip(self._blocks[:-1], self._hosts[:-1], strict=True):
+            count = len(self._inputs)
+            for block, host in zip(self._blocks[:count], self._hosts[:count], strict=True):
                 self._stream.upload(block, host)
 
     def download(self) -> None:
@@ -252,8 +260,15 @@ class TensorRTLane(Lane):
                     f"TensorRT {self._api.version} refused {spec.name} {shape}: {self._api.log.errors()}"
                 )
             self._attach(spec, shape)
-        self._attach(self._output, tuple(int(n) for n in self._context.get_tensor_shape(self._output.name)))
+        self._attach_outputs()
         self._stream.wait()
+
+    def _attach_outputs(self) -> None:
+        (picture,) = self._outputs
+        self._attach(picture, self._output_shape(picture))
+
+    def _output_shape(self, spec: TensorSpec) -> tuple[int, ...]:
+        return tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
 
     def _attach(self, spec: TensorSpec, shape: tuple[int, ...]) -> None:
         """Give a tensor its memory, on both sides."""

@@ -96,7 +96,14 @@ class FakeDriver(types.SimpleNamespace):
 
     def memcpy_dtoh_async(self, array: np.ndarray, pointer: int, stream: Any) -> None:
         self.check("memcpy_dtoh_async")
-        np.asarray(array).reshape(-1).view(np.uint8)[:] = self.live[pointer][: array.nbytes]
+        np.asarray(array).reshape(-1).view(np.uint8)[:] = self.memory(pointer, array.nbytes)
+
+    def memory(self, pointer: int, nbytes: int) -> np.ndarray:
+        """The bytes from this address on, which may lie inside an allocation but not leave it."""
+        for start, block in self.live.items():
+            if start <= pointer and pointer + nbytes <= start + block.nbytes:
+                return block[pointer - start : pointer - start + nbytes]
+        raise AssertionError(f"{nbytes} bytes at {pointer:#x} are not allocated")
 
 
 class _Allocation:
@@ -148,14 +155,23 @@ PLANS = {
     b"plan": ("image", "picture"),
     b"plan+context": ("context", "image", "picture"),
     b"context": ("thumbnail", "context"),
+    b"perceptual": ("image", "shallow", "deep"),
 }
+OUTPUTS = ("picture", "shallow", "deep")
+
+
+def features(image: np.ndarray) -> dict[str, np.ndarray]:
+    """What the plan b"perceptual" makes of a uint8 (H, W, 3) picture: float32 (3, H, W) and (40, H // 2, W // 2)."""
+    shallow = image.transpose(2, 0, 1).astype(np.float32) / 255
+    half = shallow[:, : image.shape[0] // 2 * 2 : 2, : image.shape[1] // 2 * 2 : 2]
+    return {"shallow": shallow, "deep": np.concatenate([half**power for power in range(1, 15)])[:40]}
 
 
 class FakeTensorRT(types.SimpleNamespace):
     """What `runtime/backends/tensorrt.py` uses of TensorRT.
 
-    Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context) and b"context" (five
-    times a thumbnail's mean); anything else does not deserialize.
+    Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context), b"context" (five
+    times a thumbnail's mean) and b"perceptual" (two feature maps); anything else does not deserialize.
     """
 
     def __init__(self, driver: FakeDriver, version: str = "8.5.3.1", sizes: tuple[int, int] = (16, 64)) -> None:
@@ -184,6 +200,8 @@ class FakeTensorRT(types.SimpleNamespace):
                 return True
 
             def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+                if self._plan == b"perceptual":
+                    return (1, *features(np.zeros(self._shape[1:], np.uint8))[name].shape)
                 return (1, CONTEXT) if self._plan == b"context" else self._shape
 
             def set_tensor_address(self, name: str, pointer: int) -> bool:
@@ -196,6 +214,10 @@ class FakeTensorRT(types.SimpleNamespace):
                     return False
                 size = int(np.prod(self._shape))
                 memory = {name: driver.live[pointer] for name, pointer in self._addresses.items()}
+                if self._plan == b"perceptual":
+                    for name, values in features(memory["image"][:size].reshape(self._shape[1:])).items():
+                        memory[name][: values.nbytes] = values.reshape(-1).view(np.uint8)
+                    return True
                 if self._plan == b"context":
                     values = np.full(CONTEXT, memory["thumbnail"][:size].mean(), np.float32)
                     memory["context"][: values.nbytes] = values.view(np.uint8)
@@ -218,15 +240,17 @@ class FakeTensorRT(types.SimpleNamespace):
                 return self._names[index]
 
             def get_tensor_mode(self, name: str) -> _Mode:
-                return _Mode.OUTPUT if name == self._names[-1] else _Mode.INPUT
+                return _Mode.OUTPUT if name in OUTPUTS or name == self._names[-1] else _Mode.INPUT
 
             def get_tensor_shape(self, name: str) -> tuple[int, ...]:
                 if name == "context":
                     return (1, CONTEXT)
+                if name in ("shallow", "deep"):
+                    return (1, 3 if name == "shallow" else 40, -1, -1)
                 return (1, THUMBNAIL, THUMBNAIL, 3) if name == "thumbnail" else (1, -1, -1, 3)
 
             def get_tensor_dtype(self, name: str) -> _Type:
-                return _Type.FLOAT if name == "context" else _Type.UINT8
+                return _Type.FLOAT if name in ("context", "shallow", "deep") else _Type.UINT8
 
             def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
                 if name in ("context", "thumbnail"):
