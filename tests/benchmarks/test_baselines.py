@@ -46,6 +46,7 @@ def test_a_model_that_does_nothing_scores_as_its_input(photos):
 def test_baselines_undo_what_they_are_told(photos):
     for row in deblur.compare(idle, photos).values():
         assert min(row["wiener"], row["richardson_lucy"]) > row["shaken"]
+        assert row["wiener"] > row["wiener_blind"], "who knows the path does better"
     noise = denoise.compare(idle, photos)
     assert noise["25"]["noisy"] == pytest.approx(20.3, abs=0.5)  # 20 log10(255 / 25), a little better for the clipping
     assert noise["50"]["opencv"] > noise["50"]["noisy"] + 3
