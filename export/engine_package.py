@@ -16,7 +16,7 @@ from impasto.files import atomic_path, make_folder, sha256
 from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.engines import ENGINES, why_not_here
 from impasto.runtime.manifest import MANIFEST, PackageFile, read_manifest, verify
-from impasto.runtime.resolve import Source, resolve, shipped_models
+from impasto.runtime.resolve import Source, quantize_command, resolve, shipped_models
 from impasto.runtime.spec import ModelSpec, SizeRule
 from impasto.runtime.tensorrt_api import TensorRT
 
@@ -124,7 +124,7 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
         return source.graph
     raise PackageError(
         f"{source.path} holds no {precision} graph, which {api} needs; make one: "
-        f"impasto quantize {source.path} --to {precision} --for tensorrt; or build --precision fp32"
+        f"{quantize_command(source.path, precision, 'tensorrt')}; or build --precision fp32"
     )
 
 

@@ -43,7 +43,7 @@ def require_parsable(model: onnx.ModelProto, name: str) -> None:
         more = f" (and {len(found) - 3} more)" if len(found) > 3 else ""
         raise PrecisionError(
             f"TensorRT cannot read the quantization of {name}: {'; '.join(found[:3])}{more}. "
-            "Quantize the FP32 model for it: impasto quantize MODEL --to int8 --for tensorrt"
+            "Quantize the FP32 model for it: impasto quantize MODEL --to int8 --for tensorrt --calibrate PHOTOS"
         )
 
 

@@ -83,6 +83,13 @@ def shipped_models() -> Path:
     return Path(next(iter(impasto.models.__path__)))
 
 
+def quantize_command(folder: Path, precision: str, family: str | None = None) -> str:
+    """What to type so that a package gets graphs of a precision; what ships is left alone and a copy made."""
+    shipped = folder.parent == shipped_models()
+    words = ["impasto quantize", folder.name if shipped else str(folder), "--to", precision, "--calibrate PHOTOS"]
+    return " ".join([*words, *(["--for", family] if family else []), *(["-o COPY"] if shipped else [])])
+
+
 def known_names() -> dict[str, Path]:
     """Every name that `load` knows, with the package that it means."""
     found: dict[str, Path] = {}
@@ -125,11 +132,11 @@ def _from_package(folder: Path, precision: str, trust: bool, family: str | None)
         families = ", ".join(str(file.family) for file in held)
         raise PackageError(
             f"{folder} holds {wanted} models for {families}, none for {family}; "
-            f"make one: impasto quantize {folder} --to {wanted} --for {family}"
+            f"make one: {quantize_command(folder, wanted, family)}"
         )
     if graph is None:
         precisions = ", ".join(manifest.precisions()) or "none"
-        make = f" or make it: impasto quantize {folder} --to {wanted}" if wanted != "fp32" else ""
+        make = f" or make it: {quantize_command(folder, wanted)}" if wanted != "fp32" else ""
         raise PackageError(
             f"{folder} holds no {wanted} model; it holds: {precisions}. Load it with precision='auto'{make}"
         )

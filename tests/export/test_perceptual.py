@@ -67,7 +67,7 @@ def test_graphs_give_torchs_feature_maps_at_any_size(name, tmp_path, request):
         backbone, path = random_backbone(name), tmp_path / "graph.onnx"
         onnx.save(canonical.export_backbone(backbone, canonical.spec_of_backbone(backbone, name)), str(path))
     for runs_on in ("onnxruntime-cpu", "openvino"):
-        backend = open_graph(path, runs_on, 0)
+        backend = open_graph(path, runs_on, 0, features=True)
         assert [output.name for output in backend.outputs] == list(backbone.style_layers)
         for size in ((32, 32), (45, 71), (64, 50)):
             found = backend.run_all((picture(*size)[None],))

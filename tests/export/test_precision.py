@@ -156,6 +156,8 @@ def test_a_copy_leaves_the_package_alone(tmp_path: Path, folder: Path) -> None:
 def test_models_that_ship_stay_as_they_are(folder: Path) -> None:
     with pytest.raises(OptionError, match="denoise came with Impasto and stays as it is; write a copy: -o denoise"):
         quantize("denoise", QuantizeOptions(folder))
+    with pytest.raises(PackageError, match="impasto quantize denoise --to int8 --calibrate PHOTOS -o COPY"):
+        resolve("denoise", "int8")
 
 
 def test_a_bare_graph_of_ours_gets_its_others_beside_it(tmp_path: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from conftest import canonical_graph, float_graph, picture
 from impasto import images
 from impasto.cli.app import app
-from impasto.errors import CheckFailed, OptionError
+from impasto.errors import CheckFailed, OptionError, ShapeError
 from impasto.export.style_check import check_style
 from impasto.files import sha256
 from impasto.runtime import StyleMeter, load
@@ -131,6 +131,12 @@ def test_what_cannot_be_measured_is_told_in_one_line(arguments, told, make_packa
     assert done.stderr.startswith("error: ")
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_picture_that_is_too_small_is_named(package, painting, network, tmp_path):
+    images.write(tmp_path / "tiny.png", picture(20, 40))
+    with pytest.raises(ShapeError, match=r"tiny\.png: the picture is 20 x 40"):
+        check_style(package, painting, [tmp_path / "tiny.png"], network=network)
 
 
 def test_options_of_style_need_a_painting(make_package):
