@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import impasto
-from impasto.errors import CheckFailed, OptionError
+from impasto.errors import CheckFailed, OptionError, ShapeError
 from impasto.runtime import Model, StyleDistance, StyleMeter
 from impasto.runtime.manifest import verify
 from impasto.runtime.resolve import resolve
@@ -131,7 +131,7 @@ def check_style(
         for name, load in graphs:
             with load() as loaded:
                 progress(f"drawing with {name}")
-                distances = tuple(meter(loaded(image)) for _, image in given)
+                distances = tuple(_measured(meter, loaded(image), picture) for picture, image in given)
                 found.append(Drawn(name, loaded.info.backend, distances))
         reference, *others = found
         measured = f"{network} on {meter.backend}"
@@ -145,6 +145,13 @@ def check_style(
             reference=reference,
             others=tuple(others),
         )
+
+
+def _measured(meter: StyleMeter, drawing: np.ndarray, picture: str) -> StyleDistance:
+    try:
+        return meter(drawing)
+    except ShapeError as error:
+        raise ShapeError(f"{picture}: {error}") from None
 
 
 def _graphs(model: str | os.PathLike[str], backend: str, device: int) -> Graphs:

