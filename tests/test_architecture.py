@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from perceptual_networks import write_perceptual
 
 from conftest import REPOSITORY
 
@@ -141,5 +142,15 @@ def test_loading_and_running_never_imports_torch(make_package):
         "import sys, numpy, impasto; "
         f"m = impasto.load({str(make_package())!r}); m(numpy.zeros((9, 9, 3), numpy.uint8)); "
         "print({'torch', 'onnx', 'PIL', 'typer', 'rich'} & set(sys.modules))"
+    )
+    assert python(code).strip() == "set()"
+
+
+def test_measuring_style_never_imports_torch(tmp_path):
+    code = (
+        "import sys, numpy; from impasto.runtime import StyleMeter; "
+        "painting = numpy.random.default_rng(0).integers(0, 256, (64, 64, 3), numpy.uint8); "
+        f"StyleMeter(painting, {str(write_perceptual(tmp_path / 'small'))!r})(painting); "
+        "print({'torch', 'onnx', 'PIL', 'typer', 'rich', 'pycuda'} & set(sys.modules))"
     )
     assert python(code).strip() == "set()"
