@@ -67,7 +67,8 @@ class StyleMeter:
         network: a perceptual network of `impasto export vgg16` (or another backbone): its package, ONNX file or engine.
         backend, device: as `impasto.load` takes them. On ONNX Runtime and OpenVINO, Gram matrices are float32 products in
         NumPy; with a TensorRT engine, feature maps stay on the GPU, and the Gram kernel compares them there.
-        Raises PictureError, ShapeError, ModelNotFound, OptionError for a network that is none, and what `impasto.load` raises.
+        Raises PictureError, ShapeError, ModelNotFound, OptionError for a network that is none, what `impasto.load` raises, and
+        KernelError where the Gram kernel does not load.
         """
         picture = painting if isinstance(painting, np.ndarray) else read_painting(painting)
         self._lock = threading.Lock()
@@ -83,7 +84,7 @@ class StyleMeter:
     def __call__(self, picture: np.ndarray) -> StyleDistance:
         """picture: uint8 (H, W, 3), at least 32 pixels a side.
 
-        Memory and time go with its size: VGG16 holds 64 float32 values a pixel at once, and more within its layers.
+        Memory and time go with its size: VGG16's first two layers hold 64 float32 values a pixel each.
         Raises ShapeError and BackendError.
         """
         batch = self._batch(picture)

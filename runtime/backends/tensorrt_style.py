@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError
+from impasto.errors import BackendError, KernelError
 from impasto.kernels import launch
 
 from ..cuda import Device, DeviceBlock, HostBuffer
@@ -97,10 +97,13 @@ class FeatureLane(TensorRTLane):
         return self._device
 
     def compute(self, stream: Any = None) -> None:
-        """Begin the engine and the kernel, without copies. The device is active."""
+        """Begin the engine and the kernel, without copies. The device is active. Raises BackendError."""
         super().compute(stream)
         handle = (stream or self._stream).handle
-        launch.forward(self._layers, self._flavour, self._workspace.pointer, self._loss, handle)
+        try:
+            launch.forward(self._layers, self._flavour, self._workspace.pointer, self._loss, handle)
+        except KernelError as error:
+            raise BackendError(f"the Gram kernel failed: {error}") from error
 
     def download(self) -> None:
         """Begin the copy from the GPU, also where it shares the CPU's memory: the kernel's results lie in its own."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from fake_gpu import FakeDriver
 
+from impasto.errors import KernelError
 from impasto.kernels.plan import FINISH_BLOCK
 
 
@@ -30,8 +31,6 @@ class FakeModule:
         self.launches.append(name)
         if self.fail_next:
             self.fail_next = False
-            from impasto.errors import KernelError
-
             raise KernelError("cuLaunchKernel failed with error 719: unspecified launch failure.")
         if name == "gram_finish":
             self._finish(group, blocks)
