@@ -54,6 +54,11 @@ class StyleMeter:
     calls run one after the other. Use it as a context manager, or call `close`, to free what it holds at once.
     """
 
+    backend: str
+    """What runs the network, as in `impasto.load(backend=…)`."""
+    layers: tuple[str, ...]
+    """The network's style layers, from shallow to deep."""
+
     def __init__(
         self,
         painting: str | os.PathLike[str] | np.ndarray,
