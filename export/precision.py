@@ -15,7 +15,7 @@ import onnx
 from impasto.errors import OptionError, PackageError, PrecisionError
 from impasto.runtime.manifest import FAMILIES
 from impasto.runtime.resolve import Source, resolve
-from impasto.runtime.spec import ModelSpec
+from impasto.runtime.spec import PERCEPTUAL, ModelSpec
 
 from . import precision_int8 as int8
 from .engine_package import spec_of_graph
@@ -161,6 +161,10 @@ def quantize(
         raise OptionError(f"{source.path} is an engine; quantize the package or the ONNX file that it was built from")
     target = target_of(source, options.output)
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
+    if spec.task == PERCEPTUAL:
+        raise OptionError(
+            f"{spec.name} is a perceptual network, which draws no pictures; it measures styles in FP32. Quantize a stylizer or a restorer"
+        )
     graph = _load(source, spec)
     progress("reading pictures")
     recipe = source.manifest.recipe if source.manifest else {}

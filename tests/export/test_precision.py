@@ -28,7 +28,7 @@ from impasto.export.sensitivity import groups
 from impasto.quality import psnr
 from impasto.runtime.manifest import MANIFEST, read_manifest
 from impasto.runtime.resolve import resolve
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
 
 MakePackage = Callable[..., Path]
 SPEC = ModelSpec("small", receptive_field=8)
@@ -206,6 +206,14 @@ def test_graphs_that_cannot_be_quantized_are_refused(make, words: str, tmp_path:
         quantize(tmp_path / "own.onnx", QuantizeOptions(folder))
     assert state(tmp_path / "photos") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["own.onnx", "photos"]
+
+
+def test_a_perceptual_network_is_refused(tmp_path: Path, folder: Path) -> None:
+    model = tmp_path / "vgg"
+    model.mkdir()
+    write_package(model, ModelSpec("vgg", PERCEPTUAL), {"model.onnx": chain(2)}, None, recipe={}, quality={})
+    with pytest.raises(OptionError, match="vgg is a perceptual network"):
+        quantize(model, QuantizeOptions(folder))
 
 
 def test_pictures_that_cannot_be_read_are_skipped_and_counted(tmp_path: Path, folder: Path) -> None:
