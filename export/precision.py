@@ -163,7 +163,8 @@ def quantize(
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     if spec.task == PERCEPTUAL:
         raise OptionError(
-            f"{spec.name} is a perceptual network, which draws no pictures; it measures styles in FP32. Quantize a stylizer or a restorer"
+            f"{spec.name} is a perceptual network, which draws no pictures; it measures styles in FP32. Quantize a stylizer or a "
+            "restorer"
         )
     graph = _load(source, spec)
     progress("reading pictures")
