@@ -15,7 +15,7 @@ import impasto
 from impasto.errors import CheckFailed, OptionError, ShapeError
 from impasto.runtime import Model, StyleDistance, StyleMeter
 from impasto.runtime.manifest import verify
-from impasto.runtime.resolve import resolve
+from impasto.runtime.resolve import quantize_command, resolve
 
 from .check import SYNTHETIC, synthetic
 
@@ -162,21 +162,16 @@ def _graphs(model: str | os.PathLike[str], backend: str, device: int) -> Graphs:
             f"{source.path} is a single graph; name the package folder that holds all its precisions, or for an engine what it "
             "must draw like: --against MODEL.onnx"
         )
-    files = sorted(
-        (file for file in source.manifest.files if file.role == "model"), key=lambda f: f.precision != "fp32"
-    )
-    if len(files) < 2 or files[0].precision != "fp32":
+    graphs = source.manifest.graphs()
+    if len(graphs) < 2 or "fp32" not in graphs:
         raise OptionError(
             f"{source.path} holds {', '.join(source.manifest.precisions())} alone, so there is nothing to compare; make other "
-            f"precisions: impasto quantize {model}. An engine is compared with --against"
+            f"precisions: {quantize_command(source.path, 'int8')}. An engine is compared with --against"
         )
     drawn_by = "onnxruntime-cpu" if backend == "auto" else backend
     return [
-        (
-            " ".join(filter(None, (file.precision, file.family))),
-            partial(impasto.load, verify(source.path, file), backend=drawn_by, device=device),
-        )
-        for file in files
+        (name, partial(impasto.load, verify(source.path, file), backend=drawn_by, device=device))
+        for name, file in graphs.items()
     ]
 
 

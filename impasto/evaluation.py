@@ -17,6 +17,7 @@ from .benchmarks.report import describe_machine
 from .contact_sheet import Panel, write_contact_sheet
 from .errors import MissingDependency, OptionError, PictureError
 from .runtime import Model, ModelInfo, load
+from .runtime.manifest import verify
 from .runtime.resolve import resolve
 from .styles import Wanted
 
@@ -196,15 +197,14 @@ def evaluate_stylizer(
 
 
 def graphs_of(model: str | os.PathLike[str]) -> dict[str, Path]:
-    """Every graph of a package by its precision and, where it has one, its family, such as "int8 tensorrt"; FP32 first.
+    """The paths of `Manifest.graphs`, checked against their hashes.
 
     Raises PackageError, and OptionError for what is no package.
     """
     source = resolve(model)
     if source.manifest is None:
         raise OptionError(f"{source.path} is a single graph; name the package folder that holds all its precisions")
-    graphs = [file for file in source.manifest.files if file.role == "model"]
-    return {" ".join(filter(None, (file.precision, file.family))): source.path / file.name for file in graphs}
+    return {name: verify(source.path, file) for name, file in source.manifest.graphs().items()}
 
 
 def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:

@@ -66,6 +66,11 @@ class Manifest:
         """The precisions that the package holds a model for."""
         return tuple(p for p in PRECISIONS if self.held("model", p))
 
+    def graphs(self) -> dict[str, PackageFile]:
+        """Every graph of the picture path by precision and, where it has one, family, such as "int8 openvino"; FP32 first."""
+        found = [file for precision in PRECISIONS for file in self.held("model", precision)]
+        return {f"{file.precision} {file.family or ''}".strip(): file for file in found}
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
         return {
