@@ -76,9 +76,12 @@ def _style(about: str, painting: str, *more: Run) -> Recipe:
     return Recipe(about, (first, *more), painting)
 
 
-def _restorer(about: str, options: str, *damages: str) -> Recipe:
-    """Fine-tuned from the denoiser, with crops as small as two CPU cores like them."""
-    return Recipe(about, (Run(f"--degrade {damages[0]} --batch 8 {options}", "denoise"),), damages=damages)
+def _restorer(about: str, options: str, *damages: str, more: str = "") -> Recipe:
+    """Fine-tuned from the denoiser, with crops as small as two CPU cores like them. more: options of a second run."""
+    runs = [Run(f"--degrade {damages[0]} --batch 8 {options}", "denoise")]
+    if more:
+        runs.append(Run(f"--degrade {damages[0]} --batch 8 {more}"))
+    return Recipe(about, tuple(runs), damages=damages)
 
 
 ZOO = {
@@ -104,7 +107,7 @@ ZOO = {
     ),
     "deblur": _restorer(
         "camera shake to 15 pixels, and noise", "--crop 128 --steps 12000 --learning-rate 5e-4",
-        "shake:15+noise:0-5", "defocus:1-4+noise:0-5",
+        "shake:15+noise:0-5", "defocus:1-4+noise:0-5", more="--crop 128 --steps 6000 --learning-rate 4e-4",
     ),
     "inpaint": _restorer(
         "missing pixels to 30 %, painted magenta", "--crop 96 --steps 16000 --learning-rate 1e-3", "missing:30"
