@@ -29,7 +29,7 @@ SIGMA = 2.0
 BALANCES = (0.003, 0.01, 0.03, 0.1)
 """Wiener's regularisation, among which the best is taken."""
 
-WIDTHS = (0.1, 0.15, 0.2, 0.3)
+WIDTHS = (0.15, 0.25)
 """Standard deviations, in shares of the extent, of the Gaussian that stands for an unknown path."""
 
 ITERATIONS = (5, 10, 20)
