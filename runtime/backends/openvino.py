@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,16 @@ def openvino() -> Any:
     return openvino
 
 
+@cache
+def _core() -> Any:
+    """The process's one core, kept to its end.
+
+    On CPUs with AMX each core's CPU plugin gives the thread a signal stack of its own, and puts back the one before when it ends. Where
+    several end out of order, that one is freed already, and the next signal, such as Ctrl-C, kills the process (OpenVINO 2026.4).
+    """
+    return openvino().Core()
+
+
 class OpenVinoBackend(Backend):
     """An ONNX graph, compiled anew for every shape of its inputs.
 
@@ -48,7 +59,7 @@ class OpenVinoBackend(Backend):
             # Its general reader tries the readers of six formats in turn, and each prints what it thinks of a broken file.
             reader = vendor.frontend.FrontEndManager().load_by_framework("onnx")
             self._graph = reader.convert(reader.load(str(path)))
-            self._core = vendor.Core()
+            self._core = _core()
         except Exception as error:  # the vendor's exceptions have no common base
             raise BackendError(f"OpenVINO cannot load {path}: {_reason(error)}") from error
         self.inputs = tuple(_tensor(port, path) for port in self._graph.inputs)
@@ -85,7 +96,6 @@ class OpenVinoBackend(Backend):
     def _close(self) -> None:
         self._requests.clear()
         del self._graph
-        del self._core
 
     def _request(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
         """What runs the graph for inputs of these shapes: kept, or compiled now."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -125,6 +127,26 @@ def test_few_compiled_graphs_are_kept(make_package):
     assert not backend._requests
     with pytest.raises(BackendError, match="closed"):
         backend.run((image,), out)
+
+
+def test_closed_models_leave_ctrl_c_alone(make_package):
+    """Seen on CPUs with AMX: the first signal after two models were closed in the order of their opening killed Python."""
+    code = f"""
+import os, signal, numpy, impasto
+models = [impasto.load({str(make_package())!r}, backend="openvino") for _ in range(2)]
+for model in models:
+    model(numpy.zeros((16, 16, 3), numpy.uint8))
+for model in models:
+    model.close()
+del model, models
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout.strip()) == (0, "interrupted"), run.stderr
 
 
 def test_a_failed_run_is_told_in_the_vendors_words_and_leaves_the_model_fit(make_package):
