@@ -25,9 +25,7 @@ demo: $(VENV)/.demo-ready  ## stylize and denoise a real photo through the whole
 	$(BIN)/python -m impasto.demo --output build/demo
 
 test: $(VENV)/.test-ready lint types  ## lint, types, import directions and all tests
-	# Two processes: after all of the others, the kernel cannot deliver the SIGINT that a test of training sends itself.
-	$(BIN)/python -m pytest --ignore=tests/training
-	$(BIN)/python -m pytest tests/training
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test-ready  ## ruff
 	$(BIN)/ruff check .
