@@ -90,7 +90,7 @@ def check_package(
     network = checkpoints.load(source.path / held.name).network
     results = []
     with impasto.load(source.path, backend=backend) as runtime:
-        for name, image in _pictures(pictures):
+        for name, image in (*given_pictures(pictures), *synthetic_pictures(SYNTHETIC)):
             results.append(compare(name, runtime(image), draw(network, image)))
         return CheckResult(runtime.info.name, runtime.info.backend, tuple(results))
 
@@ -116,8 +116,13 @@ def synthetic(height: int, width: int) -> np.ndarray:
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
-def _pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, np.ndarray]]:
+def given_pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, np.ndarray]]:
+    """File names and pictures, uint8 (H, W, 3). Raises PictureError."""
     from impasto import images
 
-    given = [(Path(file).name, images.read(file).rgb) for file in files]
-    return [*given, *((f"synthetic {height} x {width}", synthetic(height, width)) for height, width in SYNTHETIC)]
+    return [(Path(file).name, images.read(file).rgb) for file in files]
+
+
+def synthetic_pictures(sizes: Sequence[tuple[int, int]]) -> list[tuple[str, np.ndarray]]:
+    """The same of `synthetic`. sizes: heights and widths."""
+    return [(f"synthetic {height} x {width}", synthetic(height, width)) for height, width in sizes]

@@ -14,7 +14,7 @@ import impasto
 from impasto.errors import CheckFailed, OptionError
 from impasto.runtime.resolve import resolve
 
-from .check import PictureCheck, compare, synthetic
+from .check import PictureCheck, compare, given_pictures, synthetic_pictures
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 50.0, "int8": 30.0}
 """In dB, by the engine's precision. FP32 kernels round a value apart now and then; INT8 costs what calibration leaves."""
@@ -79,18 +79,22 @@ def check_engine(
     synthetic one of the engine's best size and one of an odd size come on top. least_psnr: the budget in dB, by the
     engine's precision where None. Raises what `impasto.load` raises, and PictureError.
     """
-    if Path(against).suffix == ".plan":
-        raise OptionError(f"{against} is an engine; compare with the graph that it was built from (.onnx or package)")
+    require_graph(against)
     with (
         impasto.load(engine, backend="tensorrt", device=device) as built,
         impasto.load(against, backend="onnxruntime-cpu") as reference,
     ):
-        drawn = tuple(
-            _compare(name, built(image), reference(image)) for name, image in _pictures(pictures, _sizes(engine, built))
-        )
+        given = (*given_pictures(pictures), *synthetic_pictures(_sizes(engine, built)))
+        drawn = tuple(_compare(name, built(image), reference(image)) for name, image in given)
         precision = built.info.precision
         budget = LEAST_PSNR[precision] if least_psnr is None else least_psnr
         return EngineCheck(str(engine), str(against), precision, budget, drawn)
+
+
+def require_graph(against: str | os.PathLike[str]) -> None:
+    """Raises OptionError for an engine, which cannot tell what another engine must draw."""
+    if Path(against).suffix == ".plan":
+        raise OptionError(f"{against} is an engine; compare with the graph that it was built from (.onnx or package)")
 
 
 def ssim(one: np.ndarray, other: np.ndarray) -> float:
@@ -131,10 +135,3 @@ def _sizes(engine: str | os.PathLike[str], built: impasto.Model) -> list[tuple[i
     whole = max(best[1] - 2 * border, 16), max(best[2] - 2 * border, 16)
     odd = max(low[1] - 2 * border, whole[0] // 2, 16) - 1, max(low[2] - 2 * border, whole[1] // 2, 16) - 3
     return [whole, odd]
-
-
-def _pictures(files: Sequence[str | os.PathLike[str]], sizes: list[tuple[int, int]]) -> list[tuple[str, np.ndarray]]:
-    from impasto import images
-
-    given = [(Path(file).name, images.read(file).rgb) for file in files]
-    return [*given, *((f"synthetic {height} x {width}", synthetic(height, width)) for height, width in sizes)]

@@ -291,9 +291,9 @@ class _Search:
 
         assignment = self._assign("fp16", lambda spared: rounded(build(spared)), "fp16")
         result = build(assignment.spared)
-        return _Draft(
-            result, "fp16", None, len(self._layers), assignment, self._islands, None, self._checked(result, "FP16")
-        )
+        self._require_finite(result, "FP16")
+        artificial = self._on_artificial(result)
+        return _Draft(result, "fp16", None, len(self._layers), assignment, self._islands, None, artificial)
 
     def _whole(self, family: str) -> _Draft:
         model, ranges, method = self._base(family)
@@ -312,7 +312,9 @@ class _Search:
         result = build(assignment.spared)
         if family == "tensorrt":
             require_parsable(result, "the graph that was just made")
-        artificial = self._checked(result, "INT8 with FP16" if placement.half else "INT8")
+        if placement.half:
+            self._require_finite(result, "INT8 with FP16")
+        artificial = self._on_artificial(result)
         return _Draft(result, "int8", family, len(self._layers), assignment, (), method, artificial)
 
     def _budget(self, precision: str) -> Budget:
@@ -372,13 +374,14 @@ class _Search:
         """Nodes that stay in FP32 where these layers are spared from FP16."""
         return {island.node for island in self._islands}.union(*(self._groups[layer] for layer in spared))
 
-    def _checked(self, model: onnx.ModelProto, what: str) -> float:
-        """The worst PSNR on artificial pictures, in dB, of a graph that overflows nowhere. Raises PrecisionError for one that does."""
+    def _require_finite(self, model: onnx.ModelProto, what: str) -> None:
         self._progress("looking for overflows")
-        model = rounded(model)
         feeds = [picture.feed for picture in (*self._pictures.judged, *self._pictures.extremes)]
-        require_finite(model, feeds, what)
-        return self._artificial.on_pieces(model).psnr
+        require_finite(rounded(model), feeds, what)
+
+    def _on_artificial(self, model: onnx.ModelProto) -> float:
+        """The worst PSNR against FP32 on artificial pictures, in dB."""
+        return self._artificial.on_pieces(rounded(model)).psnr
 
 
 def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:

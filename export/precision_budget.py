@@ -152,17 +152,15 @@ class Judge:
         style: Callable[[np.ndarray], float] | None = None,
     ) -> Quality:
         session = Session(model)
-        drawn = [_drawn(session, reference.picture) for reference in references]
-        pairs = [(picture, reference.drawn) for picture, reference in zip(drawn, references, strict=True)]
-        ratios = [_psnr(one, other) for one, other in pairs]
-        losses = [reference.loss(picture) for picture, reference in zip(drawn, references, strict=True)]
-        known = [loss for loss in losses if loss is not None]
+        pairs = [(_drawn(session, reference.picture), reference) for reference in references]
+        ratios = [_psnr(drawn, reference.drawn) for drawn, reference in pairs]
+        losses = [reference.loss(drawn) for drawn, reference in pairs if reference.picture.truth is not None]
         return Quality(
             psnr=min(ratios),
             mean_psnr=float(np.mean(ratios)),
-            ssim=min(ssim(one, other) for one, other in pairs) if similarity else None,
-            style=float(np.mean([style(picture) for picture in drawn]) / np.mean(self._styles) - 1) if style else None,
-            truth=max(known, default=None),
+            ssim=min(ssim(drawn, reference.drawn) for drawn, reference in pairs) if similarity else None,
+            style=float(np.mean([style(drawn) for drawn, _ in pairs]) / np.mean(self._styles) - 1) if style else None,
+            truth=max(losses, default=None),
             pictures=len(pairs),
         )
 
@@ -174,10 +172,10 @@ class _Reference:
     picture: JudgedPicture
     drawn: np.ndarray
 
-    def loss(self, drawn: np.ndarray) -> float | None:
-        """How much farther from the truth another drawing is, in dB."""
-        truth = self.picture.truth
-        return None if truth is None else _psnr(self.drawn, truth) - _psnr(drawn, truth)
+    def loss(self, drawn: np.ndarray) -> float:
+        """How much farther from the picture's truth another drawing is, in dB."""
+        assert self.picture.truth is not None
+        return _psnr(self.drawn, self.picture.truth) - _psnr(drawn, self.picture.truth)
 
 
 def _drawn(session: Session, picture: JudgedPicture) -> np.ndarray:

@@ -14,16 +14,16 @@ import numpy as np
 import impasto
 from impasto.errors import CheckFailed, OptionError, ShapeError
 from impasto.runtime import Model, StyleDistance, StyleMeter
-from impasto.runtime.manifest import verify
 from impasto.runtime.resolve import quantize_command, resolve
 
-from .check import SYNTHETIC, synthetic
+from .check import SYNTHETIC, given_pictures, synthetic_pictures
+from .engine_check import require_graph
 
 Graphs = list[tuple[str, Callable[[], Model]]]
 """Names, and what loads each; the reference first."""
 
 MAX_CHANGE = 0.03
-"""Largest relative change of the mean style distance; what quantizing allows a stylizer by default."""
+"""Largest relative change of the mean style distance, by default."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def check_style(
     """
     if max_change < 0:
         raise OptionError(f"the style may not change by {100 * max_change:g} %; give 0 or more")
-    given = _pictures(pictures)
+    given = given_pictures(pictures) or synthetic_pictures(SYNTHETIC)
     graphs = _graphs(model, backend, device) if against is None else _engine_and_graph(model, against, device)
     with StyleMeter(painting, network, device=device) as meter:
         found = []
@@ -162,30 +162,19 @@ def _graphs(model: str | os.PathLike[str], backend: str, device: int) -> Graphs:
             f"{source.path} is a single graph; name the package folder that holds all its precisions, or for an engine what it "
             "must draw like: --against MODEL.onnx"
         )
-    graphs = source.manifest.graphs()
+    graphs = source.graphs()
     if len(graphs) < 2 or "fp32" not in graphs:
         raise OptionError(
             f"{source.path} holds {', '.join(source.manifest.precisions())} alone, so there is nothing to compare; make other "
             f"precisions: {quantize_command(source.path, 'int8')}. An engine is compared with --against"
         )
     drawn_by = "onnxruntime-cpu" if backend == "auto" else backend
-    return [
-        (name, partial(impasto.load, verify(source.path, file), backend=drawn_by, device=device))
-        for name, file in graphs.items()
-    ]
+    return [(name, partial(impasto.load, path, backend=drawn_by, device=device)) for name, path in graphs.items()]
 
 
 def _engine_and_graph(engine: str | os.PathLike[str], against: str | os.PathLike[str], device: int) -> Graphs:
-    if Path(against).suffix == ".plan":
-        raise OptionError(f"{against} is an engine; compare with the graph that it was built from (.onnx or package)")
+    require_graph(against)
     return [
         (f"{against}", partial(impasto.load, against, backend="onnxruntime-cpu")),
         (f"{engine}", partial(impasto.load, engine, backend="tensorrt", device=device)),
     ]
-
-
-def _pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, np.ndarray]]:
-    from impasto import images
-
-    given = [(Path(file).name, images.read(file).rgb) for file in files]
-    return given or [(f"synthetic {height} x {width}", synthetic(height, width)) for height, width in SYNTHETIC]

@@ -17,8 +17,6 @@ from .benchmarks.report import describe_machine
 from .contact_sheet import Panel, write_contact_sheet
 from .errors import MissingDependency, OptionError, PictureError
 from .runtime import Model, ModelInfo, load
-from .runtime.manifest import verify
-from .runtime.resolve import resolve
 from .styles import Wanted
 
 if TYPE_CHECKING:
@@ -194,17 +192,6 @@ def evaluate_stylizer(
                 panels.append((Panel(file.name, photo), Panel(loaded.info.name, drawing)))
         row = Condition(Path(painting).name, _collected(found))
         return Evaluation(loaded.info, tuple(file.name for file in files), (row,), tuple(panels))
-
-
-def graphs_of(model: str | os.PathLike[str]) -> dict[str, Path]:
-    """The paths of `Manifest.graphs`, checked against their hashes.
-
-    Raises PackageError, and OptionError for what is no package.
-    """
-    source = resolve(model)
-    if source.manifest is None:
-        raise OptionError(f"{source.path} is a single graph; name the package folder that holds all its precisions")
-    return {name: verify(source.path, file) for name, file in source.manifest.graphs().items()}
 
 
 def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:

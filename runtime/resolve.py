@@ -37,6 +37,12 @@ class Source:
     context_engine: EngineRecord | None = None
     """The same of `context`."""
 
+    def graphs(self) -> dict[str, Path]:
+        """The paths of a package's `Manifest.graphs`. Raises PackageError where a hash is wrong, OptionError for what is no package."""
+        if self.manifest is None:
+            raise OptionError(f"{self.path} is a single graph; name the package folder that holds all its precisions")
+        return {name: verify(self.path, file) for name, file in self.manifest.graphs().items()}
+
 
 @dataclass(frozen=True)
 class Sidecar:

@@ -50,7 +50,8 @@ def evaluate(
     sheet: Annotated[Optional[Path], typer.Option(help="Also write pictures before and after to this file.")] = None,  # noqa: UP045
 ) -> None:
     """Judge a model on photos: PSNR and SSIM of a restorer, content and style distance of a stylizer."""
-    from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer, graphs_of
+    from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer
+    from impasto.runtime.resolve import resolve
 
     if bool(degrade) == (painting is not None):
         raise OptionError("say what to judge by: --degrade DAMAGE for a restorer, or --painting FILE for a stylizer")
@@ -69,7 +70,7 @@ def evaluate(
             evaluate_stylizer, photos=photos, painting=painting, vgg=vgg, style=mixed, strength=strength, options=how
         )
     with err.status(f"judging {model}") as status:
-        graphs = graphs_of(model) if every_precision else {"": model}
+        graphs = resolve(model).graphs() if every_precision else {"": model}
         results = {name: judge(graph, progress=status.update) for name, graph in graphs.items()}
     if every_precision:
         out.print(_precision_table(results))

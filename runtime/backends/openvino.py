@@ -70,9 +70,7 @@ class OpenVinoBackend(Backend):
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         try:
-            request = self._request(tuple(array.shape for array in inputs))
-            for index, array in enumerate(inputs):
-                request.set_input_tensor(index, self._shared(array))
+            request = self._fed(inputs)
             # The result is written straight into the caller's array.
             request.set_output_tensor(self._shared(out))
             request.infer(share_outputs=True)  # otherwise it also returns a copy
@@ -84,9 +82,7 @@ class OpenVinoBackend(Backend):
 
     def _run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         try:
-            request = self._request(tuple(array.shape for array in inputs))
-            for index, array in enumerate(inputs):
-                request.set_input_tensor(index, self._shared(array))
+            request = self._fed(inputs)
             request.infer()
             # The request keeps its tensors for the next run.
             return [np.array(request.get_output_tensor(index).data) for index in range(len(self.outputs))]
@@ -96,6 +92,13 @@ class OpenVinoBackend(Backend):
     def _close(self) -> None:
         self._requests.clear()
         del self._graph
+
+    def _fed(self, inputs: Sequence[np.ndarray]) -> Any:
+        """The request for inputs of these shapes, given them."""
+        request = self._request(tuple(array.shape for array in inputs))
+        for index, array in enumerate(inputs):
+            request.set_input_tensor(index, self._shared(array))
+        return request
 
     def _request(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
         """What runs the graph for inputs of these shapes: kept, or compiled now."""
