@@ -32,9 +32,10 @@ _SUMS = frozenset((
     "BatchNormalization", "MeanVarianceNormalization", "LpNormalization", "RMSNormalization", "LRN", "Softmax", "LogSoftmax",
     "Einsum", "CumSum",
 ))
+# What gives each pixel values of its own, and what is greatest among its colours.
 _POINTWISE = frozenset((
     "Add", "Sub", "Mul", "Div", "Neg", "Abs", "Min", "Max", "Clip", "Round", "Floor", "Ceil", "Sigmoid", "HardSigmoid",
-    "Tanh", "Relu", "Identity", "Transpose", "Cast",
+    "Tanh", "Relu", "Identity", "Transpose", "Cast", "ReduceMax",
 ))
 # fmt: on
 
@@ -247,12 +248,15 @@ def _network_entry(graph: onnx.GraphProto) -> tuple[str, np.ndarray, list[NodePr
     images = [value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8]
     values = constants(graph)
     levels = {name: np.arange(256, dtype=np.float32) for name in images}
+    last = {node.name for node in _to_pixels(graph)}
     for node in _from_pixels(graph):
+        if node.name in last:  # a mask, which goes past the network to the picture's other end
+            continue
         known = _pointwise(node, levels[node.input[0]], values)
         if known is None:
             return None
         levels[node.output[0]] = known
-    read, ends = readers(graph), {node.name for node in (*_from_pixels(graph), *_to_pixels(graph))}
+    read, ends = readers(graph), last | {node.name for node in _from_pixels(graph)}
     entries = [name for name in levels if any(node.name not in ends for node in read.get(name, ()))]
     if len(entries) != 1:
         return None

@@ -29,6 +29,9 @@ HELD_OUT = 4
 """Every one of so many is kept to judge by."""
 WHOLE = 6
 """Held-out pictures drawn whole at the end."""
+STRENGTHS = 5
+"""Of a damage, from a fifth of the worst to the worst, in turn. It has no divisor in common with HELD_OUT, so that the pictures to
+judge by go through all of them."""
 CROP = 256
 """Side of the pieces that ranges are calibrated and layers compared on."""
 LARGEST = 1280
@@ -220,13 +223,12 @@ def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], _Pictu
     kind = degrade.parse(damage)
     if kind.scale != spec.scale:
         raise OptionError(f"{damage} makes pictures smaller by {kind.scale}, and {spec.name} enlarges by {spec.scale}")
-    strengths = 6
 
     def spoil(picture: np.ndarray, index: int) -> _Picture:
         height, width = (side // kind.scale * kind.scale for side in picture.shape[:2])
         if not height or not width:
             raise PictureError(f"a picture of {picture.shape[0]} x {picture.shape[1]} is too small to be damaged")
-        share = index % strengths / (strengths - 1)
+        share = (index % STRENGTHS + 1) / STRENGTHS
         truth = np.ascontiguousarray(picture[:height, :width])
         return _Picture(degrade.damaged(truth, kind.at(share), index), truth)
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from .degrade import Degradation, damaged
 from .drawing import draw
 from .fit import FitResult, Progress, fit, pick_device
 from .networks import Network, kmac_per_pixel, mixed
+from .networks.unet_restorer import UnetRestorer
 from .processes import ALONE, Processes, launched
-from .recipes import CommonOptions, new_network, recipe_of, split_photos
+from .recipes import CommonOptions, arguments_for, new_network, recipe_of, split_photos
 from .tasks import Task, random_colours, recoloured, side_by_side
 
 DISTILL_WEIGHTS = {"teacher": 1.0, "truth": 0.0}
@@ -66,7 +68,10 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
     options = replace(options, architecture=options.architecture or STUDENTS.get(taught.task, "unet-restorer"))
     sizes = {} if degradation else {"longest": 768, "enlarged_to": options.crop}
     split = split_photos(options, options.crop * scale, **sizes)
-    network = new_network(options, {"scale": scale} if scale != 1 else {}).to(device)
+    implied: dict[str, Any] = {"scale": scale} if scale != 1 else {}
+    if degradation and options.architecture == UnetRestorer.architecture:
+        implied = arguments_for(degradation)
+    network = new_network(options, implied).to(device)
     task = DistillTask(
         network,
         teacher,

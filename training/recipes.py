@@ -18,7 +18,7 @@ from impasto.styles import PHOTO
 from . import checkpoint
 from .backbones import load_backbone
 from .data import Photos, Split, read_pairs, read_photos
-from .degrade import Degradation, GaussianNoise
+from .degrade import MISSING_COLOUR, Degradation, GaussianNoise, Missing
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
 from .foreign import FOREIGN
 from .networks import Network, build, kmac_per_pixel
@@ -177,7 +177,7 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     device = pick_device(options.fit.device)
     split = _split_pairs(options) if options.pairs else split_photos(options, options.crop * options.degradation.scale)
     scale = split.train.scale if options.pairs else options.degradation.scale
-    network = new_network(options, {"scale": scale}).to(device)
+    network = new_network(options, {"scale": scale} if options.pairs else arguments_for(options.degradation)).to(device)
     if network.scale != scale:
         raise OptionError(
             f"{'these pairs ask' if options.pairs else f'{options.degradation} asks'} for a network that enlarges ×{scale}; this one "
@@ -279,6 +279,12 @@ def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProx
     if any(network.config.get(key) != value for key, value in implied.items()):
         return _rebuilt(network, implied, options.fit.seed).train()
     return network.train()
+
+
+def arguments_for(degradation: Degradation) -> dict[str, Any]:
+    """What a damage asks of a unet-restorer. Where nothing but missing pixels is to be mended, the others are right as they are."""
+    marker = list(MISSING_COLOUR) if isinstance(degradation, Missing) else None
+    return {"scale": degradation.scale, "marker": marker}
 
 
 def _rebuilt(network: Network, implied: Mapping[str, Any], seed: int) -> Network:

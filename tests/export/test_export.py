@@ -218,3 +218,30 @@ class TestShipped:
 def test_the_shipped_checkpoints_are_small():
     sizes = [(shipped_models() / name / "checkpoint.safetensors").stat().st_size for name in ("great-wave", "denoise")]
     assert sum(sizes) < 4_000_000
+
+
+def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
+    from impasto.export import precision_int8 as int8
+    from impasto.export.engine_graph import prepare
+    from impasto.export.graph_parts import with_names
+    from impasto.export.precision_fp16 import exact_pixels, find_islands, rounded, to_half
+    from impasto.export.precision_ranges import Session, observe
+
+    torch.manual_seed(0)
+    network = build("unet-restorer", {"marker": [1.0, 0.0, 1.0]}).eval()
+    model = with_names(canonical.export_model(network, canonical.spec_of(network, "x", "inpaint")))
+    image = picture(64, 96)
+    missing = np.zeros(image.shape[:2], bool)
+    missing[10:30, 20:50] = True
+    image[missing] = (255, 0, 255)
+    feed = {"image": image[None]}
+    exact = exact_pixels(model)
+    assert exact is not model, "the mask is not taken for a part of the network"
+    half = to_half(exact, {island.node for island in find_islands(exact, observe(exact, [feed]))})
+    whole = int8.quantized(model, int8.find_ranges(model, [feed], "min-max"), (), "tensorrt")
+    drawn = Session(model).draw(feed)[0]
+    assert (drawn[missing] != image[missing]).any()
+    for graph in (model, rounded(half), whole, prepare(model, 17)):
+        found = Session(graph).draw(feed)[0]
+        assert np.array_equal(found[~missing], image[~missing])
+        assert np.abs(found[missing].astype(int) - drawn[missing]).max() <= 16

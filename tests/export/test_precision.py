@@ -22,7 +22,7 @@ from impasto.export.package import write_package
 from impasto.export.precision import QuantizeOptions, quantize
 from impasto.export.precision_budget import Budget, Judge, Quality
 from impasto.export.precision_package import QUALITY
-from impasto.export.precision_pictures import LEAST, extreme_pictures, read_pictures
+from impasto.export.precision_pictures import HELD_OUT, LEAST, extreme_pictures, read_pictures
 from impasto.export.precision_ranges import Session
 from impasto.export.sensitivity import groups
 from impasto.quality import psnr
@@ -252,6 +252,14 @@ def test_a_restorer_is_calibrated_on_what_it_undoes(folder: Path) -> None:
     assert np.array_equal(found.whole[0].truth, truth[:48, :56])
     with pytest.raises(OptionError, match="makes pictures smaller by 1, and x enlarges by 2"):
         read_pictures(folder, enlarger, ["image"], None, damage="noise:5")
+
+
+def test_the_pictures_to_judge_by_go_through_all_strengths(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
+    many = photos(tmp_path / "many", 5 * HELD_OUT)
+    found = read_pictures(many, ModelSpec("x", "inpaint"), ["image"], None, damage="missing:50")
+    missing = [np.all(one.feed["image"][0][one.inside] == (255, 0, 255), -1).mean() for one in found.whole]
+    assert sorted(missing) == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5], abs=0.01)
 
 
 def test_pictures_are_held_out_and_cut_to_what_the_network_takes(folder: Path) -> None:

@@ -204,6 +204,18 @@ def test_training_goes_on_from_a_checkpoint(restoring):
         fit_restore(restoring("third", start=first.checkpoint))
 
 
+def test_only_a_training_on_missing_pixels_alone_marks_them(restoring):
+    def marker(result):
+        return checkpoint.load(result.checkpoint).network.config["marker"]
+
+    inpainter = fit_restore(restoring("inpaint", steps=1, degradation=degrade.parse("missing:30")))
+    assert marker(inpainter) == [1.0, 0.0, 1.0]
+    common = {"steps": 1, "start": inpainter.checkpoint, "config": {}}
+    assert marker(fit_restore(restoring("denoise", degradation=degrade.parse("noise:0-50"), **common))) is None
+    # What lies beside a hole is noisy as well, and to be mended.
+    assert marker(fit_restore(restoring("both", degradation=degrade.parse("noise:0-50+missing:30"), **common))) is None
+
+
 def test_the_learning_rate_warms_up_and_falls():
     options = FitOptions(steps=1000, learning_rate=1e-3)
     rates = [options.rate_at(step) for step in range(1000)]

@@ -96,7 +96,7 @@ def test_a_restorer_may_enlarge():
 def test_scales_and_shifts_come_from_the_thumbnail():
     network = shaken("thumbnail-stylizer")
     image = torch.rand(1, 3, 64, 64)
-    assert float((run(network, image, 1) - run(network, image, 2)).abs().max()) > 1e-4
+    assert float((run(network, image, 1) - run(network, image, 2)).detach().abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -131,3 +131,25 @@ def test_unknown_names_and_configs_are_refused():
         build("resnet", {})
     with pytest.raises(OptionError, match="cannot be built"):
         build("unet-restorer", {"depth": 3})
+
+
+def test_with_a_marker_only_pixels_of_that_colour_are_drawn():
+    network = shaken("unet-restorer", marker=[1.0, 0.0, 1.0])
+    levels = torch.from_numpy(photo(32, 48)).permute(2, 0, 1)[None]
+    levels[..., 4:9, 5:20] = torch.tensor([255, 0, 255], dtype=torch.uint8).view(1, 3, 1, 1)
+    levels[..., 20, 20] = torch.tensor([255, 1, 255], dtype=torch.uint8)  # nearly, and so not missing
+    drawn = network(levels / 255)
+    missing = torch.zeros(32, 48, dtype=torch.bool)
+    missing[4:9, 5:20] = True
+    changed = (drawn - levels / 255).abs().amax(1)[0]
+    assert (changed[missing] > 1e-3).all()
+    assert (changed[~missing] == 0).all()
+    without = shaken("unet-restorer")
+    without.adopt(network)
+    assert_close(drawn[..., missing], without(levels / 255)[..., missing])
+
+
+@pytest.mark.parametrize("config", [{"marker": [1.0, 0.0]}, {"marker": [1.0, 0.0, 1.0], "scale": 2}])
+def test_a_marker_is_one_colour_and_for_scale_1(config):
+    with pytest.raises(OptionError, match="a marker is one colour, and for scale 1"):
+        build("unet-restorer", config)

@@ -15,7 +15,9 @@ class UnetRestorer(Network):
     """Space-to-depth ×2, residual blocks at 1/2, 1/4 and 1/8 with skips, and the picture itself added at the end.
 
     Ronneberger et al. 2015 for the shape, Zhang et al. 2021 (DRUNet) for residual blocks without norm. With scale 2 the
-    head makes twice the cells and the picture is enlarged (nearest) before it is added.
+    head makes twice the cells and the picture is enlarged (nearest) before it is added. With a marker only pixels of that very
+    colour are drawn, and the others come back as they are, in every precision: Liu et al. 2018, "Image inpainting for irregular
+    holes", section 3.3, judge such composites too.
     """
 
     architecture = "unet-restorer"
@@ -29,15 +31,22 @@ class UnetRestorer(Network):
         middle: int = 2,
         decoder: Sequence[int] = (4, 2),
         scale: int = 1,
+        marker: Sequence[float] | None = None,
     ) -> None:
-        """widths: channels at 1/2, 1/4, 1/8. encoder, decoder: residual blocks at 1/2 and 1/4. middle: those at 1/8."""
+        """widths: channels at 1/2, 1/4, 1/8. encoder, decoder: residual blocks at 1/2 and 1/4. middle: those at 1/8.
+
+        marker: what missing pixels are painted with, RGB in 0..1, of whole levels of 255; None where every pixel is to be drawn.
+        """
         super().__init__()
+        if marker is not None and (len(marker) != 3 or scale != 1):
+            raise ValueError(f"a marker is one colour, and for scale 1; got {marker} and scale {scale}")
         self.config = {
             "widths": list(widths),
             "encoder": list(encoder),
             "middle": middle,
             "decoder": list(decoder),
             "scale": scale,
+            "marker": None if marker is None else [float(value) for value in marker],
         }
         self.scale = scale
         half, quarter, eighth = widths
@@ -73,7 +82,13 @@ class UnetRestorer(Network):
         quarter = self.decoder[0](quarter + F.pixel_shuffle(self.up[0](eighth), 2))
         half = self.decoder[1](half + F.pixel_shuffle(self.up[1](quarter), 2))
         base = image if self.scale == 1 else F.interpolate(image, scale_factor=self.scale, mode="nearest")
-        return base + F.pixel_shuffle(self.head(half), 2 * self.scale)
+        change = F.pixel_shuffle(self.head(half), 2 * self.scale)
+        return base + (change if self.config["marker"] is None else change * self._missing(image))
+
+    def _missing(self, image: Tensor) -> Tensor:
+        """1 where the picture has the marker's colour, 0 elsewhere: (N, 1, H, W). One level of 255 beside it is elsewhere."""
+        marker = image.new_tensor(self.config["marker"]).view(1, 3, 1, 1)
+        return F.relu(1 - 2 * 255 * (image - marker).abs().amax(1, keepdim=True))
 
 
 def _blocks(channels: int, count: int) -> nn.Sequential:
