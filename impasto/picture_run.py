@@ -52,14 +52,18 @@ def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
     return jobs
 
 
-def run_job(model: Model, job: Job, quality: int = 95) -> None:
-    """Read, run, write. Transparency is kept, scaled with the picture. Raises PictureError, OutputError, BackendError."""
+def run_job(model: Model, job: Job, quality: int = 95) -> bool:
+    """Read, run, write. Transparency is kept, scaled with the picture. Raises PictureError, OutputError, BackendError.
+
+    Returns whether the model changed anything.
+    """
     picture = images.read(job.source)
     drawn = model(picture.rgb)
     alpha = picture.alpha
     if alpha is not None and model.info.scale > 1:
         alpha = np.repeat(np.repeat(alpha, model.info.scale, 0), model.info.scale, 1)
     images.write(job.target, images.Picture(drawn, alpha, picture.exif), quality=quality)
+    return not np.array_equal(drawn, picture.rgb)
 
 
 def _check(jobs: Sequence[Job]) -> None:

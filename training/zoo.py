@@ -76,12 +76,10 @@ def _style(about: str, painting: str, *more: Run) -> Recipe:
     return Recipe(about, (first, *more), painting)
 
 
-def _restorer(about: str, options: str, *damages: str, more: str = "") -> Recipe:
-    """Fine-tuned from the denoiser, with crops as small as two CPU cores like them. more: options of a second run."""
-    runs = [Run(f"--degrade {damages[0]} --batch 8 {options}", "denoise")]
-    if more:
-        runs.append(Run(f"--degrade {damages[0]} --batch 8 {more}"))
-    return Recipe(about, tuple(runs), damages=damages)
+def _restorer(about: str, options: str, *damages: str, more: tuple[str, ...] = ()) -> Recipe:
+    """Fine-tuned from the denoiser, with crops as small as two CPU cores like them. more: options of further runs."""
+    first, *others = (f"--degrade {damages[0]} --batch 8 {run}" for run in (options, *more))
+    return Recipe(about, (Run(first, "denoise"), *map(Run, others)), damages=damages)
 
 
 ZOO = {
@@ -92,6 +90,8 @@ ZOO = {
             Run("--crop 448 --batch 3 --steps 13000 --cuda-graph"),
             Run("--crop 384 --batch 4 --steps 6750 --cuda-graph"),
             Run("--crop 256 --batch 8 --steps 7500 --cuda-graph --weight grid=5"),
+            # Nearly whole pictures, one a step, for a CPU; without `shift`, which costs style and by now has done its work.
+            Run("--crop 384 --batch 1 --steps 7000 --learning-rate 4e-4 --weight shift=0 --weight grid=5 --seed 4"),
         ),
         "great-wave.jpg",
     ),
@@ -107,14 +107,19 @@ ZOO = {
     ),
     "deblur": _restorer(
         "camera shake to 15 pixels, and noise", "--crop 128 --steps 12000 --learning-rate 5e-4",
-        "shake:15+noise:0-5", "defocus:1-4+noise:0-5", more="--crop 128 --steps 6000 --learning-rate 4e-4",
+        "shake:15+noise:0-5", "shake:15-25+noise:0-5", "defocus:1-4+noise:0-5",
+        more=("--crop 128 --steps 6000 --learning-rate 4e-4", "--crop 128 --steps 30000 --learning-rate 5e-4 --seed 1"),
     ),
     "inpaint": _restorer(
-        "missing pixels to 30 %, painted magenta", "--crop 96 --steps 16000 --learning-rate 1e-3", "missing:30"
+        "missing pixels to 30 %, painted magenta", "--crop 96 --steps 16000 --learning-rate 1e-3", "missing:30", "missing:30-50",
+        more=("--crop 96 --steps 10000 --learning-rate 6e-4 --seed 1",),
     ),
-    "upscale-x2": _restorer("twice the sides", "--crop 64 --steps 16000 --learning-rate 1e-3", "down:2"),
+    "upscale-x2": _restorer(
+        "twice the sides", "--crop 64 --steps 16000 --learning-rate 1e-3", "down:2", "down:2+noise:0-10"
+    ),
     "dejpeg": _restorer(
-        "JPEG of quality 10 to 40", "--crop 96 --steps 8000 --learning-rate 5e-4", "jpeg:10-40", "jpeg:5-90"
+        "JPEG of quality 10 to 40", "--crop 96 --steps 8000 --learning-rate 5e-4",
+        "jpeg:10-40", "jpeg:5-90", "jpeg:10-40+noise:0-10",
     ),
 }  # fmt: skip
 

@@ -59,12 +59,18 @@ def _run_one(loaded: Model, job: Job, quality: int, alone: bool) -> bool:
     import impasto
 
     try:
-        run_job(loaded, job, quality)
+        changed = run_job(loaded, job, quality)
     except impasto.errors.PictureError as error:
         if alone:
             raise
         fail(error)
         return False
+    if not changed and loaded.info.task == "inpaint":
+        err.print(
+            f"{job.source} had nothing to fill in: missing pixels are exactly magenta (255, 0, 255), and it has none. JPEG does not keep "
+            "that colour; save the picture as PNG",
+            markup=False,
+        )
     if alone:
         out.print(f"wrote {job.target} with {loaded.info}", markup=False, soft_wrap=True)
     return True

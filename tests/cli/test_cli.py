@@ -62,6 +62,16 @@ class TestRun:
         with impasto.load(folder) as model:
             assert np.array_equal(np.asarray(Image.open(photo.parent / "out.png")), model(picture(40, 60)))
 
+    def test_a_picture_without_a_hole_is_said_to_have_none(self, photo):
+        code, _, stderr = cli("run", "inpaint", photo)
+        assert code == 0
+        assert "nothing to fill in: missing pixels are exactly magenta (255, 0, 255)" in stderr
+        assert np.array_equal(np.asarray(Image.open(photo.parent / "photo.inpaint.png")), picture(40, 60))
+        holed = picture(40, 60)
+        holed[10:14, 20:30] = (255, 0, 255)
+        Image.fromarray(holed).save(photo)
+        assert "nothing to fill in" not in cli("run", "inpaint", photo)[2]
+
     def test_by_default_beside_the_picture(self, make_package, photo):
         assert cli("run", make_package(), photo)[0] == 0
         assert (photo.parent / "photo.tiny.png").exists()
