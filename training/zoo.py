@@ -76,6 +76,10 @@ def _style(about: str, painting: str, *more: Run) -> Recipe:
     return Recipe(about, (first, *more), painting)
 
 
+_WITHOUT_GRID = Run("--crop 384 --batch 1 --steps 600 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 2")
+"""Nearly whole pictures, and no pattern of cells."""
+
+
 def _restorer(about: str, options: str, *damages: str, more: tuple[str, ...] = ()) -> Recipe:
     """Fine-tuned from the denoiser, with crops as small as two CPU cores like them. more: options of further runs."""
     first, *others = (f"--degrade {damages[0]} --batch 8 {run}" for run in (options, *more))
@@ -92,6 +96,7 @@ ZOO = {
             Run("--crop 256 --batch 8 --steps 7500 --cuda-graph --weight grid=5"),
             # Nearly whole pictures, one a step, for a CPU; without `shift`, which costs style and by now has done its work.
             Run("--crop 384 --batch 1 --steps 7000 --learning-rate 4e-4 --weight shift=0 --weight grid=5 --seed 4"),
+            Run("--crop 384 --batch 1 --steps 800 --learning-rate 2e-4 --weight shift=0 --weight grid=300 --seed 5"),
         ),
         "great-wave.jpg",
     ),
@@ -99,9 +104,10 @@ ZOO = {
         "van Gogh, The Starry Night", "starry-night.jpg",
         # Takes most of the grid away, and some of the brush strokes.
         Run("--crop 256 --batch 2 --steps 600 --learning-rate 4e-4 --weight shift=40 --weight grid=5"),
+        Run("--crop 384 --batch 1 --steps 1000 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 3"),
     ),
-    "composition-viii": _style("Kandinsky, Composition VIII", "composition-viii.jpg"),
-    "ejiri": _style("Hokusai, Ejiri in Suruga Province: a woodcut look", "ejiri.jpg"),
+    "composition-viii": _style("Kandinsky, Composition VIII", "composition-viii.jpg", _WITHOUT_GRID),
+    "ejiri": _style("Hokusai, Ejiri in Suruga Province: a woodcut look", "ejiri.jpg", _WITHOUT_GRID),
     "denoise": Recipe(
         "blind noise", (Run("--degrade noise:0-55 --steps 16500"),), damages=("noise:0-75", "sensor:50-2000")
     ),
