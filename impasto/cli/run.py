@@ -67,8 +67,8 @@ def _run_one(loaded: Model, job: Job, quality: int, alone: bool) -> bool:
         return False
     if not changed and loaded.info.task == "inpaint":
         err.print(
-            f"{job.source} had nothing to fill in: missing pixels are exactly magenta (255, 0, 255), and it has none. JPEG does not keep "
-            "that colour; save the picture as PNG",
+            f"{job.source} had nothing to fill in: missing pixels are exactly magenta (255, 0, 255), and it has none. JPEG does not "
+            "keep that colour; save the picture as PNG",
             markup=False,
         )
     if alone:
