@@ -118,7 +118,7 @@ def compare(
     spec = source.manifest.spec
     image = _picture(picture or source.path / "picture.jpg", size)
     with ExitStack() as opened:
-        network = load_network(source.path / "checkpoint.safetensors").folded()
+        network = load_network(source.path).folded()
         eager = partial(torch_draw, network)
         draws: dict[str, Draw] = {EAGER: eager}
         if spec.task == "stylize":  # random weights take as long as others

@@ -73,10 +73,11 @@ class CheckResult:
 def check_package(
     model: str | os.PathLike[str], pictures: Sequence[str | os.PathLike[str]] = (), *, backend: str = "auto"
 ) -> CheckResult:
-    """Draw pictures with the package's checkpoint in torch and with its graph in a backend, and compare.
+    """Draw pictures with the package's weights in torch and with its graph in a backend, and compare.
 
-    model: a package, by path or name, that holds its checkpoint. pictures: files; two synthetic ones of odd sizes
-    come on top. Raises PackageError without a checkpoint, MissingDependency without torch, PictureError.
+    model: a package, by path or name, that training can begin with. pictures: files; two synthetic ones of odd sizes
+    come on top. Raises PackageError or CheckpointError where torch has nothing to draw with,
+    MissingDependency without torch, PictureError.
     """
     try:
         from impasto.training import checkpoint as checkpoints
@@ -84,10 +85,11 @@ def check_package(
     except ImportError as error:
         raise MissingDependency(f"the comparison needs torch ({error}): pip install 'impasto[train]'") from None
     source = resolve(model)
-    held = source.manifest.find("checkpoint", "fp16") if source.manifest else None
-    if held is None:
-        raise PackageError(f"{source.path} holds no checkpoint to compare with; export it again from one")
-    network = checkpoints.load(source.path / held.name).network
+    if source.manifest is None:
+        raise PackageError(
+            f"{source.path} is a single graph, which torch cannot draw with; name the package that holds it"
+        )
+    network = checkpoints.load(source.path).network
     results = []
     with impasto.load(source.path, backend=backend) as runtime:
         for name, image in (*given_pictures(pictures), *synthetic_pictures(SYNTHETIC)):

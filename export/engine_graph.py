@@ -16,6 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from impasto.errors import ExportError
 
 from .precision_fp16 import widened
+from .stored_weights import unpacked
 
 _OLD = 17
 """Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
@@ -25,11 +26,11 @@ _EPSILON = 1e-5  # ONNX's default for normalisations
 def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
     """A copy of the graph that a parser of opset `max_opset` (17 or above) accepts.
 
-    uint8 tensors meet nothing but casts, which is all that TensorRT allows them; normalisations and operators newer than
-    `max_opset` become older ones. Raises ExportError for an operator that has no older form here.
+    uint8 tensors meet nothing but casts, which is all that TensorRT allows them; weights are stored as their layers take
+    them; normalisations and operators newer than `max_opset` become older ones. Raises ExportError for an operator that
+    has no older form here.
     """
-    prepared = onnx.ModelProto()
-    prepared.CopyFrom(model)
+    prepared = unpacked(model)
     _cast_before_transpose(prepared.graph)
     _transpose_before_cast(prepared.graph)
     opset = next((entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx")), None)

@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,10 @@ from impasto._version import __version__
 from impasto.errors import ExportError
 from impasto.runtime.opening import SPEC_KEY
 from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
+from impasto.training.packaged import weights_of
+
+from .graph_parts import drop_unread
+from .stored_weights import packed
 
 if TYPE_CHECKING:
     from impasto.training.backbones import Backbone
@@ -80,7 +84,7 @@ def export_backbone(backbone: Backbone, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
-    """The picture path as a canonical graph with `spec` in its metadata. Raises ExportError."""
+    """The picture path as a canonical graph with `spec` in its metadata; its weights are `packed`. Raises ExportError."""
     side = max(8 * network.multiple, network.minimum)
     inputs: dict[str, Tensor] = {"image": torch.zeros(2, side, side + network.multiple, 3, dtype=torch.uint8)}
     batch = torch.export.Dim("N", min=1, max=1 << 10)
@@ -96,17 +100,25 @@ def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     drawn = {1: "H", 2: "W"} if spec.scale == 1 else {1: "H_out", 2: "W_out"}
     _name_sizes(model.graph.output[0], {0: "N", **drawn})
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
-    return model
+    return packed(model)
 
 
 def export_context(network: Network) -> onnx.ModelProto:
-    """The context path: uint8 (N, side, side, 3) thumbnail to float32 (N, K), or (N, styles, K). Raises ExportError."""
+    """The context path, `packed`: uint8 (N, side, side, 3) thumbnail to float32 (N, K), or (N, styles, K). Raises ExportError."""
     side = network.thumbnail
     if side is None:
         raise ExportError(f"a {network.architecture} has no context; export its picture path alone")
     inputs = {"thumbnail": torch.zeros(2, side, side, 3, dtype=torch.uint8)}
-    return _export(
-        _ContextPath(network), inputs, {"thumbnail": {0: torch.export.Dim("N", min=1, max=1 << 10)}}, "context"
+    free = {"thumbnail": {0: torch.export.Dim("N", min=1, max=1 << 10)}}
+    return packed(_export(_ContextPath(network), inputs, free, "context"))
+
+
+def hold_weights(graphs: Iterable[onnx.ModelProto], network: Network) -> bool:
+    """Whether the graphs hold every weight of the network, so that training can begin with them."""
+    held = weights_of(graphs)
+    wanted = network.state_dict()
+    return held.keys() == wanted.keys() and all(
+        wanted[key].is_floating_point() and np.array_equal(held[key], wanted[key].numpy()) for key in held
     )
 
 
@@ -206,7 +218,7 @@ def _space_to_depth(image: Any, factor: int) -> Any:
 
 
 def _fold_channel_gathers(model: onnx.ModelProto) -> None:
-    """Move a fixed reordering of channels in front of a convolution into its weights: conv(x[order]) = conv'(x)."""
+    """Move a fixed reordering of channels in front of a convolution to its weights: conv(x[order]) = conv'(x)."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -221,15 +233,15 @@ def _fold_channel_gathers(model: onnx.ModelProto) -> None:
         ):
             continue
         order = numpy_helper.to_array(weights[gather.input[1]])
+        inverse = numpy_helper.from_array(np.argsort(order), f"{gather.output[0]} inverse")
+        graph.initializer.append(inverse)
         for convolution in convolutions:
-            weight = weights[convolution.input[1]]
-            reordered = np.empty_like(numpy_helper.to_array(weight))
-            reordered[:, order] = numpy_helper.to_array(weight)
-            weight.CopyFrom(numpy_helper.from_array(reordered, weight.name))
-            convolution.input[0] = gather.input[0]
+            name = f"{convolution.input[1]} reordered"
+            node = onnx.helper.make_node("Gather", [convolution.input[1], inverse.name], [name], name, axis=1)
+            graph.node.insert(0, node)
+            convolution.input[:2] = [gather.input[0], name]
         graph.node.remove(gather)
-        if len(readers[gather.input[1]]) == 1:
-            graph.initializer.remove(weights[gather.input[1]])
+    drop_unread(graph)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -27,9 +27,12 @@ def export_checkpoint(
 ) -> Path:
     """Turn a checkpoint into a model package that `impasto.load` takes.
 
-    checkpoint: a .safetensors file of `impasto train`, or a restorer of another project that spandrel reads, which the package
-    holds in our format. folder: where the package goes; by default the checkpoint's own folder, for a restorer of another project
-    a new one beside it. name: the model's; by default what the checkpoint says. Returns the package's folder.
+    checkpoint: a .safetensors file of `impasto train`, another package, or a restorer of another project that spandrel reads.
+    folder: where the package goes; by default the checkpoint's own folder, for a restorer of another project a new one beside it.
+    name: the model's; by default what the checkpoint says. Returns the package's folder.
+
+    A package is a checkpoint itself: its graphs hold the weights as training made them. Where they do not (folding changed
+    weights, or two that are equal became one), the package holds the checkpoint too, in our format.
     Raises CheckpointError, ExportError, OutputError, OptionError, or MissingDependency without torch.
     """
     checkpoint = Path(checkpoint)
@@ -51,8 +54,13 @@ def export_checkpoint(
     graphs = {MODEL: canonical.export_model(network, spec)}
     if spec.thumbnail:
         graphs[CONTEXT] = canonical.export_context(network)
-    target = make_folder(checkpoint.parent if folder is None else folder)
-    write_package(target, spec, graphs, checkpoint, recipe=loaded.recipe, quality=loaded.quality)
+    held = canonical.hold_weights(graphs.values(), loaded.network)
+    about = {"architecture": network.architecture, "config": network.config} if held else {}
+    file = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
+    target = make_folder(folder or file.parent)
+    write_package(
+        target, spec, graphs, None if held else file, recipe=loaded.recipe, quality=loaded.quality, network=about
+    )
     return target
 
 
@@ -94,8 +102,9 @@ def write_package(
     *,
     recipe: dict[str, Any],
     quality: dict[str, Any],
+    network: dict[str, Any] | None = None,
 ) -> None:
-    """Write the graphs, a copy of the checkpoint and the manifest into `folder`. Raises OutputError.
+    """Write the graphs, a copy of the checkpoint if one is given, and the manifest into `folder`. Raises OutputError.
 
     All temporary files are complete before the first one is renamed, and the manifest is renamed last: a failure
     leaves the old package, and a crash between two renames leaves one whose hashes say so. Graphs of other precisions that
@@ -115,7 +124,7 @@ def write_package(
                 path = renames.enter_context(atomic_path(folder / CHECKPOINT))
                 shutil.copyfile(checkpoint, path)
             files.append(PackageFile(CHECKPOINT, "checkpoint", sha256(checkpoint), "fp16"))
-        manifest = Manifest(spec, tuple(files), recipe, quality, __version__)
+        manifest = Manifest(spec, tuple(files), recipe, quality, network or {}, __version__)
         manifest_path.write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
     for path in stale:
         path.unlink(missing_ok=True)

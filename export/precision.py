@@ -28,6 +28,7 @@ from .precision_pictures import Pictures, read_pictures
 from .precision_ranges import observe, require_finite
 from .precision_speed import Timing, fastest
 from .sensitivity import Assignment, Build, LayerLoss, Progress, assign, groups, labels, losses_of
+from .stored_weights import unpacked
 
 TARGETS = ("fp16", "int8", "auto")
 LEAST_OPSET = 13
@@ -387,7 +388,7 @@ class _Search:
 def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:
     """The FP32 graph with node names. Raises PrecisionError for one that cannot take another precision."""
     try:
-        model = onnx.load(str(source.graph), load_external_data=False)
+        model = unpacked(onnx.load(str(source.graph), load_external_data=False))
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
         raise PackageError(f"{source.graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
     if spec.thumbnail and source.context is None:

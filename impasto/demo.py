@@ -1,4 +1,4 @@
-"""The whole path on a real photo: checkpoint -> ONNX -> runtime -> pictures, a contact sheet and a latency table.
+"""The whole path on a real photo: weights -> ONNX -> runtime -> pictures, a contact sheet and a latency table.
 
 usage: python -m impasto.demo --output build/demo      (what `make demo` runs)
 """
@@ -47,13 +47,13 @@ def main(
 
 
 def _export(name: str, folder: Path) -> Path:
-    """Checkpoint -> package, and the proof that it draws what torch draws."""
+    """Weights -> package, and the proof that it draws what torch draws."""
     from impasto.export.check import check_package
-    from impasto.export.package import CHECKPOINT, export_checkpoint
+    from impasto.export.package import export_checkpoint
     from impasto.runtime.resolve import shipped_models
 
-    err.print(f"[bold]{name}[/]: checkpoint to ONNX")
-    package = export_checkpoint(shipped_models() / name / CHECKPOINT, folder)
+    err.print(f"[bold]{name}[/]: weights to ONNX")
+    package = export_checkpoint(shipped_models() / name, folder)
     result = check_package(package)
     result.require()
     largest = max(picture.max_difference for picture in result.pictures)

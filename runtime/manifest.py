@@ -50,6 +50,8 @@ class Manifest:
     """How it was trained: command, seed, data, steps, losses."""
     quality: dict[str, Any] = field(default_factory=dict)
     """Measured quality: figures with their units and the command that measured them."""
+    network: dict[str, Any] = field(default_factory=dict)
+    """What training builds the network with, where the graphs hold its weights as it was trained: architecture and config."""
     impasto: str = ""
     """The version of Impasto that wrote it."""
 
@@ -78,6 +80,7 @@ class Manifest:
             "impasto": self.impasto,
             "model": self.spec.to_json(),
             "files": {file.name: file.to_json() for file in self.files},
+            "network": self.network,
             "quality": self.quality,
             "recipe": self.recipe,
         }
@@ -99,6 +102,7 @@ class Manifest:
             files=tuple(_file(name, entry, source) for name, entry in files.items()),
             recipe=data.get("recipe") or {},
             quality=data.get("quality") or {},
+            network=data.get("network") or {},
             impasto=str(data.get("impasto", "")),
         )
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from impasto.errors import CheckpointError, MissingDependency, OptionError
 from impasto.files import write_bytes
 
+from . import packaged
 from .networks import Network, build
 
 KEY = "impasto"
@@ -64,13 +65,15 @@ def save_checkpoint(
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint of ours, or with spandrel another project's restorer, and build its network.
+    """Read a checkpoint of ours, a model package or, with spandrel, another project's restorer, and build its network.
 
     Raises CheckpointError where it is missing, damaged or does not fit, MissingDependency where it needs spandrel.
     """
     path = Path(path)
+    if path.is_dir():
+        return _load_package(path)
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give a .safetensors checkpoint of impasto train")
+        raise CheckpointError(f"{path} does not exist; give a package or a .safetensors checkpoint of impasto train")
     if path.suffix != ".safetensors":
         return _load_foreign(path)
     try:
@@ -90,6 +93,17 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(
             f"{path} has checkpoint schema {about.get('schema')}; this Impasto reads up to {SCHEMA}. Upgrade it"
         )
+    return _of_ours(path, about, tensors)
+
+
+def _load_package(folder: Path) -> Checkpoint:
+    held = packaged.read(folder)
+    if held.checkpoint is not None:
+        return load(held.checkpoint)
+    return _of_ours(folder, held.about, {key: torch.from_numpy(values) for key, values in held.weights.items()})
+
+
+def _of_ours(path: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
     try:
         network = _rebuilt(about["network"]["architecture"], about["network"]["config"], tensors)
     except (OptionError, KeyError, TypeError, RuntimeError) as error:

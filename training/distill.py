@@ -38,7 +38,7 @@ class DistillOptions(CommonOptions):
     """A student."""
 
     teacher: Path = Path()
-    """The checkpoint that it learns from."""
+    """The checkpoint or package that it learns from."""
     degradation: Degradation | None = None
     """What is done to the photos before both see them; None for stylizers."""
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DISTILL_WEIGHTS))

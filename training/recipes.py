@@ -52,7 +52,7 @@ class CommonOptions:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The network's own arguments, where they differ from its defaults."""
     start: Path | None = None
-    """A checkpoint of the same architecture to begin with; one for another scale lends all but its head."""
+    """A checkpoint or package of the same architecture to begin with; one for another scale lends all but its head."""
     resume: bool = False
     command: str = ""
     """The command line, for the recipe."""

@@ -28,7 +28,7 @@ class Run:
     options: str
     """As typed in a shell."""
     start: str | None = None
-    """A model of the zoo whose checkpoint in --models it begins with."""
+    """A model of the zoo, in --models, that it begins with."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Recipe:
         commands, before = [], None
         for number, run in enumerate(self.runs, 1):
             output = Path("runs") / (name if number == len(self.runs) else f"{name}-{number}")
-            start = before or (models / run.start / "checkpoint.safetensors" if run.start else None)
+            start = before or (models / run.start if run.start else None)
             commands.append(
                 ["train", *self._task(name, shared), "--photos", str(shared / "data/photos/train"),
                  *shlex.split(run.options), *(["--start", str(start)] if start else []), "-o", str(output)]

@@ -10,6 +10,7 @@ import typer
 from impasto.errors import OptionError
 
 from .console import err, out
+from .options import located
 
 PERCEPTUAL = ("vgg16", "vgg19", "resnet50", "efficientnet-lite0")
 """What is taken for a backbone's name where no file is called so."""
@@ -19,7 +20,9 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A .safetensors checkpoint of impasto train, or another project's .pth that spandrel reads. "
+            callback=located,
+            help="A .safetensors checkpoint of impasto train, a model by name or package, or another project's .pth that spandrel "
+            "reads. "
             f"Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
             show_default=False,
         ),

@@ -7,6 +7,14 @@ from typing import Annotated, Optional
 
 import typer
 
+
+def located(model: Path | None) -> Path | None:
+    """The path as it is, or the package of the model that is called so, where there is no such file."""
+    from impasto.runtime.resolve import known_names
+
+    return model if model is None or model.exists() else known_names().get(str(model), model)
+
+
 Model = Annotated[
     str, typer.Argument(help="A model's name, a package folder, an .onnx file or an engine.", show_default=False)
 ]

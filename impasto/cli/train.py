@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from impasto.errors import MissingDependency, OptionError
 
 from .console import Commands, err, out
+from .options import located
 
 if TYPE_CHECKING:
     from impasto.training.fit import FitOptions, FitResult
@@ -59,7 +60,9 @@ Start = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         "--start",
-        help="A checkpoint of the same architecture to begin with (transfer); its head is new for another scale.",
+        callback=located,
+        help="What to begin with (transfer): a model's name, a package or a checkpoint of the same architecture. "
+        "Its head is new for another scale.",
     ),
 ]
 
@@ -258,7 +261,12 @@ def restore(
 @app.command()
 def distill(
     name: Name,
-    teacher: Annotated[Path, typer.Option(help="The checkpoint to learn from.", show_default=False)],
+    teacher: Annotated[
+        Path,
+        typer.Option(
+            callback=located, help="The checkpoint or package to learn from, or a model's name.", show_default=False
+        ),
+    ],
     photos: Photos,
     output: Output = None,
     steps: Annotated[int, typer.Option(min=1)] = 16000,

@@ -20,6 +20,8 @@ from typer.testing import CliRunner
 import impasto
 from conftest import REPOSITORY, float_graph, picture
 from impasto.cli.app import app
+from impasto.cli.options import located
+from impasto.runtime.resolve import shipped_models
 
 
 def cli(*arguments: object) -> tuple[int, str, str]:
@@ -182,7 +184,9 @@ def test_inspect_reads_bare_graphs_and_refuses_what_is_none(tmp_path):
 
 
 def test_check_and_export_name_what_they_lack(make_package, tmp_path):
-    assert "holds no checkpoint" in fails("check", make_package())
+    package = make_package()
+    assert "does not say which network" in fails("check", package)
+    assert "single graph" in fails("check", package / "model.onnx")
     assert "does not exist" in fails("export", tmp_path / "none.safetensors")
     (tmp_path / "c.safetensors").write_bytes(b"\xff" * 40)
     fails("export", tmp_path / "c.safetensors", "-o", tmp_path / "package")
@@ -234,3 +238,12 @@ def test_ctrl_c_stops_with_one_line_and_leaves_nothing_half_written(make_package
     for path in written:
         assert not path.name.startswith(".")
         Image.open(path).load()
+
+
+def test_training_and_export_know_models_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located(None) is None
+    assert located(Path("nobody")) == Path("nobody")
+    assert located(Path("denoise")) == shipped_models() / "denoise"
+    Path("denoise").mkdir()
+    assert located(Path("denoise")) == Path("denoise"), "what lies here comes first"

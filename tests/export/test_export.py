@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 import impasto
 from conftest import picture
-from impasto.errors import CheckFailed, ExportError, OptionError, OutputError
+from impasto.errors import CheckFailed, CheckpointError, ExportError, OptionError, OutputError
 from impasto.files import sha256
 
 torch = pytest.importorskip("torch", reason="export needs torch")
@@ -20,6 +21,7 @@ torch = pytest.importorskip("torch", reason="export needs torch")
 from impasto.export import onnx as canonical  # noqa: E402
 from impasto.export.check import check_package, compare, synthetic  # noqa: E402
 from impasto.export.package import check_name, export_checkpoint, write_package  # noqa: E402
+from impasto.export.stored_weights import packed, unpacked  # noqa: E402
 from impasto.runtime.resolve import shipped_models  # noqa: E402
 from impasto.training import checkpoint as checkpoints  # noqa: E402
 from impasto.training.drawing import draw  # noqa: E402
@@ -35,7 +37,11 @@ NETWORKS = {
 @pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
     torch.manual_seed(0)
-    return build(request.param, NETWORKS[request.param]).eval()
+    network = build(request.param, NETWORKS[request.param]).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # no two tensors are all zeros, as before a training
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    return network
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +54,7 @@ def package(network, tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("size", [(1, 1), (33, 70), (96, 64)])
 def test_the_package_draws_what_torch_draws(network, package, size):
-    loaded = checkpoints.load(package / "checkpoint.safetensors").network
+    loaded = checkpoints.load(package.parent / "random.safetensors").network
     image = picture(*size)
     with impasto.load(package) as model:
         assert compare("", model(image), draw(loaded, image)).max_difference <= 1
@@ -65,7 +71,7 @@ def test_the_graph_is_canonical(package):
         assert dims[3].dim_value == 3
     assert model.opset_import[0].version == canonical.OPSET
     # One operator each, no chains of shape arithmetic that engines cannot fuse.
-    assert not {"Shape", "Gather", "Reshape"} & {node.op_type for node in model.graph.node}
+    assert not {"Shape", "Gather", "Reshape"} & {node.op_type for node in unpacked(model).graph.node}
     text = (package / "model.onnx").read_bytes()
     assert b"/work/" not in text
     assert b"site-packages" not in text
@@ -106,14 +112,83 @@ def test_the_manifest_describes_the_files(package):
     manifest = json.loads((package / "manifest.json").read_text())
     assert manifest["schema"] == 1
     assert manifest["recipe"]["seed"] == 0
-    assert {"model.onnx", "checkpoint.safetensors"} <= set(manifest["files"])
+    assert "model.onnx" in manifest["files"]
     for name, entry in manifest["files"].items():
         assert entry["sha256"] == sha256(package / name)
 
 
 def test_exporting_twice_gives_the_same_graph(network, package, tmp_path):
-    again = export_checkpoint(package / "checkpoint.safetensors", tmp_path / "again")
-    assert (again / "model.onnx").read_bytes() == (package / "model.onnx").read_bytes()
+    again = export_checkpoint(package.parent / "random.safetensors", tmp_path / "again")
+    of_a_package = export_checkpoint(package, tmp_path / "of a package")
+    for path in package.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
+        assert (of_a_package / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_package_is_its_own_checkpoint(network, package):
+    assert not (package / "checkpoint.safetensors").exists()
+    trained, held = (checkpoints.load(path) for path in (package.parent / "random.safetensors", package))
+    assert (held.name, held.task, held.recipe) == (trained.name, trained.task, trained.recipe)
+    assert held.network.config == trained.network.config
+    state = trained.network.state_dict()
+    assert state.keys() == held.network.state_dict().keys()
+    assert all(torch.equal(held.network.state_dict()[key], value) for key, value in state.items())
+    assert (
+        sum(path.stat().st_size for path in package.glob("*.onnx")) < 2.2 * sum(v.numel() for v in state.values()) + 1e5
+    )
+
+
+def test_a_package_keeps_the_checkpoint_that_its_graphs_do_not_hold(network, tmp_path):
+    """The exporter makes one of two tensors that are equal, as all biases are before a training."""
+    untrained = build(network.architecture, network.config).eval()
+    with torch.no_grad():
+        for name, parameter in untrained.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+    path = tmp_path / "untrained.safetensors"
+    checkpoints.save_checkpoint(path, untrained, name="untrained", task="stylize", recipe={"seed": 0})
+    folder = export_checkpoint(path, tmp_path / "package")
+    assert json.loads((folder / "manifest.json").read_text())["network"] == {}
+    assert sha256(folder / "checkpoint.safetensors") == sha256(path)
+    assert checkpoints.load(folder).recipe == {"seed": 0}
+    again = export_checkpoint(folder, tmp_path / "again")
+    assert (again / "checkpoint.safetensors").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "folder without a manifest"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "no manifest that can be read"),
+        (lambda folder: (folder / "manifest.json").write_text('{"model": 3}'), "no manifest that can be read"),
+        (lambda folder: (folder / "model.onnx").unlink(), "lacks model.onnx"),
+        (lambda folder: (folder / "model.onnx").write_bytes(b"x"), "not the file that its manifest describes"),
+        (lambda folder: _rewrite(folder, network={}), "does not say which network"),
+        (
+            lambda folder: _rewrite(folder, network={"architecture": "unet-restorer", "config": {"widths": [8]}}),
+            "does not fit",
+        ),
+    ],
+)
+def test_training_refuses_a_package_that_is_broken(package, tmp_path, change, reason):
+    folder = Path(shutil.copytree(package, tmp_path / "package"))
+    change(folder)
+    with pytest.raises(CheckpointError, match=reason):
+        checkpoints.load(folder)
+
+
+def _rewrite(folder: Path, **entries: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+@pytest.mark.parametrize("values", [np.float32(70000), np.float32(1 / 3)], ids=["too large", "not a half"])
+def test_weights_that_are_no_halves_stay_as_they_are(values):
+    weights = onnx.numpy_helper.from_array(np.full((64, 64), values), "w")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["w"], ["y"])], "g", [], [], [weights])
+    model = packed(onnx.helper.make_model(graph))
+    assert [node.op_type for node in model.graph.node] == ["Identity"]
+    assert model.graph.initializer[0].data_type == onnx.TensorProto.FLOAT
 
 
 def test_a_failed_export_leaves_the_old_package(network, package, monkeypatch):
@@ -141,7 +216,7 @@ def test_check_passes_what_is_right_and_fails_what_is_not(package, tmp_path):
 
 
 def test_check_notices_other_weights(network, tmp_path):
-    """The proof can fail: a package whose checkpoint is not what its graph was made of."""
+    """The proof can fail: a package whose graph was not made of the weights that it is compared with."""
     torch.manual_seed(1)
     other = build(network.architecture, network.config).eval()
     with torch.no_grad():
@@ -151,6 +226,9 @@ def test_check_notices_other_weights(network, tmp_path):
         checkpoints.save_checkpoint(tmp_path / f"{name}.safetensors", net, name=name, task="stylize", recipe={})
     folder = export_checkpoint(tmp_path / "a.safetensors", tmp_path / "package")
     (folder / "checkpoint.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes())
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    held = {"role": "checkpoint", "precision": "fp16", "sha256": sha256(folder / "checkpoint.safetensors")}
+    _rewrite(folder, files=files | {"checkpoint.safetensors": held})
     result = check_package(folder)
     assert not result.passed
     with pytest.raises(CheckFailed, match="levels away"):
@@ -188,9 +266,9 @@ def test_synthetic_pictures_are_the_same_every_time():
 class TestShipped:
     """The models in the repository."""
 
-    def test_the_package_is_what_its_checkpoint_exports_to(self, name, tmp_path):
+    def test_the_package_is_what_its_weights_export_to(self, name, tmp_path):
         folder = shipped_models() / name
-        fresh = export_checkpoint(folder / "checkpoint.safetensors", tmp_path / name)
+        fresh = export_checkpoint(folder, tmp_path / name)
         image = synthetic(120, 90)
         with impasto.load(folder) as shipped, impasto.load(fresh) as exported:
             assert shipped.info.spec == exported.info.spec
@@ -215,9 +293,10 @@ class TestShipped:
             assert next(iter(model._areas.values()))._tiles
 
 
-def test_the_shipped_checkpoints_are_small():
-    sizes = [(shipped_models() / name / "checkpoint.safetensors").stat().st_size for name in ("great-wave", "denoise")]
-    assert sum(sizes) < 4_000_000
+def test_what_ships_is_small():
+    folders = [path.parent for path in shipped_models().glob("*/manifest.json")]
+    sizes = {folder.name: sum(path.stat().st_size for path in folder.iterdir()) for folder in folders}
+    assert {name: size for name, size in sizes.items() if size > 3_000_000} == {}
 
 
 def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
@@ -229,7 +308,7 @@ def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
 
     torch.manual_seed(0)
     network = build("unet-restorer", {"marker": [1.0, 0.0, 1.0]}).eval()
-    model = with_names(canonical.export_model(network, canonical.spec_of(network, "x", "inpaint")))
+    model = with_names(unpacked(canonical.export_model(network, canonical.spec_of(network, "x", "inpaint"))))
     image = picture(64, 96)
     missing = np.zeros(image.shape[:2], bool)
     missing[10:30, 20:50] = True

@@ -17,6 +17,7 @@ from impasto.export.precision_fp16 import find_islands, to_half
 from impasto.export.precision_int8 import find_ranges, layers_of, quantized
 from impasto.export.precision_lint import problems
 from impasto.export.precision_ranges import observe
+from impasto.export.stored_weights import unpacked
 from impasto.runtime.resolve import known_names, resolve
 from impasto.runtime.spec import ModelSpec
 
@@ -48,7 +49,7 @@ def shipped(name: str) -> tuple[onnx.ModelProto, ModelSpec]:
 def test_engines_compute_in_what_the_graph_says(name: str, tmp_path: Path) -> None:
     """`build_engine` reads each layer's type back and refuses an engine that is not what it claims."""
     model, spec = classic(tmp_path) if name == "classic" else shipped(name)
-    model = with_names(model)
+    model = with_names(unpacked(model))
     feeds = [{"image": picture(64, 96, seed)[None]} for seed in range(2)]
     if spec.thumbnail:
         length = model.graph.input[1].type.tensor_type.shape.dim[1].dim_value

@@ -126,7 +126,7 @@ def test_a_foreign_file_becomes_a_package(kind, saved, tmp_path):
     path = saved(kind)
     folder = export_checkpoint(path)
     assert folder == tmp_path / f"real_{kind}-x"
-    network = load_network(folder / "checkpoint.safetensors")
+    network = load_network(folder)
     assert isinstance(network, foreign.ForeignRestorer)
     image = photo(29, 43)
     with impasto.load(folder) as model:

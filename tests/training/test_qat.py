@@ -19,6 +19,7 @@ from impasto.export.graph_parts import with_names
 from impasto.export.onnx import export_model, spec_of
 from impasto.export.package import export_checkpoint
 from impasto.export.precision import Budget, QuantizeOptions, quantize
+from impasto.export.stored_weights import unpacked
 from impasto.quality import psnr
 from impasto.training import checkpoint, fit, qat
 from impasto.training.drawing import draw
@@ -111,7 +112,7 @@ def test_a_budget_that_calibration_misses_is_reached(mended):
 
 
 def int8_graph(network, ranges):
-    model = with_names(export_model(network, spec_of(network, "tiny", "denoise")))
+    model = with_names(unpacked(export_model(network, spec_of(network, "tiny", "denoise"))))
     return int8.quantized(model, int8.learnt_ranges(model, ranges), (), "openvino")
 
 

@@ -1,0 +1,71 @@
+"""How a canonical graph keeps its weights: as training made them, in half the bytes where that loses nothing.
+
+What a checkpoint ships was rounded to halves before it was judged, so most weights are exact in FP16; the graph casts them to
+FP32, in which it computes. Backends do so once, when they load it. Each keeps the name and the order of channels that it has
+in the network, so that a package is its own checkpoint (`training/packaged.py`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from .graph_parts import attribute, copy, readers, replace_nodes
+
+_WORTH_A_CAST = 1024
+"""Elements. A cast takes about a hundred bytes itself, and makes a graph longer to read."""
+
+
+def packed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with large float32 weights as halves, where these are the same numbers, and a Cast after each."""
+    model = copy(model)
+    reading = readers(model.graph)
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _WORTH_A_CAST or not _exact(values):
+            continue
+        whole = f"{tensor.name} in FP32"
+        for node in reading.get(tensor.name, []):
+            node.input[:] = [whole if name == tensor.name else name for name in node.input]
+        casts.append(helper.make_node("Cast", [tensor.name], [whole], f"cast {tensor.name}", to=TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), tensor.name))
+    replace_nodes(model.graph, [*casts, *model.graph.node])
+    return model
+
+
+def unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with every weight as its layer takes it: halves cast to float32, channels reordered. Computes the same bits.
+
+    What rewrites graphs, and parsers that want weights to be stored ones, begin with this.
+    """
+    model = copy(model)
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = []
+    for node in model.graph.node:
+        values = _folded(node, held)
+        if values is None:
+            nodes.append(node)
+            continue
+        held[node.output[0]] = numpy_helper.from_array(values, node.output[0])
+        model.graph.initializer.append(held[node.output[0]])
+    replace_nodes(model.graph, nodes)
+    return model
+
+
+def _folded(node: NodeProto, held: dict[str, TensorProto]) -> np.ndarray | None:
+    """What the node gives, if it is one of those that stand behind a stored weight."""
+    if node.op_type not in ("Cast", "Gather") or any(name not in held for name in node.input):
+        return None
+    weights = numpy_helper.to_array(held[node.input[0]])
+    if node.op_type == "Gather":
+        return np.take(weights, numpy_helper.to_array(held[node.input[1]]), axis=attribute(node, "axis", 0))
+    if weights.dtype == np.float16 and attribute(node, "to", None) == TensorProto.FLOAT:
+        return weights.astype(np.float32)
+    return None
+
+
+def _exact(values: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return bool(np.array_equal(values.astype(np.float16).astype(np.float32), values))
