@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from impasto.runtime.manifest import FAMILIES
 from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import PERCEPTUAL, ModelSpec
 
+from . import modelopt
 from . import precision_int8 as int8
 from .engine_package import spec_of_graph
 from .graph_parts import opset, with_names
@@ -27,7 +28,7 @@ from .precision_package import NewGraph, target_of, write_graphs
 from .precision_pictures import Pictures, read_pictures
 from .precision_ranges import observe, require_finite
 from .precision_speed import Timing, fastest
-from .sensitivity import Assignment, Build, LayerLoss, Progress, assign, groups, labels, losses_of
+from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
 from .stored_weights import unpacked
 
 TARGETS = ("fp16", "int8", "auto")
@@ -60,6 +61,8 @@ class QuantizeOptions:
     """VGG16's weights; None for those in the cache."""
     output: Path | None = None
     """Folder of the copy to write; None for the model's own folder."""
+    modelopt: Path | None = None
+    """A Python that has NVIDIA ModelOpt, which then quantizes for TensorRT; None for ONNX Runtime's quantizer."""
     sensitivity: bool = False
     """Measure what each layer costs even where the budget holds without."""
 
@@ -70,6 +73,10 @@ class QuantizeOptions:
             raise OptionError(f"unknown family {', '.join(sorted(unknown))}; choose among {', '.join(FAMILIES)}")
         if self.method is not None and self.method not in int8.METHODS:
             raise OptionError(f"unknown calibration {self.method!r}; choose one of {', '.join(int8.METHODS)}")
+        if self.modelopt is not None and (self.families != ("tensorrt",) or self.to != "int8"):
+            raise OptionError("ModelOpt quantizes to INT8 for TensorRT; say --to int8 --for tensorrt beside --modelopt")
+        if self.modelopt is not None and self.method not in (None, *modelopt.METHODS):
+            raise OptionError(f"ModelOpt does not calibrate by {self.method}; choose {' or '.join(modelopt.METHODS)}")
         if self.budget and self.budget.style is not None and self.painting is None:
             raise OptionError("a budget of style needs the painting to compare with: --painting FILE")
         if self.painting is not None and not (self.budget and self.budget.style is not None):
@@ -168,6 +175,8 @@ def quantize(
             "restorer"
         )
     graph = _load(source, spec)
+    if options.modelopt is not None:
+        modelopt.require(options.modelopt)
     progress("reading pictures")
     recipe = source.manifest.recipe if source.manifest else {}
     inputs = [value.name for value in graph.graph.input]
@@ -253,6 +262,7 @@ class _Search:
         self._half = cache(self._find_half)
         self._base = cache(self._find_base)
         self._equal = cache(self._find_equal)
+        self._theirs = cache(self._run_modelopt)
 
     def drafts(self) -> tuple[list[_Draft], tuple[Timing, ...]]:
         """What was asked for; with "auto", what was compared for it."""
@@ -297,11 +307,24 @@ class _Search:
         return _Draft(result, "fp16", None, len(self._layers), assignment, self._islands, None, artificial)
 
     def _whole(self, family: str) -> _Draft:
-        model, ranges, method = self._base(family)
+        """An INT8 graph with the calibration that is best without sparing a layer; where that misses the budget, with others."""
+        refused: NoAssignment | None = None
+        for model, ranges, method in self._bases(family):
+            try:
+                return self._calibrated(family, model, ranges, method)
+            except NoAssignment as error:
+                self._progress(f"{method}: {error}")
+                refused = refused or error
+        assert refused
+        raise refused
+
+    def _calibrated(self, family: str, model: onnx.ModelProto, ranges: Any, method: str) -> _Draft:
         placement = int8.PLACEMENTS[family]
 
-        def plain(spared: Collection[str]) -> onnx.ModelProto:
+        def ours(spared: Collection[str]) -> onnx.ModelProto:
             return int8.quantized(model, ranges, spared, family)
+
+        plain = self._modelopt if self._options.modelopt else ours
 
         def build(spared: Collection[str]) -> onnx.ModelProto:
             graph = plain(spared)
@@ -309,7 +332,7 @@ class _Search:
 
         judged: Build = (lambda spared: rounded(build(spared))) if placement.half else build
         # Families that want the same Q/DQ lose the same by a layer, whatever the rest computes in.
-        assignment = self._assign("int8", judged, (placement.outputs, placement.unsigned, method), plain)
+        assignment = self._assign("int8", judged, (placement.outputs, placement.unsigned, method), ours)
         result = build(assignment.spared)
         if family == "tensorrt":
             require_parsable(result, "the graph that was just made")
@@ -335,9 +358,20 @@ class _Search:
             found = replace(found, losses=losses())
         return found
 
+    def _bases(self, family: str) -> Iterator[tuple[onnx.ModelProto, Any, str]]:
+        """Graphs to quantize, with ranges and the calibration that gave them: what promises most, then whatever else there is."""
+        best = self._base(family)
+        yield best
+        if best[2].split(",")[0] in int8.METHODS and self._options.method is None:
+            for method in int8.METHODS:
+                if method != best[2]:
+                    yield self._model, self._ranges(method), method
+
     def _find_base(self, family: str) -> tuple[onnx.ModelProto, Any, str]:
         """The FP32 graph to quantize for a family, with its ranges, and the calibration that gave them: the best on pieces."""
         options = self._options
+        if options.modelopt is not None:  # it finds its own; these only tell which layers cost most
+            return self._model, self._ranges("min-max"), f"ModelOpt, {options.method or 'entropy'}"
         if self._learnt is not None and options.method is None and not int8.PLACEMENTS[family].outputs:
             return self._model, self._learnt, "learnt"  # the weights are used to these, whatever pictures suggest
 
@@ -358,6 +392,15 @@ class _Search:
         if equal is not None and quality(equal, ranges).mean_psnr > found[method].mean_psnr + _WORTHWHILE:
             return equal, ranges, f"{method}, equalized"
         return self._model, self._ranges(method), method
+
+    def _modelopt(self, spared: Collection[str]) -> onnx.ModelProto:
+        return self._theirs(tuple(sorted(spared)))
+
+    def _run_modelopt(self, spared: tuple[str, ...]) -> onnx.ModelProto:
+        assert self._options.modelopt
+        self._progress(f"ModelOpt quantizes all but {len(spared)} of {len(self._layers)} layers")
+        feeds, method = self._pictures.calibration, self._options.method or "entropy"
+        return modelopt.quantized(self._options.modelopt, self._model, feeds, method, spared)
 
     def _find_ranges(self, method: str) -> Any:
         self._progress(f"calibrating by {method}")

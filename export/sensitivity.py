@@ -20,6 +20,10 @@ Build = Callable[[Collection[str]], onnx.ModelProto]
 Progress = Callable[[str], None]
 
 
+class NoAssignment(PrecisionError):
+    """Not even with half of the layers spared does the budget hold."""
+
+
 @dataclass(frozen=True)
 class LayerLoss:
     """What it costs to have this layer alone in the precision."""
@@ -73,7 +77,7 @@ def assign(
     """Spare the layers that cost most, as few as hold the budget: found on pieces by bisection, verified on whole pictures.
 
     layers: names and labels. losses: called once, where sparing none does not do.
-    Raises PrecisionError where not even sparing half of the layers does.
+    Raises NoAssignment where not even sparing half of the layers does.
     """
     most = math.floor(len(layers) * (1 - LEAST_SHARE))
     known: tuple[LayerLoss, ...] = ()
@@ -95,7 +99,7 @@ def assign(
     count = 0
     while missed := budget.misses(quality := whole(count)):
         if count >= most:
-            raise PrecisionError(
+            raise NoAssignment(
                 f"no assignment holds the budget {budget}: with {count} of {len(layers)} layers spared, the most that still "
                 f"leaves half of them, {'; '.join(missed)}. Nothing was written. Allow more, calibrate on more pictures, or "
                 "train the model for it"

@@ -59,6 +59,12 @@ def quantize(
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="Write a copy of the package to this folder; by default into the package."),
     ] = None,
+    modelopt: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="For TensorRT: let NVIDIA ModelOpt quantize, run by the Python of the environment that has it."
+        ),
+    ] = None,
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show what each layer costs, even where the budget holds.")
     ] = False,
@@ -87,6 +93,7 @@ def quantize(
         painting=painting,
         vgg=vgg,
         output=output,
+        modelopt=modelopt,
         sensitivity=sensitivity or chart is not None,
     )
     with err.status(f"quantizing {model}") as status:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ import impasto
 from conftest import canonical_graph, float_graph, picture
 from impasto import images
 from impasto.errors import ImpastoError, OptionError, PackageError, PictureError, PrecisionError
+from impasto.export import precision
 from impasto.export.inspection import inspect_path
 from impasto.export.package import write_package
 from impasto.export.precision import QuantizeOptions, quantize
@@ -24,7 +26,7 @@ from impasto.export.precision_budget import Budget, Judge, Quality
 from impasto.export.precision_package import QUALITY
 from impasto.export.precision_pictures import HELD_OUT, LEAST, extreme_pictures, read_pictures
 from impasto.export.precision_ranges import Session
-from impasto.export.sensitivity import groups
+from impasto.export.sensitivity import NoAssignment, assign, groups
 from impasto.quality import psnr
 from impasto.runtime.manifest import MANIFEST, read_manifest
 from impasto.runtime.resolve import resolve
@@ -97,6 +99,28 @@ def test_one_graph_of_a_package_is_loaded_by_its_path(make_package: MakePackage,
     quantize(model, QuantizeOptions(folder, "int8", ("tensorrt",), damage="none"))
     with pytest.raises(PackageError, match="is int8, not fp16"):
         impasto.load(model / "model.int8-tensorrt.onnx", precision="fp16")
+
+
+def test_another_calibration_is_tried_where_the_best_misses_the_budget(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is nearest in dB without sparing a layer can change a style by more than what is further away."""
+    tried = []
+
+    def refuses(*arguments: Any, **named: Any) -> Any:
+        tried.append(arguments)
+        if len(tried) < 3:
+            raise NoAssignment(f"attempt {len(tried)} misses")
+        return assign(*arguments, **named)
+
+    monkeypatch.setattr(precision, "assign", refuses)
+    model = package(tmp_path / "small")
+    (made,) = quantize(model, QuantizeOptions(folder, "int8", ("openvino",))).made
+    assert (len(tried), made.method) == (3, "min-max")
+    tried.clear()
+    with pytest.raises(PrecisionError, match="attempt 1 misses"):
+        quantize(model, QuantizeOptions(folder, "int8", ("openvino",), method="min-max"))
+    assert len(tried) == 1, "whoever names a calibration gets no other"
 
 
 def test_sparing_the_worst_layer_reaches_a_budget_that_plain_int8_misses(tmp_path: Path, folder: Path) -> None:
