@@ -28,6 +28,7 @@ from .precision_package import NewGraph, target_of, write_graphs
 from .precision_pictures import Pictures, read_pictures
 from .precision_ranges import observe, require_finite
 from .precision_speed import Timing, fastest
+from .precision_style import Distance, paintings_of, style_distance
 from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
 from .stored_weights import unpacked
 
@@ -55,8 +56,8 @@ class QuantizeOptions:
     """One of `precision_int8.METHODS`; None for the ranges that the training has learnt (--qat), else the best on the pictures."""
     damage: str | None = None
     """What a restorer undoes, such as "noise:0-55", done to the pictures first; None for what its recipe says."""
-    painting: Path | None = None
-    """A stylizer's, for a budget of style."""
+    paintings: tuple[Path, ...] = ()
+    """What a stylizer paints like, for a budget of style; one for each of its styles, a file that is called so."""
     vgg: Path | None = None
     """VGG16's weights; None for those in the cache."""
     output: Path | None = None
@@ -77,9 +78,9 @@ class QuantizeOptions:
             raise OptionError("ModelOpt quantizes to INT8 for TensorRT; say --to int8 --for tensorrt beside --modelopt")
         if self.modelopt is not None and self.method not in (None, *modelopt.METHODS):
             raise OptionError(f"ModelOpt does not calibrate by {self.method}; choose {' or '.join(modelopt.METHODS)}")
-        if self.budget and self.budget.style is not None and self.painting is None:
+        if self.budget and self.budget.style is not None and not self.paintings:
             raise OptionError("a budget of style needs the painting to compare with: --painting FILE")
-        if self.painting is not None and not (self.budget and self.budget.style is not None):
+        if self.paintings and not (self.budget and self.budget.style is not None):
             raise OptionError("the painting is for a budget of style, and there is none; add one: --budget style=3%")
 
 
@@ -177,6 +178,7 @@ def quantize(
     graph = _load(source, spec)
     if options.modelopt is not None:
         modelopt.require(options.modelopt)
+    style = style_distance(paintings_of(spec.styles, options.paintings), options.vgg) if options.paintings else None
     progress("reading pictures")
     recipe = source.manifest.recipe if source.manifest else {}
     inputs = [value.name for value in graph.graph.input]
@@ -186,7 +188,7 @@ def quantize(
             f"a budget of truth is for a restorer, given clean pictures and what to do to them; {spec.name} got pictures as they "
             "are. Say --degrade noise:0-55 or another damage, or leave truth out of the budget"
         )
-    search = _Search(graph, pictures, options, progress, recipe.get("int8", {}).get("ranges", {}))
+    search = _Search(graph, pictures, options, progress, style, recipe.get("int8", {}).get("ranges", {}))
     drafts, timings = search.drafts()
     paths = write_graphs(source, target, [_new(draft, pictures) for draft in drafts]) if drafts else []
     made = tuple(draft.made(path) for draft, path in zip(drafts, paths, strict=True))
@@ -227,7 +229,7 @@ class _Search:
 
     def __init__(
         self, model: onnx.ModelProto, pictures: Pictures, options: QuantizeOptions, progress: Progress,
-        learnt: Mapping[str, float],
+        style: Distance | None, learnt: Mapping[str, float],
     ) -> None:  # fmt: skip
         """learnt: what a quantization-aware training says of the layers' ranges; empty without one."""
         self._model = model
@@ -246,14 +248,8 @@ class _Search:
         self._islands = find_islands(
             model, observe(model, (*pictures.calibration, *(one.feed for one in pictures.extremes)))
         )
-        budget = options.budget
-        style = None
-        if options.painting is not None:
-            from .precision_style import style_distance
-
-            style = style_distance(options.painting, options.vgg)
         progress("drawing in FP32")
-        similarity = budget is not None and budget.ssim is not None
+        similarity = options.budget is not None and options.budget.ssim is not None
         self._judge = Judge(model, pictures.judged, pictures.whole, style, similarity)
         self._artificial = Judge(model, pictures.extremes, ())
         self._learnt = int8.learnt_ranges(model, learnt) if learnt else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from impasto.quality import psnr
 from .engine_check import LEAST_PSNR, ssim
 from .precision_pictures import JudgedPicture
 from .precision_ranges import Session
+from .precision_style import Distance
 
 HIGHEST_PSNR = 100.0
 """Stands for the infinite PSNR of equal pictures, in dB."""
@@ -121,16 +122,16 @@ class Judge:
         model: onnx.ModelProto,
         pieces: Sequence[JudgedPicture],
         whole: Sequence[JudgedPicture],
-        style: Callable[[np.ndarray], float] | None = None,
+        style: Distance | None = None,
         similarity: bool = False,
     ) -> None:
-        """style: a picture's distance to the painting, where there is one. similarity: measure SSIM on pieces too."""
+        """style: a drawing's distance to its painting, where there is one. similarity: measure SSIM on pieces too."""
         self._similarity = similarity
         self._style = style
         session = Session(model)
         self._pieces = [_Reference(picture, _drawn(session, picture)) for picture in pieces]
         self._whole = [_Reference(picture, _drawn(session, picture)) for picture in whole]
-        self._styles = [style(reference.drawn) for reference in self._whole] if style else []
+        self._styles = [style(reference.drawn, reference.picture.style) for reference in self._whole] if style else []
 
     def on_pieces(self, model: onnx.ModelProto) -> Quality:
         """Quick: PSNR, and SSIM if it is wanted, on pieces of the pictures."""
@@ -149,17 +150,18 @@ class Judge:
         model: onnx.ModelProto,
         references: Sequence[_Reference],
         similarity: bool,
-        style: Callable[[np.ndarray], float] | None = None,
+        style: Distance | None = None,
     ) -> Quality:
         session = Session(model)
         pairs = [(_drawn(session, reference.picture), reference) for reference in references]
         ratios = [_psnr(drawn, reference.drawn) for drawn, reference in pairs]
         losses = [reference.loss(drawn) for drawn, reference in pairs if reference.picture.truth is not None]
+        styles = [style(drawn, reference.picture.style) for drawn, reference in pairs] if style else []
         return Quality(
             psnr=min(ratios),
             mean_psnr=float(np.mean(ratios)),
             ssim=min(ssim(drawn, reference.drawn) for drawn, reference in pairs) if similarity else None,
-            style=float(np.mean([style(drawn) for drawn, _ in pairs]) / np.mean(self._styles) - 1) if style else None,
+            style=float(np.mean(styles) / np.mean(self._styles) - 1) if style else None,
             truth=max(losses, default=None),
             pictures=len(pairs),
         )

@@ -16,7 +16,7 @@ from impasto.runtime.backends import open_graph
 from impasto.runtime.context import PictureContext
 from impasto.runtime.padding import reflect_into
 from impasto.runtime.spec import ModelSpec
-from impasto.styles import PHOTO, mixture
+from impasto.styles import mixture, painted
 
 Feed = dict[str, np.ndarray]
 """A graph's inputs for one picture, by name."""
@@ -50,6 +50,8 @@ class JudgedPicture:
     inside: tuple[slice, slice]
     truth: np.ndarray | None
     """What a restorer should give: uint8 (H, W, 3) of the picture that was damaged; None where nobody knows."""
+    style: str | None
+    """The one it is drawn in, by a network of several."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class _Feeds:
     def __init__(self, spec: ModelSpec, inputs: Sequence[str], context: Path | None) -> None:
         self._spec = spec
         self._inputs = inputs
+        self._styles = painted(spec.styles)
         self._context = None
         if context is not None and spec.thumbnail:
             backend = open_graph(context, "onnxruntime-cpu", 0)
@@ -186,18 +189,17 @@ class _Feeds:
     def _judged(self, part: _Picture, picture: np.ndarray, index: int) -> JudgedPicture:
         border, scale = self._spec.border, self._spec.scale
         rows, columns = (slice(border * scale, (border + side) * scale) for side in part.given.shape[:2])
-        return JudgedPicture(self._feed(part.given, picture, index), (rows, columns), part.truth)
+        # Calibrated and judged on each style in turn; of HELD_OUT pictures in one style, one is held out.
+        style = self._styles[index // HELD_OUT % len(self._styles)] if self._styles else None
+        return JudgedPicture(self._feed(part.given, picture, style), (rows, columns), part.truth, style)
 
-    def _feed(self, part: np.ndarray, picture: np.ndarray, index: int) -> Feed:
+    def _feed(self, part: np.ndarray, picture: np.ndarray, style: str | None) -> Feed:
         height, width = (side + 2 * self._spec.border for side in part.shape[:2])
         padded = np.empty((*self._spec.size.padded(height, width), 3), np.uint8)
         reflect_into(padded, part, self._spec.border, self._spec.border)
         feed = {self._inputs[0]: padded[None]}
         if self._context:
-            # A network of several styles is calibrated on each of them in turn.
-            styles = [style for style in self._spec.styles if style != PHOTO]
-            if styles:
-                self._context.mixture = mixture(self._spec.styles, styles[index % len(styles)])
+            self._context.mixture = mixture(self._spec.styles, style)
             feed[self._inputs[1]] = self._context.of_picture(np.ascontiguousarray(picture)).copy()
         return feed
 

@@ -15,6 +15,7 @@ import impasto
 from impasto.errors import CheckFailed, OptionError, ShapeError
 from impasto.runtime import Model, StyleDistance, StyleMeter
 from impasto.runtime.resolve import quantize_command, resolve
+from impasto.styles import painted
 
 from .check import SYNTHETIC, given_pictures, synthetic_pictures
 from .engine_check import require_graph
@@ -118,7 +119,8 @@ def check_style(
 
     model: a package by path or name; with `against`, an engine's .plan or a package that holds a fitting one. painting: the
     picture that was learnt. pictures: files; two synthetic ones where there are none. network, device: as `StyleMeter` takes
-    them; it chooses its backend itself. against: the graph that an engine was built from, which ONNX Runtime draws on the CPU.
+    them; it chooses its backend itself. A network of several styles draws in the one that is called like the painting's file.
+    against: the graph that an engine was built from, which ONNX Runtime draws on the CPU.
     backend: draws a package's graphs; "auto" is ONNX Runtime on the CPU, which draws those of all families.
     Raises OptionError where there is nothing to compare, and what `StyleMeter` and `impasto.load` raise.
     """
@@ -130,6 +132,7 @@ def check_style(
         found = []
         for name, load in graphs:
             with load() as loaded:
+                _choose_style(loaded, Path(painting))
                 progress(f"drawing with {name}")
                 distances = tuple(_measured(meter, loaded(image), picture) for picture, image in given)
                 found.append(Drawn(name, loaded.info.backend, distances))
@@ -145,6 +148,17 @@ def check_style(
             reference=reference,
             others=tuple(others),
         )
+
+
+def _choose_style(model: Model, painting: Path) -> None:
+    names = painted(model.info.spec.styles)
+    if len(names) < 2:
+        return
+    if painting.stem not in names:
+        raise OptionError(
+            f"{model.info.name} paints like {', '.join(names)}, and {painting.name} is called like none of them; rename the file"
+        )
+    model.set_style(painting.stem)
 
 
 def _measured(meter: StyleMeter, drawing: np.ndarray, picture: str) -> StyleDistance:

@@ -15,6 +15,11 @@ Wanted = str | Mapping[str, float] | None
 """A style's name, shares of several, or None for the first that paints."""
 
 
+def painted(known: Sequence[str]) -> list[str]:
+    """Those of a network's styles that a painting was learnt for."""
+    return [name for name in known if name != PHOTO]
+
+
 def mixture(known: Sequence[str], wanted: Wanted = None, strength: float = 1.0) -> np.ndarray:
     """One share for each of `known`, float32 (styles,), sum 1: `strength` of what is wanted, the rest for PHOTO.
 
@@ -50,8 +55,8 @@ def parse(texts: Sequence[str]) -> dict[str, float]:
 
 def _shares(names: list[str], wanted: Wanted) -> np.ndarray:
     if wanted is None:
-        painting = [name for name in names if name != PHOTO]
-        wanted = painting[0] if painting else {}
+        paintings = painted(names)
+        wanted = paintings[0] if paintings else {}
     asked = {wanted: 1.0} if isinstance(wanted, str) else dict(wanted)
     if unknown := [name for name in asked if name not in names]:
         raise OptionError(f"unknown style {unknown[0]!r}; this network knows {', '.join(names) or 'one style alone'}")

@@ -51,8 +51,8 @@ def quantize(
         ),
     ] = None,
     painting: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="For a stylizer with style= in its budget: what it paints like."),
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="For a stylizer with style= in its budget: what it paints like; one for each of its styles."),
     ] = None,
     vgg: Annotated[Optional[Path], typer.Option(help="VGG16's weights; by default those in the cache.")] = None,  # noqa: UP045
     output: Annotated[
@@ -90,7 +90,7 @@ def quantize(
         budget=Budget.parse(budget) if budget is not None else None,
         method=calibration,
         damage=degrade,
-        painting=painting,
+        paintings=tuple(painting or ()),
         vgg=vgg,
         output=output,
         modelopt=modelopt,

@@ -344,7 +344,7 @@ def test_a_budget_says_what_is_missed() -> None:
         ({"families": ("coral",)}, "unknown family coral"),
         ({"method": "guess"}, "unknown calibration 'guess'"),
         ({"budget": Budget(style=0.03)}, "--painting"),
-        ({"painting": Path("x.jpg")}, "style=3%"),
+        ({"paintings": (Path("x.jpg"),)}, "style=3%"),
     ],
 )
 def test_options_are_checked_first(changes, words: str) -> None:
@@ -374,7 +374,7 @@ def test_a_style_budget_is_measured_against_the_painting(tmp_path: Path, folder:
     pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
     model = chain(3)
     pictures = read_pictures(folder, SPEC, ["image"], None)
-    judge = Judge(model, pictures.judged, pictures.whole, style=lambda drawing: float(drawing.mean()) + 1)
+    judge = Judge(model, pictures.judged, pictures.whole, style=lambda drawing, style: float(drawing.mean()) + 1)
     assert judge.on_whole(model).style == 0
     assert judge.on_pieces(model).psnr == 100
     dark = darker(model)

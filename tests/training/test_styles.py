@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from perceptual_networks import write_perceptual
 from small_training import photo, shaken
 
 import impasto
@@ -12,6 +15,13 @@ from impasto import images
 from impasto.errors import OptionError
 from impasto.export.check import check_package
 from impasto.export.package import export_checkpoint
+from impasto.export.precision import QuantizeOptions, quantize
+from impasto.export.precision_budget import Budget
+from impasto.export.precision_pictures import read_pictures
+from impasto.export.precision_style import paintings_of, style_distance
+from impasto.export.style_check import check_style
+from impasto.runtime import StyleMeter
+from impasto.runtime.resolve import resolve
 from impasto.styles import PHOTO, mixture, parse
 from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
@@ -178,3 +188,80 @@ def test_the_slider_from_the_command_line(of_two_styles, tmp_path):
     assert run("--style", "0=1", "--style", "1=1", "--strength", "0.5")[0] == 0
     assert run("--style", "2") == (1, b"")
     assert run("--strength", "2") == (1, b"")
+
+
+@pytest.fixture
+def package_of_two(tmp_path):
+    network = shaken("thumbnail-stylizer", styles=list(STYLES))
+    checkpoint.save_checkpoint(tmp_path / "c.safetensors", network, name="two", task="stylize", recipe={})
+    return export_checkpoint(tmp_path / "c.safetensors", tmp_path / "two")
+
+
+@pytest.fixture
+def paintings(tmp_path):
+    for index, name in enumerate(("night", "wave")):
+        images.write(tmp_path / f"{name}.png", photo(48, 64, 20 + index))
+    return tmp_path / "night.png", tmp_path / "wave.png"
+
+
+def test_every_style_is_calibrated_and_judged(package_of_two, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for index in range(16):
+        images.write(tmp_path / "photos" / f"{index:02}.png", photo(40, 48, index))
+    source = resolve(package_of_two)
+    pictures = read_pictures(tmp_path / "photos", source.manifest.spec, ["image", "context"], source.context)
+    assert [picture.style for picture in pictures.whole] == ["wave", "night", "wave", "night"]
+    assert [picture.style for picture in pictures.judged] == ["wave", "night", "wave", "night"]
+    contexts = {feed["context"].tobytes() for feed in pictures.calibration}
+    assert len(contexts) == len(pictures.calibration) == 12
+    one, other = (picture.feed["context"] for picture in pictures.whole[:2])
+    with impasto.load(package_of_two) as model:
+        drawn = []
+        for picture in pictures.whole[:2]:
+            model.set_style(picture.style)
+            drawn.append(model(picture.feed["image"][0]))
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(*drawn)
+
+
+def test_each_style_is_measured_against_the_painting_that_is_called_so(package_of_two, paintings, photos, vgg):
+    assert paintings_of(STYLES, paintings) == {"night": paintings[0], "wave": paintings[1]}
+    assert paintings_of((), paintings[:1]) == {None: paintings[0]}
+    assert paintings_of((PHOTO, "mine"), paintings[:1]) == {"mine": paintings[0]}, (
+        "a single style may be called otherwise"
+    )
+    for styles, files, said in (
+        (STYLES, paintings[:1], "paints like wave, night; name one --painting for each"),
+        (STYLES, (*paintings, paintings[0]), "Given: night.png, wave.png, night.png"),
+        ((), paintings, "has one style, and 2 paintings"),
+    ):
+        with pytest.raises(OptionError, match=said):
+            paintings_of(styles, files)
+    distance = style_distance(paintings_of(STYLES, paintings), vgg)
+    for file in paintings:
+        own, *others = (
+            distance(images.read(file).rgb, style) for style in (file.stem, *{"night", "wave"} - {file.stem})
+        )
+        assert own < min(others)
+    options = QuantizeOptions(photos, "fp16", budget=Budget(psnr=20, style=0.5), paintings=paintings, vgg=vgg)
+    (made,) = quantize(package_of_two, options).made
+    assert abs(made.quality.style) < 0.5
+    with pytest.raises(OptionError, match="name one --painting for each"):
+        quantize(package_of_two, replace(options, paintings=paintings[:1]))
+
+
+def test_a_check_of_style_draws_in_the_style_of_the_painting(package_of_two, paintings, photos, vgg, tmp_path):
+    network = write_perceptual(tmp_path / "small")
+    quantize(package_of_two, QuantizeOptions(photos, "fp16", budget=Budget(psnr=20)))
+    picture = photo(40, 56, 3)
+    images.write(tmp_path / "photo.png", picture)
+    found = {
+        file.stem: check_style(package_of_two, file, [tmp_path / "photo.png"], network=network) for file in paintings
+    }
+    for file in paintings:
+        with impasto.load(package_of_two, backend="onnxruntime-cpu") as model, StyleMeter(file, network) as meter:
+            model.set_style(file.stem)
+            assert found[file.stem].reference.mean() == pytest.approx(meter(model(picture)).total)
+    images.write(tmp_path / "other.png", picture)
+    with pytest.raises(OptionError, match=r"paints like wave, night, and other.png is called like none of them"):
+        check_style(package_of_two, tmp_path / "other.png", network=network)
