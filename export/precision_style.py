@@ -26,13 +26,13 @@ def paintings_of(styles: Sequence[str], files: Sequence[Path]) -> dict[str | Non
                 f"this network has one style, and {len(files)} paintings are named; name the one it learnt"
             )
         return {wanted[0] if wanted else None: files[0]}
-    found = {file.stem: file for file in files}
+    found: dict[str | None, Path] = {file.stem: file for file in files}
     if len(found) != len(files) or found.keys() != set(wanted):
         raise OptionError(
             f"this network paints like {', '.join(wanted)}; name one --painting for each, a file that is called so. Given: "
             + ", ".join(file.name for file in files)
         )
-    return {**found}
+    return found
 
 
 def style_distance(paintings: Mapping[str | None, Path], vgg: Path | None) -> Distance:

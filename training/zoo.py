@@ -12,7 +12,7 @@ import argparse
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +38,8 @@ class Recipe:
     about: str
     runs: tuple[Run, ...]
     """Each goes on from the one before."""
-    painting: str | None = None
-    """A file of data/styles; None for a restorer."""
+    paintings: tuple[str, ...] = ()
+    """Files of data/styles, which name the styles where there are several; none for a restorer."""
     damages: tuple[str, ...] = ()
     """What a restorer is judged by; the training's own kinds first."""
 
@@ -55,25 +55,41 @@ class Recipe:
             )  # fmt: skip
             before = output / "checkpoint.safetensors"
         commands.append(["export", str(before), "-o", str(models / name)])
-        commands.append(
-            ["eval", str(models / name), "--photos", str(shared / "data/photos/eval"), *self._judges(shared),
-             "--json", str(Path("runs") / name / "quality.json"), "--sheet", str(Path("runs") / name / "quality.png")]
-        )  # fmt: skip
+        for said, judges in self._judges(shared):
+            report = Path("runs") / name / f"quality{said}"
+            commands.append(
+                ["eval", str(models / name), "--photos", str(shared / "data/photos/eval"), *judges,
+                 "--json", f"{report}.json", "--sheet", f"{report}.png"]
+            )  # fmt: skip
         return commands
 
     def _task(self, name: str, shared: Path) -> list[str]:
-        return ["restore", name] if self.painting is None else ["style", name, *self._judges(shared)]
+        if not self.paintings:
+            return ["restore", name]
+        return ["style", name, *(word for file in self.paintings for word in _painting(file, shared)), *_vgg(shared)]
 
-    def _judges(self, shared: Path) -> list[str]:
-        if self.painting is None:
-            return [word for damage in self.damages for word in ("--degrade", damage)]
-        return ["--painting", str(shared / "data/styles" / self.painting), "--vgg", str(shared / VGG)]
+    def _judges(self, shared: Path) -> Iterator[tuple[str, list[str]]]:
+        """The arguments of each evaluation, and what to call it."""
+        if not self.paintings:
+            yield "", [word for damage in self.damages for word in ("--degrade", damage)]
+        for file in self.paintings:
+            style = Path(file).stem
+            one = [*_painting(file, shared), *_vgg(shared)]
+            yield (f"-{style}", [*one, "--style", style]) if len(self.paintings) > 1 else ("", one)
+
+
+def _painting(file: str, shared: Path) -> list[str]:
+    return ["--painting", str(shared / "data/styles" / file)]
+
+
+def _vgg(shared: Path) -> list[str]:
+    return ["--vgg", str(shared / VGG)]
 
 
 def _style(about: str, painting: str, *more: Run) -> Recipe:
     """From great-wave, which has learnt to draw: what is new is the painting. Without `shift` a step takes half the time."""
     first = Run("--crop 256 --batch 2 --steps 3500 --learning-rate 7e-4 --weight shift=0 --weight grid=5", "great-wave")
-    return Recipe(about, (first, *more), painting)
+    return Recipe(about, (first, *more), (painting,))
 
 
 _WITHOUT_GRID = Run("--crop 384 --batch 1 --steps 600 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 2")
@@ -98,7 +114,7 @@ ZOO = {
             Run("--crop 384 --batch 1 --steps 7000 --learning-rate 4e-4 --weight shift=0 --weight grid=5 --seed 4"),
             Run("--crop 384 --batch 1 --steps 800 --learning-rate 2e-4 --weight shift=0 --weight grid=300 --seed 5"),
         ),
-        "great-wave.jpg",
+        ("great-wave.jpg",),
     ),
     "starry-night": _style(
         "van Gogh, The Starry Night", "starry-night.jpg",
@@ -108,6 +124,14 @@ ZOO = {
     ),
     "composition-viii": _style("Kandinsky, Composition VIII", "composition-viii.jpg", _WITHOUT_GRID),
     "ejiri": _style("Hokusai, Ejiri in Suruga Province: a woodcut look", "ejiri.jpg", _WITHOUT_GRID),
+    "four-styles": Recipe(
+        "the four above in one network, to mix, with a strength slider",
+        (
+            Run("--crop 384 --batch 1 --steps 7000 --learning-rate 7e-4 --weight shift=0 --weight grid=20", "great-wave"),
+            Run("--crop 384 --batch 1 --steps 1200 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 2"),
+        ),
+        ("great-wave.jpg", "starry-night.jpg", "composition-viii.jpg", "ejiri.jpg"),
+    ),
     "denoise": Recipe(
         "blind noise", (Run("--degrade noise:0-55 --steps 16500"),), damages=("noise:0-75", "sensor:50-2000")
     ),

@@ -37,9 +37,15 @@ def parsed(words):
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_each_recipe_is_a_command_line_that_impasto_takes(name, tmp_path):
     given = [parsed(words) for words in zoo.commands(name, tmp_path / "shared", tmp_path / "models")]
-    *trainings, (export_verb, exported), (eval_verb, judged) = given
+    paintings = zoo.ZOO[name].paintings
+    evaluations = max(len(paintings), 1)
+    *trainings, (export_verb, exported) = given[:-evaluations]
+    (eval_verb, judged), *_ = given[-evaluations:]
     assert (export_verb, eval_verb) == ("export", "eval")
-    assert {verb for verb, _ in trainings} == {"restore" if zoo.ZOO[name].painting is None else "style"}
+    assert {verb for verb, _ in trainings} == {"style" if paintings else "restore"}
+    for verb, options in given[-evaluations:]:
+        assert verb == "eval"
+        assert list(options["style"] or ()) == ([options["painting"].stem] if evaluations > 1 else [])
     assert exported["checkpoint"] == trainings[-1][1]["output"] / "checkpoint.safetensors"
     assert exported["output"] == tmp_path / "models" / name
     assert judged["model"] == str(exported["output"])
