@@ -20,7 +20,6 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            callback=located,
             help="A .safetensors checkpoint of impasto train, a model by name or package, or another project's .pth that spandrel "
             "reads. "
             f"Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
@@ -29,7 +28,11 @@ def export(
     ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="The package's folder; the checkpoint's own, or the backbone's name."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="The package's folder; by default the checkpoint's own, for a name one that is called so.",
+        ),
     ] = None,
     name: Annotated[Optional[str], typer.Option(help="The model's name; by default the checkpoint's.")] = None,  # noqa: UP045
     weights: Annotated[
@@ -49,8 +52,13 @@ def export(
         raise OptionError(f"--backbone-weights is for a backbone ({', '.join(PERCEPTUAL)}), and {checkpoint} is none")
     from impasto.export.package import export_checkpoint
 
+    found = located(checkpoint) or checkpoint
+    if found != checkpoint:
+        output = (
+            output or Path.cwd() / found.name
+        )  # what is called by name may have come with Impasto, and stays as it is
     with err.status(f"exporting {checkpoint}"):
-        folder = export_checkpoint(checkpoint, output, name=name)
+        folder = export_checkpoint(found, output, name=name)
     out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)
     out.print(f"next: impasto check {folder}", markup=False, soft_wrap=True)
 

@@ -247,3 +247,14 @@ def test_training_and_export_know_models_by_name(tmp_path, monkeypatch):
     assert located(Path("denoise")) == shipped_models() / "denoise"
     Path("denoise").mkdir()
     assert located(Path("denoise")) == Path("denoise"), "what lies here comes first"
+
+
+def test_a_model_that_is_exported_by_name_goes_into_a_folder_of_its_own(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
+    monkeypatch.chdir(tmp_path)
+    before = {path.name: path.stat().st_mtime_ns for path in (shipped_models() / "denoise").iterdir()}
+    code, stdout, stderr = cli("export", "denoise")
+    assert code == 0, stderr
+    assert f"wrote the package {tmp_path / 'denoise'}" in stdout
+    assert (tmp_path / "denoise/model.onnx").read_bytes() == (shipped_models() / "denoise/model.onnx").read_bytes()
+    assert before == {path.name: path.stat().st_mtime_ns for path in (shipped_models() / "denoise").iterdir()}
