@@ -44,11 +44,13 @@ def export_checkpoint(
         raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
     loaded = checkpoints.load(checkpoint)
     name = check_name(name or loaded.name)
-    if not loaded.ours:
+    if not loaded.ours or checkpoint.is_dir():
         with tempfile.TemporaryDirectory() as temporary:
             ours = Path(temporary) / CHECKPOINT
-            checkpoints.save_checkpoint(ours, loaded.network, name=name, task=loaded.task, recipe=loaded.recipe)
-            return export_checkpoint(ours, folder or checkpoint.parent / name)
+            checkpoints.save_checkpoint(
+                ours, loaded.network, name=name, task=loaded.task, recipe=loaded.recipe, quality=loaded.quality
+            )
+            return export_checkpoint(ours, folder or (checkpoint if checkpoint.is_dir() else checkpoint.parent / name))
     network = loaded.network.folded()
     spec = canonical.spec_of(network, name, loaded.task)
     graphs = {MODEL: canonical.export_model(network, spec)}
@@ -56,10 +58,9 @@ def export_checkpoint(
         graphs[CONTEXT] = canonical.export_context(network)
     held = canonical.hold_weights(graphs.values(), loaded.network)
     about = {"architecture": network.architecture, "config": network.config} if held else {}
-    file = checkpoint / CHECKPOINT if checkpoint.is_dir() else checkpoint
-    target = make_folder(folder or file.parent)
+    target = make_folder(checkpoint.parent if folder is None else folder)
     write_package(
-        target, spec, graphs, None if held else file, recipe=loaded.recipe, quality=loaded.quality, network=about
+        target, spec, graphs, None if held else checkpoint, recipe=loaded.recipe, quality=loaded.quality, network=about
     )
     return target
 

@@ -427,7 +427,7 @@ class _Search:
 def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:
     """The FP32 graph with node names. Raises PrecisionError for one that cannot take another precision."""
     try:
-        model = unpacked(onnx.load(str(source.graph), load_external_data=False))
+        model = onnx.load(str(source.graph), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
         raise PackageError(f"{source.graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
     if spec.thumbnail and source.context is None:
@@ -437,6 +437,7 @@ def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:
         raise PrecisionError(
             f"{source.graph} is quantized already (it has {found[0]}); quantize the FP32 model that it was made of"
         )
+    model = unpacked(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise PrecisionError(f"{source.graph} is in FP16 already; start from the FP32 model that it was made of")
     if branching := sorted(operators & {"If", "Loop", "Scan"}):

@@ -108,7 +108,7 @@ def learnt_ranges(model: onnx.ModelProto, learnt: Mapping[str, float]) -> Any:
     ends: dict[str, float] = {}
     for node in model.graph.node:
         if node.name in layers:
-            end = learnt.get(node.input[1].removeprefix("network.").partition(".weight")[0])
+            end = learnt.get(node.input[1].removeprefix("network.").removesuffix(".weight"))
             if end is None:
                 return None
             ends[node.input[0]] = max(ends.get(node.input[0], 0), end)

@@ -113,7 +113,7 @@ def assign(
 def labels(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, str]:
     """What to call each layer in lists: "body.0.first" rather than "node_conv2d_4"."""
     weights = {node.name: node.input[1] for node in model.graph.node if node.name in layers}
-    named = {layer: weights[layer].removeprefix("network.").partition(".weight")[0] for layer in layers}
+    named = {layer: weights[layer].removeprefix("network.").removesuffix(".weight") for layer in layers}
     return named if len(set(named.values())) == len(layers) else {layer: layer for layer in layers}
 
 

@@ -7,6 +7,8 @@ in the network, so that a package is its own checkpoint (`training/packaged.py`)
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
@@ -38,20 +40,35 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
 def unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with every weight as its layer takes it: halves cast to float32, channels reordered. Computes the same bits.
 
-    What rewrites graphs, and parsers that want weights to be stored ones, begin with this.
+    What rewrites graphs, and parsers that want weights to be stored ones, begin with this. A weight keeps its name, as long as
+    nothing else reads it.
     """
     model = copy(model)
     held = {tensor.name: tensor for tensor in model.graph.initializer}
+    origins: dict[str, str] = {}
     nodes = []
     for node in model.graph.node:
         values = _folded(node, held)
         if values is None:
             nodes.append(node)
             continue
-        held[node.output[0]] = numpy_helper.from_array(values, node.output[0])
-        model.graph.initializer.append(held[node.output[0]])
+        (result,), weight = node.output, node.input[0]
+        held[result] = numpy_helper.from_array(values, result)
+        origins[result] = origins.get(weight, weight)
+        model.graph.initializer.append(held[result])
     replace_nodes(model.graph, nodes)
+    _name_as_before(model.graph, origins)
     return model
+
+
+def _name_as_before(graph: onnx.GraphProto, origins: dict[str, str]) -> None:
+    """Call what was folded like the weight that it was made of, where that is gone and nothing else was made of it."""
+    held = Counter(origins.get(tensor.name, tensor.name) for tensor in graph.initializer)
+    names = {result: weight for result, weight in origins.items() if held[weight] == 1}
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _folded(node: NodeProto, held: dict[str, TensorProto]) -> np.ndarray | None:
@@ -60,7 +77,7 @@ def _folded(node: NodeProto, held: dict[str, TensorProto]) -> np.ndarray | None:
         return None
     weights = numpy_helper.to_array(held[node.input[0]])
     if node.op_type == "Gather":
-        return np.take(weights, numpy_helper.to_array(held[node.input[1]]), axis=attribute(node, "axis", 0))
+        return np.asarray(np.take(weights, numpy_helper.to_array(held[node.input[1]]), axis=attribute(node, "axis", 0)))
     if weights.dtype == np.float16 and attribute(node, "to", None) == TensorProto.FLOAT:
         return weights.astype(np.float32)
     return None

@@ -1,4 +1,7 @@
-"""Model packages as checkpoints: their FP32 graphs hold the weights, under the names that the network has for them."""
+"""Model packages as checkpoints: their FP32 graphs hold the weights, under the names that the network has for them.
+
+Reads the manifest by itself, since training knows nothing of the runtime, and takes of it what a checkpoint says.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,9 @@ from impasto.files import sha256
 MANIFEST = "manifest.json"
 PREFIX = "network."
 """What the exporter puts before a parameter's name: the name that its wrappers give to the network."""
+
+_HOLD_WEIGHTS = (("model", "fp32"), ("context", "fp32"))
+"""Role and precision of those graphs."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,12 @@ def read(folder: Path) -> Packaged:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is no manifest that can be read ({type(error).__name__}: {error})") from None
     if checkpoint is not None:
-        return Packaged(about, {}, _unchanged(folder / checkpoint, hashes[checkpoint]))
+        return Packaged(about, {}, _unchanged(folder, checkpoint, hashes[checkpoint]))
     if not manifest.get("network"):
         raise CheckpointError(
             f"{folder} does not say which network it was made of; train on its .safetensors checkpoint"
         )
-    loaded = [_load(_unchanged(folder / name, hashes[name])) for name in graphs]
+    loaded = [_load(_unchanged(folder, name, hashes[name])) for name in graphs]
     return Packaged({**about, "network": manifest["network"]}, weights_of(loaded), None)
 
 
@@ -67,9 +73,6 @@ def weights_of(graphs: Iterable[onnx.ModelProto]) -> dict[str, np.ndarray]:
     return found
 
 
-_HOLD_WEIGHTS = (("model", "fp32"), ("context", "fp32"))
-
-
 def _load(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path))
@@ -77,9 +80,13 @@ def _load(path: Path) -> onnx.ModelProto:
         raise CheckpointError(f"{path} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
 
 
-def _unchanged(path: Path, digest: str) -> Path:
+def _unchanged(folder: Path, name: str, digest: str) -> Path:
+    """The file, if it is what the manifest says, and lies in the package."""
+    path = folder / name
+    if Path(name).name != name:
+        raise CheckpointError(f"{folder / MANIFEST} names the file {name!r}, which is outside of the package")
     if not path.is_file():
-        raise CheckpointError(f"{path.parent} lacks {path.name}, which its manifest lists; export the model again")
+        raise CheckpointError(f"{folder} lacks {name}, which its manifest lists; export the model again")
     if sha256(path) != digest:
         raise CheckpointError(f"{path} is not the file that its manifest describes; export the model again")
     return path

@@ -1,4 +1,4 @@
-"""The models that ship, and the commands that make them.
+"""The models that ship, and the commands that make them. `four-styles` has its commands and does not ship yet.
 
 usage: python -m impasto.training.zoo [NAME] [--shared FOLDER] [--models FOLDER] [--run]
 Without a name, lists them. With one, prints its command lines, ready for a shell; with --run, does what they say, one after

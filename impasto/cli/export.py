@@ -20,9 +20,8 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A .safetensors checkpoint of impasto train, a model by name or package, or another project's .pth that spandrel "
-            "reads. "
-            f"Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
+            help="A .safetensors checkpoint of impasto train, a package, a model's name, or another project's .pth that "
+            f"spandrel reads. Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
             show_default=False,
         ),
     ],
@@ -54,9 +53,8 @@ def export(
 
     found = located(checkpoint) or checkpoint
     if found != checkpoint:
-        output = (
-            output or Path.cwd() / found.name
-        )  # what is called by name may have come with Impasto, and stays as it is
+        # What is called by name may have come with Impasto, and stays as it is.
+        output = output or Path.cwd() / found.name
     with err.status(f"exporting {checkpoint}"):
         folder = export_checkpoint(found, output, name=name)
     out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)

@@ -138,6 +138,46 @@ def test_a_package_is_its_own_checkpoint(network, package):
     )
 
 
+def test_weights_are_unpacked_to_the_same_bits_under_their_own_names(network, package):
+    from impasto.export.precision_ranges import Session
+
+    stored = onnx.load(str(package / "model.onnx"))
+    plain = unpacked(stored)
+    feed = {"image": picture(64, 96)[None]}
+    if network.thumbnail:
+        context = Session(onnx.load(str(package / "context.onnx")))
+        thumbnail = impasto.images.thumbnail(picture(64, 96), network.thumbnail)
+        feed["context"] = context.draw({"thumbnail": thumbnail[None]})
+    assert np.array_equal(Session(stored).draw(feed), Session(plain).draw(feed))
+    names = {tensor.name for tensor in stored.graph.initializer if tensor.name.startswith("network.")}
+    assert names == {tensor.name for tensor in plain.graph.initializer if tensor.name.startswith("network.")}
+    layers = [node for node in plain.graph.node if node.op_type == "Conv"]
+    assert {node.input[1] for node in layers} <= names
+    assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in plain.graph.initializer}
+
+
+def test_a_weight_that_something_else_reads_keeps_its_name_there():
+    """A stranger's graph: one half that is read as it is, cast, and gathered from by a single number."""
+    node, half = onnx.helper.make_node, onnx.numpy_helper.from_array(np.arange(4, dtype=np.float16), "w")
+    index = onnx.numpy_helper.from_array(np.array(2), "two")
+    nodes = [
+        node("Cast", ["w"], ["floats"], to=onnx.TensorProto.FLOAT),
+        node("Gather", ["floats", "two"], ["third"]),
+        node("Add", ["floats", "third"], ["y"]),
+        node("Identity", ["w"], ["z"]),
+    ]
+    outputs = [
+        onnx.helper.make_tensor_value_info(name, kind, [4])
+        for name, kind in (("y", onnx.TensorProto.FLOAT), ("z", onnx.TensorProto.FLOAT16))
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs, [half, index]))
+    plain = unpacked(model)
+    assert [node.op_type for node in plain.graph.node] == ["Add", "Identity"]
+    assert set(plain.graph.node[0].input) == {"floats", "third"}
+    assert list(plain.graph.node[1].input) == ["w"]
+    onnx.checker.check_model(plain, full_check=True)
+
+
 def test_a_package_keeps_the_checkpoint_that_its_graphs_do_not_hold(network, tmp_path):
     """The exporter makes one of two tensors that are equal, as all biases are before a training."""
     untrained = build(network.architecture, network.config).eval()
@@ -164,6 +204,7 @@ def test_a_package_keeps_the_checkpoint_that_its_graphs_do_not_hold(network, tmp
         (lambda folder: (folder / "model.onnx").unlink(), "lacks model.onnx"),
         (lambda folder: (folder / "model.onnx").write_bytes(b"x"), "not the file that its manifest describes"),
         (lambda folder: _rewrite(folder, network={}), "does not say which network"),
+        (lambda folder: _rewrite(folder, files=_elsewhere(folder)), "outside of the package"),
         (
             lambda folder: _rewrite(folder, network={"architecture": "unet-restorer", "config": {"widths": [8]}}),
             "does not fit",
@@ -175,6 +216,12 @@ def test_training_refuses_a_package_that_is_broken(package, tmp_path, change, re
     change(folder)
     with pytest.raises(CheckpointError, match=reason):
         checkpoints.load(folder)
+
+
+def _elsewhere(folder: Path) -> dict[str, object]:
+    """The files of the manifest, the graph under a way back to it that leaves the folder."""
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    return {f"../{folder.name}/{name}": entry for name, entry in files.items()}
 
 
 def _rewrite(folder: Path, **entries: object) -> None:
