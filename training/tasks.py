@@ -31,9 +31,9 @@ FULL_STRENGTH, NO_STRENGTH = 0.7, 0.1
 """Shares of the steps that ask a network of several styles for one of them alone, and for none; the rest ask for a mixture
 of one with the photo."""
 
-RESTORE_WEIGHTS = {"charbonnier": 1.0, "frequency": 0.0, "perceptual": 0.0}
+RESTORE_WEIGHTS = {"charbonnier": 1.0, "psnr": 0.0, "frequency": 0.0, "perceptual": 0.0}
 
-ON_REQUEST = ("temporal", "frequency", "perceptual")
+ON_REQUEST = ("temporal", "psnr", "frequency", "perceptual")
 """Terms that are not even computed without a weight."""
 
 MOVED_PIXELS, MOVED_SHARE, MOVED_NOISE = 4.0, 0.02, 3.0
@@ -256,6 +256,8 @@ class Restoration(Task):
         damaged, clean = batch
         restored = self.network(damaged).float()
         terms = {"charbonnier": losses.charbonnier(restored, clean)}
+        if "psnr" in self.weights:
+            terms["psnr"] = losses.log_error(restored, clean)
         if "frequency" in self.weights:
             terms["frequency"] = losses.frequency(restored, clean)
         if "perceptual" in self.weights:

@@ -195,7 +195,7 @@ def restore(
     learning_rate: Rate = 1e-3,
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=VALUE for a loss term: charbonnier, frequency, perceptual."),
+        typer.Option(help="NAME=VALUE for a loss term: charbonnier, psnr, frequency, perceptual."),
     ] = None,
     backbone: BackboneName = "vgg16",
     backbone_weights: BackboneWeights = None,

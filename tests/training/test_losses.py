@@ -133,6 +133,34 @@ def test_frequency_has_a_gradient_at_equal_pictures():
     assert float(one.grad.abs().max()) == 0
 
 
+def test_log_error_is_what_is_missing_of_the_psnr():
+    one, other = tensor(ONE), tensor(OTHER)
+    near = other + 0.1 * (one - other)
+    ceiling = 10 * np.log10(12 * 255**2)  # of a picture rounded to 8 bits, in dB
+    for picture in (one, near):
+        psnr = -10 * np.log10(np.square(picture.numpy() - OTHER).mean((1, 2, 3)))
+        assert 10 * float(losses.log_error(picture, other)) == pytest.approx(ceiling - psnr.mean(), abs=0.01)
+    assert float(losses.log_error(one, one)) == 0
+
+
+def test_log_error_hears_the_good_picture_of_a_batch_as_well_as_the_bad_one():
+    """A tenth less error of either gains the same; the mean error hears the bad one alone."""
+    clean = tensor(ONE)
+    errors = torch.tensor([0.2, 0.02]).view(2, 1, 1, 1)
+    loss = losses.log_error(clean + errors, clean)
+    gains = [
+        float(loss - losses.log_error(clean + errors * torch.tensor(better).view(2, 1, 1, 1), clean))
+        for better in ((0.9, 1.0), (1.0, 0.9))
+    ]
+    assert gains[0] == pytest.approx(gains[1], rel=0.01)
+
+
+def test_log_error_has_a_gradient_at_equal_pictures():
+    one = tensor(ONE).requires_grad_()
+    losses.log_error(one, one.detach()).backward()
+    assert float(one.grad.abs().max()) == 0
+
+
 def motion(count=1, zoom=1.0, across=0.0, down=0.0, side=32):
     return torch.tensor([[[zoom, 0, across * 2 / side], [0, zoom, down * 2 / side]]]).repeat(count, 1, 1)
 

@@ -30,7 +30,7 @@ def stylizer(vgg, architecture="thumbnail-stylizer", crop=48, batch=2, processes
 
 
 def test_without_a_weight_they_are_not_computed(vgg, restoring, monkeypatch):
-    for name in ("frequency", "perceptual", "temporal"):
+    for name in ("log_error", "frequency", "perceptual", "temporal"):
         monkeypatch.setattr(losses, name, lambda *_: pytest.fail("computed"))
     task = stylizer(vgg)
     assert "temporal" not in task(*task.batch(0))
@@ -41,14 +41,14 @@ def test_restorers_learn_by_them(restoring, vgg, monkeypatch):
     monkeypatch.setattr(fit, "LOOK_EVERY", 5)
     seen = []
     options = restoring(
-        steps=40, batch=4, weights={**RESTORE_WEIGHTS, "charbonnier": 0.0, "frequency": 1.0, "perceptual": 0.1},
+        steps=40, batch=4, weights={**RESTORE_WEIGHTS, "charbonnier": 0.0, "psnr": 0.1, "frequency": 1.0, "perceptual": 0.1},
         backbone_weights=vgg, fit=FitOptions(steps=40, device="cpu", learning_rate=3e-3),
     )  # fmt: skip
     result = fit_restore(options, lambda progress: seen.append(progress.losses))
-    for name in ("frequency", "perceptual"):
+    for name in ("psnr", "frequency", "perceptual"):
         assert np.mean([look[name] for look in seen[-2:]]) < np.mean([look[name] for look in seen[:2]]), name
     recipe = checkpoint.load(result.checkpoint).recipe
-    assert recipe["losses"] == {"charbonnier": 0.0, "frequency": 1.0, "perceptual": 0.1}
+    assert recipe["losses"] == {"charbonnier": 0.0, "psnr": 0.1, "frequency": 1.0, "perceptual": 0.1}
     assert recipe["backbone"] == "VGG16 (Caffe), relu1_2 to relu4_3"
 
 
