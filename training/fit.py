@@ -33,6 +33,7 @@ from .foreign import FOREIGN
 from .interrupt import Interrupt
 from .memory import keep_freed_memory
 from .networks import Network
+from .networks.branches import branch_out
 from .processes import Processes, Together, launched
 from .replay import Replay
 from .tasks import Task
@@ -59,7 +60,7 @@ class FitOptions:
     device: str = "auto"
     """"auto", "cpu" or "cuda"."""
     precision: str = "auto"
-    """What the network computes in: "bf16", "fp32", or "auto" for BF16 where the device has matrix units for it. Weights,
+    """What the network computes in: "bf16", "fp32", or "auto" for BF16 where the device is faster with it. Weights,
     losses and averages stay FP32."""
     save_seconds: float = 60
     """Between two saved states; a killed run loses no more than this."""
@@ -77,6 +78,8 @@ class FitOptions:
     """What the learning rate is multiplied by for each stage further from the head."""
     qat: bool = False
     """Compute as INT8 will, so that the weights get used to it, and learn the ranges for `impasto quantize`."""
+    branches: bool = False
+    """Learn the residual blocks' kernels in more ways than one, merged in what ships (`networks.branches`)."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
@@ -84,6 +87,8 @@ class FitOptions:
                 f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
                 "at least 1, above 0, 0 to 1, above 0"
             )
+        if self.qat and self.branches:
+            raise OptionError("weights get used to INT8 when branches have done their work; leave one of the two away")
         if not 0 < self.depth_decay <= 1:
             raise OptionError(f"depth decay {self.depth_decay}: wanted above 0, at most 1")
         if self.precision not in ("auto", "bf16", "fp32"):
@@ -163,12 +168,12 @@ def pick_device(name: str) -> torch.device:
 
 
 def fast_precision(device: torch.device) -> str:
-    """ "bf16" where the device multiplies matrices of it faster than of FP32 (GPUs, x86-64 with AMX), else "fp32"."""
+    """ "bf16" where the device multiplies matrices of it faster than of FP32 (GPUs, x86-64 with AMX or AVX-512 BF16), else "fp32"."""
     if device.type == "cuda":
         return "bf16"
-    # Without AMX, CPUs emulate BF16 or gain little. Older releases of torch cannot tell, and train in FP32.
+    # Without such instructions, CPUs emulate BF16. Older releases of torch cannot tell, and train in FP32.
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bf16" if capabilities.get("amx_bf16") else "fp32"
+    return "bf16" if capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") else "fp32"
 
 
 def fit(
@@ -260,10 +265,16 @@ def _strategy(task: Task, processes: Processes) -> str:
     return "ddp_find_unused_parameters_true" if task.network.architecture == FOREIGN else "ddp"
 
 
+def _branch_out(network: Network, seed: int) -> None:
+    """Raises OptionError where nothing can have branches; other projects' networks may look into their convolutions."""
+    if network.architecture == FOREIGN or not branch_out(network, seed):
+        raise OptionError("branches grow on the residual blocks of networks of ours; leave --branches away")
+
+
 _MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "precision", "patience", "validate_every")
 """The options that the weights depend on."""
 
-_LATER = ("freeze", "depth_decay", "qat")
+_LATER = ("freeze", "depth_decay", "qat", "branches")
 """More of them, which states of earlier versions do not know."""
 
 
@@ -302,6 +313,8 @@ class _Run:
         task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if options.qat:
             qat.prepare(task)
+        if options.branches:
+            _branch_out(task.network, options.seed)
         stages.freeze(task.network, options.freeze)
         groups = stages.groups(task.network, options.depth_decay)
         self._shares = [group.share for group in groups]

@@ -84,7 +84,7 @@ def prepare(task: Task) -> None:
     found = _convolutions(network)
     layers = [Quantized(convolution) for convolution in found.values()]
     for name, layer in zip(found, layers, strict=True):
-        _put(network, name, layer)
+        network.set_submodule(name, layer)
         layer.look()
     with torch.no_grad():
         for step in range(LOOKED_AT):
@@ -100,7 +100,7 @@ def removed(network: Network) -> tuple[Network, dict[str, Any]]:
     for name, layer in [*plain.named_modules()]:
         if isinstance(layer, Quantized):
             ranges[name] = layer.range
-            _put(plain, name, layer.convolution)
+            plain.set_submodule(name, layer.convolution)
     return plain, {"ranges": ranges}
 
 
@@ -113,7 +113,7 @@ def restored(network: Network, learnt: Mapping[str, Any]) -> Network:
         layer = Quantized(convolution)
         with torch.no_grad():
             layer.log_range.fill_(end).log2_()
-        _put(quantized, name, layer)
+        quantized.set_submodule(name, layer)
     return quantized
 
 
@@ -141,11 +141,6 @@ def _convolutions(network: Network) -> dict[str, nn.Conv2d]:
     return {
         name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d) and module in seen
     }
-
-
-def _put(network: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(network.get_submodule(parent), own, layer)
 
 
 def _rounded(x: Tensor, end: Tensor) -> Tensor:

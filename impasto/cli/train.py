@@ -88,6 +88,13 @@ Qat = Annotated[
         "--qat", help="Fine-tune --start's network for INT8; impasto quantize then takes the ranges it learnt."
     ),
 ]
+Branches = Annotated[
+    bool,
+    typer.Option(
+        "--branches",
+        help="Learn each residual block's kernels in more ways than one; merged, they cost nothing in use.",
+    ),
+]
 DepthDecay = Annotated[
     float, typer.Option(help="The learning rate is multiplied by this for each stage further from the head.")
 ]
@@ -122,6 +129,7 @@ def style(
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
+    branches: Branches = False,
     qat: Qat = False,
     config: Config = None,
     held_out: HeldOut = 0.05,
@@ -155,6 +163,7 @@ def style(
             tensorboard=tensorboard,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
+            branches=branches,
             qat=qat,
         ),
         batch=batch,
@@ -202,6 +211,7 @@ def restore(
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
+    branches: Branches = False,
     qat: Qat = False,
     config: Config = None,
     held_out: HeldOut = 0.05,
@@ -237,6 +247,7 @@ def restore(
             tensorboard=tensorboard,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
+            branches=branches,
             qat=qat,
         ),
         batch=batch,
@@ -288,6 +299,7 @@ def distill(
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
+    branches: Branches = False,
     config: Config = None,
     held_out: HeldOut = 0.05,
     validation: Validation = None,
@@ -323,6 +335,7 @@ def distill(
             tensorboard=tensorboard,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
+            branches=branches,
         ),
         batch=batch,
         crop=crop,

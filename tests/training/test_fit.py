@@ -18,7 +18,7 @@ import torch
 from impasto import images
 from impasto.errors import OptionError, TrainingError
 from impasto.training import checkpoint, degrade, fit, tasks
-from impasto.training.fit import CHECKPOINT, LOG, PREVIEW, STATE, FitOptions, pick_device
+from impasto.training.fit import CHECKPOINT, LOG, PREVIEW, STATE, FitOptions, fast_precision, pick_device
 from impasto.training.interrupt import Interrupt
 from impasto.training.recipes import fit_restore, fit_style
 
@@ -257,6 +257,20 @@ def test_a_device_that_is_not_there_is_named(monkeypatch):
         pick_device("cuda")
     with pytest.raises(OptionError, match="unknown device"):
         pick_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("able", "wanted"),
+    [({"amx_bf16": True}, "bf16"), ({"avx512_bf16": True}, "bf16"), ({"avx512_f": True}, "fp32"), ({}, "fp32")],
+)
+def test_cpus_with_instructions_for_bf16_train_in_it(monkeypatch, able, wanted):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able, raising=False)
+    assert fast_precision(torch.device("cpu")) == wanted
+
+
+def test_a_torch_that_cannot_tell_trains_in_fp32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert fast_precision(torch.device("cpu")) == "fp32"
 
 
 @pytest.mark.gpu

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from impasto.errors import ShapeError
 
+from .branches import merge
+
 Film = tuple[Tensor, Tensor]
 """A scale and a shift, each (N, C, 1, 1)."""
 
@@ -61,6 +63,7 @@ class Network(nn.Module):
     def folded(self) -> Network:
         """A copy for inference: plain convolutions, evaluation mode, no gradients; draws the same."""
         network = copy.deepcopy(self).eval()
+        merge(network)
         network.requires_grad_(False)
         return network
 
