@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import partial
 
 import pytest
 
 torch = pytest.importorskip("torch")
+import gram_checks  # noqa: E402
+from gram_checks import LAYOUTS, TOLERANCE, as_is, channels_last, error, unaligned  # noqa: E402
+
 from impasto.kernels import build, gram, launch, operators, reference, style_loss  # noqa: E402
 
 pytestmark = [
@@ -15,8 +19,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-TOLERANCE = {"f16": 1e-3, "bf16": 1e-2, "f32": 1e-5, "tf32": 1e-3}
-DTYPE = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32, "tf32": torch.float32}
 SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 5, 7),
@@ -31,50 +33,15 @@ SHAPES = [
 ]
 
 
-def as_is(x):
-    return x.contiguous()
+def loss_and_gradients(features, targets, weights, masks, tf32, upstream):
+    features = [feature.detach().requires_grad_() for feature in features]
+    loss = style_loss(features, targets, weights, masks=masks, tf32=tf32)
+    return loss.detach(), torch.autograd.grad(loss * upstream, features)
 
 
-def channels_last(x):
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def every_second_column(x):
-    return x.repeat_interleave(2, 3)[..., ::2]
-
-
-def a_view_into_something_larger(x):
-    N, C, H, W = x.shape
-    room = torch.full((N, C + 1, H + 2, W + 3), float("nan"), dtype=x.dtype, device=x.device)
-    room[:, 1:, 1 : H + 1, 2 : W + 2] = x
-    return room[:, 1:, 1 : H + 1, 2 : W + 2]
-
-
-def unaligned(x):
-    room = torch.empty(x.numel() + 1, dtype=x.dtype, device=x.device)[1:].view(x.shape)
-    return room.copy_(x)
-
-
-def channels_last_in_something_larger(x):
-    N, C, H, W = x.shape
-    room = torch.full((N, H, W, C + 8), float("nan"), dtype=x.dtype, device=x.device)
-    room[..., :C] = x.permute(0, 2, 3, 1)
-    return room[..., :C].permute(0, 3, 1, 2)
-
-
-def turned(x):
-    return x.mT.contiguous().mT
-
-
-LAYOUTS = [
-    as_is,
-    channels_last,
-    every_second_column,
-    a_view_into_something_larger,
-    unaligned,
-    channels_last_in_something_larger,
-    turned,
-]
+GPU = gram_checks.Kernel("cuda", lambda features, mask, tf32: gram(features, mask, tf32=tf32), loss_and_gradients)
+drawn = partial(gram_checks.drawn, device="cuda")
+check_gram, check_loss = partial(gram_checks.check_gram, GPU), partial(gram_checks.check_loss, GPU)
 
 
 @pytest.fixture(autouse=True)
@@ -83,47 +50,6 @@ def poisoned_memory():
     torch.full((64 << 20,), float("nan"), device="cuda")
     for size in (1, 128, 4096, 1 << 18):
         torch.full((size,), float("nan"), device="cuda")
-
-
-def drawn(shape, flavour, layout=as_is):
-    """Like features after a ReLU and a norm: not centred, channels of different strength."""
-    strength = torch.rand(1, shape[1], 1, 1, device="cuda") * 2
-    return layout((torch.randn(shape, device="cuda").add(0.3).relu() * strength).to(DTYPE[flavour]))
-
-
-def error(result, expected):
-    """‖result - expected‖ / ‖expected‖; NaN passes nothing."""
-    distance = torch.linalg.vector_norm(result.double() - expected.double())
-    return float(distance / torch.linalg.vector_norm(expected.double()).clamp_min(1e-300))
-
-
-def visible_weight(shape):
-    """A layer's weight that brings its gradient near 1, into float16's range, as a loss scaler does in training."""
-    N, C, H, W = shape
-    return float(N * C * C * H * W)
-
-
-def check_gram(features, flavour, mask=None):
-    result = gram(features, mask, tf32=flavour == "tf32")
-    expected = reference.gram(features.double(), mask)
-    assert error(result, expected) <= TOLERANCE[flavour]
-    assert torch.equal(result, result.mT)
-
-
-def check_loss(features, flavour, masks=None, targets=None):
-    weights = [visible_weight(feature.shape) for feature in features]
-    if targets is None:
-        targets = [torch.rand(f.shape[1], f.shape[1], device="cuda") / f.shape[1] for f in features]
-    features = [feature.detach().requires_grad_() for feature in features]
-    loss = style_loss(features, targets, weights, masks=masks, tf32=flavour == "tf32")
-    gradients = torch.autograd.grad(loss * 3, features)
-    exact = [feature.detach().double().requires_grad_() for feature in features]
-    expected = reference.style_loss(
-        exact, [target.double() for target in targets], weights, masks or [None] * len(features)
-    )
-    assert error(loss, expected) <= 3 * TOLERANCE[flavour]
-    for gradient, right in zip(gradients, torch.autograd.grad(expected * 3, exact), strict=True):
-        assert error(gradient, right) <= 3 * TOLERANCE[flavour]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,0 +1,90 @@
+"""gram.cu as C++ for this machine's own processor: its index arithmetic and its barriers, checked where there is no GPU.
+
+The source is taken as it is but for three things: each inline assembly statement becomes a call of what emulated/gpu.h says of that
+instruction, dynamic shared memory becomes an array, and CUDA's headers are left away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from impasto.errors import KernelError
+from impasto.kernels import build, launch
+
+MACHINE = Path(__file__).with_name("emulated") / "gpu.h"
+FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w", "-fPIC", "-shared")
+
+_ASSEMBLY = re.compile(r"\basm(?: volatile)?\(((?:[^\"()]|\"[^\"]*\"|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*)\);")
+_OPERAND = re.compile(r'"[+=]?[a-z]"\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)')
+
+
+def translated(source: str) -> str:
+    """CUDA C++ as the C++ that gpu.h explains. Raises ValueError where inline assembly does not read as it ought to."""
+    text = re.sub(r"#include <cuda_\w+\.h>\n", "", source)
+    text = text.replace("namespace {", "inline namespace kernel {")
+    text = re.sub(
+        r"extern __shared__ __align__\(128\) uint8_t (\w+)\[\];", r"uint8_t* \1 = gpu::shared_memory.data();", text
+    )
+    text, calls = _ASSEMBLY.subn(_call, text)
+    if calls != len(re.findall(r"\basm\b", source)):
+        raise ValueError(f"{calls} inline assembly statements were understood of {source.count('asm')}")
+    return (
+        f'#include "{MACHINE}"\n{text}\n'
+        'extern "C" const char* emulate(void (*kernel)(Group), unsigned blocks, unsigned threads, unsigned shared_bytes,\n'
+        "                               const Group* group, unsigned seed) {\n"
+        "  return gpu::run(kernel, blocks, threads, shared_bytes, group, seed);\n}\n"
+    )
+
+
+def _call(match: re.Match[str]) -> str:
+    statement = match[1]
+    mnemonic = re.match(r'\s*"([\w.]+)', statement)
+    if mnemonic is None:
+        raise ValueError(f"no instruction in {statement!r}")
+    return f"{mnemonic[1].replace('.', '_')}({', '.join(_OPERAND.findall(statement))});"
+
+
+def compiled(folder: Path, architecture: int, source: str | None = None, compiler: str = "g++") -> Path:
+    """A library of the source's kernels, as they are for one architecture (750, 800). Raises CalledProcessError."""
+    name = folder / f"gram_{architecture}"
+    name.with_suffix(".cpp").write_text(
+        translated(source or build.SOURCE.read_text(encoding="utf-8")), encoding="utf-8"
+    )
+    command = [compiler, *FLAGS, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    return name.with_suffix(".so")
+
+
+@dataclass
+class EmulatedModule:
+    """Stands in for `launch.Module`."""
+
+    library: ctypes.CDLL
+    shared_bytes: int
+    residents: int = 6
+    """Blocks that run at once on the device that it pretends to be; small, so that blocks have much to do each."""
+    seed: int = 0
+    """Of the order in which blocks and warps run."""
+    launched: list[str] = field(default_factory=list)
+
+    def resident_blocks(self, name: str) -> int:
+        return self.residents
+
+    def launch(
+        self, name: str, blocks: int, threads: int, shared_bytes: int, group: ctypes.Structure, stream: int
+    ) -> None:
+        """Runs one kernel to its end. Raises KernelError with what the machine has to say."""
+        self.launched.append(name)
+        self.library.emulate.restype = ctypes.c_char_p
+        kernel = ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
+        said = self.library.emulate(kernel, blocks, threads, shared_bytes, ctypes.byref(group), self.seed)
+        if said is not None:
+            raise KernelError(f"{name}: {said.decode()}")
+
+
+def module(library: Path, architecture: int) -> EmulatedModule:
+    return EmulatedModule(ctypes.CDLL(str(library)), launch.dynamic_shared_bytes(architecture // 100))

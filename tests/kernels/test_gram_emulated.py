@@ -1,0 +1,282 @@
+"""gram.cu itself against float64 without a GPU: on an emulated one, which runs its threads in any order and its copies late."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import mmap
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+import emulation  # noqa: E402
+import gram_checks  # noqa: E402
+from gram_checks import LAYOUTS, TOLERANCE, as_is, channels_last, check_gram, check_loss, drawn, error, unaligned  # noqa: E402
+
+from impasto.errors import KernelError  # noqa: E402
+from impasto.kernels import build, launch, operators, reference  # noqa: E402
+
+COMPILER = "g++"
+PROGRAM = "int main() { _Float16 x = 1; return x > 2; }"
+
+
+def _missing() -> str | None:
+    """Why nothing can be emulated here."""
+    if shutil.which(COMPILER) is None:
+        return f"needs {COMPILER}"
+    command = [COMPILER, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
+    able = subprocess.run(command, input=PROGRAM, text=True, capture_output=True, check=False).returncode == 0
+    return None if able else f"needs a {COMPILER} that knows _Float16 (12 or later)"
+
+
+pytestmark = pytest.mark.skipif(_missing() is not None, reason=str(_missing()))
+
+ARCHITECTURES = (750, 800)
+"""Turing's path, and everyone else's."""
+SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (2, 64, 6, 8), (1, 137, 4, 5), (1, 136, 4, 12)]
+
+
+def loss_and_gradients(features, targets, weights, masks, tf32, upstream):
+    loss, *left = operators._style_forward_cuda(features, targets, weights, masks, tf32, True)
+    return loss, operators._style_backward_cuda(torch.tensor(upstream), features, left, weights, masks, tf32)
+
+
+EMULATED = gram_checks.Kernel("cpu", operators._gram_forward_cuda, loss_and_gradients)
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("emulated")
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda a: emulation.compiled(folder, a, compiler=COMPILER), ARCHITECTURES))
+    return dict(zip(ARCHITECTURES, made, strict=True))
+
+
+def _put(monkeypatch, module):
+    """In place of a GPU; whatever torch.empty hands out holds NaN."""
+    monkeypatch.setattr(launch, "loaded", lambda: module)
+    monkeypatch.setattr(launch, "make_context_current", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def gpu(request, libraries, monkeypatch):
+    module = emulation.module(libraries[request.param], request.param)
+    _put(monkeypatch, module)
+    return module
+
+
+@pytest.fixture
+def ampere(libraries, monkeypatch):
+    module = emulation.module(libraries[800], 800)
+    _put(monkeypatch, module)
+    return module
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flavour", TOLERANCE)
+def test_gram_loss_and_gradient_equal_float64(gpu, flavour, layout):
+    for shape in SHAPES:
+        features = drawn(shape, flavour, layout)
+        check_gram(EMULATED, features, flavour)
+        check_loss(EMULATED, [features], flavour)
+
+
+@pytest.mark.parametrize("residents", [1, 5, 64])
+@pytest.mark.parametrize("layout", [as_is, channels_last])
+@pytest.mark.parametrize("flavour", TOLERANCE)
+def test_all_layers_of_a_loss_in_one_launch_however_it_is_divided(gpu, flavour, layout, residents):
+    gpu.residents = residents
+    shapes = [(2, 64, 8, 9), (2, 130, 4, 5), (3, 5, 9, 9)]
+    check_loss(EMULATED, [drawn(shape, flavour, layout) for shape in shapes], flavour)
+    assert gpu.launched[0].startswith(f"gram_forward_{flavour}_")
+    assert len(gpu.launched) == 4, "forward, finish, pack, backward"
+
+
+@pytest.mark.parametrize("layout", [as_is, channels_last, unaligned])
+@pytest.mark.parametrize("flavour", TOLERANCE)
+def test_masks(gpu, flavour, layout):
+    for shape in [(2, 64, 4, 6), (1, 130, 3, 5)]:
+        N, _, H, W = shape
+        features = drawn(shape, flavour, layout)
+        hard, soft = (torch.rand(N, H, W) < 0.4).float(), torch.rand(N, H, W)
+        check_gram(EMULATED, features, flavour, hard)
+        check_loss(EMULATED, [features, features * 0.5], flavour, [hard, soft])
+        empty = torch.zeros(N, H, W)
+        assert operators._gram_forward_cuda(features, empty, False).abs().max() == 0
+
+
+@pytest.mark.parametrize("flavour", TOLERANCE)
+def test_the_gradient_of_a_gram_matrix(gpu, flavour):
+    features = drawn((2, 96, 6, 10), flavour)
+    upstream = torch.randn(2, 96, 96) * 1e4  # not symmetric
+    gradient = operators._gram_backward_cuda(upstream, features, None, flavour == "tf32")
+    exact = features.double().requires_grad_()
+    (right,) = torch.autograd.grad(reference.gram(exact), exact, upstream.double())
+    assert error(gradient, right) <= 2 * TOLERANCE[flavour]
+
+
+def test_targets_per_image_that_are_not_symmetric(gpu):
+    check_loss(EMULATED, [drawn((3, 40, 5, 5), "f32")], "f32", targets=[torch.randn(3, 40, 40)])
+
+
+def beside_the_loss(flavour):
+    """Loss, Gram matrix and difference from one launch, each beside what it ought to be."""
+    features, target = drawn((2, 96, 6, 8), flavour), torch.rand(96, 96) / 96
+    gram, difference = torch.empty(2, 96, 96), operators._empty_difference(features)
+    pointers = operators._difference_pointers(difference, features)
+    layer = launch.Layer(
+        operators._feature_map(features), target=target.data_ptr(), weight=1e6, gram=gram.data_ptr(), **pointers
+    )
+    loss = operators._forward([layer], flavour, features.device, with_loss=True)
+    exact = reference.gram(features.double())
+    wanted = exact - (target + target.mT) / 2
+    right = reference.style_loss([features.double()], [target.double()], [1e6], [None])
+    return (loss, right), (gram, exact), (difference[: wanted.numel()].view_as(wanted), wanted)
+
+
+@pytest.mark.parametrize("flavour", TOLERANCE)
+def test_gram_matrices_come_out_beside_the_loss(gpu, flavour):
+    for result, right in beside_the_loss(flavour):
+        assert error(result, right) <= 3 * TOLERANCE[flavour]
+
+
+def test_small_gradients_are_not_lost_in_float16s_exponents(gpu):
+    features = drawn((1, 32, 8, 8), "f16") * 0.01
+    targets = [torch.zeros(32, 32)]
+    _, (gradient,) = loss_and_gradients([features], targets, [1.0], [None], False, 1e12)
+    exact = features.double().requires_grad_()
+    (right,) = torch.autograd.grad(reference.style_loss([exact], targets, [1e12], [None]), exact)
+    assert error(gradient, right) <= 1e-3
+
+
+@pytest.mark.parametrize("layout", [as_is, unaligned, channels_last])
+def test_gradients_add_up_in_place(gpu, layout):
+    features = drawn((2, 70, 6, 5), "f16", layout)
+    _, difference = operators._style_forward_cuda([features], [torch.zeros(70, 70)], [1e5], [None], False, True)
+    arguments = torch.ones(()), [features], [difference], [1e5], [None], False
+    (alone,) = operators._style_backward_cuda(*arguments)
+    before = torch.randn_like(features)
+    buffer = layout(before.clone())
+    operators._add_style_gradients_cuda([buffer], *arguments)
+    torch.testing.assert_close(buffer.float(), before.float() + alone.float(), rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("flavour", TOLERANCE)
+def test_the_order_of_blocks_and_warps_changes_no_bit(gpu, flavour):
+    features = [drawn((2, C, side, side), flavour) for C, side in ((64, 8), (130, 4))]
+    targets = [torch.rand(f.shape[1], f.shape[1]) for f in features]
+
+    def once(seed):
+        gpu.seed = seed
+        loss, gradients = loss_and_gradients(features, targets, [1e3] * 2, [None] * 2, flavour == "tf32", 1.0)
+        return loss, operators._gram_forward_cuda(features[1], None, flavour == "tf32"), *gradients
+
+    first = once(0)
+    for seed in range(1, 4):
+        assert all(torch.equal(a, b) for a, b in zip(first, once(seed), strict=True))
+
+
+@pytest.fixture
+def at_the_end_of_memory():
+    """A function that puts a tensor's values where no address behind them may be touched."""
+    library = ctypes.CDLL(None, use_errno=True)
+    kept = []
+
+    def put(tensor):
+        size = tensor.numel() * tensor.element_size()
+        pages = -(-size // mmap.PAGESIZE)
+        memory = mmap.mmap(-1, (pages + 1) * mmap.PAGESIZE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        assert library.mprotect(ctypes.c_void_p(start + pages * mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+        kept.append(memory)
+        copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=pages * mmap.PAGESIZE - size)
+        return copy.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
+
+    return put
+
+
+@pytest.mark.parametrize("layout", [as_is, channels_last])
+@pytest.mark.parametrize("flavour", TOLERANCE)
+def test_nothing_behind_a_feature_map_is_touched(gpu, flavour, layout, at_the_end_of_memory, monkeypatch):
+    monkeypatch.setattr(torch, "empty_like", lambda tensor: at_the_end_of_memory(torch.full_like(tensor, float("nan"))))
+    for shape in [(1, 3, 5, 7), (2, 64, 4, 8), (1, 136, 3, 8)]:
+        features = at_the_end_of_memory(drawn(shape, flavour, layout))
+        mask = at_the_end_of_memory(torch.rand(shape[0], *shape[2:]))
+        check_loss(EMULATED, [features], flavour, [mask])
+
+
+def test_what_may_not_be_touched_is_noticed(ampere, at_the_end_of_memory):
+    features = at_the_end_of_memory(drawn((1, 64, 8, 8), "f16"))
+    larger = replace(operators._feature_map(features), shape=(1, 64, 8, 4096))
+    layer = launch.Layer(larger, gram=torch.empty(1, 64, 64).data_ptr())
+    workspace = torch.empty(launch.workspace_bytes([layer], "f16"), dtype=torch.uint8)
+    with pytest.raises(KernelError, match="gram_forward_f16_nchw: an access to illegal address"):
+        launch.forward([layer], "f16", workspace.data_ptr(), 0, 0)
+
+
+def checked(source, folder, monkeypatch):
+    """What is found wrong with a kernel in float16 on Ampere."""
+    library = emulation.compiled(folder, 800, "#define GRAM_ONLY_FLOAT16\n" + source, COMPILER)
+    _put(monkeypatch, emulation.module(library, 800))
+    try:
+        for shape in ((2, 64, 24, 24), (1, 136, 24, 24)):
+            check_loss(EMULATED, [drawn(shape, "f16")], "f16")
+        assert all(error(result, right) <= 3e-3 for result, right in beside_the_loss("f16"))
+    except KernelError as problem:
+        return str(problem)
+    except AssertionError:
+        return "other figures"
+    return "nothing"
+
+
+BARRIERS = (
+    "this stage has arrived", "all warps' values are there", "both squares are whole", "G is written out", "D is whole",
+    "the last stage is read", "the tile is whole",
+)  # fmt: skip
+"""What is said of each; a GPU may forgive for long that one is missing."""
+
+
+@pytest.mark.parametrize("barrier", BARRIERS)
+def test_a_missing_barrier_shows(barrier, tmp_path, monkeypatch):
+    source = build.SOURCE.read_text(encoding="utf-8")
+    without = source.replace(f"__syncthreads();  // {barrier}", f"// {barrier}")
+    assert without != source
+    assert checked(without, tmp_path, monkeypatch) == "other figures"
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "found"),
+    [
+        ("wait_for_stage<STAGES - 2>()", "wait_for_stage<STAGES - 1>()", "copies are under way|other figures"),
+        ("(unit ^ swizzle)", "(threadIdx.x < 128 ? unit ^ swizzle : unit)", "other figures"),
+        ("% STAGES * STAGE_BYTES;", "% (STAGES + 1) * STAGE_BYTES;", "an access beyond shared memory"),
+        ("wait_for_stage<0>();", "if (threadIdx.x == 7) return;", "lanes of one warp|others that never come"),
+        ("value += __shfl_down_sync", "if (threadIdx.x % 32 < 16) value += __shfl_down_sync", "others that never come"),
+    ],
+)  # fmt: skip
+def test_mistakes_show(right, wrong, found, tmp_path, monkeypatch):
+    source = build.SOURCE.read_text(encoding="utf-8")
+    assert right in source
+    assert re.search(found, checked(source.replace(right, wrong), tmp_path, monkeypatch))
+
+
+def test_every_instruction_is_understood_or_told():
+    with pytest.raises(ValueError, match="0 inline assembly statements were understood of 1"):
+        emulation.translated('asm("bar.sync 0;" :: ((((deep)))));')
