@@ -11,9 +11,10 @@
 //                  the same time and all but the first find them in L2. A block crosses from image to image without
 //                  draining its pipeline and stores one float32 partial tile per image it met.
 //                  Layers share the launch: each gets gangs by the bytes it must read (kernels/plan.py).
-//   gram_finish    A block adds up the partials of a 32 x 32 block of G in the order of the gangs (so results repeat
+//   gram_finish    A block adds up the partials of 8 x 32 elements of G in the order of the gangs (so results repeat
 //                  bit by bit), normalises, compares with the target, mirrors it below the diagonal. The last block
-//                  adds up the loss, again in a fixed order.
+//                  adds up the loss, again in a fixed order. Partials of small layers are many and lie in L2: many
+//                  blocks with many loads under way, rather than few, keep them from waiting for one another.
 //   gram_pack      D as the operand of a matrix product: in F's type, float16 scaled by a power of two.
 //   gram_backward  A block computes 64 or 128 channels x PIXELS pixels of dF = D F.
 //
@@ -44,7 +45,8 @@ constexpr int MAX_LAYERS = 16;
 constexpr int ROW_BYTES = 128;                      // of a chunk along the axis that a product sums over
 constexpr int PANEL_BYTES = 128 * ROW_BYTES;        // the largest panel: 128 channels (or pixels) of a chunk
 constexpr int SHARED_BYTES = GRAM_STAGES * 2 * PANEL_BYTES;
-constexpr int BLOCK = 32;                           // side of what one block of gram_finish owns
+constexpr int BLOCK = 32;                           // columns of what one block of gram_finish owns
+constexpr int STRIP = THREADS / BLOCK;              // and its rows
 
 // One layer of a group. kernels/launch.py mirrors this field by field, and a test its size.
 struct Layer {
@@ -213,6 +215,15 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// 16 bytes.
+__device__ __forceinline__ void copy_unit(uint8_t* to, const void* from) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+#else
+  *reinterpret_cast<uint4*>(to) = *static_cast<const uint4*>(from);
+#endif
+}
+
 // 16 bytes, of which the first `bytes` are read and the rest is zero.
 __device__ __forceinline__ void copy_unit(uint8_t* to, const void* from, int bytes) {
 #if __CUDA_ARCH__ >= 800
@@ -251,11 +262,22 @@ template <class T> struct Source {
   __device__ __forceinline__ long long pixel_offset(int pixel) const {
     return pixel / width * row_stride + pixel % width * column_stride;
   }
-  // 16 bytes along a row. Here pixels lie on one line: row_stride = width * column_stride, neighbours are 1 apart.
-  __device__ __forceinline__ void copy_vector(uint8_t* to, int row, int column) const {
-    const int valid = row < rows ? min(max(columns - column, 0), static_cast<int>(16 / sizeof(T))) : 0;
-    const long long at = row * (rows_are_pixels ? column_stride : channel_stride) + column;
-    copy_unit(to, valid ? base + at : base, valid * static_cast<int>(sizeof(T)));
+  // 16 bytes along each of COUNT rows, STEP apart; in shared memory they lie PITCH bytes apart. Here pixels lie on one line:
+  // row_stride = width * column_stride, neighbours are 1 apart.
+  template <int COUNT, int STEP, int PITCH> __device__ __forceinline__ void copy_vectors(uint8_t* to, int row, int column, bool whole) const {
+    const int bytes = min(max(columns - column, 0), static_cast<int>(16 / sizeof(T))) * static_cast<int>(sizeof(T));
+    const long long stride = rows_are_pixels ? column_stride : channel_stride;
+    const T* from = base + row * stride + column;
+    if (whole) {  // half of the instructions of what follows
+#pragma unroll
+      for (int i = 0; i < COUNT; ++i, from += STEP * stride) copy_unit(to + i * PITCH, from);
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i, from += STEP * stride) {
+      const bool inside = bytes && row + i * STEP < rows;
+      copy_unit(to + i * PITCH, inside ? from : base, inside ? bytes : 0);
+    }
   }
   __device__ __forceinline__ T element(int row, int column) const {
     if (row >= rows || column >= columns) return from_float<T>(0.f);
@@ -282,11 +304,12 @@ template <class T, int EXTENT, bool K_INNER> struct Panel {
   static __device__ __forceinline__ void load(uint8_t* panel, const Source<T>& source, int first_extent, int first_k) {
     const int first_row = K_INNER ? first_extent : first_k, first_column = K_INNER ? first_k : first_extent;
     if (source.vectors) {
-#pragma unroll
-      for (int i = threadIdx.x; i < ROWS * UNITS; i += THREADS) {
-        const int row = i / UNITS, unit = i % UNITS;
-        source.copy_vector(panel + offset(row, unit), first_row + row, first_column + unit * UNIT);
-      }
+      constexpr int STEP = THREADS / UNITS;
+      static_assert(STEP % 8 == 0 && ROWS % STEP == 0, "a thread's rows are swizzled alike");
+      const int row = threadIdx.x / UNITS, unit = threadIdx.x % UNITS;
+      const bool whole = first_row + ROWS <= source.rows && first_column + UNITS * UNIT <= source.columns;
+      source.template copy_vectors<ROWS / STEP, STEP, STEP * UNITS * 16>(panel + offset(row, unit), first_row + row,
+                                                                         first_column + unit * UNIT, whole);
     } else {  // odd sizes and strange strides: element by element, small code rather than fast
 #pragma unroll 1
       for (int i = threadIdx.x; i < ROWS * UNITS * UNIT; i += THREADS) {
@@ -297,21 +320,23 @@ template <class T, int EXTENT, bool K_INNER> struct Panel {
     }
   }
 
-  // 16 rows (or columns) of the product x 32 bytes of k, as mma wants them: r[0], r[1] the first half of k for the
-  // first and last eight rows, r[2], r[3] the second half.
-  static __device__ __forceinline__ void fragment(uint32_t* r, const uint8_t* panel, int first_extent, int step) {
-    const int lane = threadIdx.x % 32;
+  // 16 rows (or columns) of the product x 32 bytes of k, as mma wants them. On its left: r[0], r[1] the first half of k for the
+  // first and last eight rows, r[2], r[3] the second half. On its right two operands in neighbouring registers, which mma reads
+  // as pairs: r[0], r[1] both halves of k for the first eight columns, r[2], r[3] for the last.
+  template <bool LEFT> static __device__ __forceinline__ void fragment(uint32_t* r, const uint8_t* panel, int first_extent, int step) {
+    const int lane = threadIdx.x % 32, matrix = lane / 8;
+    const int extent_half = LEFT ? matrix % 2 : matrix / 2, k_half = LEFT ? matrix / 2 : matrix % 2;
     if constexpr (K_INNER) {
-      const int at = offset(first_extent + lane % 16, step * 2 + lane / 16);
+      const int at = offset(first_extent + extent_half * 8 + lane % 8, step * 2 + k_half);
       asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
           : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(panel + at)) : "memory");
     } else if constexpr (sizeof(T) == 2) {
-      const int at = offset(step * 16 + lane / 16 * 8 + lane % 8, first_extent / 8 + lane / 8 % 2);
+      const int at = offset(step * 16 + k_half * 8 + lane % 8, first_extent / 8 + extent_half);
       asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
           : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(shared_address(panel + at)) : "memory");
     } else {
       for (int i = 0; i < 4; ++i) {
-        const int extent = first_extent + lane / 4 + i % 2 * 8, k = step * 8 + lane % 4 + i / 2 * 4;
+        const int extent = first_extent + lane / 4 + (LEFT ? i % 2 : i / 2) * 8, k = step * 8 + lane % 4 + (LEFT ? i / 2 : i % 2) * 4;
         r[i] = *reinterpret_cast<const uint32_t*>(panel + offset(k, extent / 4) + extent % 4 * 4);
       }
     }
@@ -337,23 +362,24 @@ template <class Op, class Left, class Right, int ROWS, int COLUMNS> struct Produ
   static __device__ __forceinline__ int first_row() { return threadIdx.x / 32 / 4 * WARP_ROWS; }
   static __device__ __forceinline__ int first_column() { return threadIdx.x / 32 % 4 * WARP_COLUMNS; }
 
-  // mask: null, or the mask at the chunk's first pixel, of which `left` remain.
+  // mask: if MASKED, the mask at the chunk's first pixel, of which `left` remain.
+  template <bool MASKED>
   __device__ __forceinline__ void add(const uint8_t* left_panel, const uint8_t* right_panel, const float* mask, int left) {
     using T = typename Op::type;
-#pragma unroll
+#pragma unroll(MASKED ? 1 : STEPS)  // weights and their addresses leave no registers for several steps at once
     for (int step = 0; step < STEPS; ++step) {
       uint32_t a[M][4], b[N / 2][4];
 #pragma unroll
-      for (int n = 0; n < N / 2; ++n) Right::fragment(b[n], right_panel, first_column() + n * 16, step);
+      for (int n = 0; n < N / 2; ++n) Right::template fragment<false>(b[n], right_panel, first_column() + n * 16, step);
 #pragma unroll
       for (int m = 0; m < M; ++m) {
-        Left::fragment(a[m], left_panel, first_row() + m * 16, step);
-        if (mask) Masked<T>::scale(a[m], mask + step * (32 / sizeof(T)), left - step * static_cast<int>(32 / sizeof(T)));
+        Left::template fragment<true>(a[m], left_panel, first_row() + m * 16, step);
+        if constexpr (MASKED) Masked<T>::scale(a[m], mask + step * (32 / sizeof(T)), left - step * static_cast<int>(32 / sizeof(T)));
       }
 #pragma unroll
       for (int m = 0; m < M; ++m)
 #pragma unroll
-        for (int n = 0; n < N; ++n) multiply(Op{}, sums[m][n], a[m], b[n / 2][n % 2], b[n / 2][n % 2 + 2]);
+        for (int n = 0; n < N; ++n) multiply(Op{}, sums[m][n], a[m], b[n / 2][n % 2 * 2], b[n / 2][n % 2 * 2 + 1]);
     }
   }
 
@@ -385,15 +411,15 @@ template <class Op, class Left, class Right, int ROWS, int COLUMNS> struct Produ
 template <class Op> constexpr bool ADDS_CHUNKS = false;
 template <> constexpr bool ADDS_CHUNKS<Float32> = true;
 
-template <class Op, class P>
+template <class Op, bool MASKED, class P>
 __device__ __forceinline__ void accumulate(P& product, const uint8_t* left, const uint8_t* right, const float* mask, int pixels) {
   if constexpr (ADDS_CHUNKS<Op>) {
     P chunk;
     chunk.clear();
-    chunk.add(left, right, mask, pixels);
+    chunk.template add<MASKED>(left, right, mask, pixels);
     product.add(chunk);
   } else {
-    product.add(left, right, mask, pixels);
+    product.template add<MASKED>(left, right, mask, pixels);
   }
 }
 
@@ -421,7 +447,17 @@ __device__ __forceinline__ int run_start(const Layer& layer, int gang) {
   return static_cast<int>(static_cast<long long>(gang) * layer.N * layer.chunks / layer.gangs);
 }
 
-template <class Op, int TILE, bool DIAGONAL, bool PIXELS_INNER>
+// A chunk on the layer's line, as the chunk of an image and the stage of the ring that holds it. Counted, because divisions
+// would take more instructions than the chunk's products.
+template <int STAGES> struct Position {
+  int image, chunk, stage;
+  __device__ __forceinline__ void advance(int chunks) {
+    if (++chunk == chunks) { chunk = 0; ++image; }
+    if (++stage == STAGES) stage = 0;
+  }
+};
+
+template <class Op, int TILE, bool DIAGONAL, bool PIXELS_INNER, bool MASKED>
 __device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, int tile_row, int tile_column, uint8_t* shared) {
   using T = typename Op::type;
   using Side = Panel<T, TILE, PIXELS_INNER>;
@@ -430,13 +466,15 @@ __device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, 
   constexpr int STAGES = SHARED_BYTES / STAGE_BYTES < 8 ? SHARED_BYTES / STAGE_BYTES : 8;
   const int start = run_start(layer, gang), stop = run_start(layer, gang + 1);
 
-  const auto load = [&](int chunk) {
-    if (chunk < stop) {
-      const int n = chunk / layer.chunks, first_pixel = (chunk - n * layer.chunks) * Side::CHUNK;
-      const Source<T> source = image_of<T>(layer, n, !PIXELS_INNER);
-      uint8_t* stage = shared + (chunk - start) % STAGES * STAGE_BYTES;
-      Side::load(stage, source, tile_row * TILE, first_pixel);
-      if (!DIAGONAL) Side::load(stage + Side::BYTES, source, tile_column * TILE, first_pixel);
+  Position<STAGES> loaded = {start / layer.chunks, start % layer.chunks, 0}, used = loaded;
+
+  const auto load = [&](bool more) {
+    if (more) {
+      const Source<T> source = image_of<T>(layer, loaded.image, !PIXELS_INNER);
+      uint8_t* stage = shared + loaded.stage * STAGE_BYTES;
+      Side::load(stage, source, tile_row * TILE, loaded.chunk * Side::CHUNK);
+      if (!DIAGONAL) Side::load(stage + Side::BYTES, source, tile_column * TILE, loaded.chunk * Side::CHUNK);
+      loaded.advance(layer.chunks);
     }
     commit_stage();  // also past the end, so that the count of pending stages stays the same
   };
@@ -447,13 +485,14 @@ __device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, 
   for (int chunk = start - (STAGES - 1); chunk < stop; ++chunk) {  // the first rounds only fill the ring
     wait_for_stage<STAGES - 2>();
     __syncthreads();  // this stage has arrived for all threads, and the one before it is read by none any more
-    load(chunk + STAGES - 1);
+    load(chunk + STAGES - 1 < stop);
     if (chunk < start) continue;
-    const int n = chunk / layer.chunks, first_pixel = (chunk - n * layer.chunks) * Side::CHUNK;
-    const uint8_t* stage = shared + (chunk - start) % STAGES * STAGE_BYTES;
-    const float* mask = layer.mask ? layer.mask + static_cast<long long>(n) * layer.pixels + first_pixel : nullptr;
-    accumulate<Op>(product, stage, DIAGONAL ? stage : stage + Side::BYTES, mask, layer.pixels - first_pixel);
-    if (chunk + 1 == stop || (chunk + 1) % layer.chunks == 0) {
+    const int n = used.image, first_pixel = used.chunk * Side::CHUNK;
+    const uint8_t* stage = shared + used.stage * STAGE_BYTES;
+    const float* mask = MASKED ? layer.mask + static_cast<long long>(n) * layer.pixels + first_pixel : nullptr;
+    accumulate<Op, MASKED>(product, stage, DIAGONAL ? stage : stage + Side::BYTES, mask, layer.pixels - first_pixel);
+    used.advance(layer.chunks);
+    if (chunk + 1 == stop || used.chunk == 0) {
       // Image n's share of run `gang`: gang + n numbers all such shares of a layer, for both only grow along the line.
       float* out = layer.partial + (static_cast<long long>(gang + n) * tiles + tile) * TILE * TILE;
       product.each_pair([&](int row, int column, float x, float y) {
@@ -462,6 +501,16 @@ __device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, 
       product.clear();
     }
   }
+}
+
+template <class Op, bool PIXELS_INNER, bool MASKED>
+__device__ __forceinline__ void run_tile(const Layer& layer, int gang, int tile, int tiles, int tile_row, int tile_column, uint8_t* shared) {
+  if (layer.tile == 64)  // only up to 64 channels: one tile, on the diagonal
+    forward_tile<Op, 64, true, PIXELS_INNER, MASKED>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+  else if (tile_row == tile_column)
+    forward_tile<Op, 128, true, PIXELS_INNER, MASKED>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+  else
+    forward_tile<Op, 128, false, PIXELS_INNER, MASKED>(layer, gang, tile, tiles, tile_row, tile_column, shared);
 }
 
 template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void forward(const Group& group) {
@@ -479,12 +528,11 @@ template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void forward(c
   int tile_row = 0, tile_column = tile;
   while (tile_column >= side - tile_row) tile_column -= side - tile_row++;
   tile_column += tile_row;
-  if (layer.tile == 64)  // only up to 64 channels: one tile, on the diagonal
-    forward_tile<Op, 64, true, PIXELS_INNER>(layer, gang, tile, tiles, tile_row, tile_column, shared);
-  else if (tile_row == tile_column)
-    forward_tile<Op, 128, true, PIXELS_INNER>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+  // The mask is settled here, since a test for it between the products would keep loads and products in series.
+  if (layer.mask)
+    run_tile<Op, PIXELS_INNER, true>(layer, gang, tile, tiles, tile_row, tile_column, shared);
   else
-    forward_tile<Op, 128, false, PIXELS_INNER>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+    run_tile<Op, PIXELS_INNER, false>(layer, gang, tile, tiles, tile_row, tile_column, shared);
 }
 
 // ---- finish ----
@@ -514,72 +562,81 @@ __device__ __forceinline__ float gathered(const Layer& layer, int n, int row, in
   const int last = static_cast<int>((static_cast<long long>(n + 1) * layer.chunks * layer.gangs - 1) / line);
   const float* at = layer.partial + (static_cast<long long>(first + n) * tiles + tile) * area +
                     row % layer.tile * layer.tile + column % layer.tile;
+  const long long step = static_cast<long long>(tiles) * area;
+  constexpr int AT_ONCE = 16;  // loads under way, for the shares of many gangs lie far off, in L2
   float sum = 0;
-#pragma unroll 8
-  for (int gang = first; gang <= last; ++gang, at += static_cast<long long>(tiles) * area) sum += __ldcg(at);
+#pragma unroll 1
+  for (int gang = first; gang <= last; gang += AT_ONCE, at += AT_ONCE * step) {
+    float share[AT_ONCE];
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) share[i] = gang + i <= last ? __ldcg(at + i * step) : 0.f;
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) sum += share[i];
+  }
   return sum;
 }
 
-struct Square { float value[BLOCK][BLOCK + 1]; };  // a column more, so that reading it transposed meets every bank once
+// What a block of gram_finish owns: STRIP rows x BLOCK columns of the upper triangle, one element a thread, and their mirror
+// image, of which a thread has another element, so that neighbours touch neighbours there too.
+struct Strip {
+  const int row, column, C;  // its first element, and the side of G
+  const int y = threadIdx.x / BLOCK, x = threadIdx.x % BLOCK;        // (row + y, column + x)
+  const int down = threadIdx.x / STRIP, across = threadIdx.x % STRIP;  // (column + down, row + across) in the image
 
-// Element (row + y, column + x) of the block and its mirror image: coalesced both ways through shared memory.
-__device__ __forceinline__ void write_mirrored(float* matrix, int C, int row, int column, const Square& square) {
-  const int x = threadIdx.x % BLOCK;
-  for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK) {
-    if (row + y < C && column + x < C) matrix[static_cast<long long>(row + y) * C + column + x] = square.value[y][x];
-    if (row != column && column + y < C && row + x < C)
-      matrix[static_cast<long long>(column + y) * C + row + x] = square.value[x][y];
-  }
+  __device__ __forceinline__ bool inside() const { return row + y <= column + x && column + x < C; }
+  // The diagonal is its own image, and written once.
+  __device__ __forceinline__ bool has_image() const { return row + across < column + down && column + down < C; }
+  __device__ __forceinline__ long long here() const { return static_cast<long long>(row + y) * C + column + x; }
+  __device__ __forceinline__ long long there() const { return static_cast<long long>(column + down) * C + row + across; }
+};
+
+struct Values { float at[STRIP][BLOCK + 4]; };  // the gap lets a warp read it transposed and meet every bank once
+
+__device__ __forceinline__ void write(float* matrix, const Strip& strip, const Values& values) {
+  if (strip.inside()) matrix[strip.here()] = values.at[strip.y][strip.x];
+  if (strip.has_image()) matrix[strip.there()] = values.at[strip.across][strip.down];
 }
 
-__device__ __forceinline__ float finish_block(const Layer& layer, int n, int row, int column) {
-  __shared__ Square gram, mirrored;
-  const int x = threadIdx.x % BLOCK, C = layer.C;
+__device__ __forceinline__ float finish_strip(const Layer& layer, int n, const Strip& strip) {
+  __shared__ Values gram, target_image;
+  const int C = layer.C;
   const float area = layer.area ? layer.area[n] : static_cast<float>(layer.pixels);
   const float scale = area > 0 ? 1.f / (C * area) : 0.f;
   const float* target = layer.target ? layer.target + n * layer.target_stride : nullptr;
-#pragma unroll
-  for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK) {
-    const bool inside = row + y < C && column + x < C;
-    gram.value[y][x] = inside ? scale * gathered(layer, n, row + y, column + x) : 0.f;
-    if (target) mirrored.value[y][x] = column + y < C && row + x < C ? target[(column + y) * C + row + x] : 0.f;
-  }
-  __syncthreads();  // both squares are whole
-  if (row == column) {  // below the diagonal G is what it is above, bit by bit
-    for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK)
-      if (x < y) gram.value[y][x] = gram.value[x][y];
-    __syncthreads();  // the mirrored half is written
-  }
-  if (layer.gram) write_mirrored(layer.gram + static_cast<long long>(n) * C * C, C, row, column, gram);
+  const long long matrix = static_cast<long long>(n) * C * C;
+  const float value = strip.inside() ? scale * gathered(layer, n, strip.row + strip.y, strip.column + strip.x) : 0.f;
+  gram.at[strip.y][strip.x] = value;
+  if (target) target_image.at[strip.across][strip.down] = strip.has_image() ? target[strip.there()] : 0.f;
+  __syncthreads();  // G and the target's image are whole
+  if (layer.gram) write(layer.gram + matrix, strip, gram);
   if (!target) return 0.f;
-  __syncthreads();  // G is written out, and its place free for D
 
-  float loss = 0, peak = 0;
-  for (int y = threadIdx.x / BLOCK; y < BLOCK; y += THREADS / BLOCK) {
-    if (row + y >= C || column + x >= C) continue;
-    const float here = gram.value[y][x] - target[(row + y) * C + column + x];
-    const float there = gram.value[y][x] - mirrored.value[x][y];
-    loss += row == column ? here * here : here * here + there * there;
-    // A target that is not symmetric pulls with the mean of its two halves.
-    gram.value[y][x] = 0.5f * (here + there);
-    peak = fmaxf(peak, fabsf(gram.value[y][x]));
-  }
+  const bool on_diagonal = strip.row + strip.y == strip.column + strip.x;
+  const float here = strip.inside() ? value - target[strip.here()] : 0.f;
+  const float there = on_diagonal || !strip.inside() ? here : value - target_image.at[strip.y][strip.x];
+  // A target that is not symmetric pulls with the mean of its two halves.
+  const float difference = 0.5f * (here + there);
   if (layer.difference) {
+    __syncthreads();  // G is written out, and its place free for D
+    gram.at[strip.y][strip.x] = difference;
     __syncthreads();  // D is whole
-    write_mirrored(layer.difference + static_cast<long long>(n) * C * C, C, row, column, gram);
+    write(layer.difference + matrix, strip, gram);
+    float peak = fabsf(difference);
     for (int step = 16; step; step /= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, step));
     if (threadIdx.x % 32 == 0) atomicMax(layer.peak + n, __float_as_uint(peak));  // a maximum does not depend on the order
   }
-  return loss * layer.loss_scale;
+  return (on_diagonal ? here * here : here * here + there * there) * layer.loss_scale;
 }
 
 __device__ __forceinline__ void finish(const Group& group) {
   int index = blockIdx.x;
   const Layer& layer = layer_of(group, &Layer::first_finish, index);
-  const int side = (layer.C + BLOCK - 1) / BLOCK, squares = side * (side + 1) / 2;
-  int row = 0, column = index % squares;
+  constexpr int STRIPS = BLOCK / STRIP;  // of a square of the upper triangle
+  const int side = (layer.C + BLOCK - 1) / BLOCK, strips = side * (side + 1) / 2 * STRIPS;
+  int row = 0, column = index % strips / STRIPS;
   while (column >= side - row) column -= side - row++;
-  const float part = sum_of_block(finish_block(layer, index / squares, row * BLOCK, (row + column) * BLOCK));
+  const Strip strip = {row * BLOCK + index % STRIPS * STRIP, (row + column) * BLOCK, layer.C};
+  const float part = sum_of_block(finish_strip(layer, index / strips, strip));
   if (!group.loss) return;
   __shared__ bool is_last;
   if (threadIdx.x == 0) {
@@ -696,7 +753,7 @@ __device__ void backward_tile(const Group& group, const Layer& layer, int n, int
     load(chunk + STAGES - 1);
     if (chunk < 0) continue;
     const uint8_t* stage = shared + chunk % STAGES * STAGE_BYTES;
-    accumulate<Op>(product, stage, stage + Left::BYTES, nullptr, 0);
+    accumulate<Op, false>(product, stage, stage + Left::BYTES, nullptr, 0);
   }
 
   const float area = layer.area ? layer.area[n] : static_cast<float>(layer.pixels);

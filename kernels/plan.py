@@ -13,7 +13,9 @@ from functools import lru_cache
 CHUNK_BYTES = 128
 """Bytes of pixels (per channel) that one step of the kernel's pipeline holds; ROW_BYTES in gram.cu."""
 FINISH_BLOCK = 32
-"""Side of the square of G that one block of the second pass owns; BLOCK in gram.cu."""
+"""Side of the squares into which the second pass divides G; BLOCK in gram.cu."""
+FINISH_STRIPS = 4
+"""Blocks that share such a square; BLOCK / STRIP in gram.cu."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class LayerShape:
 
     @property
     def finish_blocks(self) -> int:
-        return self.N * triangle(-(-self.C // FINISH_BLOCK))
+        return self.N * triangle(-(-self.C // FINISH_BLOCK)) * FINISH_STRIPS
 
     @property
     def pack_blocks(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from fake_gpu import FakeDriver
 
 from impasto.errors import KernelError
-from impasto.kernels.plan import FINISH_BLOCK
+from impasto.kernels.plan import FINISH_BLOCK, FINISH_STRIPS
 
 
 class FakeModule:
@@ -54,8 +54,11 @@ class FakeModule:
             for row in range(0, layer.C, FINISH_BLOCK):
                 for column in range(row, layer.C, FINISH_BLOCK):
                     square = squared[row : row + FINISH_BLOCK, column : column + FINISH_BLOCK].sum()
-                    parts[done] = layer.loss_scale * square * (1 if row == column else 2)
-                    done += 1
+                    # As if its strips had equal shares: nobody looks at fewer than a layer's.
+                    parts[done : done + FINISH_STRIPS] = (
+                        layer.loss_scale * square * (1 if row == column else 2) / FINISH_STRIPS
+                    )
+                    done += FINISH_STRIPS
         assert done == blocks
         self._floats(group.loss, 1)[:] = parts.sum()
 

@@ -66,7 +66,7 @@ def test_all_layers_share_one_launch_and_feature_maps_stay_on_the_gpu(
         )
         meter(picture(64, 64))
     assert kernel.launches == ["gram_forward_f32_nchw", "gram_finish"]
-    assert copied == [4 * (1 + 3)]  # blocks of 32 x 32 on and above the diagonal, of 3 and of 40 channels
+    assert copied == [4 * 4 * (1 + 3)]  # four strips of each 32 x 32 on and above the diagonal, of 3 and of 40 channels
 
 
 def test_measuring_and_closing_50_times_frees_everything(

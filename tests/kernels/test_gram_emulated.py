@@ -247,7 +247,7 @@ def checked(source, folder, monkeypatch):
 
 
 BARRIERS = (
-    "this stage has arrived", "all warps' values are there", "both squares are whole", "G is written out", "D is whole",
+    "this stage has arrived", "all warps' values are there", "G and the target's image", "G is written out", "D is whole",
     "the last stage is read", "the tile is whole",
 )  # fmt: skip
 """What is said of each; a GPU may forgive for long that one is missing."""
@@ -266,7 +266,7 @@ def test_a_missing_barrier_shows(barrier, tmp_path, monkeypatch):
     [
         ("wait_for_stage<STAGES - 2>()", "wait_for_stage<STAGES - 1>()", "copies are under way|other figures"),
         ("(unit ^ swizzle)", "(threadIdx.x < 128 ? unit ^ swizzle : unit)", "other figures"),
-        ("% STAGES * STAGE_BYTES;", "% (STAGES + 1) * STAGE_BYTES;", "an access beyond shared memory"),
+        ("if (++stage == STAGES)", "if (++stage > STAGES)", "an access beyond shared memory"),
         ("wait_for_stage<0>();", "if (threadIdx.x == 7) return;", "lanes of one warp|others that never come"),
         ("value += __shfl_down_sync", "if (threadIdx.x % 32 < 16) value += __shfl_down_sync", "others that never come"),
     ],

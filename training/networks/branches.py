@@ -32,7 +32,9 @@ class BranchedConv2d(nn.Conv2d):
         self.point = nn.Parameter(plain.weight.new_zeros(channels, channels, 1, 1))
         self.row = nn.Parameter(plain.weight.new_zeros(channels, channels, 1, 3))
         self.column = nn.Parameter(plain.weight.new_zeros(channels, channels, 3, 1))
-        widen = torch.randn(wide, channels, generator=generator) / channels**0.5
+        # Adam moves each branch by the learning rate, so together they move the kernel further than it alone would. At twice this
+        # scale the steps are too long: a denoiser of 2000 steps ended 1.3 dB below one without branches.
+        widen = torch.randn(wide, channels, generator=generator) * (0.5 / channels**0.5)
         self.widen = nn.Parameter(widen.to(plain.weight))
         self.narrow = nn.Parameter(plain.weight.new_zeros(channels, wide, 3, 3))
 

@@ -342,7 +342,7 @@ inline void ldmatrix_sync_aligned_m8n8_x4_trans_shared_b16(uint32_t& r0, uint32_
   gpu::load_matrices<true>(__func__, r0, r1, r2, r3, address);
 }
 
-inline void cp_async_cg_shared_global(uint32_t to, const void* from, int bytes) {
+inline void cp_async_cg_shared_global(uint32_t to, const void* from, int bytes = 16) {
   if (reinterpret_cast<uintptr_t>(from) % 16) gpu::fail("an asynchronous copy from an address that is not of 16 bytes");
   if (bytes < 0 || bytes > 16) gpu::fail("an asynchronous copy of " + std::to_string(bytes) + " bytes");
   memset(gpu::shared_at(to, 16), 0xff, 16);
