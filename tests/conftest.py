@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from emulated_gpu import emulated  # noqa: F401 - a fixture
 from onnx import TensorProto, helper, numpy_helper
 
 from impasto.files import sha256

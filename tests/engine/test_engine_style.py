@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_gpu import EmulatedModule
 from fake_engines import picture, write_plan
 from fake_gpu import FakeDriver, FakeTensorRT, features
 from fake_kernel import FakeModule
@@ -41,8 +42,15 @@ def expected(image: np.ndarray, painting: np.ndarray) -> dict[str, float]:
     }
 
 
+@pytest.fixture(params=[FakeModule, EmulatedModule])
+def any_kernel(request: pytest.FixtureRequest, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's, and gram.cu itself on an emulated GPU, which share the parameters."""
+    module = FakeModule(driver) if request.param is FakeModule else request.getfixturevalue("emulated")(800)
+    monkeypatch.setattr(launch, "loaded", lambda: module)
+
+
 @pytest.mark.parametrize("driver", [False, True], indirect=True, ids=["discrete", "integrated"])
-def test_distances_are_the_hosts_at_every_size(kernel: FakeModule, network: Path) -> None:
+def test_distances_are_the_hosts_at_every_size(any_kernel: None, network: Path) -> None:
     painting = picture(40, 33)
     with StyleMeter(painting, network) as meter:
         assert (meter.backend, meter.layers) == ("tensorrt", ("shallow", "deep"))

@@ -6,36 +6,20 @@ import contextlib
 import ctypes
 import mmap
 import re
-import shutil
-import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 torch = pytest.importorskip("torch")
-import emulation  # noqa: E402
+import emulated_gpu  # noqa: E402
 import gram_checks  # noqa: E402
 from gram_checks import LAYOUTS, TOLERANCE, as_is, channels_last, check_gram, check_loss, drawn, error, unaligned  # noqa: E402
 
 from impasto.errors import KernelError  # noqa: E402
 from impasto.kernels import build, launch, operators, reference  # noqa: E402
 
-COMPILER = "g++"
-PROGRAM = "int main() { _Float16 x = 1; return x > 2; }"
-
-
-def _missing() -> str | None:
-    """Why nothing can be emulated here."""
-    if shutil.which(COMPILER) is None:
-        return f"needs {COMPILER}"
-    command = [COMPILER, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
-    able = subprocess.run(command, input=PROGRAM, text=True, capture_output=True, check=False).returncode == 0
-    return None if able else f"needs a {COMPILER} that knows _Float16 (12 or later)"
-
-
-pytestmark = pytest.mark.skipif(_missing() is not None, reason=str(_missing()))
+pytestmark = pytest.mark.skipif(emulated_gpu.missing() is not None, reason=str(emulated_gpu.missing()))
 
 ARCHITECTURES = (750, 800)
 """Turing's path, and everyone else's."""
@@ -48,14 +32,6 @@ def loss_and_gradients(features, targets, weights, masks, tf32, upstream):
 
 
 EMULATED = gram_checks.Kernel("cpu", operators._gram_forward_cuda, loss_and_gradients)
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("emulated")
-    with ThreadPoolExecutor() as pool:
-        made = list(pool.map(lambda a: emulation.compiled(folder, a, compiler=COMPILER), ARCHITECTURES))
-    return dict(zip(ARCHITECTURES, made, strict=True))
 
 
 def _put(monkeypatch, module):
@@ -76,15 +52,15 @@ def poisoned_memory():
 
 
 @pytest.fixture(params=ARCHITECTURES)
-def gpu(request, libraries, monkeypatch):
-    module = emulation.module(libraries[request.param], request.param)
+def gpu(request, emulated, monkeypatch):
+    module = emulated(request.param)
     _put(monkeypatch, module)
     return module
 
 
 @pytest.fixture
-def ampere(libraries, monkeypatch):
-    module = emulation.module(libraries[800], 800)
+def ampere(emulated, monkeypatch):
+    module = emulated(800)
     _put(monkeypatch, module)
     return module
 
@@ -233,8 +209,8 @@ def test_what_may_not_be_touched_is_noticed(ampere, at_the_end_of_memory):
 
 def checked(source, folder, monkeypatch):
     """What is found wrong with a kernel in float16 on Ampere."""
-    library = emulation.compiled(folder, 800, "#define GRAM_ONLY_FLOAT16\n" + source, COMPILER)
-    _put(monkeypatch, emulation.module(library, 800))
+    library = emulated_gpu.compiled(folder, 800, "#define GRAM_ONLY_FLOAT16\n" + source)
+    _put(monkeypatch, emulated_gpu.module(library, 800))
     try:
         for shape in ((2, 64, 24, 24), (1, 136, 24, 24)):
             check_loss(EMULATED, [drawn(shape, "f16")], "f16")
@@ -279,4 +255,4 @@ def test_mistakes_show(right, wrong, found, tmp_path, monkeypatch):
 
 def test_every_instruction_is_understood_or_told():
     with pytest.raises(ValueError, match="0 inline assembly statements were understood of 1"):
-        emulation.translated('asm("bar.sync 0;" :: ((((deep)))));')
+        emulated_gpu.translated('asm("bar.sync 0;" :: ((((deep)))));')

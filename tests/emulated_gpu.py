@@ -1,25 +1,52 @@
 """gram.cu as C++ for this machine's own processor: its index arithmetic and its barriers, checked where there is no GPU.
 
-The source is taken as it is but for three things: each inline assembly statement becomes a call of what emulated/gpu.h says of that
+The source is taken as it is but for three things: each inline assembly statement becomes a call of what emulated_gpu.h says of that
 instruction, dynamic shared memory becomes an array, and CUDA's headers are left away.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
+import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from impasto.errors import KernelError
 from impasto.kernels import build, launch
 
-MACHINE = Path(__file__).with_name("emulated") / "gpu.h"
+COMPILER = "g++"
+MACHINE = Path(__file__).with_name("emulated_gpu.h")
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w", "-fPIC", "-shared")
 
 _ASSEMBLY = re.compile(r"\basm(?: volatile)?\(((?:[^\"()]|\"[^\"]*\"|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*)\);")
 _OPERAND = re.compile(r'"[+=]?[a-z]"\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)')
+
+
+@functools.cache
+def missing() -> str | None:
+    """Why nothing can be emulated here."""
+    if shutil.which(COMPILER) is None:
+        return f"needs {COMPILER}"
+    command = [COMPILER, "-x", "c++", "-std=c++17", "-fsyntax-only", "-"]
+    program = "int main() { _Float16 x = 1; return x > 2; }"
+    able = subprocess.run(command, input=program, text=True, capture_output=True, check=False).returncode == 0
+    return None if able else f"needs a {COMPILER} that knows _Float16 (12 or later)"
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], EmulatedModule]:
+    """A function that gives the kernels as they are for one architecture, compiled once."""
+    if missing():
+        pytest.skip(str(missing()))
+    folder = tmp_path_factory.mktemp("emulated")
+    library = functools.cache(lambda architecture: compiled(folder, architecture))
+    return lambda architecture: module(library(architecture), architecture)
 
 
 def translated(source: str) -> str:
@@ -48,13 +75,13 @@ def _call(match: re.Match[str]) -> str:
     return f"{mnemonic[1].replace('.', '_')}({', '.join(_OPERAND.findall(statement))});"
 
 
-def compiled(folder: Path, architecture: int, source: str | None = None, compiler: str = "g++") -> Path:
+def compiled(folder: Path, architecture: int, source: str | None = None) -> Path:
     """A library of the source's kernels, as they are for one architecture (750, 800). Raises CalledProcessError."""
     name = folder / f"gram_{architecture}"
     name.with_suffix(".cpp").write_text(
         translated(source or build.SOURCE.read_text(encoding="utf-8")), encoding="utf-8"
     )
-    command = [compiler, *FLAGS, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
+    command = [COMPILER, *FLAGS, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return name.with_suffix(".so")
 

@@ -276,7 +276,7 @@ inline uint32_t __cvta_generic_to_shared(const void* pointer) {
   return static_cast<uint32_t>(static_cast<const uint8_t*>(pointer) - gpu::shared_memory.data());
 }
 
-// ---- what inline assembly says; emulation.py turns each statement into a call of the instruction's name ----
+// ---- what inline assembly says; emulated_gpu.py turns each statement into a call of the instruction's name ----
 
 inline void cvt_rna_tf32_f32(uint32_t& rounded, float x) {
   rounded = (__float_as_uint(x) + 0x1000) & 0xffffe000;  // to the nearest of 10 bits of mantissa, ties away from zero
