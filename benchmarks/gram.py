@@ -1,7 +1,7 @@
 """The Gram kernel against everything that people use instead, beside what the memory allows.
 
     python -m impasto.benchmarks.gram --json gram.json --plot gram.png
-    python -m impasto.benchmarks.gram --variants        # also compiles gram.cu with other knobs (needs nvcc)
+    python -m impasto.benchmarks.gram --variants        # also other knobs: fewer blocks, and compiled ones (needs nvcc)
 
 Each method is captured into a CUDA graph over several sets of inputs, together larger than L2, and replayed; the
 figure is the median replay over the sets. The floor is the bytes that must move (each feature map read once, each
@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 VGG16 = {"relu1_2": (64, 512), "relu2_2": (128, 256), "relu3_3": (256, 128), "relu4_3": (512, 64)}
 """Channels and side of the layers of a style loss, for pictures of 512 x 512."""
@@ -32,6 +33,9 @@ VARIANTS = {
     "6 stages, 1 block": (6, 1),
 }
 """Knobs of gram.cu that are worth comparing on a new kind of GPU: stages of the pipeline, blocks on a multiprocessor."""
+
+FILLS = {"half the blocks": 2, "a quarter of the blocks": 4}
+"""What the plan's blocks are divided by: fewer leave fewer partial tiles, which weigh more than a small feature map."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +187,13 @@ class Bench:
                 self.measure(problem, f"{name} forward", partial(loss, **against))
             self.measure(problem, f"{name} forward + backward", partial(with_gradients(loss), **against), traffic=3)
 
-    def grams(self, problem: Problem, *, others: bool) -> None:
-        """One layer's Gram matrix: ours, and cuBLAS through torch."""
+    def grams(self, problem: Problem, *, others: bool, knobs: str = "") -> None:
+        """One layer's Gram matrix: ours, and cuBLAS through torch. knobs: what else than usual is said of ours."""
         import torch
 
         from impasto.kernels import gram
 
-        self.measure(problem, "impasto gram", lambda features: gram(features[0]))
+        self.measure(problem, f"impasto gram{knobs and ', '}{knobs}", lambda features: gram(features[0]))
         if not others:
             return
 
@@ -263,10 +267,25 @@ def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> N
             bench.measure(grouped, f"forward, {name}", partial(style_loss, **against))
         bench.measure(grouped, f"forward + backward, {name}", partial(both, **against), traffic=3)
         for layer in layers:
-            bench.grams(layer, others=False)
+            bench.grams(layer, others=False, knobs=name)
         print(kernel_times(grouped), flush=True)
     launch.fatbin, launch.dynamic_shared_bytes = shipped
     launch._modules.clear()
+
+
+def measure_fills(bench: Bench, layers: list[Problem]) -> None:
+    """Single layers again, planned as if the device ran fewer blocks at once."""
+    from impasto.kernels.launch import Module
+
+    usual = Module.resident_blocks
+    for name, divisor in FILLS.items():
+
+        def fewer(module: Module, kernel: str, divisor: int = divisor) -> int:
+            return max(1, usual(module, kernel) // divisor)
+
+        with mock.patch.object(Module, "resident_blocks", fewer):
+            for layer in layers:
+                bench.grams(layer, others=False, knobs=name)
 
 
 def plot(timings: list[Timing], path: Path) -> None:
@@ -293,7 +312,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--plot", type=Path, help="write a plot here (needs matplotlib)")
-    parser.add_argument("--variants", action="store_true", help="also time other builds of the kernel (needs nvcc)")
+    parser.add_argument(
+        "--variants", action="store_true", help="also time other plans and builds of the kernel (needs nvcc)"
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes its time")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -313,6 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(kernels, flush=True)
     timings = list(bench.timings)
     if options.variants:
+        measure_fills(bench, layers)
         measure_variants(bench, grouped, layers[:4])
     if options.json:
         report = {
