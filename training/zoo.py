@@ -1,4 +1,4 @@
-"""The models that ship, and the commands that make them. `four-styles` has its commands and does not ship yet.
+"""The models that ship, and the commands that make them.
 
 usage: python -m impasto.training.zoo [NAME] [--shared FOLDER] [--models FOLDER] [--run]
 Without a name, lists them. With one, prints its command lines, ready for a shell; with --run, does what they say, one after
@@ -127,8 +127,8 @@ ZOO = {
     "four-styles": Recipe(
         "the four above in one network, to mix, with a strength slider",
         (
-            Run("--crop 384 --batch 1 --steps 7000 --learning-rate 7e-4 --weight shift=0 --weight grid=20", "great-wave"),
-            Run("--crop 384 --batch 1 --steps 1200 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 2"),
+            Run("--crop 256 --batch 1 --steps 5000 --learning-rate 7e-4 --weight shift=0 --weight grid=20", "great-wave"),
+            Run("--crop 384 --batch 1 --steps 1000 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 2"),
         ),
         ("great-wave.jpg", "starry-night.jpg", "composition-viii.jpg", "ejiri.jpg"),
     ),

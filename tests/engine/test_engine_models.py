@@ -51,7 +51,7 @@ def test_a_shipped_model_becomes_engines_of_every_precision(name: str, tmp_path:
         pytest.skip(f"{package} holds no graph here: impasto export makes it")
     spec, context = read_manifest(package).spec, None
     if spec.thumbnail:
-        context = _context(package, spec.thumbnail)
+        context = _context(package, spec)
         build(package / "context.onnx", ModelSpec("context"), "fp32", tmp_path)
     all_precisions(package / "model.onnx", spec, context, tmp_path)
 
@@ -106,10 +106,12 @@ def test_the_real_library_refuses_what_is_no_plan_of_its_own(tmp_path: Path) -> 
         assert "it gave no reason" not in str(refused.value), name
 
 
-def _context(package: Path, side: int) -> np.ndarray:
+def _context(package: Path, spec: ModelSpec) -> np.ndarray:
     from impasto.runtime.backends import open_graph
 
-    context = PictureContext(open_graph(package / "context.onnx", "onnxruntime-cpu", 0), side, mixture(()))
+    context = PictureContext(
+        open_graph(package / "context.onnx", "onnxruntime-cpu", 0), spec.thumbnail or 0, mixture(spec.styles)
+    )
     found = context.of_picture(picture(100, 100)).copy()
     context.close()
     return found
