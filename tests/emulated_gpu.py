@@ -50,7 +50,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Emulat
 
 
 def translated(source: str) -> str:
-    """CUDA C++ as the C++ that gpu.h explains. Raises ValueError where inline assembly does not read as it ought to."""
+    """CUDA C++ as the C++ that emulated_gpu.h explains. Raises ValueError where inline assembly does not read as it ought to."""
     text = re.sub(r"#include <cuda_\w+\.h>\n", "", source)
     text = text.replace("namespace {", "inline namespace kernel {")
     text = re.sub(

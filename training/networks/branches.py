@@ -27,7 +27,7 @@ class BranchedConv2d(nn.Conv2d):
     def __init__(self, plain: nn.Conv2d, generator: torch.Generator) -> None:
         """plain: what it takes over, parameters and all; `branch_out` says of which there can be branches."""
         channels, wide = plain.out_channels, WIDER * plain.out_channels
-        super().__init__(channels, channels, 3, padding=plain.padding, padding_mode=plain.padding_mode)  # type: ignore[arg-type]
+        super().__init__(channels, channels, 3, padding=1, padding_mode=plain.padding_mode)
         self.weight, self.bias = plain.weight, plain.bias
         self.point = nn.Parameter(plain.weight.new_zeros(channels, channels, 1, 1))
         self.row = nn.Parameter(plain.weight.new_zeros(channels, channels, 1, 3))
@@ -48,8 +48,7 @@ class BranchedConv2d(nn.Conv2d):
 
     def plain(self) -> nn.Conv2d:
         """The same without branches."""
-        channels, around = self.out_channels, (1, 1)
-        convolution = nn.Conv2d(channels, channels, 3, padding=around, padding_mode=self.padding_mode)
+        convolution = nn.Conv2d(self.in_channels, self.out_channels, 3, padding=1, padding_mode=self.padding_mode)
         convolution.weight, convolution.bias = nn.Parameter(self.merged().detach()), self.bias
         return convolution.train(self.training)
 
@@ -74,7 +73,7 @@ def _keeps_shape(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return (
         isinstance(module, nn.Conv2d)
         and module.kernel_size == (3, 3)
-        and module.stride == module.dilation == (1, 1)
+        and module.stride == module.dilation == module.padding == (1, 1)
         and module.groups == 1
         and module.bias is not None
         and module.in_channels == module.out_channels
