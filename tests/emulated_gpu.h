@@ -193,10 +193,10 @@ inline float toward_zero(double exact) {
   return fabs(static_cast<double>(rounded)) > fabs(exact) ? nextafterf(rounded, 0.f) : rounded;
 }
 
-struct Factors { float* sums[4]; const uint32_t* a; const uint32_t* b; };
+struct Factors { float* sums[4]; uint32_t a[4], b[2]; };
 
-// sums (16 x 8) += A (16 x K) B (K x 8); at(operands, register, part) is an element of a fragment.
-template <int K, int PER_REGISTER, class At> void multiply_accumulate(const char* what, Factors& mine, At at) {
+// sums (16 x 8) += A (16 x K) B (K x 8), of which `mine` is this lane's part; at(register, part) is an element.
+template <int K, int PER_REGISTER, class At> void multiply_accumulate(const char* what, At at, Factors mine) {
   together(what, mine, [&](Factors** warp) {
     constexpr int LANES_K = 4, HALF = LANES_K * PER_REGISTER;  // k of a fragment's first registers
     double a[16][K], b[K][8];
@@ -288,30 +288,22 @@ inline double tf32_at(uint32_t bits, int) { return __uint_as_float(bits & 0xffff
 
 inline void mma_sync_aligned_m16n8k16_row_col_f32_f16_f16_f32(float& c0, float& c1, float& c2, float& c3, uint32_t a0, uint32_t a1,
                                                               uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
-  gpu::Factors mine = {{&c0, &c1, &c2, &c3}, a, b};
-  gpu::multiply_accumulate<16, 2>(__func__, mine, half_at);
+  gpu::multiply_accumulate<16, 2>(__func__, half_at, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}});
 }
 
 inline void mma_sync_aligned_m16n8k16_row_col_f32_bf16_bf16_f32(float& c0, float& c1, float& c2, float& c3, uint32_t a0, uint32_t a1,
                                                                 uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
-  gpu::Factors mine = {{&c0, &c1, &c2, &c3}, a, b};
-  gpu::multiply_accumulate<16, 2>(__func__, mine, bfloat_at);
+  gpu::multiply_accumulate<16, 2>(__func__, bfloat_at, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}});
 }
 
 inline void mma_sync_aligned_m16n8k8_row_col_f32_f16_f16_f32(float& c0, float& c1, float& c2, float& c3, uint32_t a0, uint32_t a1,
                                                              uint32_t b0) {
-  const uint32_t a[2] = {a0, a1}, b[1] = {b0};
-  gpu::Factors mine = {{&c0, &c1, &c2, &c3}, a, b};
-  gpu::multiply_accumulate<8, 2>(__func__, mine, half_at);
+  gpu::multiply_accumulate<8, 2>(__func__, half_at, {{&c0, &c1, &c2, &c3}, {a0, a1}, {b0}});
 }
 
 inline void mma_sync_aligned_m16n8k8_row_col_f32_tf32_tf32_f32(float& c0, float& c1, float& c2, float& c3, uint32_t a0, uint32_t a1,
                                                                uint32_t a2, uint32_t a3, uint32_t b0, uint32_t b1) {
-  const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
-  gpu::Factors mine = {{&c0, &c1, &c2, &c3}, a, b};
-  gpu::multiply_accumulate<8, 1>(__func__, mine, tf32_at);
+  gpu::multiply_accumulate<8, 1>(__func__, tf32_at, {{&c0, &c1, &c2, &c3}, {a0, a1, a2, a3}, {b0, b1}});
 }
 
 namespace gpu {

@@ -106,7 +106,6 @@ class EmulatedModule:
     ) -> None:
         """Runs one kernel to its end. Raises KernelError with what the machine has to say."""
         self.launched.append(name)
-        self.library.emulate.restype = ctypes.c_char_p
         kernel = ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
         said = self.library.emulate(kernel, blocks, threads, shared_bytes, ctypes.byref(group), self.seed)
         if said is not None:
@@ -114,4 +113,7 @@ class EmulatedModule:
 
 
 def module(library: Path, architecture: int) -> EmulatedModule:
-    return EmulatedModule(ctypes.CDLL(str(library)), launch.dynamic_shared_bytes(architecture // 100))
+    """What `compiled` made, ready to run."""
+    loaded = ctypes.CDLL(str(library))
+    loaded.emulate.restype = ctypes.c_char_p
+    return EmulatedModule(loaded, launch.dynamic_shared_bytes(architecture // 100))

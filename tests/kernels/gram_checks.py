@@ -15,7 +15,6 @@ from impasto.kernels import reference
 class Kernel:
     """A way to run it."""
 
-    device: str
     gram: Callable[[Tensor, Tensor | None, bool], Tensor]
     """Features, a mask or none, and whether to multiply in TF32."""
     loss: Callable[..., tuple[Tensor, list[Tensor]]]

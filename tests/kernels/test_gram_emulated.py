@@ -31,7 +31,7 @@ def loss_and_gradients(features, targets, weights, masks, tf32, upstream):
     return loss, operators._style_backward_cuda(torch.tensor(upstream), features, left, weights, masks, tf32)
 
 
-EMULATED = gram_checks.Kernel("cpu", operators._gram_forward_cuda, loss_and_gradients)
+EMULATED = gram_checks.Kernel(operators._gram_forward_cuda, loss_and_gradients)
 
 
 def _put(monkeypatch, module):

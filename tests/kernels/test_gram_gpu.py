@@ -39,7 +39,7 @@ def loss_and_gradients(features, targets, weights, masks, tf32, upstream):
     return loss.detach(), torch.autograd.grad(loss * upstream, features)
 
 
-GPU = gram_checks.Kernel("cuda", lambda features, mask, tf32: gram(features, mask, tf32=tf32), loss_and_gradients)
+GPU = gram_checks.Kernel(lambda features, mask, tf32: gram(features, mask, tf32=tf32), loss_and_gradients)
 drawn = partial(gram_checks.drawn, device="cuda")
 check_gram, check_loss = partial(gram_checks.check_gram, GPU), partial(gram_checks.check_loss, GPU)
 

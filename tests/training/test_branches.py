@@ -12,7 +12,7 @@ from small_training import SMALL, photo, shaken
 from torch import nn
 from torch.testing import assert_close
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, TrainingError
 from impasto.export.package import export_checkpoint
 from impasto.training import checkpoint, fit
 from impasto.training.drawing import draw
@@ -154,6 +154,8 @@ def test_killed_and_resumed_is_uninterrupted(restoring, patience):
     killed = replace(whole, output=whole.output.parent / "killed")
     with pytest.raises(RuntimeError, match="killed"):
         fit_restore(killed, cut)
+    with pytest.raises(TrainingError, match="other options"):
+        fit_restore(replace(killed, resume=True, fit=replace(chosen, branches=False)))
     resumed = fit_restore(replace(killed, resume=True))
     one, other = (
         checkpoint.load(run).network.state_dict() for run in (whole.output / fit.CHECKPOINT, resumed.checkpoint)

@@ -27,7 +27,7 @@ class BranchedConv2d(nn.Conv2d):
     def __init__(self, plain: nn.Conv2d, generator: torch.Generator) -> None:
         """plain: what it takes over, parameters and all; `branch_out` says of which there can be branches."""
         channels, wide = plain.out_channels, WIDER * plain.out_channels
-        super().__init__(channels, channels, 3, padding=1, padding_mode=plain.padding_mode)
+        super().__init__(channels, channels, 3, padding=1, padding_mode=plain.padding_mode, device="meta")
         self.weight, self.bias = plain.weight, plain.bias
         self.point = nn.Parameter(plain.weight.new_zeros(channels, channels, 1, 1))
         self.row = nn.Parameter(plain.weight.new_zeros(channels, channels, 1, 3))
@@ -48,7 +48,8 @@ class BranchedConv2d(nn.Conv2d):
 
     def plain(self) -> nn.Conv2d:
         """The same without branches."""
-        convolution = nn.Conv2d(self.in_channels, self.out_channels, 3, padding=1, padding_mode=self.padding_mode)
+        channels = self.out_channels
+        convolution = nn.Conv2d(channels, channels, 3, padding=1, padding_mode=self.padding_mode, device="meta")
         convolution.weight, convolution.bias = nn.Parameter(self.merged().detach()), self.bias
         return convolution.train(self.training)
 
