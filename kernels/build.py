@@ -28,9 +28,10 @@ SOURCE = HERE / "gram.cu"
 FATBIN = HERE / "gram.fatbin"
 TABLE = HERE / "gram.resources.json"
 
-ARCHITECTURES = ("75", "80", "86", "87", "89", "90", "100", "110", "120")
+ARCHITECTURES = ("75", "80", "86", "87", "89", "90a", "100", "110", "120")
 """Turing, Ampere, its desktop chips, Orin, Ada, Hopper, Blackwell, Thor, its desktop chips. A binary also runs on
-later minor versions of its major one; the last is kept as PTX too, for what comes after."""
+later minor versions of its major one, but Hopper's (there is none: 9.0 is all of them), which may name its own
+instructions for that. The last is kept as PTX too, for what comes after."""
 FLAGS = ("-std=c++17", "-O3")
 
 

@@ -11,6 +11,7 @@
 //                  the same time and all but the first find them in L2. A block crosses from image to image without
 //                  draining its pipeline and stores one float32 partial tile per image it met.
 //                  Layers share the launch: each gets gangs by the bytes it must read (kernels/plan.py).
+//                  On Hopper there is a second one, whose operands travel by bulk copies and are multiplied by warpgroups.
 //   gram_finish    A block adds up the partials of 8 x 32 elements of G in the order of the gangs (so results repeat
 //                  bit by bit), normalises, compares with the target, mirrors it below the diagonal. The last block
 //                  adds up the loss, again in a fixed order. Partials of small layers are many and lie in L2: many
@@ -82,6 +83,9 @@ struct Group {
   int layers;
   int reserved;
 };
+// CUtensorMap of a layer's features, which the driver makes: tiles of 64 pixels x 64 channels of an image, swizzled.
+struct alignas(64) TensorMap { uint64_t opaque[16]; };
+struct TensorMaps { TensorMap of_layer[MAX_LAYERS]; };
 static_assert(sizeof(Layer) == 224 && sizeof(Group) == 3624, "as in kernels/launch.py; older drivers pass at most 4096 bytes");
 
 // ---- element types: what one 32-byte step of a product multiplies ----
@@ -264,7 +268,8 @@ template <class T> struct Source {
   }
   // 16 bytes along each of COUNT rows, STEP apart; in shared memory they lie PITCH bytes apart. Here pixels lie on one line:
   // row_stride = width * column_stride, neighbours are 1 apart.
-  template <int COUNT, int STEP, int PITCH> __device__ __forceinline__ void copy_vectors(uint8_t* to, int row, int column, bool whole) const {
+  template <int COUNT, int STEP, int PITCH>
+  __device__ __forceinline__ void copy_vectors(uint8_t* to, int row, int column, bool whole) const {
     const int bytes = min(max(columns - column, 0), static_cast<int>(16 / sizeof(T))) * static_cast<int>(sizeof(T));
     const long long stride = rows_are_pixels ? column_stride : channel_stride;
     const T* from = base + row * stride + column;
@@ -450,30 +455,51 @@ __device__ __forceinline__ int run_start(const Layer& layer, int gang) {
 // A chunk on the layer's line, as the chunk of an image and the stage of the ring that holds it. Counted, because divisions
 // would take more instructions than the chunk's products.
 template <int STAGES> struct Position {
-  int image, chunk, stage;
+  int image, chunk, stage = 0, round = 0;
+  __device__ __forceinline__ Position(const Layer& layer, int start) : image(start / layer.chunks), chunk(start % layer.chunks) {}
   __device__ __forceinline__ void advance(int chunks) {
     if (++chunk == chunks) { chunk = 0; ++image; }
-    if (++stage == STAGES) stage = 0;
+    if (++stage == STAGES) { stage = 0; ++round; }
+  }
+};
+
+// What a block of forward computes: a tile of G's upper triangle, over one gang's run of chunks.
+struct Task {
+  const Layer& layer;
+  int gang, tile, tiles, tile_row = 0, tile_column;
+
+  __device__ __forceinline__ Task(const Layer& layer, int index) : layer(layer) {
+    const int side = tiles_on_a_side(layer);
+    tiles = side * (side + 1) / 2;
+    gang = index / tiles;
+    tile = tile_column = index % tiles;
+    while (tile_column >= side - tile_row) tile_column -= side - tile_row++;
+    tile_column += tile_row;
+  }
+  // Image n's share of the run: gang + n numbers all such shares of a layer, for both only grow along the line.
+  __device__ __forceinline__ float* partial(int n, int side) const {
+    return layer.partial + (static_cast<long long>(gang + n) * tiles + tile) * side * side;
   }
 };
 
 template <class Op, int TILE, bool DIAGONAL, bool PIXELS_INNER, bool MASKED>
-__device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, int tile_row, int tile_column, uint8_t* shared) {
+__device__ void forward_tile(const Task& task, uint8_t* shared) {
   using T = typename Op::type;
   using Side = Panel<T, TILE, PIXELS_INNER>;
   // The diagonal has one panel a stage, and so the room for twice the stages.
   constexpr int STAGE_BYTES = Side::BYTES * (DIAGONAL ? 1 : 2);
   constexpr int STAGES = SHARED_BYTES / STAGE_BYTES < 8 ? SHARED_BYTES / STAGE_BYTES : 8;
-  const int start = run_start(layer, gang), stop = run_start(layer, gang + 1);
+  const Layer& layer = task.layer;
+  const int start = run_start(layer, task.gang), stop = run_start(layer, task.gang + 1);
 
-  Position<STAGES> loaded = {start / layer.chunks, start % layer.chunks, 0}, used = loaded;
+  Position<STAGES> loaded(layer, start), used = loaded;
 
   const auto load = [&](bool more) {
     if (more) {
       const Source<T> source = image_of<T>(layer, loaded.image, !PIXELS_INNER);
       uint8_t* stage = shared + loaded.stage * STAGE_BYTES;
-      Side::load(stage, source, tile_row * TILE, loaded.chunk * Side::CHUNK);
-      if (!DIAGONAL) Side::load(stage + Side::BYTES, source, tile_column * TILE, loaded.chunk * Side::CHUNK);
+      Side::load(stage, source, task.tile_row * TILE, loaded.chunk * Side::CHUNK);
+      if (!DIAGONAL) Side::load(stage + Side::BYTES, source, task.tile_column * TILE, loaded.chunk * Side::CHUNK);
       loaded.advance(layer.chunks);
     }
     commit_stage();  // also past the end, so that the count of pending stages stays the same
@@ -493,8 +519,7 @@ __device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, 
     accumulate<Op, MASKED>(product, stage, DIAGONAL ? stage : stage + Side::BYTES, mask, layer.pixels - first_pixel);
     used.advance(layer.chunks);
     if (chunk + 1 == stop || used.chunk == 0) {
-      // Image n's share of run `gang`: gang + n numbers all such shares of a layer, for both only grow along the line.
-      float* out = layer.partial + (static_cast<long long>(gang + n) * tiles + tile) * TILE * TILE;
+      float* out = task.partial(n, TILE);
       product.each_pair([&](int row, int column, float x, float y) {
         *reinterpret_cast<float2*>(out + row * TILE + column) = make_float2(x, y);
       });
@@ -503,37 +528,221 @@ __device__ void forward_tile(const Layer& layer, int gang, int tile, int tiles, 
   }
 }
 
-template <class Op, bool PIXELS_INNER, bool MASKED>
-__device__ __forceinline__ void run_tile(const Layer& layer, int gang, int tile, int tiles, int tile_row, int tile_column, uint8_t* shared) {
-  if (layer.tile == 64)  // only up to 64 channels: one tile, on the diagonal
-    forward_tile<Op, 64, true, PIXELS_INNER, MASKED>(layer, gang, tile, tiles, tile_row, tile_column, shared);
-  else if (tile_row == tile_column)
-    forward_tile<Op, 128, true, PIXELS_INNER, MASKED>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+template <class Op, bool PIXELS_INNER, bool MASKED> __device__ __forceinline__ void run_tile(const Task& task, uint8_t* shared) {
+  if (task.layer.tile == 64)  // only up to 64 channels: one tile, on the diagonal
+    forward_tile<Op, 64, true, PIXELS_INNER, MASKED>(task, shared);
+  else if (task.tile_row == task.tile_column)
+    forward_tile<Op, 128, true, PIXELS_INNER, MASKED>(task, shared);
   else
-    forward_tile<Op, 128, false, PIXELS_INNER, MASKED>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+    forward_tile<Op, 128, false, PIXELS_INNER, MASKED>(task, shared);
+}
+
+// The finish, which a forward launch precedes, counts and takes maxima.
+__device__ __forceinline__ void prepare_finish(const Group& group) {
+  if (blockIdx.x) return;
+  if (threadIdx.x == 0) *group.ticket = 0;
+  for (int l = 0; l < group.layers; ++l)
+    if (group.layer[l].peak)
+      for (int n = threadIdx.x; n < group.layer[l].N; n += THREADS) group.layer[l].peak[n] = 0;
 }
 
 template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void forward(const Group& group) {
-  extern __shared__ __align__(128) uint8_t shared[];
+  extern __shared__ __align__(1024) uint8_t shared[];
+  prepare_finish(group);
   int index = blockIdx.x;
-  if (index == 0) {  // the finish, which this launch precedes, counts and takes maxima
-    if (threadIdx.x == 0) *group.ticket = 0;
-    for (int l = 0; l < group.layers; ++l)
-      if (group.layer[l].peak)
-        for (int n = threadIdx.x; n < group.layer[l].N; n += THREADS) group.layer[l].peak[n] = 0;
-  }
   const Layer& layer = layer_of(group, &Layer::first_forward, index);
-  const int side = tiles_on_a_side(layer), tiles = side * (side + 1) / 2;
-  const int gang = index / tiles, tile = index % tiles;
-  int tile_row = 0, tile_column = tile;
-  while (tile_column >= side - tile_row) tile_column -= side - tile_row++;
-  tile_column += tile_row;
+  const Task task(layer, index);
   // The mask is settled here, since a test for it between the products would keep loads and products in series.
   if (layer.mask)
-    run_tile<Op, PIXELS_INNER, true>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+    run_tile<Op, PIXELS_INNER, true>(task, shared);
   else
-    run_tile<Op, PIXELS_INNER, false>(layer, gang, tile, tiles, tile_row, tile_column, shared);
+    run_tile<Op, PIXELS_INNER, false>(task, shared);
 }
+
+// ---- forward on Hopper ----
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+
+// Tiles, runs and partials are as above; 16-bit types, no masks, rows that start on 16 bytes. A panel is one or two SQUAREs of
+// 64 channels x 64 pixels. One thread asks for them; the copying engine writes zeros beyond the map's edges and counts bytes on a
+// barrier in shared memory. It swizzles as the tensor cores read, so that neither addresses nor fragments take issue slots.
+constexpr int SQUARE = 64;
+constexpr int SQUARE_BYTES = SQUARE * ROW_BYTES;
+constexpr int WARPGROUP = 128;
+constexpr int MOST_STAGES = 8;  // whose barriers lie behind the stages; kernels/launch.py adds their bytes
+
+__device__ __forceinline__ void make_barriers(uint32_t barriers, int count) {
+  for (int i = 0; i < count; ++i) asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(barriers + i * 8) : "memory");
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // the copying engine will count on them
+}
+
+// This round of the barrier is over when as many bytes have arrived.
+__device__ __forceinline__ void expect_bytes(uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void wait_for_bytes(uint32_t barrier, int round) {
+  uint32_t arrived;
+  do {
+    asm volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                 : "=r"(arrived) : "r"(barrier), "r"(round % 2) : "memory");
+  } while (!arrived);
+}
+
+// The square whose first element along the map's inner and outer axis is given.
+__device__ __forceinline__ void copy_square(uint32_t to, const TensorMap* map, int inner, int outer, int image, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];"
+               ::"r"(to), "l"(map), "r"(inner), "r"(outer), "r"(image), "r"(barrier) : "memory");
+}
+
+template <int SQUARES, bool PIXELS_INNER>
+__device__ __forceinline__ void copy_panel(uint32_t to, const TensorMap* map, int channel, int pixel, int image, uint32_t barrier) {
+#pragma unroll
+  for (int square = 0; square < SQUARES; ++square, to += SQUARE_BYTES, channel += SQUARE)
+    copy_square(to, map, PIXELS_INNER ? pixel : channel, PIXELS_INNER ? channel : pixel, image, barrier);
+}
+
+// A square as an operand: lines of 128 bytes, swizzled in groups of eight, which lie 1024 bytes apart.
+__device__ __forceinline__ uint64_t operand(uint32_t address) {
+  constexpr uint64_t SWIZZLED = 1ull << 62, GROUP = (1024ull >> 4) << 32;
+  return SWIZZLED | GROUP | (address & 0x3ffff) >> 4;
+}
+
+// From one 16 pixels of a square to the next, in an operand's units: along its lines, or down.
+template <bool PIXELS_INNER> constexpr int OPERAND_STEP = (PIXELS_INNER ? 32 : 16 * ROW_BYTES) >> 4;
+
+// 64 x 64 sums += left x right^T over 16 pixels. A warp has 16 rows; s[n] as above, 8 columns on from n to n.
+template <int CHANNELS_INNER> __device__ __forceinline__ void multiply_squares(Float16, Sums* s, uint64_t left, uint64_t right) {
+  asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 "
+               "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+               "%32, %33, p, 1, 1, %34, %34; }"
+               : "+f"(s[0].c[0]), "+f"(s[0].c[1]), "+f"(s[0].c[2]), "+f"(s[0].c[3]), "+f"(s[1].c[0]), "+f"(s[1].c[1]),
+                 "+f"(s[1].c[2]), "+f"(s[1].c[3]), "+f"(s[2].c[0]), "+f"(s[2].c[1]), "+f"(s[2].c[2]), "+f"(s[2].c[3]),
+                 "+f"(s[3].c[0]), "+f"(s[3].c[1]), "+f"(s[3].c[2]), "+f"(s[3].c[3]), "+f"(s[4].c[0]), "+f"(s[4].c[1]),
+                 "+f"(s[4].c[2]), "+f"(s[4].c[3]), "+f"(s[5].c[0]), "+f"(s[5].c[1]), "+f"(s[5].c[2]), "+f"(s[5].c[3]),
+                 "+f"(s[6].c[0]), "+f"(s[6].c[1]), "+f"(s[6].c[2]), "+f"(s[6].c[3]), "+f"(s[7].c[0]), "+f"(s[7].c[1]),
+                 "+f"(s[7].c[2]), "+f"(s[7].c[3])
+               : "l"(left), "l"(right), "n"(CHANNELS_INNER));
+}
+template <int CHANNELS_INNER> __device__ __forceinline__ void multiply_squares(Bfloat16, Sums* s, uint64_t left, uint64_t right) {
+  asm volatile("{ .reg .pred p; setp.eq.u32 p, 0, 0; wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+               "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, "
+               "%32, %33, p, 1, 1, %34, %34; }"
+               : "+f"(s[0].c[0]), "+f"(s[0].c[1]), "+f"(s[0].c[2]), "+f"(s[0].c[3]), "+f"(s[1].c[0]), "+f"(s[1].c[1]),
+                 "+f"(s[1].c[2]), "+f"(s[1].c[3]), "+f"(s[2].c[0]), "+f"(s[2].c[1]), "+f"(s[2].c[2]), "+f"(s[2].c[3]),
+                 "+f"(s[3].c[0]), "+f"(s[3].c[1]), "+f"(s[3].c[2]), "+f"(s[3].c[3]), "+f"(s[4].c[0]), "+f"(s[4].c[1]),
+                 "+f"(s[4].c[2]), "+f"(s[4].c[3]), "+f"(s[5].c[0]), "+f"(s[5].c[1]), "+f"(s[5].c[2]), "+f"(s[5].c[3]),
+                 "+f"(s[6].c[0]), "+f"(s[6].c[1]), "+f"(s[6].c[2]), "+f"(s[6].c[3]), "+f"(s[7].c[0]), "+f"(s[7].c[1]),
+                 "+f"(s[7].c[2]), "+f"(s[7].c[3])
+               : "l"(left), "l"(right), "n"(CHANNELS_INNER));
+}
+
+// 64 rows of a tile, which one warpgroup holds.
+template <class Op, int SQUARES, bool PIXELS_INNER> struct WarpgroupProduct {
+  static constexpr int COLUMNS = SQUARES * SQUARE;
+  Sums sums[COLUMNS / 8];
+
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 8; ++i) sums[i] = {};
+  }
+  // Products write these registers unseen: no other use of them may move past here.
+  __device__ __forceinline__ void hold() {
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 8; ++i)
+#pragma unroll
+      for (int k = 0; k < 4; ++k) asm volatile("" : "+f"(sums[i].c[k])::"memory");
+  }
+
+  __device__ __forceinline__ void add(uint32_t left_square, uint32_t right_panel) {
+    const uint64_t left = operand(left_square), right = operand(right_panel);
+    hold();
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#pragma unroll
+    for (int step = 0; step < SQUARE / 16; ++step)
+#pragma unroll
+      for (int square = 0; square < SQUARES; ++square)
+        multiply_squares<!PIXELS_INNER>(Op{}, sums + square * (SQUARE / 8), left + step * OPERAND_STEP<PIXELS_INNER>,
+                                        right + square * (SQUARE_BYTES >> 4) + step * OPERAND_STEP<PIXELS_INNER>);
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(0) : "memory");
+    hold();
+  }
+
+  __device__ __forceinline__ void store(float* tile, int first_row) const {
+    const int lane = threadIdx.x % 32, row = first_row + threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < COLUMNS / 8; ++i)
+#pragma unroll
+      for (int half = 0; half < 2; ++half)
+        *reinterpret_cast<float2*>(tile + (row + half * 8) * COLUMNS + i * 8 + lane % 4 * 2) =
+            make_float2(sums[i].c[half * 2], sums[i].c[half * 2 + 1]);
+  }
+};
+
+template <class Op, int SQUARES, bool DIAGONAL, bool PIXELS_INNER>
+__device__ void forward_tile_by_warpgroups(const Task& task, const TensorMap* map, uint8_t* memory) {
+  constexpr int TILE = SQUARES * SQUARE, PANEL = SQUARES * SQUARE_BYTES, STAGE_BYTES = PANEL * (DIAGONAL ? 1 : 2);
+  constexpr int STAGES = SHARED_BYTES / STAGE_BYTES < MOST_STAGES ? SHARED_BYTES / STAGE_BYTES : MOST_STAGES;
+  const Layer& layer = task.layer;
+  const int start = run_start(layer, task.gang), stop = run_start(layer, task.gang + 1);
+  const uint32_t shared = shared_address(memory), barriers = shared + SHARED_BYTES;
+  const int warpgroup = threadIdx.x / WARPGROUP;  // of which a tile of one square needs only the first
+  Position<STAGES> loaded(layer, start), used = loaded;
+
+  const auto load = [&] {
+    const uint32_t stage = shared + loaded.stage * STAGE_BYTES, barrier = barriers + loaded.stage * 8;
+    expect_bytes(barrier, STAGE_BYTES);
+    copy_panel<SQUARES, PIXELS_INNER>(stage, map, task.tile_row * TILE, loaded.chunk * SQUARE, loaded.image, barrier);
+    if (!DIAGONAL)
+      copy_panel<SQUARES, PIXELS_INNER>(stage + PANEL, map, task.tile_column * TILE, loaded.chunk * SQUARE, loaded.image, barrier);
+    loaded.advance(layer.chunks);
+  };
+
+  if (threadIdx.x == 0) {
+    make_barriers(barriers, STAGES);
+    for (int chunk = start; chunk < min(stop, start + STAGES); ++chunk) load();
+  }
+  __syncthreads();  // the barriers are made
+
+  WarpgroupProduct<Op, SQUARES, PIXELS_INNER> product;
+  product.clear();
+#pragma unroll 1
+  for (int chunk = start; chunk < stop; ++chunk) {
+    const uint32_t stage = shared + used.stage * STAGE_BYTES;
+    if (warpgroup < SQUARES) {
+      wait_for_bytes(barriers + used.stage * 8, used.round);
+      product.add(stage + warpgroup * SQUARE_BYTES, DIAGONAL ? stage : stage + PANEL);
+    }
+    __syncthreads();  // this stage is read by none any more
+    if (threadIdx.x == 0 && chunk + STAGES < stop) load();
+    __syncwarp();  // products want whole warps
+    const int n = used.image;
+    used.advance(layer.chunks);
+    if (warpgroup < SQUARES && (chunk + 1 == stop || used.chunk == 0)) {
+      product.store(task.partial(n, TILE), warpgroup * SQUARE);
+      product.clear();
+    }
+  }
+}
+
+template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void forward_by_warpgroups(const Group& group, const TensorMaps& maps) {
+  extern __shared__ __align__(1024) uint8_t shared[];  // a swizzle repeats every 1024 bytes, from where it begins
+  prepare_finish(group);
+  int index = blockIdx.x;
+  const Layer& layer = layer_of(group, &Layer::first_forward, index);
+  const Task task(layer, index);
+  const TensorMap* map = &maps.of_layer[&layer - group.layer];
+  if (layer.tile == 64)
+    forward_tile_by_warpgroups<Op, 1, true, PIXELS_INNER>(task, map, shared);
+  else if (task.tile_row == task.tile_column)
+    forward_tile_by_warpgroups<Op, 2, true, PIXELS_INNER>(task, map, shared);
+  else
+    forward_tile_by_warpgroups<Op, 2, false, PIXELS_INNER>(task, map, shared);
+}
+
+#endif  // Hopper
 
 // ---- finish ----
 
@@ -774,7 +983,7 @@ __device__ void backward_tile(const Group& group, const Layer& layer, int n, int
 }
 
 template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void backward(const Group& group) {
-  extern __shared__ __align__(128) uint8_t shared[];
+  extern __shared__ __align__(1024) uint8_t shared[];
   int index = blockIdx.x;
   const Layer& layer = layer_of(group, &Layer::first_backward, index);
   constexpr int PIXELS = BACKWARD_PIXELS<typename Op::type>;
@@ -816,6 +1025,23 @@ GRAM_KERNELS(f16, Float16, GRAM_RESIDENT)
 GRAM_KERNELS(bf16, Bfloat16, GRAM_RESIDENT)
 GRAM_KERNELS(tf32, TensorFloat32, GRAM_RESIDENT)
 GRAM_KERNELS(f32, Float32, 1)
+#endif
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define WARPGROUP_KERNELS(NAME, OP)                                                                                   \
+  extern "C" __global__ __launch_bounds__(THREADS, GRAM_RESIDENT) void gram_forward_##NAME##_nchw_wgmma(              \
+      const __grid_constant__ Group group, const __grid_constant__ TensorMaps maps) {                                 \
+    forward_by_warpgroups<OP, true>(group, maps);                                                                     \
+  }                                                                                                                   \
+  extern "C" __global__ __launch_bounds__(THREADS, GRAM_RESIDENT) void gram_forward_##NAME##_nhwc_wgmma(              \
+      const __grid_constant__ Group group, const __grid_constant__ TensorMaps maps) {                                 \
+    forward_by_warpgroups<OP, false>(group, maps);                                                                    \
+  }
+
+WARPGROUP_KERNELS(f16, Float16)
+#ifndef GRAM_ONLY_FLOAT16
+WARPGROUP_KERNELS(bf16, Bfloat16)
+#endif
 #endif
 
 extern "C" __global__ __launch_bounds__(THREADS) void gram_finish(const __grid_constant__ Group group) { finish(group); }

@@ -7,6 +7,7 @@ pointers that stay valid until the stream has passed the launch, and workspace. 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,14 @@ from .plan import LayerPlan, LayerShape, Plan, plan
 
 MAX_LAYERS = 16
 """Layers of one launch; a kernel's parameters are at most 4 KiB on older drivers."""
+SQUARE = 64
+"""Channels and pixels of what one bulk copy brings; as in gram.cu."""
+BARRIER_BYTES = 8 * 8
+"""Shared memory behind the stages, for the barrier of each (MOST_STAGES of gram.cu), where bulk copies fill them."""
+BY_WARPGROUPS = "_wgmma"
+"""Ends the names of Hopper's own kernels."""
+CHOICE = "IMPASTO_GRAM"
+"""Environment variable: `wgmma` takes Hopper's own kernel wherever it can be taken."""
 ELEMENT_BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "f32": 4}
 """Bytes of an element by kernel flavour. tf32 and f32 both read float32: rounded, or to its full precision."""
 
@@ -52,6 +61,25 @@ class _Group(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("loss_part", "ticket", "loss", "upstream")),
         *((name, ctypes.c_int) for name in ("layers", "reserved")),
     )
+
+
+class _Maps(ctypes.Structure):
+    """`TensorMaps` of gram.cu: the driver's description of each layer's feature maps."""
+
+    _fields_ = (("of_layer", (ctypes.c_ubyte * 128) * MAX_LAYERS),)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Feature maps of 16-bit elements as bulk copies see them: an inner axis, an outer one, and images."""
+
+    pointer: int
+    flavour: str
+    """f16 or bf16."""
+    extents: tuple[int, int, int]
+    """Elements along the inner axis, the outer axis, and images."""
+    strides: tuple[int, int]
+    """Bytes along the outer axis and from image to image. Multiples of 16."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +127,20 @@ class FeatureMap:
         aligned = aligned and (N == 1 or image * element_bytes % 16 == 0)
         return aligned and self.is_line and inner == 1
 
+    def tiles(self, layout: str, flavour: str) -> Tiles | None:
+        """What bulk copies need to know; None where they cannot bring these maps."""
+        if flavour not in ("f16", "bf16") or not self.has_vectors(layout, 2):
+            return None
+        N, C, H, W = self.shape
+        image, channel = self.strides[:2]
+        (inner, outer), stride = ((H * W, C), channel) if layout == "nchw" else ((C, H * W), self.pixel_strides[1])
+        # The stride of an axis of one element may be anything; a legal one takes its place.
+        stride = stride if outer > 1 else -(-inner // 8) * 8
+        image = image if N > 1 else stride * outer
+        if stride < inner or image < stride * outer or 2 * image >= 2**40:
+            return None
+        return Tiles(self.pointer, flavour, (inner, outer, N), (2 * stride, 2 * image))
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -134,11 +176,14 @@ def forward(layers: Sequence[Layer], flavour: str, workspace: int, loss: int, st
     All layers have one layout. workspace: `workspace_bytes(layers, flavour)`, aligned to 16. Deterministic.
     """
     module = loaded()
+    name = _forward_kernel(layers, flavour)
     arrangement = _arrangement(layers, flavour)
     group = _group(layers, flavour, arrangement, workspace)
     group.loss = loss
-    name = f"gram_forward_{flavour}_{layers[0].features.layout}"
-    module.launch(name, arrangement.forward_blocks, THREADS, module.shared_bytes, group, stream)
+    shared = dynamic_bytes(name, module.shared_bytes)
+    tiles = _bulk_copied(layers, flavour)
+    maps = None if tiles is None else _maps(tiles)
+    module.launch(name, arrangement.forward_blocks, THREADS, shared, group, stream, maps)
     module.launch("gram_finish", arrangement.finish_blocks, THREADS, 0, group, stream)
 
 
@@ -178,9 +223,31 @@ def _layer_shape(shape: tuple[int, int, int, int], flavour: str) -> LayerShape:
     return LayerShape(N, C, H * W, ELEMENT_BYTES[flavour])
 
 
-def _arrangement(layers: Sequence[Layer], flavour: str) -> Plan:
+def _bulk_copied(layers: Sequence[Layer], flavour: str) -> list[Tiles] | None:
+    """What bulk copies bring, if the module takes Hopper's own kernel and all layers allow it."""
+    if not loaded().by_warpgroups:
+        return None
+    layout = layers[0].features.layout
+    tiles = [layer.features.tiles(layout, flavour) for layer in layers if not layer.mask]
+    brought = [each for each in tiles if each is not None]
+    return brought if len(brought) == len(layers) else None
+
+
+def _forward_kernel(layers: Sequence[Layer], flavour: str) -> str:
     name = f"gram_forward_{flavour}_{layers[0].features.layout}"
-    return plan(tuple(_layer_shape(layer.features.shape, flavour) for layer in layers), loaded().resident_blocks(name))
+    return name if _bulk_copied(layers, flavour) is None else name + BY_WARPGROUPS
+
+
+def _arrangement(layers: Sequence[Layer], flavour: str) -> Plan:
+    residents = loaded().resident_blocks(_forward_kernel(layers, flavour))
+    return plan(tuple(_layer_shape(layer.features.shape, flavour) for layer in layers), residents)
+
+
+def _maps(tiles: Sequence[Tiles]) -> _Maps:
+    maps = _Maps()
+    for index, each in enumerate(tiles):
+        maps.of_layer[index][:] = loaded().tensor_map(each)
+    return maps
 
 
 def _group(layers: Sequence[Layer], flavour: str, arrangement: Plan, workspace: int) -> _Group:
@@ -220,6 +287,11 @@ def _fill(entry: _Layer, layer: Layer, share: LayerPlan, flavour: str, workspace
 def dynamic_shared_bytes(compute_capability_major: int) -> int:
     """What gram.cu's SHARED_BYTES is there: stages of two 16 KiB panels, as many as a block of the smallest chip holds."""
     return (2 if compute_capability_major < 8 else 3) * 2 * 16384
+
+
+def dynamic_bytes(name: str, shared_bytes: int) -> int:
+    """What a block of this forward or backward kernel is given of it."""
+    return shared_bytes + BARRIER_BYTES if name.endswith(BY_WARPGROUPS) else shared_bytes
 
 
 # ---- the driver ----
@@ -263,6 +335,8 @@ class Module:
     """Dynamic shared memory of a block of the forward and backward kernels."""
     processors: int
     """Multiprocessors of the context's device."""
+    by_warpgroups: bool = False
+    """Whether to take Hopper's own kernel where it can be taken."""
     functions: dict[str, ctypes.c_void_p] = field(default_factory=dict)
     residents: dict[str, int] = field(default_factory=dict)
 
@@ -273,7 +347,7 @@ class Module:
             call("cuModuleGetFunction", ctypes.byref(function), self.handle, name.encode())
             if name.startswith(("gram_forward", "gram_backward")):
                 maximum_dynamic_shared = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                call("cuFuncSetAttribute", function, maximum_dynamic_shared, self.shared_bytes)
+                call("cuFuncSetAttribute", function, maximum_dynamic_shared, dynamic_bytes(name, self.shared_bytes))
             self.functions[name] = function
         return self.functions[name]
 
@@ -281,20 +355,59 @@ class Module:
         """Blocks of this kernel that the whole device runs at once."""
         if name not in self.residents:
             blocks = ctypes.c_int()
-            arguments = (self.function(name), THREADS, ctypes.c_size_t(self.shared_bytes))
+            arguments = (self.function(name), THREADS, ctypes.c_size_t(dynamic_bytes(name, self.shared_bytes)))
             call("cuOccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(blocks), *arguments)
             if blocks.value == 0:
                 raise KernelError(f"{name} needs {self.shared_bytes} bytes of shared memory; this GPU has less.")
             self.residents[name] = blocks.value * self.processors
         return self.residents[name]
 
-    def launch(self, name: str, blocks: int, threads: int, shared_bytes: int, group: _Group, stream: int) -> None:
+    def launch(
+        self,
+        name: str,
+        blocks: int,
+        threads: int,
+        shared_bytes: int,
+        group: _Group,
+        stream: int,
+        maps: _Maps | None = None,
+    ) -> None:
         """Puts one kernel on a stream of the current context."""
-        arguments = (ctypes.c_void_p * 1)(ctypes.addressof(group))
+        given = [ctypes.addressof(parameter) for parameter in (group, maps) if parameter is not None]
+        arguments = (ctypes.c_void_p * len(given))(*given)
         grid, block = (blocks, 1, 1), (threads, 1, 1)
         call(
             "cuLaunchKernel", self.function(name), *grid, *block, shared_bytes, ctypes.c_void_p(stream), arguments, None
         )
+
+    def tensor_map(self, tiles: Tiles) -> bytes:
+        """The driver's description of these maps, 128 bytes, as a kernel's parameter holds it."""
+        return _tensor_map(tiles)
+
+
+@lru_cache(maxsize=256)
+def _tensor_map(tiles: Tiles) -> bytes:
+    """CUDA driver API, cuTensorMapEncodeTiled: squares of 64 x 64, swizzled by 128 bytes, zero beyond the edges."""
+    room = (ctypes.c_ubyte * 192)()
+    start = -ctypes.addressof(room) % 64  # the driver wants it on 64 bytes
+    data_type = {"f16": 6, "bf16": 9}[tiles.flavour]  # CU_TENSOR_MAP_DATA_TYPE_FLOAT16, _BFLOAT16
+    plain, swizzle_128, promotion_256, zeros = 0, 3, 3, 0
+    call(
+        "cuTensorMapEncodeTiled",
+        ctypes.c_void_p(ctypes.addressof(room) + start),
+        data_type,
+        ctypes.c_uint32(3),
+        ctypes.c_void_p(tiles.pointer),
+        (ctypes.c_uint64 * 3)(*tiles.extents),
+        (ctypes.c_uint64 * 2)(*tiles.strides),
+        (ctypes.c_uint32 * 3)(SQUARE, SQUARE, 1),
+        (ctypes.c_uint32 * 3)(1, 1, 1),
+        plain,
+        swizzle_128,
+        promotion_256,
+        zeros,
+    )
+    return bytes(room[start : start + 128])
 
 
 _modules: dict[int, Module] = {}
@@ -325,7 +438,22 @@ def _load(image: bytes) -> Module:
     call("cuCtxGetDevice", ctypes.byref(device))
     multiprocessor_count = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
     call("cuDeviceGetAttribute", ctypes.byref(processors), multiprocessor_count, device)
-    major = ctypes.c_int()
-    compute_capability_major = 75  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    compute_capability_major, compute_capability_minor = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
     call("cuDeviceGetAttribute", ctypes.byref(major), compute_capability_major, device)
-    return Module(handle, dynamic_shared_bytes(major.value), processors.value)
+    call("cuDeviceGetAttribute", ctypes.byref(minor), compute_capability_minor, device)
+    by_warpgroups = chosen_by_hand((major.value, minor.value))
+    return Module(handle, dynamic_shared_bytes(major.value), processors.value, by_warpgroups)
+
+
+def chosen_by_hand(compute_capability: tuple[int, int]) -> bool:
+    """Whether the user asks for Hopper's own kernel, which is checked but not yet timed. Raises KernelError where there is none."""
+    choice = os.environ.get(CHOICE, "")
+    if choice not in ("", "mma", "wgmma"):
+        raise KernelError(f"{CHOICE} is {choice!r}: set it to mma or wgmma, or leave it unset.")
+    if choice == "wgmma" and compute_capability != (9, 0):
+        has = ".".join(map(str, compute_capability))
+        raise KernelError(
+            f"{CHOICE}=wgmma needs a GPU of compute capability 9.0 (Hopper); this one has {has}. Unset it."
+        )
+    return choice == "wgmma"

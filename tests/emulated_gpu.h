@@ -2,11 +2,13 @@
 //
 // What a warp does together (matrix products, ldmatrix, shuffles) waits until all 32 lanes have come to it; the last one does it for
 // all. Between two barriers warps run one after the other, in an order that the seed draws, as do blocks: what lacks a barrier meets
-// memory that is not ready. Asynchronous copies are as late as they may be, and leave NaN where they will arrive. Tensor cores add
-// exactly and round toward zero; TF32 operands lose the bits that the hardware does not read. Shared addresses are checked, and an
-// access beyond a page that may be read is an error instead of a crash.
+// memory that is not ready. Asynchronous copies are as late as they may be, and leave NaN where they will arrive; so are the
+// products of warpgroups, which read shared memory when they are waited for. Tensor cores add exactly and round toward zero; TF32
+// operands lose the bits that the hardware does not read. Shared addresses are checked, and an access beyond a page that may be read
+// is an error instead of a crash.
 //
-// Instructions: NVIDIA, "Parallel Thread Execution ISA", sections on mma, ldmatrix and cp.async; fragments as in its figures.
+// Instructions: NVIDIA, "Parallel Thread Execution ISA", sections on mma, ldmatrix, cp.async, cp.async.bulk.tensor, mbarrier and
+// wgmma; fragments, swizzles and matrix descriptors as in its figures.
 #pragma once
 #include <math.h>
 #include <setjmp.h>
@@ -19,9 +21,12 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
+#include <map>
 #include <numeric>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 namespace gpu {
@@ -39,18 +44,27 @@ struct Lane {
   std::vector<Copy> open;                // and that were not
 };
 
-struct Meeting { unsigned generation = 0, arrived = 0; const char* what = nullptr; void* slot[32]; };
-
 constexpr size_t STACK_BYTES = 128 * 1024;
-constexpr unsigned MOST_THREADS = 256, WARP = 32;
+constexpr unsigned MOST_THREADS = 256, WARP = 32, WARPGROUP = 128;
+
+struct Meeting { unsigned generation = 0, arrived = 0; const char* what = nullptr; void* slot[WARPGROUP]; };
+
+// Of shared memory: one arrival, and as many bytes as it expects, end a phase.
+struct Barrier { unsigned phase = 0; bool arrived = false, fenced = false, known_to_copies = false; long bytes = 0; std::vector<std::function<long()>> copies; };
+
+// What a warpgroup has asked the tensor cores for.
+struct Products { bool fenced = false; std::vector<std::function<void()>> open; std::deque<std::vector<std::function<void()>>> groups; };
 
 inline std::vector<Lane> lanes(MOST_THREADS);
-inline Meeting warps[MOST_THREADS / WARP], block;
+inline Meeting warps[MOST_THREADS / WARP], warpgroups[MOST_THREADS / WARPGROUP], block;
+inline Products products[MOST_THREADS / WARPGROUP];
+inline std::map<uint32_t, Barrier> barriers;
+inline unsigned arrivals;  // at any barrier
 inline std::vector<uint8_t> shared_memory;
 inline Lane* running;
 inline sigjmp_buf scheduler;
 inline std::string failure;
-inline void (*entered)();
+inline std::function<void()> entered;
 
 }  // namespace gpu
 
@@ -70,16 +84,16 @@ __attribute__((noinline)) inline void wait(const unsigned& event) {
   if (!sigsetjmp(running->resume, 0)) siglongjmp(scheduler, 1);
 }
 
-// Meets the other lanes of the warp; the last to come does `perform(everyone's operands)`.
-template <class Operands, class Perform> void together(const char* what, Operands& mine, Perform perform) {
-  Meeting& warp = warps[threadIdx.x / WARP];
-  if (warp.arrived && strcmp(warp.what, what)) fail(std::string("lanes of one warp meet in ") + warp.what + " and " + what);
-  warp.what = what;
-  warp.slot[threadIdx.x % WARP] = &mine;
-  if (++warp.arrived < WARP) return wait(warp.generation);
-  warp.arrived = 0;
-  perform(reinterpret_cast<Operands**>(warp.slot));
-  ++warp.generation;
+// Meets the other threads of a warp, or of a warpgroup; the last to come does `perform(everyone's operands)`.
+template <unsigned SIZE = WARP, class Operands, class Perform> void together(const char* what, Operands& mine, Perform perform) {
+  Meeting& meeting = (SIZE == WARP ? warps : warpgroups)[threadIdx.x / SIZE];
+  if (meeting.arrived && strcmp(meeting.what, what)) fail(std::string("lanes of one warp meet in ") + meeting.what + " and " + what);
+  meeting.what = what;
+  meeting.slot[threadIdx.x % SIZE] = &mine;
+  if (++meeting.arrived < SIZE) return wait(meeting.generation);
+  meeting.arrived = 0;
+  perform(reinterpret_cast<Operands**>(meeting.slot));
+  ++meeting.generation;
 }
 
 inline void enter() {
@@ -105,6 +119,9 @@ inline bool waits(const Lane& lane) { return lane.done || (lane.event && *lane.e
 // One block, whose threads all call `entered`; returns whether all went well.
 inline bool run_block(unsigned threads, uint8_t* stacks, std::mt19937& random) {
   for (Meeting& warp : warps) warp = {};
+  for (Meeting& warpgroup : warpgroups) warpgroup = {};
+  for (Products& of_warpgroup : products) of_warpgroup = {};
+  barriers.clear();
   block = {};
   std::fill(shared_memory.begin(), shared_memory.end(), 0xff);
   for (unsigned thread = 0; thread < threads; ++thread) {
@@ -140,7 +157,9 @@ inline bool run_block(unsigned threads, uint8_t* stacks, std::mt19937& random) {
       return false;
     }
   }
-  return true;
+  for (const auto& [address, barrier] : barriers)
+    if (!barrier.copies.empty()) failure = "a block ends while bulk copies are under way";
+  return failure.empty();
 }
 
 inline void illegal_access(int, siginfo_t* about, void*) {
@@ -149,16 +168,11 @@ inline void illegal_access(int, siginfo_t* about, void*) {
   fail(text);
 }
 
-// A grid of blocks in an order that the seed draws. Returns what went wrong, or null.
-template <class Parameters>
-const char* run(void (*kernel)(Parameters), unsigned blocks, unsigned threads, unsigned shared_bytes, const Parameters* given, unsigned seed) {
-  static const Parameters* parameters;
-  static void (*function)(Parameters);
+// A grid of blocks in an order that the seed draws, all threads of which call `kernel`. Returns what went wrong, or null.
+inline const char* run(std::function<void()> kernel, unsigned blocks, unsigned threads, unsigned shared_bytes, unsigned seed) {
   static uint8_t* stacks = static_cast<uint8_t*>(
       mmap(nullptr, MOST_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-  parameters = given;
-  function = kernel;
-  entered = [] { function(*parameters); };
+  entered = std::move(kernel);
   failure.clear();
   shared_memory.assign(shared_bytes, 0);
   gridDim.x = blocks;
@@ -253,6 +267,11 @@ template <class T> T __ldcg(const T* from) { return *from; }
 inline void __threadfence() {}
 inline uint32_t atomicMax(uint32_t* at, uint32_t x) { const uint32_t before = *at; *at = std::max(before, x); return before; }
 inline uint32_t atomicAdd(uint32_t* at, uint32_t x) { const uint32_t before = *at; *at += x; return before; }
+
+inline void __syncwarp() {
+  int nothing = 0;
+  gpu::together("syncwarp", nothing, [](int**) {});
+}
 
 inline void __syncthreads() {
   if (++gpu::block.arrived < blockDim.x) return gpu::wait(gpu::block.generation);
@@ -354,4 +373,172 @@ inline void cp_async_wait_group(unsigned pending) {
       memset(to, 0, 16);
       memcpy(to, copy.from, copy.bytes);
     }
+}
+
+// ---- Hopper: barriers that count bytes, bulk copies of tiles, products of warpgroups ----
+
+namespace gpu {
+
+inline Barrier& barrier_at(uint32_t address) {
+  if (address % 8 || !barriers.count(address)) fail("no barrier at shared address " + std::to_string(address));
+  return barriers[address];
+}
+
+inline void end_phase_if_due(Barrier& barrier) {
+  if (!barrier.arrived || barrier.bytes) return;
+  barrier.arrived = false;
+  ++barrier.phase;
+}
+
+// As tests/emulated_gpu.py lays out what cuTensorMapEncodeTiled is told.
+struct Tiles { const uint8_t* base; uint64_t extent[3], stride[2]; uint32_t box[3], element_bytes; };
+
+// Bits 4 to 6 of an address change with bits 7 to 9.
+inline uint32_t swizzled(uint32_t address) { return address ^ (address >> 7 & 7) << 4; }
+
+inline long copy_tile(const Tiles& tiles, uint32_t to, const int* first) {
+  const uint32_t* box = tiles.box;
+  for (uint32_t z = 0; z < box[2]; ++z)
+    for (uint32_t y = 0; y < box[1]; ++y)
+      for (uint32_t x = 0; x < box[0]; ++x) {
+        const long at[3] = {first[0] + static_cast<long>(x), first[1] + static_cast<long>(y), first[2] + static_cast<long>(z)};
+        bool inside = true;
+        for (int axis = 0; axis < 3; ++axis) inside = inside && at[axis] >= 0 && at[axis] < static_cast<long>(tiles.extent[axis]);
+        uint8_t* element = shared_memory.data() + swizzled(to + ((z * box[1] + y) * box[0] + x) * tiles.element_bytes);
+        memset(element, 0, tiles.element_bytes);
+        if (inside)
+          memcpy(element, tiles.base + at[2] * tiles.stride[1] + at[1] * tiles.stride[0] + at[0] * tiles.element_bytes, tiles.element_bytes);
+      }
+  return static_cast<long>(box[0]) * box[1] * box[2] * tiles.element_bytes;
+}
+
+// Element (outer, k) of a swizzled 64 x 16 operand in shared memory.
+template <class At> double operand_at(At at, uint64_t descriptor, bool outer_is_inner, int outer, int k) {
+  const uint32_t start = (descriptor & 0x3fff) << 4, group = (descriptor >> 32 & 0x3fff) << 4;
+  if (descriptor >> 62 != 1 || descriptor >> 46 & 0xffff) fail("a matrix descriptor that is not swizzled by 128 bytes from a whole pattern on");
+  const int line = outer_is_inner ? k : outer, along = outer_is_inner ? outer : k;
+  const uint32_t address = swizzled(start + line / 8 * group + line % 8 * 128 + along * 2);
+  if (address + 2 > shared_memory.size()) fail("a product of what lies beyond shared memory");
+  uint16_t element;
+  memcpy(&element, shared_memory.data() + address, 2);
+  return at(element, 0);
+}
+
+struct Squares { float* sums[32]; uint64_t left, right; int outer_is_inner; };
+
+template <class At> void multiply_squares(const char* what, At at, Squares mine) {
+  together<WARPGROUP>(what, mine, [at](Squares** threads) {
+    Products& mine = products[threadIdx.x / WARPGROUP];
+    if (!mine.fenced) fail("products of a warpgroup without a fence before them");
+    std::vector<Squares> all(WARPGROUP);
+    for (unsigned thread = 0; thread < WARPGROUP; ++thread) {
+      all[thread] = *threads[thread];
+      if (all[thread].left != all[0].left || all[thread].right != all[0].right) fail("threads of one warpgroup name different operands");
+    }
+    mine.open.push_back([at, all] {
+      static double left[64][16], right[64][16];
+      for (int outer = 0; outer < 64; ++outer)
+        for (int k = 0; k < 16; ++k) {
+          left[outer][k] = operand_at(at, all[0].left, all[0].outer_is_inner, outer, k);
+          right[outer][k] = operand_at(at, all[0].right, all[0].outer_is_inner, outer, k);
+        }
+      for (int thread = 0; thread < 128; ++thread)
+        for (int i = 0; i < 32; ++i) {
+          const int row = thread / 32 * 16 + thread % 32 / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + thread % 4 * 2 + i % 2;
+          double sum = *all[thread].sums[i];
+          for (int k = 0; k < 16; ++k) sum += left[row][k] * right[column][k];
+          *all[thread].sums[i] = toward_zero(sum);
+        }
+    });
+  });
+}
+
+// What all threads of a warpgroup say together about its products.
+template <class Change> void change_products(const char* what, Change change) {
+  int nothing = 0;
+  together<WARPGROUP>(what, nothing, [change](int**) { change(products[threadIdx.x / WARPGROUP]); });
+}
+
+}  // namespace gpu
+
+inline void mbarrier_init_shared_b64(uint32_t address) {
+  gpu::shared_at(address / 16 * 16, 16);
+  gpu::barriers[address] = {};
+}
+
+inline void fence_mbarrier_init_release_cluster() {
+  for (auto& [address, barrier] : gpu::barriers) barrier.fenced = true;
+}
+
+inline void fence_proxy_async_shared_cta() {
+  for (auto& [address, barrier] : gpu::barriers) barrier.known_to_copies = true;
+}
+
+inline void mbarrier_arrive_expect_tx_shared_b64(uint32_t address, int bytes) {
+  gpu::Barrier& barrier = gpu::barrier_at(address);
+  if (barrier.arrived) gpu::fail("a barrier of one arrival meets a second");
+  barrier.arrived = true;
+  barrier.bytes += bytes;
+  gpu::end_phase_if_due(barrier);
+  ++gpu::arrivals;
+}
+
+// Others run until something arrives anywhere, whenever it says no.
+inline void mbarrier_try_wait_parity_shared_b64(uint32_t& arrived, uint32_t address, uint32_t parity) {
+  gpu::Barrier& barrier = gpu::barrier_at(address);
+  for (const auto& copy : barrier.copies) barrier.bytes -= copy();
+  barrier.copies.clear();
+  gpu::end_phase_if_due(barrier);
+  arrived = barrier.phase % 2 != parity;
+  if (!arrived) gpu::wait(gpu::arrivals);
+}
+
+template <class Map>
+void cp_async_bulk_tensor_3d_shared_cluster_global_mbarrier_complete_tx_bytes(uint32_t to, const Map* map, int x, int y, int z, uint32_t address) {
+  gpu::Barrier& barrier = gpu::barrier_at(address);
+  if (!barrier.fenced || !barrier.known_to_copies) gpu::fail("a bulk copy counts on a barrier that it cannot know");
+  gpu::Tiles tiles;
+  static_assert(sizeof tiles <= sizeof *map);
+  memcpy(&tiles, map, sizeof tiles);
+  const uint32_t bytes = tiles.box[0] * tiles.box[1] * tiles.box[2] * tiles.element_bytes;
+  if (to % 1024) gpu::fail("a swizzled tile that does not begin where the pattern does");
+  memset(gpu::shared_at(to, bytes), 0xff, bytes);
+  barrier.copies.push_back([tiles, to, x, y, z] {
+    const int first[3] = {x, y, z};
+    return gpu::copy_tile(tiles, to, first);
+  });
+}
+
+inline void wgmma_fence_sync_aligned() {
+  gpu::change_products(__func__, [](gpu::Products& mine) { mine.fenced = true; });
+}
+
+inline void wgmma_commit_group_sync_aligned() {
+  gpu::change_products(__func__, [](gpu::Products& mine) {
+    mine.groups.push_back(std::move(mine.open));
+    mine.open.clear();
+  });
+}
+
+inline void wgmma_wait_group_sync_aligned(unsigned pending) {
+  gpu::change_products(__func__, [pending](gpu::Products& mine) {
+    for (; mine.groups.size() > pending; mine.groups.pop_front())
+      for (const auto& product : mine.groups.front()) product();
+    mine.fenced = false;  // for the registers may be used from now on
+  });
+}
+
+namespace gpu {
+template <class Operands, size_t... I> Squares squares(Operands operands, std::index_sequence<I...>) {
+  return {{&std::get<I>(operands)...}, std::get<32>(operands), std::get<33>(operands), std::get<34>(operands)};
+}
+}  // namespace gpu
+
+// 32 sums, the operand on the left, that on the right, and whether their lines run along the outer axis instead of k.
+template <class... Operands> void wgmma_mma_async_sync_aligned_m64n64k16_f32_f16_f16(Operands&&... operands) {
+  gpu::multiply_squares(__func__, half_at, gpu::squares(std::tie(operands...), std::make_index_sequence<32>()));
+}
+
+template <class... Operands> void wgmma_mma_async_sync_aligned_m64n64k16_f32_bf16_bf16(Operands&&... operands) {
+  gpu::multiply_squares(__func__, bfloat_at, gpu::squares(std::tie(operands...), std::make_index_sequence<32>()));
 }

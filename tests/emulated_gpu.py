@@ -10,6 +10,7 @@ import ctypes
 import functools
 import re
 import shutil
+import struct
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ MACHINE = Path(__file__).with_name("emulated_gpu.h")
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-w", "-fPIC", "-shared")
 
 _ASSEMBLY = re.compile(r"\basm(?: volatile)?\(((?:[^\"()]|\"[^\"]*\"|\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\))*)\);")
+_TEXT = re.compile(r'(?:\s*"[^"]*")+')
 _OPERAND = re.compile(r'"[+=]?[a-z]"\(((?:[^()]|\((?:[^()]|\([^()]*\))*\))*)\)')
 
 
@@ -54,34 +56,45 @@ def translated(source: str) -> str:
     text = re.sub(r"#include <cuda_\w+\.h>\n", "", source)
     text = text.replace("namespace {", "inline namespace kernel {")
     text = re.sub(
-        r"extern __shared__ __align__\(128\) uint8_t (\w+)\[\];", r"uint8_t* \1 = gpu::shared_memory.data();", text
+        r"extern __shared__ __align__\(1024\) uint8_t (\w+)\[\];", r"uint8_t* \1 = gpu::shared_memory.data();", text
     )
     text, calls = _ASSEMBLY.subn(_call, text)
     if calls != len(re.findall(r"\basm\b", source)):
         raise ValueError(f"{calls} inline assembly statements were understood of {source.count('asm')}")
     return (
         f'#include "{MACHINE}"\n{text}\n'
-        'extern "C" const char* emulate(void (*kernel)(Group), unsigned blocks, unsigned threads, unsigned shared_bytes,\n'
-        "                               const Group* group, unsigned seed) {\n"
-        "  return gpu::run(kernel, blocks, threads, shared_bytes, group, seed);\n}\n"
+        'extern "C" const char* emulate(void* kernel, unsigned blocks, unsigned threads, unsigned shared_bytes,\n'
+        "                               const Group* group, const TensorMaps* maps, unsigned seed) {\n"
+        "  const auto body = [=] {\n"
+        "    if (maps) return reinterpret_cast<void (*)(Group, TensorMaps)>(kernel)(*group, *maps);\n"
+        "    reinterpret_cast<void (*)(Group)>(kernel)(*group);\n"
+        "  };\n"
+        "  return gpu::run(body, blocks, threads, shared_bytes, seed);\n}\n"
     )
 
 
 def _call(match: re.Match[str]) -> str:
     statement = match[1]
-    mnemonic = re.match(r'\s*"([\w.]+)', statement)
-    if mnemonic is None:
-        raise ValueError(f"no instruction in {statement!r}")
-    return f"{mnemonic[1].replace('.', '_')}({', '.join(_OPERAND.findall(statement))});"
+    text = "".join(re.findall(r'"([^"]*)"', _TEXT.match(statement)[0]))
+    instructions = re.findall(r"(?:^|[;{])\s*([a-z][\w.:]+)", text)
+    if not instructions:
+        if text:
+            raise ValueError(f"no instruction in {statement!r}")
+        return ";"  # only there for the compiler
+    # What a statement is about has the longest name; the others hand predicates to it and take them from it.
+    name = re.sub(r"\W+", "_", max(instructions, key=len))
+    return f"{name}({', '.join(_OPERAND.findall(statement))});"
 
 
 def compiled(folder: Path, architecture: int, source: str | None = None) -> Path:
-    """A library of the source's kernels, as they are for one architecture (750, 800). Raises CalledProcessError."""
+    """A library of the source's kernels, as they are for one architecture (750, 800, 900). Raises CalledProcessError."""
     name = folder / f"gram_{architecture}"
     name.with_suffix(".cpp").write_text(
         translated(source or build.SOURCE.read_text(encoding="utf-8")), encoding="utf-8"
     )
     command = [COMPILER, *FLAGS, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
+    if architecture == 900:
+        command.append("-D__CUDA_ARCH_FEAT_SM90_ALL")
     subprocess.run(command, check=True, capture_output=True, text=True)
     return name.with_suffix(".so")
 
@@ -94,6 +107,7 @@ class EmulatedModule:
     shared_bytes: int
     residents: int = 6
     """Blocks that run at once on the device that it pretends to be; small, so that blocks have much to do each."""
+    by_warpgroups: bool = False
     seed: int = 0
     """Of the order in which blocks and warps run."""
     launched: list[str] = field(default_factory=list)
@@ -102,14 +116,29 @@ class EmulatedModule:
         return self.residents
 
     def launch(
-        self, name: str, blocks: int, threads: int, shared_bytes: int, group: ctypes.Structure, stream: int
+        self,
+        name: str,
+        blocks: int,
+        threads: int,
+        shared_bytes: int,
+        group: ctypes.Structure,
+        stream: int,
+        maps: ctypes.Structure | None = None,
     ) -> None:
         """Runs one kernel to its end. Raises KernelError with what the machine has to say."""
         self.launched.append(name)
         kernel = ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
-        said = self.library.emulate(kernel, blocks, threads, shared_bytes, ctypes.byref(group), self.seed)
+        given = ctypes.byref(group), maps and ctypes.byref(maps)
+        said = self.library.emulate(kernel, blocks, threads, shared_bytes, *given, self.seed)
         if said is not None:
             raise KernelError(f"{name}: {said.decode()}")
+
+    def tensor_map(self, tiles: launch.Tiles) -> bytes:
+        """`Tiles` of emulated_gpu.h, of what cuTensorMapEncodeTiled would accept."""
+        assert tiles.pointer % 16 == 0 and all(0 < extent <= 2**32 for extent in tiles.extents)
+        assert all(stride % 16 == 0 and 0 < stride < 2**40 for stride in tiles.strides)
+        packed = struct.pack("<6Q4I", tiles.pointer, *tiles.extents, *tiles.strides, launch.SQUARE, launch.SQUARE, 1, 2)
+        return packed.ljust(128, b"\xff")
 
 
 def module(library: Path, architecture: int) -> EmulatedModule:

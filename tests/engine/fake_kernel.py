@@ -15,6 +15,7 @@ class FakeModule:
     """What `kernels/launch.py` uses of a loaded fatbin."""
 
     shared_bytes = 0
+    by_warpgroups = False
 
     def __init__(self, driver: FakeDriver) -> None:
         self._driver = driver
@@ -25,7 +26,9 @@ class FakeModule:
         assert self._driver.stack, "the kernel was asked for without an active context"
         return 264
 
-    def launch(self, name: str, blocks: int, threads: int, shared_bytes: int, group: Any, stream: int) -> None:
+    def launch(
+        self, name: str, blocks: int, threads: int, shared_bytes: int, group: Any, stream: int, maps: Any = None
+    ) -> None:
         assert self._driver.stack, "a launch without an active context"
         assert stream == 7, "not the stream of the engine"
         self.launches.append(name)

@@ -14,7 +14,18 @@ import pytest
 torch = pytest.importorskip("torch")
 import emulated_gpu  # noqa: E402
 import gram_checks  # noqa: E402
-from gram_checks import LAYOUTS, TOLERANCE, as_is, channels_last, check_gram, check_loss, drawn, error, unaligned  # noqa: E402
+from gram_checks import (  # noqa: E402
+    LAYOUTS,
+    TOLERANCE,
+    as_is,
+    channels_last,
+    channels_last_in_something_larger,
+    check_gram,
+    check_loss,
+    drawn,
+    error,
+    unaligned,
+)
 
 from impasto.errors import KernelError  # noqa: E402
 from impasto.kernels import build, launch, operators, reference  # noqa: E402
@@ -23,6 +34,7 @@ pytestmark = pytest.mark.skipif(emulated_gpu.missing() is not None, reason=str(e
 
 ARCHITECTURES = (750, 800)
 """Turing's path, and everyone else's."""
+HOPPER = 900
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (2, 64, 6, 8), (1, 137, 4, 5), (1, 136, 4, 12)]
 
 
@@ -61,6 +73,15 @@ def gpu(request, emulated, monkeypatch):
 @pytest.fixture
 def ampere(emulated, monkeypatch):
     module = emulated(800)
+    _put(monkeypatch, module)
+    return module
+
+
+@pytest.fixture
+def hopper(emulated, monkeypatch):
+    """Takes Hopper's own kernel wherever it can."""
+    module = emulated(HOPPER)
+    module.by_warpgroups = True
     _put(monkeypatch, module)
     return module
 
@@ -156,6 +177,10 @@ def test_gradients_add_up_in_place(gpu, layout):
 
 @pytest.mark.parametrize("flavour", TOLERANCE)
 def test_the_order_of_blocks_and_warps_changes_no_bit(gpu, flavour):
+    check_that_no_order_changes_a_bit(gpu, flavour)
+
+
+def check_that_no_order_changes_a_bit(gpu, flavour):
     features = [drawn((2, C, side, side), flavour) for C, side in ((64, 8), (130, 4))]
     targets = [torch.rand(f.shape[1], f.shape[1]) for f in features]
 
@@ -191,10 +216,14 @@ def at_the_end_of_memory():
 @pytest.mark.parametrize("layout", [as_is, channels_last])
 @pytest.mark.parametrize("flavour", TOLERANCE)
 def test_nothing_behind_a_feature_map_is_touched(gpu, flavour, layout, at_the_end_of_memory, monkeypatch):
+    check_that_nothing_behind_is_touched(flavour, layout, at_the_end_of_memory, monkeypatch, masked=True)
+
+
+def check_that_nothing_behind_is_touched(flavour, layout, at_the_end_of_memory, monkeypatch, *, masked):
     monkeypatch.setattr(torch, "empty_like", lambda tensor: at_the_end_of_memory(torch.full_like(tensor, float("nan"))))
     for shape in [(1, 3, 5, 7), (2, 64, 4, 8), (1, 136, 3, 8)]:
         features = at_the_end_of_memory(drawn(shape, flavour, layout))
-        mask = at_the_end_of_memory(torch.rand(shape[0], *shape[2:]))
+        mask = at_the_end_of_memory(torch.rand(shape[0], *shape[2:])) if masked else None
         check_loss(EMULATED, [features], flavour, [mask])
 
 
@@ -207,10 +236,84 @@ def test_what_may_not_be_touched_is_noticed(ampere, at_the_end_of_memory):
         launch.forward([layer], "f16", workspace.data_ptr(), 0, 0)
 
 
-def checked(source, folder, monkeypatch):
-    """What is found wrong with a kernel in float16 on Ampere."""
-    library = emulated_gpu.compiled(folder, 800, "#define GRAM_ONLY_FLOAT16\n" + source)
-    _put(monkeypatch, emulated_gpu.module(library, 800))
+# ---- Hopper's own kernel ----
+
+BY_WARPGROUPS = ("f16", "bf16")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
+def test_warpgroups_equal_float64(hopper, flavour, layout):
+    for shape in [(2, 3, 5, 8), (2, 64, 6, 8), (1, 136, 9, 24), (3, 200, 4, 20), (1, 8, 1, 1)]:
+        features = drawn(shape, flavour, layout)
+        check_gram(EMULATED, features, flavour)
+        check_loss(EMULATED, [features], flavour)
+
+
+@pytest.mark.parametrize("residents", [1, 5, 64])
+@pytest.mark.parametrize("layout", [as_is, channels_last, channels_last_in_something_larger])
+@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
+def test_warpgroups_take_all_layers_in_one_launch(hopper, flavour, layout, residents):
+    hopper.residents = residents
+    shapes = [(2, 64, 16, 40), (2, 136, 4, 18), (3, 8, 8, 8), (1, 264, 6, 8)]
+    check_loss(EMULATED, [drawn(shape, flavour, layout) for shape in shapes], flavour)
+    name = f"gram_forward_{flavour}_{'nchw' if layout is as_is else 'nhwc'}_wgmma"
+    assert hopper.launched[:2] == [name, "gram_finish"]
+
+
+@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
+def test_what_bulk_copies_cannot_bring_takes_the_other_kernel(hopper, flavour):
+    aligned = drawn((2, 64, 4, 8), flavour)
+    mask = torch.rand(2, 4, 8)
+    for features, masks in [
+        ([aligned], [mask]),
+        ([unaligned(aligned)], [None]),
+        ([drawn((2, 64, 3, 5), flavour)], [None]),
+        ([aligned, unaligned(aligned)], [None, None]),
+        ([aligned[:1].expand(2, -1, -1, -1)], [None]),
+    ]:
+        hopper.launched.clear()
+        check_loss(EMULATED, features, flavour, masks)
+        assert not any("wgmma" in name for name in hopper.launched)
+
+
+@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
+def test_no_order_of_blocks_and_warpgroups_changes_a_bit(hopper, flavour):
+    check_that_no_order_changes_a_bit(hopper, flavour)
+    assert f"gram_forward_{flavour}_nchw_wgmma" in hopper.launched
+
+
+@pytest.mark.parametrize("layout", [as_is, channels_last])
+@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
+def test_bulk_copies_touch_nothing_behind_a_feature_map(hopper, flavour, layout, at_the_end_of_memory, monkeypatch):
+    check_that_nothing_behind_is_touched(flavour, layout, at_the_end_of_memory, monkeypatch, masked=False)
+    assert any("wgmma" in name for name in hopper.launched)
+
+
+@pytest.mark.parametrize(
+    ("choice", "capability", "chosen"), [("", (9, 0), False), ("mma", (8, 6), False), ("wgmma", (9, 0), True)]
+)
+def test_hoppers_kernel_is_taken_where_the_user_says_so(choice, capability, chosen, monkeypatch):
+    monkeypatch.setenv(launch.CHOICE, choice)
+    assert launch.chosen_by_hand(capability) is chosen
+
+
+@pytest.mark.parametrize(("choice", "said"), [("fast", "IMPASTO_GRAM is 'fast'"), ("wgmma", "this one has 10.0")])
+def test_a_choice_that_cannot_be_had_is_refused(choice, said, monkeypatch):
+    monkeypatch.setenv(launch.CHOICE, choice)
+    with pytest.raises(KernelError, match=said):
+        launch.chosen_by_hand((10, 0))
+
+
+# ---- mistakes, made on purpose ----
+
+
+def checked(source, folder, monkeypatch, architecture=800):
+    """What is found wrong with a kernel in float16."""
+    library = emulated_gpu.compiled(folder, architecture, "#define GRAM_ONLY_FLOAT16\n" + source)
+    module = emulated_gpu.module(library, architecture)
+    module.by_warpgroups = architecture == HOPPER
+    _put(monkeypatch, module)
     try:
         for shape in ((2, 64, 24, 24), (1, 136, 24, 24)):
             check_loss(EMULATED, [drawn(shape, "f16")], "f16")
@@ -251,6 +354,29 @@ def test_mistakes_show(right, wrong, found, tmp_path, monkeypatch):
     source = build.SOURCE.read_text(encoding="utf-8")
     assert right in source
     assert re.search(found, checked(source.replace(right, wrong), tmp_path, monkeypatch))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "found"),
+    [
+        ("__syncthreads();  // this stage is read by none any more", "", "other figures"),
+        ("__syncthreads();  // the barriers are made", "", "no barrier at shared address"),
+        ("wait_for_bytes(barriers + used.stage * 8, used.round);", "", "bulk copies are under way|other figures"),
+        ("used.round);", "used.round + 1);", "other figures|others that never come|still under way"),
+        ("expect_bytes(barrier, STAGE_BYTES)", "expect_bytes(barrier, 2 * STAGE_BYTES)", "others that never come"),
+        ('asm volatile("fence.proxy.async.shared::cta;" ::: "memory");', "", "a barrier that it cannot know"),
+        ('asm volatile("wgmma.fence.sync.aligned;" ::: "memory");', "", "without a fence"),
+        ('asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(0) : "memory");', "", "other figures|without a fence"),
+        ("1024ull >> 4", "2048ull >> 4", "other figures|beyond shared memory"),
+        ("PIXELS_INNER ? 32 :", "PIXELS_INNER ? 64 :", "other figures"),
+        ("+ warpgroup * SQUARE_BYTES, DIAGONAL", ", DIAGONAL", "other figures"),
+        ("chunk + STAGES < stop", "chunk + STAGES <= stop", "bulk copies are under way"),
+    ],
+)  # fmt: skip
+def test_mistakes_with_warpgroups_show(right, wrong, found, tmp_path, monkeypatch):
+    source = build.SOURCE.read_text(encoding="utf-8")
+    assert right in source
+    assert re.search(found, checked(source.replace(right, wrong), tmp_path, monkeypatch, HOPPER))
 
 
 def test_every_instruction_is_understood_or_told():

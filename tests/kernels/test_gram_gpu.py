@@ -134,6 +134,35 @@ def test_small_gradients_are_not_lost_in_float16s_exponents():
     assert error(gradient, right) <= 1e-3
 
 
+@pytest.fixture
+def by_warpgroups(monkeypatch):
+    """Hopper's own kernel wherever it can be taken."""
+    if torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("needs a Hopper GPU")
+    drawn((1, 1, 1, 1), "f16")  # makes a context
+    monkeypatch.setattr(launch.loaded(), "by_warpgroups", True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flavour", ["f16", "bf16"])
+def test_warpgroups_equal_float64(by_warpgroups, flavour, layout):
+    for shape in [*SHAPES, (2, 64, 96, 96), (3, 136, 40, 48), (2, 512, 32, 40), (1, 8, 1, 8)]:
+        features = drawn(shape, flavour, layout)
+        check_gram(features, flavour)
+        check_loss([features], flavour)
+
+
+@pytest.mark.parametrize("layout", [as_is, channels_last])
+def test_warpgroups_take_all_layers_in_one_launch_and_repeat_bit_by_bit(by_warpgroups, layout):
+    features = [drawn((2, C, side, side), "f16", layout) for C, side in ((64, 96), (128, 48), (256, 40), (512, 24))]
+    check_loss(features, "f16")
+    targets = [torch.rand(f.shape[1], f.shape[1], device="cuda") for f in features]
+    first = style_loss(features, targets), gram(features[3])
+    for _ in range(100):
+        assert torch.equal(style_loss(features, targets), first[0])
+        assert torch.equal(gram(features[3]), first[1])
+
+
 @pytest.mark.parametrize("flavour", TOLERANCE)
 def test_results_repeat_bit_by_bit(flavour):
     features = [drawn((2, C, side, side), flavour).requires_grad_() for C, side in ((64, 96), (256, 40), (512, 20))]
