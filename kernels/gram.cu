@@ -15,7 +15,8 @@
 //   gram_finish    A block adds up the partials of 8 x 32 elements of G in the order of the gangs (so results repeat
 //                  bit by bit), normalises, compares with the target, mirrors it below the diagonal. The last block
 //                  adds up the loss, again in a fixed order. Partials of small layers are many and lie in L2: many
-//                  blocks with many loads under way, rather than few, keep them from waiting for one another.
+//                  blocks, with several threads for an element and many loads under way, keep them from waiting for
+//                  one another.
 //   gram_pack      D as the operand of a matrix product: in F's type, float16 scaled by a power of two.
 //   gram_backward  A block computes 64 or 128 channels x PIXELS pixels of dF = D F.
 //
@@ -727,7 +728,8 @@ __device__ void forward_tile_by_warpgroups(const Task& task, const TensorMap* ma
   }
 }
 
-template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void forward_by_warpgroups(const Group& group, const TensorMaps& maps) {
+template <class Op, bool PIXELS_INNER>
+__device__ __forceinline__ void forward_by_warpgroups(const Group& group, const TensorMaps& maps) {
   extern __shared__ __align__(1024) uint8_t shared[];  // a swizzle repeats every 1024 bytes, from where it begins
   prepare_finish(group);
   int index = blockIdx.x;
@@ -759,32 +761,6 @@ template <class T> __device__ __forceinline__ T sum_of_block(T value) {
   return sum;
 }
 
-// The gangs' shares of image n's G at (row, column), added in the gangs' order.
-__device__ __forceinline__ float gathered(const Layer& layer, int n, int row, int column) {
-  const int side = tiles_on_a_side(layer), tiles = side * (side + 1) / 2;
-  const int tile_row = row / layer.tile, tile_column = column / layer.tile;
-  const int tile = tile_row * side - tile_row * (tile_row - 1) / 2 + tile_column - tile_row;
-  const int area = layer.tile * layer.tile;
-  const long long line = static_cast<long long>(layer.N) * layer.chunks;
-  // Gang g runs from floor(g line / gangs): the one that holds chunk c is floor(((c + 1) gangs - 1) / line).
-  const int first = static_cast<int>((static_cast<long long>(n) * layer.chunks * layer.gangs + layer.gangs - 1) / line);
-  const int last = static_cast<int>((static_cast<long long>(n + 1) * layer.chunks * layer.gangs - 1) / line);
-  const float* at = layer.partial + (static_cast<long long>(first + n) * tiles + tile) * area +
-                    row % layer.tile * layer.tile + column % layer.tile;
-  const long long step = static_cast<long long>(tiles) * area;
-  constexpr int AT_ONCE = 16;  // loads under way, for the shares of many gangs lie far off, in L2
-  float sum = 0;
-#pragma unroll 1
-  for (int gang = first; gang <= last; gang += AT_ONCE, at += AT_ONCE * step) {
-    float share[AT_ONCE];
-#pragma unroll
-    for (int i = 0; i < AT_ONCE; ++i) share[i] = gang + i <= last ? __ldcg(at + i * step) : 0.f;
-#pragma unroll
-    for (int i = 0; i < AT_ONCE; ++i) sum += share[i];
-  }
-  return sum;
-}
-
 // What a block of gram_finish owns: STRIP rows x BLOCK columns of the upper triangle, one element a thread, and their mirror
 // image, of which a thread has another element, so that neighbours touch neighbours there too.
 struct Strip {
@@ -798,6 +774,44 @@ struct Strip {
   __device__ __forceinline__ long long here() const { return static_cast<long long>(row + y) * C + column + x; }
   __device__ __forceinline__ long long there() const { return static_cast<long long>(column + down) * C + row + across; }
 };
+
+// The gangs' shares of image n's G at this thread's element, added in a fixed order: WAYS threads take every fourth gang each, of four
+// neighbouring columns, with AT_ONCE loads under way, for shares lie far off, in L2, and may be hundreds.
+__device__ __forceinline__ float gathered(const Layer& layer, int n, const Strip& strip) {
+  constexpr int WAYS = 4, AT_ONCE = 16, COLUMNS = 4;
+  static_assert(WAYS * STRIP * BLOCK / COLUMNS == THREADS, "every thread has its part");
+  __shared__ float4 sum_of_way[WAYS][STRIP][BLOCK / COLUMNS];
+  const int side = tiles_on_a_side(layer), tiles = side * (side + 1) / 2;
+  const int tile_row = strip.row / layer.tile, tile_column = strip.column / layer.tile;
+  const int tile = tile_row * side - tile_row * (tile_row - 1) / 2 + tile_column - tile_row;
+  const int area = layer.tile * layer.tile;
+  const long long line = static_cast<long long>(layer.N) * layer.chunks;
+  // Gang g runs from floor(g line / gangs): the one that holds chunk c is floor(((c + 1) gangs - 1) / line).
+  const int first = static_cast<int>((static_cast<long long>(n) * layer.chunks * layer.gangs + layer.gangs - 1) / line);
+  const int last = static_cast<int>((static_cast<long long>(n + 1) * layer.chunks * layer.gangs - 1) / line);
+
+  const int way = threadIdx.x / (THREADS / WAYS), y = threadIdx.x % (THREADS / WAYS) / (BLOCK / COLUMNS);
+  const int x = threadIdx.x % (BLOCK / COLUMNS) * COLUMNS;
+  const float* at = layer.partial + (static_cast<long long>(first + way + n) * tiles + tile) * area +
+                    (strip.row + y) % layer.tile * layer.tile + strip.column % layer.tile + x;
+  const long long step = static_cast<long long>(WAYS) * tiles * area;
+  float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 1
+  for (int gang = first + way; gang <= last; gang += WAYS * AT_ONCE, at += AT_ONCE * step) {
+    float4 share[AT_ONCE];
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i)
+      share[i] = gang + i * WAYS <= last ? __ldcg(reinterpret_cast<const float4*>(at + i * step)) : make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; ++i) sum = make_float4(sum.x + share[i].x, sum.y + share[i].y, sum.z + share[i].z, sum.w + share[i].w);
+  }
+  sum_of_way[way][y][x / COLUMNS] = sum;
+  __syncthreads();  // all ways' sums are there
+  float all = 0;
+#pragma unroll
+  for (int i = 0; i < WAYS; ++i) all += reinterpret_cast<const float*>(sum_of_way[i][strip.y])[strip.x];
+  return all;
+}
 
 struct Values { float at[STRIP][BLOCK + 4]; };  // the gap lets a warp read it transposed and meet every bank once
 
@@ -813,7 +827,7 @@ __device__ __forceinline__ float finish_strip(const Layer& layer, int n, const S
   const float scale = area > 0 ? 1.f / (C * area) : 0.f;
   const float* target = layer.target ? layer.target + n * layer.target_stride : nullptr;
   const long long matrix = static_cast<long long>(n) * C * C;
-  const float value = strip.inside() ? scale * gathered(layer, n, strip.row + strip.y, strip.column + strip.x) : 0.f;
+  const float share = gathered(layer, n, strip), value = strip.inside() ? scale * share : 0.f;
   gram.at[strip.y][strip.x] = value;
   if (target) target_image.at[strip.across][strip.down] = strip.has_image() ? target[strip.there()] : 0.f;
   __syncthreads();  // G and the target's image are whole
@@ -1044,4 +1058,5 @@ WARPGROUP_KERNELS(bf16, Bfloat16)
 #endif
 #endif
 
-extern "C" __global__ __launch_bounds__(THREADS) void gram_finish(const __grid_constant__ Group group) { finish(group); }
+// Three blocks of it: without a word the compiler makes room for six, and then has registers for two loads under way instead of 16.
+extern "C" __global__ __launch_bounds__(THREADS, 3) void gram_finish(const __grid_constant__ Group group) { finish(group); }

@@ -326,8 +326,8 @@ def checked(source, folder, monkeypatch, architecture=800):
 
 
 BARRIERS = (
-    "this stage has arrived", "all warps' values are there", "G and the target's image", "G is written out", "D is whole",
-    "the last stage is read", "the tile is whole",
+    "this stage has arrived", "all ways' sums are there", "all warps' values are there", "G and the target's image",
+    "G is written out", "D is whole", "the last stage is read", "the tile is whole",
 )  # fmt: skip
 """What is said of each; a GPU may forgive for long that one is missing."""
 
