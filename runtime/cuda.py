@@ -166,8 +166,12 @@ class HostBuffer:
         with device.active(), translated(f"pinning memory for a picture of shape {shape}"):
             self.array: np.ndarray = cuda.pagelocked_empty(shape, dtype, mem_flags=flags)
             self._base = self.array.base
-            self.device_pointer = int(self._base.get_device_pointer()) if device.integrated else 0
-            """Where the GPU sees the same memory; 0 on a discrete GPU."""
+            try:
+                self.device_pointer = int(self._base.get_device_pointer()) if device.integrated else 0
+                """Where the GPU sees the same memory; 0 on a discrete GPU."""
+            except BaseException:
+                self._base.free()
+                raise
 
     def free(self) -> None:
         """Unpin and free; `array` may not be touched afterwards."""
@@ -223,8 +227,12 @@ class Stream:
                 return None
             try:
                 work()
-            finally:
+            except BaseException:
                 status, graph = bindings.cuStreamEndCapture(stream)
+                if status == bindings.CUresult.CUDA_SUCCESS:
+                    bindings.cuGraphDestroy(graph)
+                raise
+            status, graph = bindings.cuStreamEndCapture(stream)
             if status != bindings.CUresult.CUDA_SUCCESS:
                 return None
             status, executable = bindings.cuGraphInstantiate(graph, 0)
