@@ -186,7 +186,6 @@ class Stream:
         self._device = device
         with device.active(), translated("making a stream"):
             self._stream = driver().Stream(_STREAM_NON_BLOCKING)
-            self._done = driver().Event()
         self.handle: int = self._stream.handle
 
     def upload(self, block: DeviceBlock, host: HostBuffer) -> None:
@@ -203,14 +202,18 @@ class Stream:
             self._stream.synchronize()
 
     def time(self, work: Callable[[], None]) -> float:
-        """Milliseconds that the GPU takes for what `work` begins on this stream, by CUDA events."""
+        """Milliseconds that the GPU takes for what `work` begins on this stream, by CUDA events. Raises BackendError."""
         with self._device.active(), translated("timing"):
-            start, end = driver().Event(), driver().Event()
-            start.record(self._stream)
-            work()
-            end.record(self._stream)
-            end.synchronize()
-            return float(start.time_till(end))
+            events = []
+            try:
+                for begin in (lambda: None, work):
+                    begin()
+                    events.append(driver().Event())
+                    events[-1].record(self._stream)
+                events[-1].synchronize()
+                return float(events[0].time_till(events[1]))
+            finally:
+                events.clear()  # while the device is active
 
     def capture(self, work: Callable[[], None]) -> Graph | None:
         """Record what `work` begins on this stream, without running it. None where graphs cannot be had.
@@ -244,7 +247,7 @@ class Stream:
     def free(self) -> None:
         """Let go of the stream; wait for it first."""
         with self._device.active():
-            del self._stream, self._done
+            del self._stream
 
 
 class Graph:
