@@ -68,10 +68,16 @@ def translated(doing: str) -> Iterator[None]:
         raise BackendError(f"CUDA failed while {doing}: {error}") from error
 
 
-@functools.cache
+_devices: dict[int, Device] = {}
+_opening = threading.Lock()
+
+
 def device(ordinal: int = 0) -> Device:
     """The process's one `Device` of this number. Raises BackendError where there is none, MissingDependency without PyCUDA."""
-    return Device(ordinal)
+    with _opening:  # threads that come first together get the same one
+        if ordinal not in _devices:
+            _devices[ordinal] = Device(ordinal)
+        return _devices[ordinal]
 
 
 class Device:
