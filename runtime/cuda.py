@@ -136,7 +136,11 @@ class Device:
             if waiting:
                 return DeviceBlock(waiting.pop(), size)
         with self.active(), translated(f"allocating {size:,} bytes"):
-            return DeviceBlock(driver().mem_alloc(size), size)
+            try:
+                return DeviceBlock(driver().mem_alloc(size), size)
+            except driver().MemoryError:
+                self.trim()  # blocks of other sizes may hold what is missing
+                return DeviceBlock(driver().mem_alloc(size), size)
 
     def give_back(self, block: DeviceBlock) -> None:
         """Keep the block for the next `take` of its size. No work on it may be in flight."""
