@@ -6,6 +6,7 @@ destructors cannot be left to do it: they refuse to run on a thread that did not
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -89,22 +90,24 @@ class Device:
     def __init__(self, ordinal: int) -> None:
         """Get it from `device`."""
         cuda = driver()
-        count = cuda.Device.count()
-        if not 0 <= ordinal < count:
-            raise BackendError(
-                f"device={ordinal} does not exist; this machine has {count} CUDA device(s), counted from 0"
-            )
         with translated(f"opening CUDA device {ordinal}"):
-            self._device = cuda.Device(ordinal)
-            self._context = self._device.retain_primary_context()
-        self.ordinal = ordinal
-        self.name: str = self._device.name()
-        major, minor = self._device.compute_capability()
-        self.compute_capability = f"{major}.{minor}"
-        self.driver_major: int = cuda.get_driver_version() // 1000
-        """The CUDA version that the driver supports, such as 13."""
-        self.integrated = bool(self._device.get_attribute(cuda.device_attribute.INTEGRATED))
-        """Whether GPU and CPU share one memory, as on Jetson: pictures then need no copies."""
+            count = cuda.Device.count()
+            if not 0 <= ordinal < count:
+                raise BackendError(
+                    f"device={ordinal} does not exist; this machine has {count} CUDA device(s), counted from 0"
+                )
+            found = cuda.Device(ordinal)
+            self.ordinal = ordinal
+            self.name: str = found.name()
+            major, minor = found.compute_capability()
+            self.compute_capability = f"{major}.{minor}"
+            self.driver_major: int = cuda.get_driver_version() // 1000
+            """The CUDA version that the driver supports, such as 13."""
+            self.integrated = bool(found.get_attribute(cuda.device_attribute.INTEGRATED))
+            """Whether GPU and CPU share one memory, as on Jetson: pictures then need no copies."""
+            self._context = found.retain_primary_context()
+        # PyCUDA would end it at exit by a call that primary contexts refuse, and complain on stderr.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
         self._active = threading.local()
         self._free: dict[int, list[Any]] = {}
         self._free_lock = threading.Lock()
