@@ -117,18 +117,20 @@ class Device:
         """Make this device current in this thread, and restore what was current before. Nests."""
         depth = getattr(self._active, "depth", 0)
         if not depth:
-            self._context.push()
+            with translated("making the GPU current"):
+                self._context.push()
         self._active.depth = depth + 1
         try:
             yield
         finally:
             self._active.depth = depth
             if not depth:
-                self._context.pop()
+                with translated("making what was current so again"):
+                    self._context.pop()
 
     def free_memory(self) -> int:
         """Bytes that no program on this GPU uses."""
-        with self.active():
+        with self.active(), translated("asking for its free memory"):
             return int(driver().mem_get_info()[0])
 
     def take(self, nbytes: int) -> DeviceBlock:
@@ -202,12 +204,17 @@ class Stream:
         self.handle: int = self._stream.handle
 
     def upload(self, block: DeviceBlock, host: HostBuffer) -> None:
-        """Begin to copy the host buffer to the device."""
-        driver().memcpy_htod_async(block.pointer, host.array, self._stream)
+        """Begin to copy the host buffer to the device, which is active. Raises BackendError."""
+        with translated("copying a picture to the GPU"):
+            driver().memcpy_htod_async(block.pointer, host.array, self._stream)
 
     def download(self, host: HostBuffer, block: DeviceBlock, offset: int = 0) -> None:
-        """Begin to copy device memory, from `offset` bytes into the block on, into the host buffer."""
-        driver().memcpy_dtoh_async(host.array, block.pointer + offset, self._stream)
+        """Begin to copy device memory, from `offset` bytes into the block on, into the host buffer. The device is active.
+
+        Raises BackendError.
+        """
+        with translated("copying a picture from the GPU"):
+            driver().memcpy_dtoh_async(host.array, block.pointer + offset, self._stream)
 
     def wait(self) -> None:
         """Return when everything begun so far is done; other threads run meanwhile. Raises BackendError."""
@@ -217,13 +224,13 @@ class Stream:
     def time(self, work: Callable[[], None]) -> float:
         """Milliseconds that the GPU takes for what `work` begins on this stream, by CUDA events. Raises BackendError."""
         with self._device.active(), translated("timing"):
-            events = []
+            events: list[Any] = []
             try:
-                for begin in (lambda: None, work):
-                    begin()
-                    events.append(driver().Event())
-                    events[-1].record(self._stream)
-                events[-1].synchronize()
+                events += driver().Event(), driver().Event()
+                events[0].record(self._stream)
+                work()
+                events[1].record(self._stream)
+                events[1].synchronize()
                 return float(events[0].time_till(events[1]))
             finally:
                 events.clear()  # while the device is active
