@@ -6,6 +6,7 @@ destructors cannot be left to do it: they refuse to run on a thread that did not
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import threading
 from collections.abc import Callable, Iterator
@@ -68,10 +69,16 @@ def translated(doing: str) -> Iterator[None]:
         raise BackendError(f"CUDA failed while {doing}: {error}") from error
 
 
-@functools.cache
+_devices: dict[int, Device] = {}
+_opening = threading.Lock()
+
+
 def device(ordinal: int = 0) -> Device:
     """The process's one `Device` of this number. Raises BackendError where there is none, MissingDependency without PyCUDA."""
-    return Device(ordinal)
+    with _opening:  # threads that come first together get the same one
+        if ordinal not in _devices:
+            _devices[ordinal] = Device(ordinal)
+        return _devices[ordinal]
 
 
 class Device:
@@ -83,22 +90,24 @@ class Device:
     def __init__(self, ordinal: int) -> None:
         """Get it from `device`."""
         cuda = driver()
-        count = cuda.Device.count()
-        if not 0 <= ordinal < count:
-            raise BackendError(
-                f"device={ordinal} does not exist; this machine has {count} CUDA device(s), counted from 0"
-            )
         with translated(f"opening CUDA device {ordinal}"):
-            self._device = cuda.Device(ordinal)
-            self._context = self._device.retain_primary_context()
-        self.ordinal = ordinal
-        self.name: str = self._device.name()
-        major, minor = self._device.compute_capability()
-        self.compute_capability = f"{major}.{minor}"
-        self.driver_major: int = cuda.get_driver_version() // 1000
-        """The CUDA version that the driver supports, such as 13."""
-        self.integrated = bool(self._device.get_attribute(cuda.device_attribute.INTEGRATED))
-        """Whether GPU and CPU share one memory, as on Jetson: pictures then need no copies."""
+            count = cuda.Device.count()
+            if not 0 <= ordinal < count:
+                raise BackendError(
+                    f"device={ordinal} does not exist; this machine has {count} CUDA device(s), counted from 0"
+                )
+            found = cuda.Device(ordinal)
+            self.ordinal = ordinal
+            self.name: str = found.name()
+            major, minor = found.compute_capability()
+            self.compute_capability = f"{major}.{minor}"
+            self.driver_major: int = cuda.get_driver_version() // 1000
+            """The CUDA version that the driver supports, such as 13."""
+            self.integrated = bool(found.get_attribute(cuda.device_attribute.INTEGRATED))
+            """Whether GPU and CPU share one memory, as on Jetson: pictures then need no copies."""
+            self._context = found.retain_primary_context()
+        # PyCUDA would end it at exit by a call that primary contexts refuse, and complain on stderr.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
         self._active = threading.local()
         self._free: dict[int, list[Any]] = {}
         self._free_lock = threading.Lock()
@@ -108,18 +117,20 @@ class Device:
         """Make this device current in this thread, and restore what was current before. Nests."""
         depth = getattr(self._active, "depth", 0)
         if not depth:
-            self._context.push()
+            with translated("making the GPU current"):
+                self._context.push()
         self._active.depth = depth + 1
         try:
             yield
         finally:
             self._active.depth = depth
             if not depth:
-                self._context.pop()
+                with translated("making what was current so again"):
+                    self._context.pop()
 
     def free_memory(self) -> int:
         """Bytes that no program on this GPU uses."""
-        with self.active():
+        with self.active(), translated("asking for its free memory"):
             return int(driver().mem_get_info()[0])
 
     def take(self, nbytes: int) -> DeviceBlock:
@@ -130,7 +141,11 @@ class Device:
             if waiting:
                 return DeviceBlock(waiting.pop(), size)
         with self.active(), translated(f"allocating {size:,} bytes"):
-            return DeviceBlock(driver().mem_alloc(size), size)
+            try:
+                return DeviceBlock(driver().mem_alloc(size), size)
+            except driver().MemoryError:
+                self.trim()  # blocks of other sizes may hold what is missing
+                return DeviceBlock(driver().mem_alloc(size), size)
 
     def give_back(self, block: DeviceBlock) -> None:
         """Keep the block for the next `take` of its size. No work on it may be in flight."""
@@ -166,8 +181,12 @@ class HostBuffer:
         with device.active(), translated(f"pinning memory for a picture of shape {shape}"):
             self.array: np.ndarray = cuda.pagelocked_empty(shape, dtype, mem_flags=flags)
             self._base = self.array.base
-            self.device_pointer = int(self._base.get_device_pointer()) if device.integrated else 0
-            """Where the GPU sees the same memory; 0 on a discrete GPU."""
+            try:
+                self.device_pointer = int(self._base.get_device_pointer()) if device.integrated else 0
+                """Where the GPU sees the same memory; 0 on a discrete GPU."""
+            except BaseException:
+                self._base.free()
+                raise
 
     def free(self) -> None:
         """Unpin and free; `array` may not be touched afterwards."""
@@ -182,16 +201,20 @@ class Stream:
         self._device = device
         with device.active(), translated("making a stream"):
             self._stream = driver().Stream(_STREAM_NON_BLOCKING)
-            self._done = driver().Event()
         self.handle: int = self._stream.handle
 
     def upload(self, block: DeviceBlock, host: HostBuffer) -> None:
-        """Begin to copy the host buffer to the device."""
-        driver().memcpy_htod_async(block.pointer, host.array, self._stream)
+        """Begin to copy the host buffer to the device, which is active. Raises BackendError."""
+        with translated("copying a picture to the GPU"):
+            driver().memcpy_htod_async(block.pointer, host.array, self._stream)
 
     def download(self, host: HostBuffer, block: DeviceBlock, offset: int = 0) -> None:
-        """Begin to copy device memory, from `offset` bytes into the block on, into the host buffer."""
-        driver().memcpy_dtoh_async(host.array, block.pointer + offset, self._stream)
+        """Begin to copy device memory, from `offset` bytes into the block on, into the host buffer. The device is active.
+
+        Raises BackendError.
+        """
+        with translated("copying a picture from the GPU"):
+            driver().memcpy_dtoh_async(host.array, block.pointer + offset, self._stream)
 
     def wait(self) -> None:
         """Return when everything begun so far is done; other threads run meanwhile. Raises BackendError."""
@@ -199,14 +222,18 @@ class Stream:
             self._stream.synchronize()
 
     def time(self, work: Callable[[], None]) -> float:
-        """Milliseconds that the GPU takes for what `work` begins on this stream, by CUDA events."""
+        """Milliseconds that the GPU takes for what `work` begins on this stream, by CUDA events. Raises BackendError."""
         with self._device.active(), translated("timing"):
-            start, end = driver().Event(), driver().Event()
-            start.record(self._stream)
-            work()
-            end.record(self._stream)
-            end.synchronize()
-            return float(start.time_till(end))
+            events: list[Any] = []
+            try:
+                events += driver().Event(), driver().Event()
+                events[0].record(self._stream)
+                work()
+                events[1].record(self._stream)
+                events[1].synchronize()
+                return float(events[0].time_till(events[1]))
+            finally:
+                events.clear()  # while the device is active
 
     def capture(self, work: Callable[[], None]) -> Graph | None:
         """Record what `work` begins on this stream, without running it. None where graphs cannot be had.
@@ -223,8 +250,12 @@ class Stream:
                 return None
             try:
                 work()
-            finally:
+            except BaseException:
                 status, graph = bindings.cuStreamEndCapture(stream)
+                if status == bindings.CUresult.CUDA_SUCCESS:
+                    bindings.cuGraphDestroy(graph)
+                raise
+            status, graph = bindings.cuStreamEndCapture(stream)
             if status != bindings.CUresult.CUDA_SUCCESS:
                 return None
             status, executable = bindings.cuGraphInstantiate(graph, 0)
@@ -236,7 +267,7 @@ class Stream:
     def free(self) -> None:
         """Let go of the stream; wait for it first."""
         with self._device.active():
-            del self._stream, self._done
+            del self._stream
 
 
 class Graph:

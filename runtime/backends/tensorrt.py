@@ -15,7 +15,7 @@ import numpy as np
 
 from impasto.errors import BackendError, EngineMismatch, ShapeError
 
-from ..cuda import Device, DeviceBlock, Graph, HostBuffer, Stream, translated
+from ..cuda import Device, DeviceBlock, Graph, HostBuffer, Stream
 from ..cuda import device as cuda_device
 from ..engine_record import EngineRecord
 from ..engines import mismatch
@@ -282,10 +282,9 @@ class TensorRTLane(Lane):
         self._context.set_tensor_address(spec.name, pointer)
 
     def _enqueue(self) -> None:
-        with translated("running an engine"):
-            self.upload()
-            self.compute()
-            self.download()
+        self.upload()
+        self.compute()
+        self.download()
 
     def _capture(self) -> None:
         """Record the way as a graph, after one eager frame: TensorRT finishes its own preparation on the first run."""

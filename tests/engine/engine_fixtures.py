@@ -15,11 +15,10 @@ from impasto.runtime import cuda, tensorrt_api
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[FakeDriver]:
     fake = FakeDriver(integrated=getattr(request, "param", False))
-    cuda.device.cache_clear()
+    monkeypatch.setattr(cuda, "_devices", {})
     monkeypatch.setattr(cuda, "driver", lambda: fake)
     monkeypatch.setattr(cuda, "graph_driver", lambda: None)
     yield fake
-    cuda.device.cache_clear()
     assert not fake.stack, "a context was left active"
 
 

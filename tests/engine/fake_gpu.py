@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import types
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,10 @@ class FakeDriver(types.SimpleNamespace):
         self.check("memcpy_dtoh_async")
         np.asarray(array).reshape(-1).view(np.uint8)[:] = self.memory(pointer, array.nbytes)
 
+    def begin(self, stream: int, work: Callable[[], None]) -> None:
+        """Put work on a stream, where it runs at once."""
+        work()
+
     def memory(self, pointer: int, nbytes: int) -> np.ndarray:
         """The bytes from this address on, which may lie inside an allocation but not leave it."""
         for start, block in self.live.items():
@@ -170,11 +175,12 @@ def features(image: np.ndarray) -> dict[str, np.ndarray]:
 class FakeTensorRT(types.SimpleNamespace):
     """What `runtime/backends/tensorrt.py` uses of TensorRT.
 
+    driver: where the work goes, by `begin`, and finds its `memory`.
     Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context), b"context" (five
     times a thumbnail's mean) and b"perceptual" (two feature maps); anything else does not deserialize.
     """
 
-    def __init__(self, driver: FakeDriver, version: str = "8.5.3.1", sizes: tuple[int, int] = (16, 64)) -> None:
+    def __init__(self, driver: Any, version: str = "8.5.3.1", sizes: tuple[int, int] = (16, 64)) -> None:
         self.__version__ = version
         self.fail_next_run = False
         self.live_contexts = 0
@@ -212,21 +218,27 @@ class FakeTensorRT(types.SimpleNamespace):
                 if fake.fail_next_run:
                     fake.fail_next_run = False
                     return False
-                size = int(np.prod(self._shape))
-                memory = {name: driver.live[pointer] for name, pointer in self._addresses.items()}
-                if self._plan == b"perceptual":
-                    for name, values in features(memory["image"][:size].reshape(self._shape[1:])).items():
-                        memory[name][: values.nbytes] = values.reshape(-1).view(np.uint8)
-                    return True
-                if self._plan == b"context":
-                    values = np.full(CONTEXT, memory["thumbnail"][:size].mean(), np.float32)
-                    memory["context"][: values.nbytes] = values.view(np.uint8)
-                    return True
-                inverted = 255.0 - memory["image"][:size]
-                if self._plan == b"plan+context":
-                    inverted += memory["context"][: 4 * CONTEXT].view(np.float32).mean()
-                memory["picture"][:size] = np.clip(inverted, 0, 255).astype(np.uint8)
+                driver.begin(stream, self._compute)
                 return True
+
+            def _compute(self) -> None:
+                size = int(np.prod(self._shape))
+                if self._plan == b"perceptual":
+                    image = self._memory("image", size).reshape(self._shape[1:])
+                    for name, values in features(image).items():
+                        self._memory(name, values.nbytes)[:] = values.reshape(-1).view(np.uint8)
+                    return
+                if self._plan == b"context":
+                    values = np.full(CONTEXT, self._memory("thumbnail", size).mean(), np.float32)
+                    self._memory("context", values.nbytes)[:] = values.view(np.uint8)
+                    return
+                inverted = 255.0 - self._memory("image", size)
+                if self._plan == b"plan+context":
+                    inverted += self._memory("context", 4 * CONTEXT).view(np.float32).mean()
+                self._memory("picture", size)[:] = np.clip(inverted, 0, 255).astype(np.uint8)
+
+            def _memory(self, name: str, nbytes: int) -> np.ndarray:
+                return driver.memory(self._addresses[name], nbytes)
 
         class Engine:
             num_optimization_profiles = 1

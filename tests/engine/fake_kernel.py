@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fake_gpu import FakeDriver
 
 from impasto.errors import KernelError
 from impasto.kernels.plan import FINISH_BLOCK, FINISH_STRIPS
 
 
 class FakeModule:
-    """What `kernels/launch.py` uses of a loaded fatbin."""
+    """What `kernels/launch.py` uses of a loaded fatbin. driver: where the `memory` is."""
 
     shared_bytes = 0
     by_warpgroups = False
 
-    def __init__(self, driver: FakeDriver) -> None:
+    def __init__(self, driver: Any) -> None:
         self._driver = driver
         self.launches: list[str] = []
         self.fail_next = False
@@ -35,6 +34,10 @@ class FakeModule:
         if self.fail_next:
             self.fail_next = False
             raise KernelError("cuLaunchKernel failed with error 719: unspecified launch failure.")
+        self.compute(name, blocks, group)
+
+    def compute(self, name: str, blocks: int, group: Any) -> None:
+        """What one kernel does. group: the parameters, `_Group` of kernels/launch.py."""
         if name == "gram_finish":
             self._finish(group, blocks)
         else:

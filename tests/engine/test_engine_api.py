@@ -135,11 +135,10 @@ def bindings(request: pytest.FixtureRequest) -> Bindings:
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = FakeDriver()
-    cuda.device.cache_clear()
+    monkeypatch.setattr(cuda, "_devices", {})
     monkeypatch.setattr(cuda, "driver", lambda: fake)
     monkeypatch.setattr(cuda, "graph_driver", lambda: None)
-    yield cuda.device(0)
-    cuda.device.cache_clear()
+    return cuda.device(0)
 
 
 def everything(api: TensorRT, **changed: Any) -> BuildOptions:
