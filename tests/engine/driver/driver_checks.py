@@ -372,6 +372,42 @@ def test_the_kernels_load_in_a_thread_that_has_used_nothing_yet() -> None:
     assert in_thread(work) == 16 * 2
 
 
+@pytest.mark.parametrize(("flavour", "data_type"), [("f16", 6), ("bf16", 9)])
+@pytest.mark.parametrize(
+    ("strides", "layout", "extents"),
+    [((4096, 64, 8, 1), "nchw", (64, 64, 2)), ((4096, 1, 512, 64), "nhwc", (64, 64, 2))],
+)
+def test_the_driver_is_told_what_bulk_copies_bring(
+    flavour: str, data_type: int, strides: tuple[int, int, int, int], layout: str, extents: tuple[int, int, int]
+) -> None:
+    launch.make_context_current(0)
+    tiles = launch.FeatureMap(1 << 20, (2, 64, 8, 8), strides).tiles(layout, flavour)
+    assert tiles
+    words = np.frombuffer(launch.loaded().tensor_map(tiles), np.uint64)
+    assert words[:10].tolist() == [1 << 20, *extents, 128, 8192, 64, 64, 1, data_type]
+    launch.call("cuCtxSetCurrent", None)
+
+
+def test_hoppers_kernel_is_launched_with_both_its_parameters(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched: list[str] = []
+    stand_in.run_kernels(lambda name, blocks, group: launched.append(name))
+
+    def work() -> None:
+        launch.make_context_current(0)
+        module = launch.loaded()
+        monkeypatch.setattr(module, "by_warpgroups", True)
+        layer = launch.Layer(launch.FeatureMap(1 << 20, (2, 64, 8, 8), (4096, 64, 8, 1)))
+        stream = cuda.Stream(cuda.device(0))
+        launch.forward([layer], "f16", 1 << 21, 0, stream.handle)
+        stream.wait()
+        stream.free()
+
+    in_thread(work)
+    assert launched == ["gram_forward_f16_nchw_wgmma", "gram_finish"]
+
+
 @pytest.mark.parametrize(
     ("call", "n"),
     [("cuLaunchKernel", 1), ("cuLaunchKernel", 2), ("cuMemcpyDtoHAsync_v2", 1), ("cuStreamSynchronize", 2)],

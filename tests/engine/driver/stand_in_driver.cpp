@@ -581,3 +581,23 @@ EXPORT CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsi
     std::vector<unsigned char> kept(first, first + parameter_bytes);
     return put_or_capture(stream, {nullptr, [=]() mutable { launched(function->name.c_str(), x, kept.data()); }});
 }
+// The description is what it was asked for, in words that the checks can read.
+EXPORT CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuuint32_t rank, void* address,
+                                       const cuuint64_t* extent, const cuuint64_t* stride, const cuuint32_t* box,
+                                       const cuuint32_t* step, CUtensorMapInterleave interleave,
+                                       CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,
+                                       CUtensorMapFloatOOBfill fill) {
+    CALL(false);
+    auto aligned = [](auto value, size_t unit) { return size_t(value) % unit == 0; };
+    REQUIRE(rank == 3 && aligned(map, 64) && aligned(address, 16), CUDA_ERROR_INVALID_VALUE);
+    for (int i = 0; i < 3; ++i) REQUIRE(extent[i] && box[i] && box[i] <= 256 && step[i] == 1, CUDA_ERROR_INVALID_VALUE);
+    for (int i = 0; i < 2; ++i) REQUIRE(stride[i] && aligned(stride[i], 16) && !(stride[i] >> 40), CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(box[0] * 2 <= 128 && aligned(box[0] * 2, 16), CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(interleave == CU_TENSOR_MAP_INTERLEAVE_NONE && swizzle == CU_TENSOR_MAP_SWIZZLE_128B, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(promotion == CU_TENSOR_MAP_L2_PROMOTION_L2_256B && fill == CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE, CUDA_ERROR_INVALID_VALUE);
+    REQUIRE(type == CU_TENSOR_MAP_DATA_TYPE_FLOAT16 || type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CUDA_ERROR_INVALID_VALUE);
+    const cuuint64_t words[] = {cuuint64_t(address), extent[0], extent[1], extent[2], stride[0], stride[1],
+                                box[0], box[1], box[2], cuuint64_t(type)};
+    memcpy(map, words, sizeof words);
+    return CUDA_SUCCESS;
+}
