@@ -2,6 +2,7 @@
 
     python -m impasto.benchmarks.gram --json gram.json --plot gram.png
     python -m impasto.benchmarks.gram --variants        # also other knobs: fewer blocks, and compiled ones (needs nvcc)
+    ncu … python -m impasto.benchmarks.gram --once      # a few forward passes of the grouped kernel, and nothing else
 
 On a Hopper GPU both of its forward kernels are timed: "impasto" is the one for every GPU, "impasto wgmma" its own.
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import importlib.util
 import json
 import shutil
 import statistics
@@ -228,6 +230,27 @@ class Bench:
         self.measure(problem, "torch.bmm (cuBLAS)", product)
 
 
+def measure_cupy(bench: Bench, layers: list[Problem]) -> None:
+    """One layer's Gram matrix by CuPy, on torch's memory and stream, where CuPy is installed."""
+    if importlib.util.find_spec("cupy") is None:
+        print("CuPy is not installed: pip install cupy-cuda13x for its figures")
+        return
+    import cupy
+    import torch
+
+    def product(features: list[Any]) -> Any:
+        pixels = features[0].flatten(2)
+        N, C, _ = pixels.shape
+        result = torch.empty(N, C, C, dtype=pixels.dtype, device=pixels.device)
+        with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+            left = cupy.from_dlpack(pixels)
+            cupy.matmul(left, left.transpose(0, 2, 1), out=cupy.from_dlpack(result))
+        return result
+
+    for layer in layers:
+        bench.measure(layer, "CuPy matmul", product)
+
+
 def single_layers(batches: Sequence[int], dtype: Any) -> list[Problem]:
     return [problem(f"{name} x{batch}", [layer], batch, dtype) for batch in batches for name, layer in VGG16.items()]
 
@@ -313,6 +336,17 @@ def measure_fills(bench: Bench, layers: list[Problem]) -> None:
                 bench.grams(layer, others=False, knobs=name)
 
 
+def run_a_few_times(problem: Problem) -> None:
+    """Without graphs, which profilers would see as one piece."""
+    import torch
+
+    from impasto.kernels import style_loss
+
+    for index in range(8):
+        style_loss(problem.sets[index % len(problem.sets)], problem.targets, problem.weights)
+    torch.cuda.synchronize()
+
+
 def plot(timings: list[Timing], path: Path) -> None:
     """Fraction of the floor that each method reaches, as a bar each."""
     import matplotlib
@@ -340,6 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--variants", action="store_true", help="also time other plans and builds of the kernel (needs nvcc)"
     )
+    parser.add_argument("--once", action="store_true", help="only run the grouped kernel a few times, for a profiler")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes its time")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -347,16 +382,20 @@ def main(arguments: list[str] | None = None) -> int:
     if options.variants and shutil.which("nvcc") is None:
         parser.error("--variants needs nvcc on the PATH")
 
+    grouped = problem("VGG16, 4 x 512²", list(VGG16.values()), 4, torch.float16)
+    if options.once:
+        run_a_few_times(grouped)
+        return 0
     bench = Bench()
     properties = torch.cuda.get_device_properties(0)
     print(f"{properties.name}, copies {bench.bandwidth / 1e6:.2f} TB/s, torch {torch.__version__}", flush=True)
-    grouped = problem("VGG16, 4 x 512²", list(VGG16.values()), 4, torch.float16)
     layers = single_layers((4, 1), torch.float16)
     bench.style_losses(grouped, compiled=not options.no_compile)
     for layer in layers:
         bench.grams(layer, others=True)
     kernels = kernel_times(grouped)
     print(kernels, flush=True)
+    measure_cupy(bench, layers)
     timings = list(bench.timings)
     if options.variants:
         measure_fills(bench, layers)
