@@ -17,6 +17,7 @@ import argparse
 import concurrent.futures
 import importlib.util
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -38,8 +39,8 @@ VARIANTS = {
 }
 """Knobs of gram.cu that are worth comparing on a new kind of GPU: stages of the pipeline, blocks on a multiprocessor."""
 
-FILLS = {"half the blocks": 2, "a quarter of the blocks": 4}
-"""What the plan's blocks are divided by: fewer leave fewer partial tiles, which weigh more than a small feature map."""
+FILLS = {"half the partials": 0.5, "twice the partials": 2.0, "all blocks": math.inf}
+"""How much partial tiles may cost of what a run reads: 1 in the plan that ships. Cut finer, small feature maps take more blocks."""
 
 
 @dataclass(frozen=True)
@@ -322,16 +323,11 @@ def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> N
 
 
 def measure_fills(bench: Bench, layers: list[Problem]) -> None:
-    """Single layers again, planned as if the device ran fewer blocks at once."""
-    from impasto.kernels.launch import Module
+    """Single layers again, cut into fewer and into more runs."""
+    from impasto.kernels import launch
 
-    usual = Module.resident_blocks
-    for name, divisor in FILLS.items():
-
-        def fewer(module: Module, kernel: str, divisor: int = divisor) -> int:
-            return max(1, usual(module, kernel) // divisor)
-
-        with mock.patch.object(Module, "resident_blocks", fewer):
+    for name, partials in FILLS.items():
+        with mock.patch.object(launch, "plan", partial(launch.plan, partials=partials)):
             for layer in layers:
                 bench.grams(layer, others=False, knobs=name)
 

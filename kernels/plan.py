@@ -53,6 +53,16 @@ class LayerShape:
         return self.tile if self.side == 1 else 2 * self.tile
 
     @property
+    def partial_tile_bytes(self) -> int:
+        return 4 * self.tile**2
+
+    def most_gangs(self, partials: float) -> int:
+        """Runs that are worth cutting: writing a partial tile and reading it again moves `partials` times a run's bytes at most."""
+        line = self.N * self.chunks
+        worth = partials * line * self.rows_read * CHUNK_BYTES / (2 * self.partial_tile_bytes)
+        return max(1, min(line, math.floor(min(worth, line))))
+
+    @property
     def packed_stride(self) -> int:
         """Elements from row to row of D as an operand: rows start on 16 bytes."""
         unit = 16 // self.element_bytes
@@ -93,7 +103,7 @@ class LayerPlan:
     @property
     def partial_bytes(self) -> int:
         """Each gang and each border between images begins a new partial tile."""
-        return (self.gangs + self.shape.N - 1) * self.shape.tiles * self.shape.tile**2 * 4
+        return (self.gangs + self.shape.N - 1) * self.shape.tiles * self.shape.partial_tile_bytes
 
 
 @dataclass(frozen=True)
@@ -137,12 +147,14 @@ def triangle(side: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def plan(shapes: tuple[LayerShape, ...], resident_blocks: int) -> Plan:
+def plan(shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float = 1.0) -> Plan:
     """Divides `resident_blocks`, what the device runs at once, so that all layers end together.
 
+    Small feature maps get fewer: with all blocks at work on 16 MB, partial tiles would move twice as many bytes as F itself.
+    partials: how many times the bytes that a run reads its partial tile may cost, written and read again.
     The same shapes and number of blocks always give the same plan: results repeat bit by bit on one kind of device.
     """
-    gangs = divide(shapes, resident_blocks)
+    gangs = divide(shapes, resident_blocks, partials)
     layers = []
     forward = finish = pack = backward = partial = 0
     for shape, count in zip(shapes, gangs, strict=True):
@@ -156,7 +168,7 @@ def plan(shapes: tuple[LayerShape, ...], resident_blocks: int) -> Plan:
     return Plan(tuple(layers))
 
 
-def divide(shapes: tuple[LayerShape, ...], resident_blocks: int) -> list[int]:
+def divide(shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float) -> list[int]:
     """Gangs per layer: one each, then always one more for the layer whose blocks read the most, while blocks last."""
     gangs = [1] * len(shapes)
     left = resident_blocks - sum(shape.tiles for shape in shapes)
@@ -171,7 +183,7 @@ def divide(shapes: tuple[LayerShape, ...], resident_blocks: int) -> list[int]:
         _, layer = heapq.heappop(slowest)
         shape = shapes[layer]
         # A layer that cannot be helped any more ends the launch anyway; the others need not be cut finer than it.
-        if shape.tiles > left or gangs[layer] == shape.N * shape.chunks:
+        if shape.tiles > left or gangs[layer] == shape.most_gangs(partials):
             break
         gangs[layer] += 1
         left -= shape.tiles

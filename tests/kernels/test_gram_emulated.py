@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import mmap
 import re
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +31,7 @@ from gram_checks import (  # noqa: E402
 
 from impasto.errors import KernelError  # noqa: E402
 from impasto.kernels import build, launch, operators, reference  # noqa: E402
+from impasto.kernels.plan import plan  # noqa: E402
 
 pytestmark = pytest.mark.skipif(emulated_gpu.missing() is not None, reason=str(emulated_gpu.missing()))
 
@@ -47,7 +50,8 @@ EMULATED = gram_checks.Kernel(operators._gram_forward_cuda, loss_and_gradients)
 
 
 def _put(monkeypatch, module):
-    """In place of a GPU; whatever torch.empty hands out holds NaN."""
+    """In place of a GPU; whatever torch.empty hands out holds NaN. Small maps are cut as often as blocks last."""
+    monkeypatch.setattr(launch, "plan", partial(plan, partials=math.inf))
     monkeypatch.setattr(launch, "loaded", lambda: module)
     monkeypatch.setattr(launch, "make_context_current", lambda device: None)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
@@ -24,9 +25,11 @@ def run_start(layer, gang):
     return gang * layer.shape.N * layer.shape.chunks // layer.gangs
 
 
-@given(some.lists(shapes, min_size=1, max_size=4), some.sampled_from([14, 16, 132, 264]))
-def test_every_share_of_an_image_has_its_own_partial_tile_and_the_finish_finds_it(layers, blocks):
-    for layer in plan(tuple(layers), blocks).layers:
+@given(
+    some.lists(shapes, min_size=1, max_size=4), some.sampled_from([14, 16, 132, 264]), some.sampled_from([1, math.inf])
+)
+def test_every_share_of_an_image_has_its_own_partial_tile_and_the_finish_finds_it(layers, blocks, partials):
+    for layer in plan(tuple(layers), blocks, partials).layers:
         shape = layer.shape
         assert 1 <= layer.gangs <= shape.N * shape.chunks
         written = []
@@ -57,6 +60,18 @@ def test_layers_follow_one_another_in_every_launch(layers):
         partial += layer.partial_bytes
     assert arrangement.forward_blocks == blocks
     assert arrangement.workspace_bytes > partial
+
+
+@given(shapes, some.sampled_from([14, 132, 264]), some.sampled_from([0.5, 1, 2]))
+def test_a_partial_tile_moves_no_more_than_its_run_reads(shape, blocks, partials):
+    (layer,) = plan((shape,), blocks, partials).layers
+    run = shape.N * shape.chunks / layer.gangs * shape.rows_read * 128
+    assert layer.gangs == 1 or 2 * 4 * shape.tile**2 <= partials * run
+
+
+@pytest.mark.parametrize(("C", "side", "blocks"), [(64, 512, 264), (128, 256, 128), (256, 128, 192), (512, 64, 160)])
+def test_single_layers_of_one_picture_on_an_h100(C, side, blocks):
+    assert plan((LayerShape(1, C, side * side, 2),), 264).forward_blocks == blocks
 
 
 def test_vgg16_fills_an_h100_evenly():
