@@ -388,9 +388,7 @@ def test_the_driver_is_told_what_bulk_copies_bring(
     launch.call("cuCtxSetCurrent", None)
 
 
-def test_hoppers_kernel_is_launched_with_both_its_parameters(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hoppers_kernel_is_launched_where_it_is_taken(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     launched: list[str] = []
     stand_in.run_kernels(lambda name, blocks, group: launched.append(name))
 
