@@ -1,7 +1,7 @@
 """The Gram kernel against everything that people use instead, beside what the memory allows.
 
     python -m impasto.benchmarks.gram --json gram.json --plot gram.png
-    python -m impasto.benchmarks.gram --variants        # also other knobs: fewer blocks, and compiled ones (needs nvcc)
+    python -m impasto.benchmarks.gram --variants        # also other knobs: cuts, and compiled ones (needs nvcc)
     ncu … python -m impasto.benchmarks.gram --once      # a few forward passes of the grouped kernel, and nothing else
 
 On a Hopper GPU both of its forward kernels are timed: "impasto" is the one for every GPU, "impasto wgmma" its own.
@@ -386,25 +386,30 @@ def main(arguments: list[str] | None = None) -> int:
     properties = torch.cuda.get_device_properties(0)
     print(f"{properties.name}, copies {bench.bandwidth / 1e6:.2f} TB/s, torch {torch.__version__}", flush=True)
     layers = single_layers((4, 1), torch.float16)
-    bench.style_losses(grouped, compiled=not options.no_compile)
-    for layer in layers:
-        bench.grams(layer, others=True)
-    kernels = kernel_times(grouped)
-    print(kernels, flush=True)
-    measure_cupy(bench, layers)
-    timings = list(bench.timings)
-    if options.variants:
-        measure_fills(bench, layers)
-        measure_variants(bench, grouped, layers[:4])
-    if options.json:
-        report = {
-            "device": properties.name,
-            "torch": torch.__version__,
-            "copy_bytes_per_microsecond": bench.bandwidth,
-            "timings": [asdict(timing) for timing in bench.timings],
-            "kernel_microseconds": kernels,
-        }
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    kernels: dict[str, float] = {}
+    try:
+        bench.style_losses(grouped, compiled=not options.no_compile)
+        for layer in layers:
+            bench.grams(layer, others=True)
+        kernels.update(kernel_times(grouped))
+        print(kernels, flush=True)
+        timings = list(bench.timings)
+        if options.variants:
+            measure_fills(bench, layers)
+            measure_variants(bench, grouped, layers[:4])
+        others = len(bench.timings)
+        measure_cupy(bench, layers)
+        timings += bench.timings[others:]
+    finally:  # what fails on the way, or Ctrl-C, does not cost the figures before it
+        if options.json:
+            report = {
+                "device": properties.name,
+                "torch": torch.__version__,
+                "copy_bytes_per_microsecond": bench.bandwidth,
+                "timings": [asdict(timing) for timing in bench.timings],
+                "kernel_microseconds": kernels,
+            }
+            options.json.write_text(json.dumps(report, indent=1) + "\n")
     if options.plot:
         plot(timings, options.plot)
     return 0

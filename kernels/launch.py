@@ -176,12 +176,12 @@ def forward(layers: Sequence[Layer], flavour: str, workspace: int, loss: int, st
     All layers have one layout. workspace: `workspace_bytes(layers, flavour)`, aligned to 16. Deterministic.
     """
     module = loaded()
-    name = _forward_kernel(layers, flavour)
-    arrangement = _arrangement(layers, flavour)
+    tiles = _bulk_copied(layers, flavour)
+    name = _forward_kernel(layers, flavour, tiles)
+    arrangement = _divided(layers, flavour, name)
     group = _group(layers, flavour, arrangement, workspace)
     group.loss = loss
     shared = dynamic_bytes(name, module.shared_bytes)
-    tiles = _bulk_copied(layers, flavour)
     maps = None if tiles is None else _maps(tiles)
     module.launch(name, arrangement.forward_blocks, THREADS, shared, group, stream, maps)
     module.launch("gram_finish", arrangement.finish_blocks, THREADS, 0, group, stream)
@@ -233,14 +233,18 @@ def _bulk_copied(layers: Sequence[Layer], flavour: str) -> list[Tiles] | None:
     return brought if len(brought) == len(layers) else None
 
 
-def _forward_kernel(layers: Sequence[Layer], flavour: str) -> str:
+def _forward_kernel(layers: Sequence[Layer], flavour: str, tiles: list[Tiles] | None) -> str:
     name = f"gram_forward_{flavour}_{layers[0].features.layout}"
-    return name if _bulk_copied(layers, flavour) is None else name + BY_WARPGROUPS
+    return name if tiles is None else name + BY_WARPGROUPS
 
 
 def _arrangement(layers: Sequence[Layer], flavour: str) -> Plan:
-    residents = loaded().resident_blocks(_forward_kernel(layers, flavour))
-    return plan(tuple(_layer_shape(layer.features.shape, flavour) for layer in layers), residents)
+    return _divided(layers, flavour, _forward_kernel(layers, flavour, _bulk_copied(layers, flavour)))
+
+
+def _divided(layers: Sequence[Layer], flavour: str, forward_kernel: str) -> Plan:
+    shapes = tuple(_layer_shape(layer.features.shape, flavour) for layer in layers)
+    return plan(shapes, loaded().resident_blocks(forward_kernel))
 
 
 def _maps(tiles: Sequence[Tiles]) -> _Maps:
