@@ -32,7 +32,7 @@ def graph_source(path_or_name: str | os.PathLike[str], backend: str, precision: 
     if backend != "auto":
         return resolve(path_or_name, precision, trust, family(backend)), backend
     manifest = resolve(path_or_name, "auto", trust).manifest
-    choices = preferred()
+    choices = preferred(precision)
     for name in choices:
         file = manifest.find("model", precision, family(name)) if manifest else None
         if file:

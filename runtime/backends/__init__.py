@@ -21,13 +21,17 @@ def family(backend: str) -> str:
     return backend.split("-")[0]
 
 
-def preferred() -> tuple[str, ...]:
-    """What "auto" takes for a graph, best first, among what is installed.
+def preferred(precision: str = "auto") -> tuple[str, ...]:
+    """What "auto" takes for a graph of a precision, best first, among what is installed and draws it right on this CPU.
 
     OpenVINO comes first on x86-64: there it was faster for every network and precision that was measured
     (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and nothing is measured when a model loads.
     """
     fast = platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None
+    if fast and precision == "int8":
+        from .openvino import computes_int8
+
+        fast = computes_int8()
     # A graph that OpenVINO does not read may be one that ONNX Runtime does.
     return ("openvino", "onnxruntime-cpu") if fast else ("onnxruntime-cpu",)
 

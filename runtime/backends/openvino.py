@@ -41,6 +41,28 @@ def _core() -> Any:
     return openvino().Core()
 
 
+@cache
+def computes_int8() -> bool:
+    """Whether OpenVINO's INT8 convolutions are right on this CPU, tried on one. Raises MissingDependency.
+
+    x86-64 CPUs without VNNI add products of 8 bits in pairs to 16, and large pairs saturate. Which instructions
+    OpenVINO takes is its own affair, so a sum of the largest products is computed instead of reading the CPU's flags.
+    """
+    openvino()
+    from openvino import Model
+    from openvino import opset13 as op
+
+    channels, most, weight = 32, 255, 127
+    pixels = op.parameter([1, channels, 8, 8], np.float32)
+    limits = [op.constant(np.float32(limit)) for limit in (0, most, 0, most)]
+    weights = op.convert(op.constant(np.full((channels, channels, 3, 3), weight, np.int8)), "f32")
+    scaled = op.multiply(weights, op.constant(np.ones((channels, 1, 1, 1), np.float32)))
+    drawn = op.convolution(op.fake_quantize(pixels, *limits, most + 1), scaled, [1, 1], [0, 0], [0, 0], [1, 1])
+    compiled = _core().compile_model(Model([drawn], [pixels]), "CPU")
+    (sums,) = compiled.create_infer_request().infer({0: np.full((1, channels, 8, 8), most, np.float32)}).values()
+    return bool((sums == most * weight * channels * 9).all())
+
+
 class OpenVinoBackend(Backend):
     """An ONNX graph, compiled anew for every shape of its inputs.
 
@@ -52,7 +74,7 @@ class OpenVinoBackend(Backend):
     device = "CPU"
 
     def __init__(self, path: Path) -> None:
-        """Raises MissingDependency, or BackendError where the graph does not load."""
+        """Raises MissingDependency, or BackendError where the graph does not load, or would be drawn wrong on this CPU."""
         vendor = openvino()
         self._vendor = vendor
         try:
@@ -66,6 +88,11 @@ class OpenVinoBackend(Backend):
         self.outputs = tuple(_tensor(port, path) for port in self._graph.outputs)
         self.metadata = _metadata(self._graph)
         self._int8 = any(node.get_type_name() == "FakeQuantize" for node in self._graph.get_ops())
+        if self._int8 and not computes_int8():
+            raise BackendError(
+                f"{path} is INT8, which OpenVINO draws wrong on this CPU: without VNNI instructions its sums saturate. Choose "
+                "backend='onnxruntime-cpu', whose sums do not, or precision='fp32'"
+            )
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:

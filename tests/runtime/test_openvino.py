@@ -81,7 +81,20 @@ def test_both_draw_the_same_picture(make_package, options):
     assert (one != other).mean() < 0.01
 
 
-def test_the_same_of_an_int8_graph_which_is_not_the_fp32_one(tmp_path):
+@pytest.fixture
+def exact_int8():
+    if not module.computes_int8():
+        pytest.skip("OpenVINO's INT8 sums saturate on this CPU, which has no VNNI")
+
+
+@pytest.fixture(params=[True, False], ids=["VNNI", "no VNNI"])
+def vnni(request, monkeypatch):
+    """Whether the CPU is said to compute INT8 right."""
+    monkeypatch.setattr(module, "computes_int8", lambda: request.param)
+    return request.param
+
+
+def test_the_same_of_an_int8_graph_which_is_not_the_fp32_one(tmp_path, exact_int8):
     image = picture(72, 88)
     one, other = by_both(saved(tmp_path / "int8.onnx", int8_graph()), image)
     plain, _ = by_both(saved(tmp_path / "fp32.onnx", canonical_graph()), image)
@@ -101,7 +114,8 @@ def executed(backend: OpenVinoBackend) -> dict[str, set[str]]:
 
 # Without AMX, OpenVINO shifts activations to unsigned ones, which AVX-512's products take.
 @pytest.mark.parametrize(("graph", "wanted"), [(canonical_graph, {"f32"}), (int8_graph, {"i8", "u8"})])
-def test_convolutions_compute_in_what_the_graph_says(tmp_path, graph, wanted):
+def test_convolutions_compute_in_what_the_graph_says(tmp_path, graph, wanted, monkeypatch):
+    monkeypatch.setattr(module, "computes_int8", lambda: True)
     backend = OpenVinoBackend(saved(tmp_path / "model.onnx", graph()))
     backend.measure((picture(64, 64)[None],))
     assert executed(backend)["Convolution"] <= wanted
@@ -210,23 +224,45 @@ def test_auto_leaves_to_onnx_runtime_what_openvino_cannot_read(make_package, mon
 
 
 @pytest.mark.parametrize(
-    ("held", "chosen"),
+    ("held", "chosen", "without"),
     [
-        (("onnxruntime", "openvino", "tensorrt"), "openvino"),
-        (("openvino",), "openvino"),
-        (("onnxruntime", "tensorrt"), "onnxruntime-cpu"),
+        (("onnxruntime", "openvino", "tensorrt"), "openvino", "onnxruntime-cpu"),
+        (("openvino",), "openvino", None),
+        (("onnxruntime", "tensorrt"), "onnxruntime-cpu", "onnxruntime-cpu"),
     ],
 )
-def test_auto_takes_the_backend_that_the_int8_graph_was_made_for(make_package, monkeypatch, held, chosen):
+def test_auto_takes_the_backend_that_the_int8_graph_was_made_for(
+    make_package, monkeypatch, vnni, held, chosen, without
+):
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     package = make_package()
     add_int8(package, *held)
+    if not (wanted := chosen if vnni else without):
+        with pytest.raises(PackageError, match="none for onnxruntime; make one"):
+            impasto.load(package, precision="int8")
+        return
     with impasto.load(package, precision="int8") as model:
-        assert (model.info.backend, model.info.precision) == (chosen, "int8")
+        assert (model.info.backend, model.info.precision) == (wanted, "int8")
         model(picture(9, 9))
 
 
-def test_a_named_backend_gets_its_own_int8_graph_or_says_that_there_is_none(make_package):
+def test_int8_sums_that_saturate_are_refused_or_left_to_onnx_runtime(make_package, tmp_path, vnni):
+    package, bare = make_package(), saved(tmp_path / "bare.onnx", int8_graph())
+    add_int8(package, "openvino")
+    for path, precision in ((package, "int8"), (bare, "auto")):
+        if vnni:
+            impasto.load(path, backend="openvino", precision=precision).close()
+        else:
+            with pytest.raises(BackendError, match=r"without VNNI .* saturate.*backend='onnxruntime-cpu'"):
+                impasto.load(path, backend="openvino", precision=precision)
+    with impasto.load(bare) as model:
+        assert (model.info.backend == "openvino") <= vnni
+    with impasto.load(package, backend="openvino") as model:
+        assert model.info.precision == "fp32"
+
+
+def test_a_named_backend_gets_its_own_int8_graph_or_says_that_there_is_none(make_package, monkeypatch):
+    monkeypatch.setattr(module, "computes_int8", lambda: True)
     package = make_package()
     add_int8(package, "tensorrt", "openvino")
     with impasto.load(package, backend="openvino", precision="int8") as model:
