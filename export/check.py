@@ -89,6 +89,11 @@ def check_package(
         raise PackageError(
             f"{source.path} is a single graph, which torch cannot draw with; name the package that holds it"
         )
+    if origin := source.manifest.recipe.get("origin"):
+        raise PackageError(
+            f"{source.path} was made of {origin['file']}, which torch cannot draw with; impasto export compared the two. What other "
+            "precisions lose: impasto eval --every-precision"
+        )
     network = checkpoints.load(source.path).network
     results = []
     with impasto.load(source.path, backend=backend) as runtime:

@@ -90,6 +90,7 @@ def build_model(
         raise OptionError(f"{source.path} is no package; its engines go to the cache (store='cache')")
     api, cache = find_builder(options, flavour), cache or EngineCache()
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
+    _require_sizes(spec, options, source.path)
     graph = find_graph(source, options.precision, api)
     context = _build_context(source, spec, options, cache, flavour, device, waiting)
     entry, built = build_engine(
@@ -108,6 +109,20 @@ def build_model(
         plans = add_to_package(source.path, [entry, *([context] if context else [])])
     reason = why_not_here(entry.record, device)
     return BuildResult(plans[0], entry.record, built, plans[1] if context else None, source.path, reason)
+
+
+def _require_sizes(spec: ModelSpec, options: BuildOptions, path: Path) -> None:
+    """Raises OptionError where a graph of one size is to become an engine of another: it would not be what was asked for."""
+    if spec.size.fixed is None:
+        return
+    height, width = (side - 2 * spec.border for side in spec.size.fixed)
+    only = Sizes(*[(height, width)] * 3)
+    if any(sizes != only for sizes in options.sizes):
+        larger = "; larger pictures are cut into tiles of that size" if spec.receptive_field is not None else ""
+        raise OptionError(
+            f"{path} was exported for pictures of {height} x {width} alone{larger}: say --size {height}x{width}, or export it "
+            "with free height and width"
+        )
 
 
 def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
@@ -209,6 +224,6 @@ def _require_canonical(model: Any, path: Path) -> None:
     channels = tensor.shape.dim[3].dim_value if len(tensor.shape.dim) == 4 else 0
     if (tensor.elem_type, channels) != (uint8, 3):
         raise ExportError(
-            f"{path}: the input {model.graph.input[0].name} is no uint8 (N, H, W, 3) picture; engines and INT8 take only such. "
-            "Put the cast, scaling and layout into the graph, or run it as it is with backend='onnxruntime-cpu'"
+            f"{path}: the input {model.graph.input[0].name} is no uint8 (N, H, W, 3) picture; engines and other precisions take "
+            f"only such. Make a package of it: impasto export {path} --layout 'rgb 0..1' (or what its pixels are)"
         )

@@ -56,6 +56,13 @@ def opset(model: onnx.ModelProto) -> int:
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
 
 
+def tensor_text(value: onnx.ValueInfoProto) -> str:
+    """A tensor's type and shape, for people to read: "float (N, 3, 64, 64)"."""
+    tensor = value.type.tensor_type
+    sizes = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return f"{TensorProto.DataType.Name(tensor.elem_type).lower()} ({', '.join(sizes)})"
+
+
 def cast(source: str, target: str, to: int) -> NodeProto:
     """A node that gives `source` as the type `to` under the name `target`."""
     return helper.make_node("Cast", [source], [target], f"cast {target}", to=to)
@@ -75,6 +82,31 @@ def drop_unread(graph: onnx.GraphProto) -> None:
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)
+
+
+def fold_channel_gathers(graph: onnx.GraphProto) -> None:
+    """Move a fixed reordering of channels in front of a convolution to its weights: conv(x[order]) = conv'(x)."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    reading = readers(graph)
+    for gather in [node for node in graph.node if node.op_type == "Gather" and node.input[1] in weights]:
+        order = numpy_helper.to_array(weights[gather.input[1]])
+        if attribute(gather, "axis", 0) != 1 or not np.array_equal(np.sort(order, axis=None), np.arange(order.size)):
+            continue
+        convolutions = reading.get(gather.output[0], [])
+        if not convolutions or any(
+            node.op_type != "Conv" or node.input[1] not in weights or len(reading[node.input[1]]) > 1
+            for node in convolutions
+        ):
+            continue
+        inverse = numpy_helper.from_array(np.argsort(order), f"{gather.output[0]} inverse")
+        graph.initializer.append(inverse)
+        for convolution in convolutions:
+            name = f"{convolution.input[1]} reordered"
+            node = helper.make_node("Gather", [convolution.input[1], inverse.name], [name], name, axis=1)
+            graph.node.insert(0, node)
+            convolution.input[:2] = [gather.input[0], name]
+        graph.node.remove(gather)
+    drop_unread(graph)
 
 
 def names_of(nodes: Iterable[NodeProto]) -> Iterator[str]:

@@ -168,6 +168,8 @@ def _graph_rows(path: Path) -> list[tuple[str, str]]:
         import onnx
     except ImportError:
         raise MissingDependency("looking into ONNX files needs onnx: pip install 'impasto[export]'") from None
+    from .graph_parts import tensor_text
+
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
@@ -176,20 +178,12 @@ def _graph_rows(path: Path) -> list[tuple[str, str]]:
     operators = Counter(node.op_type for node in graph.node)
     parameters = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)
     return [
-        *((f"input {value.name}", _tensor_text(value)) for value in graph.input),
-        *((f"output {value.name}", _tensor_text(value)) for value in graph.output),
+        *((f"input {value.name}", tensor_text(value)) for value in graph.input),
+        *((f"output {value.name}", tensor_text(value)) for value in graph.output),
         ("opset", ", ".join(f"{entry.domain or 'ai.onnx'} {entry.version}" for entry in model.opset_import)),
         ("parameters", f"{parameters:,}"),
         ("operators", ", ".join(f"{count} {name}" for name, count in operators.most_common())),
     ]
-
-
-def _tensor_text(value: Any) -> str:
-    import onnx
-
-    tensor = value.type.tensor_type
-    sizes = (str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
-    return f"{onnx.TensorProto.DataType.Name(tensor.elem_type).lower()} ({', '.join(sizes)})"
 
 
 def _short(value: Any) -> str:

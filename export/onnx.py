@@ -27,7 +27,8 @@ from impasto.runtime.opening import SPEC_KEY
 from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
 from impasto.training.packaged import weights_of
 
-from .graph_parts import drop_unread
+from .graph_parts import fold_channel_gathers
+from .pixel_shuffles import unshuffle_order
 from .stored_weights import packed
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, Any], 
         ) from error
     assert program is not None  # None only where the exporter was asked to write a file
     model: onnx.ModelProto = program.model_proto
-    _fold_channel_gathers(model)
+    fold_channel_gathers(model.graph)
     _strip(model)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -211,37 +212,10 @@ def _space_to_depth(image: Any, factor: int) -> Any:
     op: Any = opset20  # its stubs want concrete tensor types
 
     channels = 3 if image.shape is None else int(image.shape[1])
-    order = np.arange(channels * factor * factor).reshape(factor * factor, channels).T.reshape(-1)
+    order = unshuffle_order(channels, factor)
     return op.Gather(
         op.SpaceToDepth(image, blocksize=factor), op.Constant(value=numpy_helper.from_array(order)), axis=1
     )
-
-
-def _fold_channel_gathers(model: onnx.ModelProto) -> None:
-    """Move a fixed reordering of channels in front of a convolution to its weights: conv(x[order]) = conv'(x)."""
-    graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    for gather in [node for node in graph.node if node.op_type == "Gather" and node.input[1] in weights]:
-        convolutions = readers.get(gather.output[0], [])
-        if not convolutions or any(
-            node.op_type != "Conv" or node.input[1] not in weights or len(readers[node.input[1]]) > 1
-            for node in convolutions
-        ):
-            continue
-        order = numpy_helper.to_array(weights[gather.input[1]])
-        inverse = numpy_helper.from_array(np.argsort(order), f"{gather.output[0]} inverse")
-        graph.initializer.append(inverse)
-        for convolution in convolutions:
-            name = f"{convolution.input[1]} reordered"
-            node = onnx.helper.make_node("Gather", [convolution.input[1], inverse.name], [name], name, axis=1)
-            graph.node.insert(0, node)
-            convolution.input[:2] = [gather.input[0], name]
-        graph.node.remove(gather)
-    drop_unread(graph)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -172,8 +172,9 @@ class _Feeds:
 
     def whole(self, picture: _Picture, index: int) -> JudgedPicture:
         """The middle of a large picture, the thumbnail's too."""
-        top, left = (max(side - LARGEST, 0) // 2 for side in picture.given.shape[:2])
-        middle = picture.cut(self._spec.scale, top, left, LARGEST, LARGEST)
+        height, width = self._inside(self._spec.size.fixed or (LARGEST, LARGEST))
+        top, left = (max(picture.given.shape[0] - height, 0) // 2, max(picture.given.shape[1] - width, 0) // 2)
+        middle = picture.cut(self._spec.scale, top, left, height, width)
         return self._judged(middle, middle.given, index)
 
     def piece(self, picture: _Picture, index: int) -> JudgedPicture:
@@ -183,8 +184,12 @@ class _Feeds:
             int(self._random.integers(0, max(have - side, 0) + 1))
             for have, side in zip(picture.given.shape, sides, strict=False)
         )
-        height, width = (max(side - 2 * self._spec.border, 1) for side in sides)
-        return self._judged(picture.cut(self._spec.scale, top, left, height, width), picture.given, index)
+        part = picture.cut(self._spec.scale, top, left, *self._inside(sides))
+        return self._judged(part, picture.given, index)
+
+    def _inside(self, sides: tuple[int, int]) -> tuple[int, int]:
+        """What of a network's input of this height and width is picture, and not its border."""
+        return max(sides[0] - 2 * self._spec.border, 1), max(sides[1] - 2 * self._spec.border, 1)
 
     def _judged(self, part: _Picture, picture: np.ndarray, index: int) -> JudgedPicture:
         border, scale = self._spec.border, self._spec.scale

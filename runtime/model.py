@@ -22,7 +22,7 @@ from .engines import engine_source
 from .frames import LanePool, overlapped
 from .opening import describe, graph_source, open_context, open_source
 from .spec import ModelSpec, Pixels, SizeRule
-from .work_area import WorkArea, tiling_text
+from .work_area import WorkArea, size_limits, tiling_text
 
 KEPT_SIZES = 4
 """Work areas kept for the picture sizes used last."""
@@ -106,7 +106,8 @@ def load(
     except BaseException:
         graph.close()
         raise
-    info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, tiling_text(spec, graph.limits))
+    tiling = tiling_text(spec, size_limits(spec, graph))
+    info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, tiling)
     return Model(graph, context, info)
 
 
@@ -119,6 +120,7 @@ class Model:
     def __init__(self, graph: Backend, context: PictureContext | None, info: ModelInfo) -> None:
         self.info = info
         self._graph = graph
+        self._limits = size_limits(info.spec, graph)
         self._context = context
         self._lock = threading.Lock()
         self._areas: OrderedDict[tuple[int, int], WorkArea] = OrderedDict()
@@ -173,7 +175,7 @@ class Model:
         context = self._context
         extra = (context.of_picture(image),) if context else ()
         out = np.empty(self.output_shape(image), np.uint8)
-        area = WorkArea(self.info.spec, self._graph.limits, image.shape[0], image.shape[1])
+        area = WorkArea(self.info.spec, self._limits, image.shape[0], image.shape[1])
         area.run(self._graph, image, out, extra)
 
         def compute() -> None:
@@ -218,14 +220,14 @@ class Model:
             return self._graph.lane(((1, *area.padded_size, 3), *others))
 
     def _fill_lane(self, lane: Lane, frame: np.ndarray) -> None:
-        area = WorkArea(self.info.spec, self._graph.limits, frame.shape[0], frame.shape[1], buffers=False)
+        area = WorkArea(self.info.spec, self._limits, frame.shape[0], frame.shape[1], buffers=False)
         area.pad_into(lane.images[0][0], frame)
         if self._context:
             with self._lock:
                 lane.images[1][...] = self._context.of_frame(frame)
 
     def _crop_lane(self, lane: Lane, frame: np.ndarray) -> np.ndarray:
-        area = WorkArea(self.info.spec, self._graph.limits, frame.shape[0], frame.shape[1], buffers=False)
+        area = WorkArea(self.info.spec, self._limits, frame.shape[0], frame.shape[1], buffers=False)
         return area.crop(lane.result[0]).copy()
 
     def _frame(self, frame: np.ndarray) -> np.ndarray:
@@ -249,7 +251,7 @@ class Model:
     def _area(self, height: int, width: int) -> WorkArea:
         area = self._areas.pop((height, width), None)
         if area is None:
-            area = WorkArea(self.info.spec, self._graph.limits, height, width)
+            area = WorkArea(self.info.spec, self._limits, height, width)
         self._areas[height, width] = area
         if len(self._areas) > KEPT_SIZES:
             self._areas.popitem(last=False)
@@ -261,9 +263,3 @@ class Model:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             hint = "; scale it to 0..255 and convert it with .astype(np.uint8)" if image.dtype != np.uint8 else ""
             raise ShapeError(f"got {image.dtype} {image.shape}; wanted uint8 (H, W, 3) RGB of at least 1 x 1{hint}")
-        fixed = self.info.spec.size.fixed
-        if fixed and (image.shape[0] > fixed[0] or image.shape[1] > fixed[1]):
-            raise ShapeError(
-                f"the picture is {image.shape[0]} x {image.shape[1]} and this graph takes {fixed[0]} x {fixed[1]} at the "
-                "most; scale the picture down, or export the graph with dynamic height and width"
-            )

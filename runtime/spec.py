@@ -12,6 +12,8 @@ from impasto.errors import OptionError, PackageError
 
 PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
+TASKS = ("stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", "unknown")
+"""What picture models do."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class SizeRule:
     minimum: int = 1
     """Smallest height and width. Always >= 1; what `padded` gives is a multiple that is not below it."""
     fixed: tuple[int, int] | None = None
-    """The only (height, width) of a graph with static sizes; None where sizes are free."""
+    """The only (height, width) of a graph with static sizes, multiples both; None where sizes are free."""
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The smallest accepted size that holds `height` x `width` pixels; where sizes are fixed, that size."""
@@ -38,7 +40,8 @@ class SizeRule:
     def __str__(self) -> str:
         if self.fixed:
             return f"{self.fixed[0]} x {self.fixed[1]} only"
-        return f"multiples of {self.multiple}" + (f", at least {self.minimum}" if self.minimum > self.multiple else "")
+        accepted = f"multiples of {self.multiple}" if self.multiple > 1 else "any size"
+        return accepted + (f", at least {self.minimum}" if self.minimum > self.multiple else "")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ModelSpec:
 
     name: str
     task: str = "unknown"
-    """What it does: "stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", PERCEPTUAL, or "unknown"."""
+    """What it does: one of TASKS, or PERCEPTUAL."""
     scale: int = 1
     """Output side / input side. Always >= 1."""
     channels: int = 3

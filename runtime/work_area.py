@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from .backends import Backend
@@ -23,12 +25,13 @@ class WorkArea:
     def __init__(
         self, spec: ModelSpec, limits: SizeLimits | None, height: int, width: int, buffers: bool = True
     ) -> None:
-        """limits: the engine's, where it has some. buffers: whether to allocate; without, only `pad_into` and `crop` work,
-        on memory of the caller's. Raises ShapeError for a picture that the engine neither holds nor can be cut for.
+        """limits: as `size_limits` gives them. buffers: whether to allocate; without, only `pad_into` and `crop` work,
+        on memory of the caller's. Raises ShapeError for a picture that the limits neither hold nor can be cut for.
         """
         self._border = spec.border
         self._scale = spec.scale
-        self._padded_size = spec.size.padded(height + 2 * spec.border, width + 2 * spec.border)
+        rule = replace(spec.size, fixed=None)  # one size alone is a limit, of what a window holds
+        self._padded_size = rule.padded(height + 2 * spec.border, width + 2 * spec.border)
         self._crop = self._scaled(spec.border, spec.border, height, width)
         self._tiles: list[tuple[Span, Span]] = []
         self._window = self._padded_size
@@ -133,6 +136,12 @@ class WorkArea:
 
 def _kept(row: Span, column: Span) -> tuple[int, int]:
     return row.keep_to - row.keep_from, column.keep_to - column.keep_from
+
+
+def size_limits(spec: ModelSpec, graph: Backend) -> SizeLimits | None:
+    """The engine's, or those of a graph that was exported for one size; None where any size will do."""
+    fixed = spec.size.fixed
+    return graph.limits or (SizeLimits(((fixed, fixed),), None) if fixed else None)
 
 
 def tiling_text(spec: ModelSpec, limits: SizeLimits | None) -> str:

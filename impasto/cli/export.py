@@ -8,9 +8,10 @@ from typing import Annotated, Optional
 import typer
 
 from impasto.errors import OptionError
+from impasto.runtime.spec import TASKS
 
+from . import options
 from .console import err, out
-from .options import located
 
 PERCEPTUAL = ("vgg16", "vgg19", "resnet50", "efficientnet-lite0")
 """What is taken for a backbone's name where no file is called so."""
@@ -20,8 +21,8 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A .safetensors checkpoint of impasto train, a package, a model's name, or another project's .pth that "
-            f"spandrel reads. Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
+            help="A .safetensors checkpoint of impasto train, a package, a model's name, anybody's .onnx, or another project's "
+            f".pth that spandrel reads. Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
             show_default=False,
         ),
     ],
@@ -30,10 +31,15 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="The package's folder; by default the checkpoint's own, for a name one that is called so.",
+            help="The package's folder; by default the checkpoint's own, for a name or an .onnx one that is called so.",
         ),
     ] = None,
     name: Annotated[Optional[str], typer.Option(help="The model's name; by default the checkpoint's.")] = None,  # noqa: UP045
+    layout: options.Layout = None,
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"For a stranger's ONNX: {', '.join(TASKS)}.", show_default=False),
+    ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -41,7 +47,16 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Turn a checkpoint into a model package: canonical ONNX, manifest, hashes."""
+    """Turn a checkpoint, or anybody's ONNX file, into a model package: canonical ONNX, manifest, hashes."""
+    if checkpoint.suffix.lower() == ".onnx":
+        if weights is not None:
+            raise OptionError(
+                f"--backbone-weights is for a backbone ({', '.join(PERCEPTUAL)}), and {checkpoint} is a graph"
+            )
+        _export_graph(checkpoint, output, layout, name, task)
+        return
+    if layout is not None or task is not None:
+        raise OptionError(f"--layout and --task are for a stranger's .onnx, and {checkpoint} is none")
     if str(checkpoint) in PERCEPTUAL and not checkpoint.is_file():
         if name is not None:
             raise OptionError("a perceptual network is called after its backbone; leave --name out")
@@ -51,7 +66,7 @@ def export(
         raise OptionError(f"--backbone-weights is for a backbone ({', '.join(PERCEPTUAL)}), and {checkpoint} is none")
     from impasto.export.package import export_checkpoint
 
-    found = located(checkpoint) or checkpoint
+    found = options.located(checkpoint) or checkpoint
     if found != checkpoint:
         # What is called by name may have come with Impasto, and stays as it is.
         output = output or Path.cwd() / found.name
@@ -59,6 +74,15 @@ def export(
         folder = export_checkpoint(found, output, name=name)
     out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)
     out.print(f"next: impasto check {folder}", markup=False, soft_wrap=True)
+
+
+def _export_graph(graph: Path, output: Path | None, layout: str | None, name: str | None, task: str | None) -> None:
+    from impasto.export.stranger import export_graph
+
+    with err.status(f"exporting {graph}"):
+        result = export_graph(graph, output, layout=layout, name=name, task=task)
+    out.print(str(result), markup=False, soft_wrap=True)
+    out.print(f"next: impasto quantize {result.folder} --to fp16 --calibrate PHOTOS", markup=False, soft_wrap=True)
 
 
 def _export_perceptual(backbone: str, output: Path | None, weights: Path | None) -> None:

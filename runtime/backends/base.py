@@ -37,12 +37,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """What heights and widths an engine was built for."""
+    """What heights and widths an engine was built for, or a graph exported with."""
 
     ranges: tuple[tuple[tuple[int, int], tuple[int, int]], ...]
     """(smallest, largest) as (height, width) each, one for each optimization profile."""
-    rebuild: str
-    """The command that builds another, without its --size."""
+    rebuild: str | None
+    """The command that builds another engine, without its --size; None for a graph."""
 
     def whole(self, height: int, width: int) -> tuple[int, int] | None:
         """The smallest size that the engine takes and that holds height x width, or None where that is too large."""
@@ -61,9 +61,13 @@ class SizeLimits:
     def refusal(self, height: int, width: int, why: str) -> ShapeError:
         """The error for a picture of height x width that is too large to run in one piece and cannot be cut."""
         held = " or ".join(f"{high[0]} x {high[1]}" for _, high in self.ranges)
+        what, remedy = (
+            ("engine", f"build one for it: {self.rebuild} --size {height}x{width}")
+            if self.rebuild
+            else ("graph", "scale the picture down, or export the graph with free height and width")
+        )
         return ShapeError(
-            f"the picture is {height} x {width}, this engine holds up to {held} with the border, and {why}; "
-            f"build one for it: {self.rebuild} --size {height}x{width}"
+            f"the picture is {height} x {width}, this {what} holds up to {held} with the border, and {why}; {remedy}"
         )
 
 

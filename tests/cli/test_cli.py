@@ -193,6 +193,23 @@ def test_check_and_export_name_what_they_lack(make_package, tmp_path):
     assert not (tmp_path / "package" / "manifest.json").exists()
 
 
+def test_a_strangers_graph_becomes_a_package(photo, tmp_path):
+    path = tmp_path / "other.onnx"
+    onnx.save(float_graph(), str(path))
+    assert "--layout 'rgb 0..1'" in fails("export", path)
+    assert "impasto export" in fails("build", path, "--target", "sm86", "--precision", "fp32")
+    assert "are for a stranger's .onnx" in fails("export", "denoise", "--layout", "rgb 0..1")
+    assert "--backbone-weights is for a backbone" in fails("export", path, "--backbone-weights", path)
+    code, stdout, stderr = cli("export", path, "--layout", "rgb 0..1", "--task", "denoise")
+    assert code == 0, stderr
+    assert f"wrote the package {tmp_path / 'other'}: ×1, any size, tiles overlap by 0" in stdout
+    assert f"next: impasto quantize {tmp_path / 'other'}" in stdout
+    code, stdout, _ = cli("run", tmp_path / "other", photo, "-o", tmp_path / "out.png")
+    assert code == 0
+    assert np.asarray(Image.open(tmp_path / "out.png")).shape == (40, 60, 3)
+    assert "other.onnx" in cli("inspect", tmp_path / "other")[1]
+
+
 def test_models_lists_what_run_knows(make_package, monkeypatch):
     monkeypatch.setenv("IMPASTO_MODELS", str(make_package("own").parent))
     out = cli("models")[1]

@@ -1,0 +1,218 @@
+"""Anybody's ONNX file as a model package: then it is quantized, built, measured and run like our own networks.
+
+Nothing is taken on trust. Which sizes the graph accepts, and how much it enlarges, is tried out; how tiles must overlap is
+computed from its operators; and the package must draw what the file draws, or nothing is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from impasto.errors import BackendError, ExportError, OptionError
+from impasto.files import make_folder, sha256
+from impasto.runtime.backends import Backend, open_graph
+from impasto.runtime.backends.pixels import PixelAdapter
+from impasto.runtime.opening import SPEC_KEY
+from impasto.runtime.resolve import Sidecar, resolve
+from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
+
+from .check import TOLERANCE, PictureCheck, compare, synthetic
+from .engine_check import LEAST_PSNR
+from .graph_parts import element_types
+from .package import MODEL, check_name, write_package
+from .receptive_field import receptive_field
+from .stored_weights import unpacked
+from .stranger_graph import dressed, finished, is_canonical, modernized, read_stranger
+
+_MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
+"""Of what sides may have to be multiples, as strides by two make it."""
+_LEAST_TRIED = 32
+"""Sides tried first, in pixels: most graphs take them, and small pictures are drawn fast."""
+_COMPARED = (61, 83)
+"""Height and width of the picture that file and package both draw, rounded up to what the graph takes."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A package made of somebody's ONNX file."""
+
+    folder: Path
+    source: Path
+    spec: ModelSpec
+    check: PictureCheck
+    """One picture drawn by the package and by the file itself, both in ONNX Runtime."""
+
+    def __str__(self) -> str:
+        spec = self.spec
+        tiles = (
+            "never cut into tiles (it looks at the whole picture, or has an operator whose reach is not known)"
+            if spec.receptive_field is None
+            else f"tiles overlap by {spec.receptive_field}"
+        )
+        return (
+            f"wrote the package {self.folder}: ×{spec.scale}, {spec.size}, {tiles}; "
+            f"it draws what {self.source.name} draws (largest difference {self.check.max_difference} of 255)"
+        )
+
+
+def export_graph(
+    graph: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    layout: str | None = None,
+    name: str | None = None,
+    task: str | None = None,
+) -> Adopted:
+    """Turn an ONNX file that takes one picture and gives one into a model package.
+
+    graph: float32 or float16 (N, 3, H, W) or (N, H, W, 3), of any opset that ONNX can convert; or canonical already.
+    folder: where the package goes; by default a new one beside the file. layout: its pixels, as `impasto.load` takes it; by default
+    what the sidecar says (`NAME.json` beside the file: layout, multiple, receptive_field, task, …, which are then believed).
+    name: the model's; by default the file's. task: one of `TASKS`; by default the sidecar's, or "upscale" where it enlarges.
+
+    FP16 graphs become FP32, what lower precisions are made of, and may differ by what halves round.
+    Raises ModelNotFound, OptionError, ExportError, OutputError, PackageError for a wrong sidecar, or MissingDependency.
+    """
+    source = resolve(graph)
+    if source.manifest is not None or source.graph.suffix.lower() != ".onnx" or source.engine:
+        raise OptionError(f"{source.path} is no bare ONNX file; it needs no package made of it")
+    if task is not None and task not in TASKS:
+        raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
+    pixels = Pixels.parse(layout) if layout is not None else source.sidecar.pixels if source.sidecar else None
+    model = read_stranger(source.graph)
+    described = _described(model, source.sidecar)
+    in_halves = TensorProto.FLOAT16 in element_types(model).values()
+    name = check_name(name or described.get("name") or _as_name(source.graph.stem))
+    if is_canonical(model):
+        model = finished(model)
+    elif pixels is None:
+        raise OptionError(
+            f"{source.graph} does not say how pixels are laid out in it; say it: --layout 'rgb 0..1' "
+            "('bgr 0..255', 'rgb -1..1', …)"
+        )
+    else:
+        model = dressed(modernized(model), pixels)
+    spec = ModelSpec.from_json({"name": name, **described, **({"task": task} if task else {})}, str(source.graph))
+    spec = replace(spec, name=name)
+    with tempfile.TemporaryDirectory() as temporary:
+        trial = Path(temporary) / MODEL
+        onnx.save(model, str(trial))
+        with closing(_open(trial)) as drawing, closing(_open(source.graph, pixels)) as original:
+            spec = _completed(spec, described, drawing, model)
+            check = _compared(spec, drawing, original)
+    if check.max_difference > TOLERANCE and not (in_halves and check.psnr >= LEAST_PSNR["fp16"]):
+        raise ExportError(
+            f"the package would draw up to {check.max_difference} levels of 255 away from what {source.graph} draws; nothing was "
+            "written. Please report the file"
+        )
+    model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
+    target = make_folder(source.graph.parent / name if folder is None else folder)
+    write_package(target, spec, {MODEL: model}, None, recipe={"origin": _origin(source.graph, pixels)}, quality={})
+    return Adopted(target, source.graph, spec, check)
+
+
+def _described(model: onnx.ModelProto, sidecar: Sidecar | None) -> dict[str, Any]:
+    """What the graph's own metadata says, where Impasto wrote it, and what a sidecar does."""
+    own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
+    return {**(json.loads(own) if own else {}), **(sidecar.described if sidecar else {})}
+
+
+def _as_name(stem: str) -> str:
+    """A file's name as a model may be called."""
+    return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "model"
+
+
+def _origin(path: Path, pixels: Pixels | None) -> dict[str, Any]:
+    return {
+        "file": path.name,
+        "sha256": sha256(path),
+        "layout": f"{pixels.order} {pixels.low:g}..{pixels.high:g}" if pixels else "canonical",
+    }
+
+
+def _open(path: Path, pixels: Pixels | None = None) -> Backend:
+    """A graph in ONNX Runtime on the CPU, adapted where it takes planes of floats."""
+    graph = open_graph(path, "onnxruntime-cpu", 0)
+    canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
+    return PixelAdapter(graph, pixels) if pixels and not canonical else graph
+
+
+def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model: onnx.ModelProto) -> ModelSpec:
+    """With what trying and reading the graph says; what a sidecar says of sizes and reach is believed.
+
+    Raises ExportError where no size can be found that the graph takes.
+    """
+    _, height, width, _ = graph.inputs[0].shape
+    if (height is None) != (width is None):
+        raise ExportError(
+            f"the graph fixes one side of its pictures and leaves the other free ({graph.inputs[0]}); export it again with "
+            "both free, or both fixed"
+        )
+    if height and width:
+        spec = replace(spec, size=replace(spec.size, fixed=(height, width)))
+    elif "size" not in described:
+        spec = replace(spec, size=_find_sizes(graph))
+    scale = _scale(graph, *spec.size.padded(_LEAST_TRIED, _LEAST_TRIED))
+    if scale is None:
+        raise ExportError(_no_size(f"{_LEAST_TRIED} x {_LEAST_TRIED}, rounded up to {spec.size}"))
+    spec = replace(spec, scale=scale, task="upscale" if scale > 1 and spec.task == "unknown" else spec.task)
+    field = None if "receptive_field" in described else receptive_field(unpacked(model))
+    if field is None:
+        return spec
+    multiple = math.lcm(spec.size.multiple, field.alignment)
+    if spec.size.fixed and any(side % multiple for side in spec.size.fixed):
+        return spec  # tiles of that size could not begin where the network's strides fall
+    return replace(spec, size=replace(spec.size, multiple=multiple), receptive_field=field.radius)
+
+
+def _find_sizes(graph: Backend) -> SizeRule:
+    """The least multiple of which sides must be, and the least side. Raises ExportError where no multiple will do."""
+    for multiple in _MULTIPLES:
+        odd = -(-_LEAST_TRIED // multiple) | 1  # multiples of this one, and of no larger power of two
+        sides = odd * multiple, (odd + 2) * multiple
+        if _scale(graph, *sides) is not None:
+            break
+    else:
+        raise ExportError(_no_size(f"multiples of {', '.join(map(str, _MULTIPLES))}"))
+    least = multiple
+    while least < sides[0] and _scale(graph, least, least) is None:
+        least *= 2
+    return SizeRule(multiple, minimum=min(least, sides[0]))
+
+
+def _scale(graph: Backend, height: int, width: int) -> int | None:
+    """How many times larger the drawn picture is; None where the graph does not take the size, or gives another form."""
+    try:
+        shape = graph.measure((np.zeros((graph.inputs[0].shape[0] or 1, height, width, 3), np.uint8),))
+    except BackendError:
+        return None
+    scale = shape[1] // height
+    return scale if scale and shape[1:] == (height * scale, width * scale, 3) else None
+
+
+def _no_size(tried: str) -> str:
+    return (
+        f"the graph takes none of the sizes that were tried ({tried}), or does not enlarge them by one whole factor; if you know what "
+        'it takes, say it in a sidecar: {"layout": "rgb 0..1", "multiple": 48}'
+    )
+
+
+def _compared(spec: ModelSpec, drawing: Backend, original: Backend) -> PictureCheck:
+    """One picture drawn by both graphs. Raises BackendError."""
+    height, width = spec.size.padded(*_COMPARED)
+    image = synthetic(height, width)
+    batch = np.repeat(image[None], drawing.inputs[0].shape[0] or 1, axis=0)
+    drawn, wanted = (graph.run_all((batch,))[0][0] for graph in (drawing, original))
+    return compare(f"synthetic {height} x {width}", drawn, wanted)

@@ -1,0 +1,279 @@
+"""Anybody's ONNX file as a package: it draws what the file draws, in every layout and size, or it says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from strangers import HALF, Sketch, restorer, u_net, upscaler
+
+import impasto
+from conftest import canonical_graph, picture
+from impasto.errors import ExportError, OptionError, OutputError, PackageError, ShapeError
+from impasto.export.check import check_package
+from impasto.export.stranger import export_graph
+from impasto.runtime import work_area
+from impasto.runtime.manifest import read_manifest
+
+LAYOUTS = ("rgb 0..1", "bgr 0..1", "rgb 0..255", "bgr -1..1")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function that writes a graph and gives its path."""
+
+    def save(model: onnx.ModelProto, file: str = "Some Model_x.onnx", **described: object):
+        path = tmp_path / file
+        onnx.save(model, str(path))
+        if described:
+            path.with_suffix(".json").write_text(json.dumps(described))
+        return path
+
+    return save
+
+
+def drawn(path, image, **options):
+    with impasto.load(path, backend="onnxruntime-cpu", **options) as model:
+        return model(image).astype(int)
+
+
+def assert_same(path, package, image, layout, differing=0.01):
+    difference = np.abs(drawn(path, image, layout=layout) - drawn(package, image))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < differing
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("sketch", "scale"), [(restorer(), 1), (upscaler(2), 2)])
+def test_the_package_draws_what_the_file_draws_in_every_layout(saved, sketch, scale, layout):
+    path = saved(sketch.model(scale=scale))
+    made = export_graph(path, layout=layout)
+    assert_same(path, made.folder, picture(45, 70), layout)
+    assert made.check.max_difference <= 1
+
+
+def test_bgr_costs_nothing_in_the_graph(saved):
+    """The order of channels goes into the first layer's weights; at the other end, three planes change places."""
+    path = saved(Sketch().conv(8).op("Relu").conv(3).model())
+    graphs = {}
+    for layout in ("rgb 0..1", "bgr 0..1"):
+        folder = export_graph(path, path.parent / layout[:3], layout=layout).folder
+        graphs[layout] = [node.op_type for node in onnx.load(str(folder / "model.onnx")).graph.node]
+    assert graphs["bgr 0..1"].count("Gather") == 1
+    assert [kind for kind in graphs["bgr 0..1"] if kind != "Gather"] == graphs["rgb 0..1"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dtype": HALF},
+        {"opset": 11},
+        {"opset": 13, "weights_as_inputs": True},
+        {"opset": 21},
+        {"names": ("image", "picture")},
+        {"names": ("image/0 Cast", "out")},
+        {"sizes": (1, "h", "w")},
+    ],
+)
+def test_habits_of_other_exporters(saved, options):
+    path = saved(restorer().model(**options))
+    folder = export_graph(path, layout="rgb 0..1").folder
+    assert_same(path, folder, picture(40, 52), "rgb 0..1", differing=0.1 if options.get("dtype") == HALF else 0.01)
+    graph = onnx.load(str(folder / "model.onnx"))
+    assert {entry.version for entry in graph.opset_import} == {20}
+    assert (graph.graph.input[0].name, graph.graph.output[0].name) == ("image", "picture")
+    assert all(tensor.data_type != TensorProto.FLOAT16 for tensor in graph.graph.initializer)
+
+
+def test_planes_in_the_last_axis(saved):
+    sketch = Sketch().op("Transpose", perm=[0, 3, 1, 2]).conv(4).op("Relu").conv(3).op("Transpose", perm=[0, 2, 3, 1])
+    path = saved(sketch.model(channels_last=True))
+    made = export_graph(path, layout="bgr 0..1")
+    assert made.spec.receptive_field == 2
+    assert_same(path, made.folder, picture(33, 21), "bgr 0..1")
+
+
+def test_batch_norms_of_old_graphs_go_into_their_convolutions(saved):
+    sketch = Sketch().conv(6)
+    statistics = [sketch.constant(np.linspace(low, 2, 6)) for low in (0.5, -1, -0.2, 0.5)]
+    path = saved(sketch.op("BatchNormalization", *statistics).op("Relu").conv(3).model(opset=9, weights_as_inputs=True))
+    folder = export_graph(path, layout="rgb 0..1").folder
+    assert "BatchNormalization" not in [node.op_type for node in onnx.load(str(folder / "model.onnx")).graph.node]
+    assert_same(path, folder, picture(30, 30), "rgb 0..1")
+
+
+class TestSizes:
+    @pytest.mark.parametrize(("sketch", "multiple"), [(restorer(), 1), (u_net(1), 2), (u_net(3), 8)])
+    def test_the_multiple_is_found(self, saved, sketch, multiple):
+        spec = export_graph(saved(sketch.model()), layout="rgb 0..1").spec
+        assert (spec.size.multiple, spec.size.minimum, spec.scale, spec.task) == (multiple, multiple, 1, "unknown")
+
+    def test_the_least_side_is_found(self, saved):
+        sketch = Sketch()
+        pads = sketch.constant([0, 0, 9, 9, 0, 0, 9, 9], np.int64)
+        sketch.op("Pad", pads, mode="reflect").conv(3, 19, pads=[0] * 4)
+        path = saved(sketch.model())
+        made = export_graph(path, layout="rgb 0..1")
+        assert made.spec.size.minimum == 16  # a power of two above the 10 that reflection needs
+        assert drawn(made.folder, picture(3, 5)).shape == (3, 5, 3)
+
+    @pytest.mark.parametrize("scale", [2, 3])
+    def test_the_scale_is_found_and_makes_it_an_upscaler(self, saved, scale):
+        made = export_graph(saved(upscaler(scale).model(scale=scale)), layout="rgb 0..1")
+        assert (made.spec.scale, made.spec.task, made.spec.receptive_field) == (scale, "upscale", 2)
+
+    @pytest.mark.parametrize("scale", [1, 2])
+    def test_pictures_larger_than_a_fixed_size_are_cut_into_tiles_that_join(self, saved, scale):
+        sketch = upscaler(2) if scale == 2 else restorer()
+        free = export_graph(saved(sketch.model(scale=scale), "free.onnx"), layout="rgb 0..1")
+        fixed = export_graph(saved(sketch.model(scale=scale, sizes=(1, 24, 32)), "fixed.onnx"), layout="rgb 0..1")
+        assert fixed.spec.size.fixed == (24, 32)
+        for size in ((24, 32), (10, 32), (61, 33), (25, 7)):
+            image = picture(*size)
+            assert np.abs(drawn(free.folder, image) - drawn(fixed.folder, image)).max() <= 1 or min(size) < 24
+
+    def test_what_cannot_be_cut_refuses_larger_pictures(self, saved):
+        sketch = restorer()
+        sketch.op("GlobalAveragePool").op("Add", "x")
+        made = export_graph(saved(sketch.model(sizes=(1, 24, 32))), layout="rgb 0..1")
+        assert made.spec.receptive_field is None
+        assert "never cut into tiles" in str(made)
+        with pytest.raises(ShapeError, match=r"holds up to 24 x 32 .*free height and width"):
+            drawn(made.folder, picture(25, 32))
+
+    def test_tiles_of_a_free_size_join(self, saved, monkeypatch):
+        made = export_graph(saved(u_net(2).model()), layout="rgb 0..1")
+        image = picture(150, 210)
+        whole = drawn(made.folder, image)
+        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(work_area, "TILE", 48)
+        assert np.abs(whole - drawn(made.folder, image)).max() <= 1
+
+    def test_a_sidecar_is_believed(self, saved):
+        path = saved(
+            u_net(2).model(), layout="bgr 0..255", multiple=16, receptive_field=64, task="deblur", name="sharp"
+        )
+        made = export_graph(path)
+        assert made.folder.name == "sharp"
+        assert (made.spec.size.multiple, made.spec.receptive_field, made.spec.task) == (16, 64, "deblur")
+        assert read_manifest(made.folder).recipe["origin"]["layout"] == "bgr 0..255"
+
+    def test_sizes_that_nobody_can_guess(self, saved):
+        sketch = Sketch().conv(8, 3, strides=[3, 3], pads=[0] * 4).op("Relu")
+        sketch.op("ConvTranspose", sketch.constant(np.ones((8, 3, 3, 3))), strides=[3, 3])
+        with pytest.raises(ExportError, match=r'none of the sizes.*"multiple": 48'):
+            export_graph(saved(sketch.model()), layout="rgb 0..1")
+        path = saved(sketch.model(), "known.onnx", layout="rgb 0..1", multiple=3)
+        assert export_graph(path).spec.size.multiple == 3
+
+
+def test_the_package_says_where_it_is_from_and_runs_alone(saved):
+    path = saved(restorer().model())
+    made = export_graph(path, layout="rgb 0..1", task="dejpeg")
+    assert made.folder == path.parent / "some-model_x"
+    origin = read_manifest(made.folder).recipe["origin"]
+    assert (origin["file"], origin["layout"], len(origin["sha256"])) == (path.name, "rgb 0..1", 64)
+    assert made.spec.task == "dejpeg"
+    image = picture(20, 31)
+    assert np.array_equal(drawn(made.folder, image), drawn(made.folder / "model.onnx", image))
+    assert export_graph(made.folder / "model.onnx", path.parent / "again").spec == made.spec
+    with pytest.raises(PackageError, match=r"made of Some Model_x.onnx, which torch cannot draw with"):
+        check_package(made.folder)
+
+
+def test_a_canonical_graph_needs_no_layout(saved):
+    made = export_graph(saved(canonical_graph(scale=2), "ours.onnx", multiple=4))
+    assert (made.spec.scale, made.spec.size.multiple, made.check.max_difference) == (2, 4, 0)
+
+
+def one_channel() -> onnx.ModelProto:
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, "h", "w"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "gray", ends[:1], ends[1:])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def two_inputs() -> onnx.ModelProto:
+    model = restorer().model()
+    model.graph.input.append(helper.make_tensor_value_info("sigma", TensorProto.FLOAT, [1]))
+    return model
+
+
+def no_picture() -> onnx.ModelProto:
+    return Sketch().op("ReduceMean", axes=[2, 3], keepdims=0).model(opset=13)
+
+
+def one_side_fixed() -> onnx.ModelProto:
+    return restorer().model(sizes=("n", 64, "w"))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "message"),
+    [
+        (restorer().model(), {}, OptionError, "--layout 'rgb 0..1'"),
+        (restorer().model(), {"layout": "rgba 0..1"}, OptionError, "cannot read the pixel layout"),
+        (restorer().model(), {"layout": "rgb 0..1", "task": "magic"}, OptionError, "unknown task 'magic'; choose one"),
+        (restorer().model(), {"layout": "rgb 0..1", "name": "No/Name"}, OptionError, "cannot be a model's name"),
+        (one_channel(), {"layout": "rgb 0..1"}, ExportError, "a picture model has 3 channels"),
+        (two_inputs(), {"layout": "rgb 0..1"}, ExportError, "takes x float .*, sigma float"),
+        (one_side_fixed(), {"layout": "rgb 0..1"}, ExportError, "fixes one side"),
+        (b"no graph at all", {"layout": "rgb 0..1"}, ExportError, "no ONNX file that can be read"),
+    ],
+)
+def test_what_cannot_be_made_a_package_says_why_and_leaves_nothing(tmp_path, model, options, error, message):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    with pytest.raises(error, match=message):
+        export_graph(path, tmp_path / "package", **options)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_package_needs_none_made_of_it(make_package):
+    with pytest.raises(OptionError, match="is no bare ONNX file"):
+        export_graph(make_package())
+
+
+def test_a_folder_that_cannot_be_written(saved, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make the folder"):
+        export_graph(saved(restorer().model()), tmp_path / "file", layout="rgb 0..1")
+
+
+def test_a_wrong_drawing_is_not_written(saved, tmp_path, monkeypatch):
+    """The comparison can fail: with another scale at the one end."""
+    from impasto.export import stranger
+    from impasto.runtime.spec import Pixels
+
+    path = saved(restorer().model())
+    monkeypatch.setattr(
+        stranger, "dressed", lambda model, pixels, real=stranger.dressed: real(model, Pixels("rgb", 0, 0.9))
+    )
+    with pytest.raises(ExportError, match="levels of 255 away from what"):
+        export_graph(path, tmp_path / "package", layout="rgb 0..1")
+    assert not (tmp_path / "package").exists()
+
+
+def test_what_was_exported_is_built_like_a_network_of_ours(saved, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
+    from impasto.export.engine_cache import EngineCache
+    from impasto.export.engine_options import BuildOptions, Sizes
+    from impasto.export.engine_package import build_model
+
+    package = export_graph(saved(upscaler().model(opset=13)), layout="bgr 0..1").folder
+    fixed = export_graph(saved(restorer().model(sizes=(1, 24, 32)), "fixed.onnx"), layout="rgb 0..1").folder
+    cache = EngineCache(tmp_path / "cache")
+
+    def build(folder, size):
+        options = BuildOptions("fp32", (Sizes.parse(size),), targets=("sm86",))
+        return build_model(folder, options, cache=cache)
+
+    built = build(package, "64x64:128x128:256x256")
+    assert built.plan.parent == package / "engines"
+    assert built.record.precisions()["fp32"] >= 2
+    assert build(fixed, "24x32").record.profiles[0]["image"] == ((1, 24, 32, 3),) * 3
+    with pytest.raises(OptionError, match=r"exported for pictures of 24 x 32 alone; .*tiles.*--size 24x32"):
+        build(fixed, "1080p")
+    shutil.rmtree(package / "engines")
