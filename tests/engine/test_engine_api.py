@@ -38,16 +38,14 @@ ENUMS = {
     "NetworkDefinitionCreationFlag", "BuilderFlag", "TacticSource", "ComputeCapability", "MemoryPoolType", "DataType",
     "HardwareCompatibilityLevel", "OnnxParserFlag", "ProfilingVerbosity", "TensorIOMode", "LayerInformationFormat",
 }  # fmt: skip
-LAYERS = {
-    "Layers": [
-        {
-            "Name": "conv",
-            "LayerType": "CaskConvolution",
-            "Inputs": [{"Name": "a", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
-            "Outputs": [],
-        }
-    ]
-}
+
+
+def inspected(text: str) -> str:
+    """The inspector's JSON of one convolution that reads a tensor of this type."""
+    tensors = [{"Name": "a", "Format/Datatype": text}]
+    return json.dumps({"Layers": [{"Name": "conv", "LayerType": "CaskConvolution", "Inputs": tensors, "Outputs": []}]})
+
+
 INPUTS = {"image": (-1, -1, -1, 3), "context": (-1, 5)}
 
 
@@ -120,7 +118,12 @@ class Bindings:
             config.create_runtime_cache.return_value = self.kernels
             self.engine.create_runtime_config.return_value = config
         inspector = self.strict("EngineInspector")
-        inspector.get_engine_information.return_value = json.dumps(LAYERS)
+        inspector.get_engine_information.side_effect = lambda kind: inspected(
+            # Types of an engine with free sizes are told for a context that knows its shapes.
+            "Channel major FP16 format where channel % 8 == 0"
+            if inspector.execution_context is self.context and self.context.set_input_shape.call_count == len(INPUTS)
+            else "N/A due to dynamic shapes"
+        )
         self.engine.create_engine_inspector.return_value = inspector
         runtime = self.strict("Runtime")
         runtime.deserialize_cuda_engine.return_value = self.engine
