@@ -301,6 +301,10 @@ def _configure(api: TensorRT, config: Any, options: BuildOptions, typed: bool) -
             config.set_flag(getattr(module.BuilderFlag, name))
     if options.precision == "fp32":
         config.clear_flag(module.BuilderFlag.TF32)  # 10 bits of mantissa are not FP32
+    preview = getattr(getattr(module, "PreviewFeature", None), "FASTER_DYNAMIC_SHAPES_0805", None)
+    if preview is not None and options.has_free_sizes:
+        # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
+        config.set_preview_feature(preview, True)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.optimization_level is not None:
