@@ -289,6 +289,7 @@ COMMON = {
     "DequantizeLinear": _PAIR,
     "Div": _POINTWISE,
     "Gemm": Operator(frozenset(("alpha", "beta", "transA", "transB")), (2, 3), frozenset((1, 2)), rank=2, more=_alike),
+    "Identity": _UNARY,
     "MaxPool": Operator(_WINDOW | {"ceil_mode", "storage_order"}, rank=4, more=_pool),
     "Mul": _POINTWISE,
     "Pad": Operator(frozenset(("mode",)), (2, 3), frozenset((1, 2)), more=_pad),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import half, network, quantized
+from graphs import float_pixels, half, network, quantized
 from onnx import TensorProto, helper, numpy_helper
 from parser_laws import broken_laws
 from perceptual_networks import perceptual_graph
@@ -51,6 +51,7 @@ def test_small_graphs_are_read(opset: int, tmp_path: Path) -> None:
         "network": network(4, 32, 1),
         "half": half(network(4, 32, 1)),
         "int8": int8_network(tmp_path),
+        "float pixels": float_pixels(prepare(network(4, 32, 1), opset)),
         "with context": canonical_graph(2, 5),
         "context": context_graph(8, 5),
         "instance norm": normalised(),
