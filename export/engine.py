@@ -200,7 +200,7 @@ def compile_graph(
         if timing is not None:
             write_bytes(timing, bytes(config.get_timing_cache().serialize()))
         plan = bytes(serialized)
-        layers, memory = _read_back(api, plan, lines, target)
+        layers, memory = _read_back(api, plan, lines, target, profiles[0])
     engine_layers.require_precision(layers, options.precision, str(target))
     return plan, layers, profiles, memory
 
@@ -301,6 +301,10 @@ def _configure(api: TensorRT, config: Any, options: BuildOptions, typed: bool) -
             config.set_flag(getattr(module.BuilderFlag, name))
     if options.precision == "fp32":
         config.clear_flag(module.BuilderFlag.TF32)  # 10 bits of mantissa are not FP32
+    preview = getattr(getattr(module, "PreviewFeature", None), "FASTER_DYNAMIC_SHAPES_0805", None)
+    if preview is not None and options.has_free_sizes:
+        # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
+        config.set_preview_feature(preview, True)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     if options.optimization_level is not None:
@@ -386,21 +390,39 @@ def _interruptible(build: Callable[[], Any], stop: threading.Event) -> Any:
 
 
 def _read_back(
-    api: TensorRT, plan: bytes, lines: list[str], target: Target
+    api: TensorRT, plan: bytes, lines: list[str], target: Target, profile: dict[str, Range]
 ) -> tuple[tuple[EngineLayer, ...], int | None]:
-    """The layers of the finished engine, from its inspector where it can be loaded here, otherwise from the build's log."""
+    """The layers of the finished engine, from its inspector where it can be loaded here, otherwise from the build's log.
+
+    profile: the first one, at whose best shapes the engine is looked at.
+    """
     if target.gpu is None:
         return engine_layers.from_log(lines), None
     try:
         engine = api.deserialize(api.create_runtime(), plan)
     except BackendError:  # built for a GPU that this flavour builds for and does not run on
         return engine_layers.from_log(lines), None
-    inspector = engine.create_engine_inspector()
-    text = inspector.get_engine_information(api.module.LayerInformationFormat.JSON)
+    text = _inspect(api, engine, profile)
     memory = int(
         engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
     )
     return engine_layers.from_inspector(text), memory
+
+
+def _inspect(api: TensorRT, engine: Any, profile: dict[str, Range]) -> str:
+    """What the inspector says, in JSON; with an execution context at the profile's best shapes if it says too little without."""
+    inspector = engine.create_engine_inspector()
+    kind = api.module.LayerInformationFormat.JSON
+    text = str(inspector.get_engine_information(kind))
+    if not engine_layers.hides_formats(text):
+        return text
+    context = engine.create_execution_context()
+    if context is None:  # no memory for one; the weights' types still tell
+        return text
+    for name, (_, best, _) in profile.items():
+        context.set_input_shape(name, best)
+    inspector.execution_context = context
+    return str(inspector.get_engine_information(kind))
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ The result computes the same function. Nothing here touches precision: that is w
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,32 +16,39 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import ExportError
 
+from .graph_parts import constants, copy, producers, replace_nodes
 from .precision_fp16 import widened
 from .stored_weights import unpacked
 
 _OLD = 17
 """Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
 _EPSILON = 1e-5  # ONNX's default for normalisations
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
     """A copy of the graph that a parser of opset `max_opset` (17 or above) accepts.
 
-    uint8 tensors meet nothing but casts, which is all that TensorRT allows them; weights are stored as their layers take
-    them; normalisations and operators newer than `max_opset` become older ones. Raises ExportError for an operator that
-    has no older form here.
+    uint8 tensors meet nothing but casts, which is all that TensorRT allows them; constants are initializers and weights stored
+    as their layers take them; convolutions say how large they are; normalisations and operators newer than `max_opset` become
+    older ones. Raises ExportError for an operator that has no older form here.
+
+    What each parser reads was taken from its source; `tests/parser_laws.py` holds it as laws, with the places.
     """
-    prepared = unpacked(model)
+    prepared = unpacked(_with_initializers(model))
     _cast_before_transpose(prepared.graph)
     _transpose_before_cast(prepared.graph)
     opset = next((entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx")), None)
     if opset is not None and max_opset <= _OLD:
         if _quantizes_halves(prepared.graph):  # which old parsers cannot; their FP16 flag brings the halves back
-            prepared.CopyFrom(widened(prepared))
-            opset = next(entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx"))
+            prepared = widened(prepared)
+        prepared = onnx.shape_inference.infer_shapes(prepared)
+        opset = next(entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx"))
         _downgrade(prepared.graph, max_opset)
         opset.version = min(opset.version, max_opset)
         prepared.ir_version = min(prepared.ir_version, 8)
+    _say_kernel_shapes(prepared.graph)
+    _name_quantizers_apart(prepared.graph)
     _drop_unread(prepared.graph)
     del prepared.graph.value_info[:]
     onnx.checker.check_model(prepared)
@@ -49,8 +57,61 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
 
 def _quantizes_halves(graph: onnx.GraphProto) -> bool:
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
-    quantizers = (node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear"))
+    quantizers = (node for node in graph.node if node.op_type in _QUANTIZERS)
     return any(node.input[1] in halves for node in quantizers)
+
+
+def _with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with initializers in place of Constant nodes: TensorRT 8's parser reads a `value_int` as a float."""
+    if not any(node.op_type == "Constant" for node in model.graph.node):
+        return model
+    model = copy(model)
+    nodes = []
+    for node in model.graph.node:
+        kind = node.attribute[0].name if node.op_type == "Constant" else ""
+        if kind not in _CONSTANT_TYPES:
+            nodes.append(node)
+            continue
+        value = helper.get_attribute_value(node.attribute[0])
+        if not isinstance(value, TensorProto):
+            value = numpy_helper.from_array(np.asarray(value, _CONSTANT_TYPES[kind]))
+        value.name = node.output[0]
+        model.graph.initializer.append(value)
+    replace_nodes(model.graph, nodes)
+    return model
+
+
+_CONSTANT_TYPES = {
+    "value": None,
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
+
+def _say_kernel_shapes(graph: onnx.GraphProto) -> None:
+    """Write each convolution's kernel_shape, which ONNX leaves optional.
+
+    Where weights come out of a DequantizeLinear, parsers before 10.4 do not look at their shape, and refuse.
+    """
+    stored, by = constants(graph), producers(graph)
+    for node in graph.node:
+        if node.op_type != "Conv" or _attribute(node, "kernel_shape", None):
+            continue
+        weights = node.input[1]
+        while weights in by and by[weights].op_type in _QUANTIZERS:
+            weights = by[weights].input[0]
+        if weights in stored:
+            node.attribute.append(helper.make_attribute("kernel_shape", stored[weights].shape[2:]))
+
+
+def _name_quantizers_apart(graph: onnx.GraphProto) -> None:
+    """Take away the names of quantizers that something else has too: parsers make other names unique, and not theirs."""
+    taken = Counter((*(node.name for node in graph.node), *(tensor.name for tensor in graph.initializer)))
+    for node in graph.node:
+        if node.op_type in _QUANTIZERS and taken[node.name] > 1:
+            node.name = ""  # the parser makes one of the output's
 
 
 def _cast_before_transpose(graph: onnx.GraphProto) -> None:
@@ -114,8 +175,8 @@ _SAME = frozenset((
     "Abs", "Add", "And", "AveragePool", "Cast", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv",
     "ConvTranspose", "DepthToSpace", "Div", "Equal", "Exp", "Expand", "Flatten", "Gather", "Gemm",
     "GlobalAveragePool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min",
-    "Mul", "Neg", "PRelu", "Pad", "Pow", "Reciprocal", "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Slice",
-    "Softmax", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
+    "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Reshape", "Round", "Shape", "Sigmoid", "Slice",
+    "Softmax", "SpaceToDepth", "Sqrt", "Squeeze", "Sub", "Tanh", "Tile", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
 
@@ -123,6 +184,8 @@ _SAME = frozenset((
 def _axes_as_attribute(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
     """ReduceMean and its kin take their axes as an input from opset 18 on."""
     axes = _constant(graph, node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    if _attribute(node, "noop_with_empty_axes", 0) and (axes is None or not axes.size):
+        return [helper.make_node("Identity", [node.input[0]], list(node.output), node.name)]
     keepdims = _attribute(node, "keepdims", 1)
     attributes: dict[str, Any] = {"keepdims": keepdims} | (
         {} if axes is None else {"axes": [int(axis) for axis in axes]}
@@ -136,7 +199,7 @@ def _quantizer(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
     Old parsers want weights in float32 with Q and DQ behind them, not int8 weights with DQ. The detour is exact.
     """
     axis = {"axis": _attribute(node, "axis", 1)}
-    plain = helper.make_node(node.op_type, list(node.input), list(node.output), node.name, **axis)
+    plain = helper.make_node(node.op_type, _with_zero_point(node, graph), list(node.output), node.name, **axis)
     stored = next((tensor for tensor in graph.initializer if tensor.name == node.input[0]), None)
     if node.op_type != "DequantizeLinear" or stored is None or stored.data_type != TensorProto.INT8:
         return [plain]
@@ -146,10 +209,39 @@ def _quantizer(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
         scale = scale.reshape([-1 if index == axis["axis"] else 1 for index in range(levels.ndim)])
     name = f"{stored.name}.float"
     graph.initializer.append(numpy_helper.from_array(levels * scale, name))
-    quantize = helper.make_node("QuantizeLinear", [name, *node.input[1:]], [f"{name}.levels"], **axis)
+    quantize = helper.make_node("QuantizeLinear", [name, *plain.input[1:]], [f"{name}.levels"], **axis)
     plain.input[0] = f"{name}.levels"
     graph.initializer.remove(stored)
     return [quantize, plain]
+
+
+def _with_zero_point(node: NodeProto, graph: onnx.GraphProto) -> list[str]:
+    """The quantizer's inputs, with the zero point that ONNX lets it leave out and TensorRT 8's parser asks for."""
+    if len(node.input) > 2 and node.input[2]:
+        return list(node.input)
+    name = f"{node.output[0]}.zero"
+    graph.initializer.append(numpy_helper.from_array(np.zeros(_constant(graph, node.input[1]).shape, np.int8), name))
+    return [*node.input[:2], name]
+
+
+def _split(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
+    """Without the number of parts of opset 18: the outputs say it, and both divide evenly. The last part may not be smaller."""
+    plain = _without(node, "num_outputs")
+    if len(plain.attribute) < len(node.attribute):
+        size = _axis_size(graph, node.input[0], _attribute(node, "axis", 0))
+        if size is None or size % len(node.output):
+            raise ExportError(
+                f"the Split {node.name!r} has {len(node.output)} parts that may be of different sizes; "
+                "give it their sizes, or build with TensorRT 10 or later"
+            )
+    return [plain]
+
+
+def _pad(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
+    """As it is, where it uses nothing of opset 18 or 19."""
+    if (len(node.input) > 3 and node.input[3]) or _attribute(node, "mode", b"constant") == b"wrap":
+        raise ExportError(f"the Pad {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
+    return [node]
 
 
 def _resize(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
@@ -157,12 +249,7 @@ def _resize(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
     neutral = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
     if any(_attribute(node, name, value) != value for name, value in neutral.items()) or _attribute(node, "axes", None):
         raise ExportError(f"the Resize {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
-    plain = NodeProto()
-    plain.CopyFrom(node)
-    kept = [attribute for attribute in node.attribute if attribute.name not in neutral]
-    del plain.attribute[:]
-    plain.attribute.extend(kept)
-    return [plain]
+    return [_without(node, *neutral)]
 
 
 def _instance_normalisation(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
@@ -192,6 +279,10 @@ def _instance_normalisation(node: NodeProto, graph: onnx.GraphProto) -> list[Nod
 
 _Rewrite = Callable[[NodeProto, onnx.GraphProto], list[NodeProto]]
 _REWRITES: dict[str, _Rewrite] = {
+    "ReduceL1": _axes_as_attribute,
+    "ReduceL2": _axes_as_attribute,
+    "ReduceLogSum": _axes_as_attribute,
+    "ReduceLogSumExp": _axes_as_attribute,
     "ReduceMean": _axes_as_attribute,
     "ReduceMax": _axes_as_attribute,
     "ReduceMin": _axes_as_attribute,
@@ -199,6 +290,8 @@ _REWRITES: dict[str, _Rewrite] = {
     "ReduceSumSquare": _axes_as_attribute,
     "QuantizeLinear": _quantizer,
     "DequantizeLinear": _quantizer,
+    "Split": _split,
+    "Pad": _pad,
     "Resize": _resize,
     "InstanceNormalization": _instance_normalisation,
 }
@@ -212,6 +305,24 @@ def _readers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
     return readers
 
 
+def _without(node: NodeProto, *names: str) -> NodeProto:
+    """A copy of the node without these attributes."""
+    plain = NodeProto()
+    plain.CopyFrom(node)
+    kept = [attribute for attribute in node.attribute if attribute.name not in names]
+    del plain.attribute[:]
+    plain.attribute.extend(kept)
+    return plain
+
+
+def _axis_size(graph: onnx.GraphProto, name: str, axis: int) -> int | None:
+    """How large a tensor is along this axis, where shape inference knows it."""
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.name == name and value.type.tensor_type.HasField("shape"):
+            return value.type.tensor_type.shape.dim[axis].dim_value or None
+    return None
+
+
 def _cast_type(node: NodeProto) -> int:
     return int(_attribute(node, "to", 0))
 
@@ -221,13 +332,10 @@ def _attribute(node: NodeProto, name: str, default: Any) -> Any:
 
 
 def _constant(graph: onnx.GraphProto, name: str) -> np.ndarray:
-    """The value of an initializer or of a Constant node. Raises ExportError where the value is computed."""
+    """The value of an initializer. Raises ExportError where the value is computed."""
     for tensor in graph.initializer:
         if tensor.name == name:
             return numpy_helper.to_array(tensor)
-    for node in graph.node:
-        if node.op_type == "Constant" and node.output[0] == name:
-            return numpy_helper.to_array(helper.get_attribute_value(node.attribute[0]))
     raise ExportError(
         f"{name!r} is computed while the network runs; TensorRT's old parsers want it constant. Fold it first"
     )

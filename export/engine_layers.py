@@ -24,6 +24,13 @@ _TYPES = (
     (re.compile(r"bool", re.IGNORECASE), "bool"),
 )
 
+_TACTICS = (
+    (re.compile(r"i8i8|i8f32|i8i32|int8|imma", re.IGNORECASE), "int8"),
+    (re.compile(r"f16f16|fp16|h16816|h1688|h884|hmma|hcudnn", re.IGNORECASE), "fp16"),
+    (re.compile(r"f32f32|fp32|scudnn|sgemm|ffma", re.IGNORECASE), "fp32"),
+)
+"""What kernels are called: "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_…", "ampere_h16816gemm_…"."""
+
 _ARITHMETIC = re.compile(r"conv|correlation|gemm|matmul|matrix|fullyconnected", re.IGNORECASE)
 """Kinds of layers whose type decides an engine's speed."""
 
@@ -37,10 +44,22 @@ _OUTPUTS = re.compile(r", Outputs: \[(?P<outputs>.*?)\], (?:ParameterType|Tactic
 _TENSOR = re.compile(r"Datatype: (?P<type>\w+), Format: (?P<format>[^}]*?)\s*(?:\}|$)")
 
 
+def hides_formats(text: str) -> bool:
+    """Whether the engine inspector keeps types and formats to itself until it is given an execution context with shapes.
+
+    TensorRT 8 to 10 do, for engines with free sizes (developer guide, "Engine Inspector").
+    """
+    return "due to dynamic shapes" in text
+
+
 def from_inspector(text: str) -> tuple[EngineLayer, ...]:
-    """Layers out of the engine inspector's JSON (TensorRT 8.5 and later, built with detailed profiling verbosity)."""
+    """Layers out of the engine inspector's JSON (TensorRT 8.5 and later, built with detailed profiling verbosity).
+
+    Where tensors' types are hidden, a layer's precision is that of its weights, or what its kernel is called by.
+    """
     layers = []
-    for entry in json.loads(text).get("Layers", []):
+    # From 8.6 on, control characters stand between the names of a fused layer's ONNX nodes; strict JSON wants them escaped.
+    for entry in json.loads(text, strict=False).get("Layers", []):
         if isinstance(entry, str):  # built without detailed verbosity: names alone
             layers.append(EngineLayer(entry, "unknown", "unknown"))
             continue
@@ -48,7 +67,12 @@ def from_inspector(text: str) -> tuple[EngineLayer, ...]:
             tuple(_tensor_text(tensor) for tensor in entry.get(side, ())) for side in ("Inputs", "Outputs")
         )
         kind = str(entry.get("ParameterType") or entry.get("LayerType", "unknown"))
-        layers.append(EngineLayer(str(entry.get("Name", "")), kind, _precision(inputs, outputs), inputs, outputs))
+        precision = _precision(inputs, outputs)
+        if precision == "unknown":
+            precision = _named(str(entry.get("Weights", {}).get("Type", "")), _TYPES)
+        if precision == "unknown":
+            precision = _named(str(entry.get("TacticName", "")), _TACTICS)
+        layers.append(EngineLayer(str(entry.get("Name", "")), kind, precision, inputs, outputs))
     return tuple(layers)
 
 
@@ -95,8 +119,9 @@ def _tensor_text(tensor: dict[str, Any]) -> str:
 
 def _precision(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> str:
     """The first input's type: what the arithmetic reads; the output's for a layer without inputs."""
-    for text in (*inputs[:1], *outputs[:1]):
-        for pattern, name in _TYPES:
-            if pattern.search(text):
-                return name
-    return "unknown"
+    found = (_named(text, _TYPES) for text in (*inputs[:1], *outputs[:1]))
+    return next((name for name in found if name != "unknown"), "unknown")
+
+
+def _named(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> str:
+    return next((name for pattern, name in patterns if pattern.search(text)), "unknown")

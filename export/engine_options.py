@@ -83,6 +83,11 @@ class BuildOptions:
         if unknown:
             raise OptionError(f"unknown tactic source {', '.join(unknown)}; choose among {', '.join(_TACTIC_SOURCES)}")
 
+    @property
+    def has_free_sizes(self) -> bool:
+        """Whether the engine must take inputs of more than one shape."""
+        return len(self.sizes) > 1 or self.sizes[0].low != self.sizes[0].high or self.batch[0] != self.batch[2]
+
     def to_json(self) -> dict[str, Any]:
         """Everything, for the key and the record."""
         return {

@@ -37,17 +37,16 @@ VERSIONS = sorted(path.stem for path in API.glob("*.json"))
 ENUMS = {
     "NetworkDefinitionCreationFlag", "BuilderFlag", "TacticSource", "ComputeCapability", "MemoryPoolType", "DataType",
     "HardwareCompatibilityLevel", "OnnxParserFlag", "ProfilingVerbosity", "TensorIOMode", "LayerInformationFormat",
+    "PreviewFeature",
 }  # fmt: skip
-LAYERS = {
-    "Layers": [
-        {
-            "Name": "conv",
-            "LayerType": "CaskConvolution",
-            "Inputs": [{"Name": "a", "Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
-            "Outputs": [],
-        }
-    ]
-}
+
+
+def inspected(text: str) -> str:
+    """The inspector's JSON of one convolution that reads a tensor of this type."""
+    tensors = [{"Name": "a", "Format/Datatype": text}]
+    return json.dumps({"Layers": [{"Name": "conv", "LayerType": "CaskConvolution", "Inputs": tensors, "Outputs": []}]})
+
+
 INPUTS = {"image": (-1, -1, -1, 3), "context": (-1, 5)}
 
 
@@ -120,7 +119,12 @@ class Bindings:
             config.create_runtime_cache.return_value = self.kernels
             self.engine.create_runtime_config.return_value = config
         inspector = self.strict("EngineInspector")
-        inspector.get_engine_information.return_value = json.dumps(LAYERS)
+        inspector.get_engine_information.side_effect = lambda kind: inspected(
+            # Types of an engine with free sizes are told for a context that knows its shapes.
+            "Channel major FP16 format where channel % 8 == 0"
+            if inspector.execution_context is self.context and self.context.set_input_shape.call_count == len(INPUTS)
+            else "N/A due to dynamic shapes"
+        )
         self.engine.create_engine_inspector.return_value = inspector
         runtime = self.strict("Runtime")
         runtime.deserialize_cuda_engine.return_value = self.engine
@@ -172,6 +176,18 @@ def test_the_builder_calls_only_what_the_version_has(bindings: Bindings, gpu: An
     flags = [call.args[0].name for call in bindings.config.set_flag.call_args_list]
     assert ("FP16" in flags) == bindings.api.has_precision_flags
     assert len(list(tmp_path.glob("*.timing"))) == bindings.api.has_timing_cache
+
+
+@pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1"])
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [("512x512", (1, 1, 1)), ("64x64:64x64:512x512", (1, 1, 1)), ("512x512", (1, 1, 2))]
+)
+def test_free_sizes_ask_for_the_compiler_that_takes_them(version: str, sizes: str, batch: tuple[int, int, int]) -> None:
+    bindings = Bindings(version)
+    options = BuildOptions("fp16", (Sizes.parse(sizes),), batch)
+    builder_module._configure(bindings.api, bindings.config, options, False)
+    asked = [call.args[0].name for call in bindings.config.set_preview_feature.call_args_list]
+    assert asked == (["FASTER_DYNAMIC_SHAPES_0805"] if options.has_free_sizes else [])
 
 
 def test_targets_are_set_where_they_can_be_chosen(gpu: Any, tmp_path: Path) -> None:

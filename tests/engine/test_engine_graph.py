@@ -89,3 +89,95 @@ def test_an_operator_without_an_older_form_is_named() -> None:
     del model.graph.initializer[:]
     with pytest.raises(ExportError, match=r"Gelu \(node 'activation'\).*TensorRT 10 or later"):
         prepare(model, 17)
+
+
+def picture_network(nodes: list[onnx.NodeProto], last: str, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
+    """float32 (1, 4, 6, 6) `x` through these nodes to `last`, as others write graphs."""
+    graph = helper.make_graph(
+        nodes,
+        "others",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 6, 6])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def parts(axis: int, count: int) -> list[onnx.NodeProto]:
+    names = [f"part{index}" for index in range(count)]
+    return [
+        helper.make_node("Split", ["x"], names, "split", axis=axis, num_outputs=count),
+        helper.make_node("Add", names[:2], ["y"], "sum"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights"),
+    [
+        (parts(1, 2), {}),
+        ([helper.make_node("ReduceL2", ["x", "axes"], ["y"])], {"axes": np.array([1])}),
+        ([helper.make_node("ReduceMean", ["x"], ["y"], noop_with_empty_axes=1)], {}),
+        (
+            [
+                helper.make_node("Constant", [], ["axis"], value_ints=[2]),
+                helper.make_node("Constant", [], ["k"], value_float=2.0),
+                helper.make_node("Unsqueeze", ["x", "axis"], ["deep"]),
+                helper.make_node("Mul", ["deep", "k"], ["y"]),
+            ],
+            {},
+        ),
+        ([helper.make_node("Pad", ["x", "border"], ["y"], mode="edge")], {"border": np.array([0, 0, 1, 2] * 2)}),
+    ],
+    ids=["split", "l2", "mean of nothing", "constants", "pad"],
+)
+def test_what_others_write_computes_the_same(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray]) -> None:
+    model = picture_network(nodes, "y", weights)
+    prepared = prepare(model, 17)
+    assert "Constant" not in {node.op_type for node in prepared.graph.node}
+    feed = {"x": np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype(np.float32)}
+    drawn = [
+        onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)[0]
+        for graph in (model, prepared)
+    ]
+    np.testing.assert_allclose(drawn[1], drawn[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights", "words"),
+    [
+        (parts(1, 3), {}, "Split 'split' has 3 parts"),
+        (
+            [helper.make_node("Pad", ["x", "border", "", "axes"], ["y"], "pad")],
+            {"border": np.array([1, 1]), "axes": np.array([2])},
+            "Pad 'pad' uses what came with opset 18",
+        ),
+    ],
+)
+def test_what_has_no_older_form_is_named(
+    nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], words: str
+) -> None:
+    with pytest.raises(ExportError, match=rf"{words}.*TensorRT 10 or later"):
+        prepare(picture_network(nodes, "y", weights), 17)
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+def test_quantized_convolutions_say_how_large_they_are(opset: int, tmp_path: Path) -> None:
+    """ONNX leaves kernel_shape and the zero point to be guessed, and names need not differ; parsers want all three."""
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    quantized(tmp_path / "model.onnx", tmp_path / "int8.onnx", [picture(64, 64, seed) for seed in range(2)])
+    model = onnx.load(str(tmp_path / "int8.onnx"))
+    expected = draw(model)
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear":  # int8 by its input; a QuantizeLinear without one would be uint8
+            del node.input[2]
+            node.name = "dequantize"
+    prepared = prepare(model, opset)
+    convolutions = [node for node in prepared.graph.node if node.op_type == "Conv"]
+    shapes = [helper.get_node_attr_value(node, "kernel_shape") for node in convolutions]
+    assert shapes == [[3, 3]] * 4
+    quantizers = [node for node in prepared.graph.node if node.op_type.endswith("quantizeLinear")]
+    assert quantizers
+    assert all(len(node.input) == 3 or opset > 17 for node in quantizers)
+    names = [node.name for node in quantizers if node.name]
+    assert len(names) == len(set(names))
+    np.testing.assert_allclose(draw(prepared), expected, atol=1)

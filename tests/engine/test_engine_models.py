@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 import pytest
 from graphs import half_convolutions, network, quantized
+from parser_laws import broken_laws
 
 from conftest import picture
 from impasto.errors import BackendError, PrecisionMismatch
 from impasto.export.engine import build_engine
 from impasto.export.engine_cache import EngineCache
+from impasto.export.engine_graph import prepare
 from impasto.export.engine_options import BuildOptions, Sizes
 from impasto.runtime.context import PictureContext
 from impasto.runtime.manifest import read_manifest
@@ -64,7 +66,9 @@ def test_the_classic_network_becomes_engines_of_every_precision(tmp_path: Path) 
     torch.manual_seed(0)
     classic = networks.build("classic-stylizer", {}).folded()
     spec = canonical.spec_of(classic, "classic", "stylize")
-    onnx.save(canonical.export_model(classic, spec), str(tmp_path / "model.onnx"))
+    model = canonical.export_model(classic, spec)
+    assert [broken_laws(prepare(model, opset)) for opset in (17, 20)] == [[], []]
+    onnx.save(model, str(tmp_path / "model.onnx"))
     all_precisions(tmp_path / "model.onnx", spec, None, tmp_path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from parser_laws import broken_laws
 from safetensors.torch import save_file
 from torch.testing import assert_close
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from impasto.cli.export import PERCEPTUAL
 from impasto.errors import TrainingError
 from impasto.evaluation import evaluate_stylizer
 from impasto.export import onnx as canonical
+from impasto.export.engine_graph import prepare
 from impasto.export.package import export_perceptual
 from impasto.runtime import StyleMeter, load
 from impasto.runtime.backends import open_graph
@@ -66,6 +68,8 @@ def test_graphs_give_torchs_feature_maps_at_any_size(name, tmp_path, request):
     else:
         backbone, path = random_backbone(name), tmp_path / "graph.onnx"
         onnx.save(canonical.export_backbone(backbone, canonical.spec_of_backbone(backbone, name)), str(path))
+    for opset in (17, 20):
+        assert broken_laws(prepare(onnx.load(str(path)), opset)) == [], opset
     for runs_on in ("onnxruntime-cpu", "openvino"):
         backend = open_graph(path, runs_on, 0, features=True)
         assert [output.name for output in backend.outputs] == list(backbone.style_layers)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
+from parser_laws import broken_laws
+from precisions import half_and_whole
 
-from conftest import picture
 from impasto.export.engine import build_engine
 from impasto.export.engine_cache import EngineCache
+from impasto.export.engine_graph import prepare
 from impasto.export.engine_options import BuildOptions, Sizes
 from impasto.export.graph_parts import with_names
-from impasto.export.precision_fp16 import find_islands, to_half
-from impasto.export.precision_int8 import find_ranges, layers_of, quantized
+from impasto.export.precision_int8 import layers_of
 from impasto.export.precision_lint import problems
-from impasto.export.precision_ranges import observe
 from impasto.export.stored_weights import unpacked
 from impasto.runtime.resolve import known_names, resolve
 from impasto.runtime.spec import ModelSpec
@@ -49,17 +48,12 @@ def shipped(name: str) -> tuple[onnx.ModelProto, ModelSpec]:
 def test_engines_compute_in_what_the_graph_says(name: str, tmp_path: Path) -> None:
     """`build_engine` reads each layer's type back and refuses an engine that is not what it claims."""
     model, spec = classic(tmp_path) if name == "classic" else shipped(name)
-    model = with_names(unpacked(model))
-    feeds = [{"image": picture(64, 96, seed)[None]} for seed in range(2)]
-    if spec.thumbnail:
-        length = model.graph.input[1].type.tensor_type.shape.dim[1].dim_value
-        feeds = [{**feed, "context": np.full((1, length), 0.1, np.float32)} for feed in feeds]
-    names = {island.node for island in find_islands(model, observe(model, feeds))}
-    whole = quantized(model, find_ranges(model, feeds, "min-max"), (), "tensorrt")
-    graphs = {"fp16": to_half(model, names), "int8": to_half(whole, names)}
+    graphs = half_and_whole(model)
     assert problems(graphs["int8"]) == ()
-    layers = len(layers_of(model))
+    layers = len(layers_of(with_names(unpacked(model))))
     for precision, graph in graphs.items():
+        for opset in (17, 20):
+            assert broken_laws(prepare(graph, opset)) == [], (precision, opset)
         path = tmp_path / f"model.{precision}.onnx"
         onnx.save(graph, str(path))
         for target in ("sm86", "sm120"):

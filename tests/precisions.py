@@ -1,0 +1,25 @@
+"""A model's FP16 and INT8 graphs as `impasto quantize` makes them, without its search for the best ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from conftest import picture
+from impasto.export.graph_parts import with_names
+from impasto.export.precision_fp16 import find_islands, to_half
+from impasto.export.precision_int8 import find_ranges, quantized
+from impasto.export.precision_ranges import observe
+from impasto.export.stored_weights import unpacked
+
+
+def half_and_whole(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
+    """{"fp16": ..., "int8": ...}, the latter for TensorRT. model: canonical, FP32; a second input is taken for a context."""
+    model = with_names(unpacked(model))
+    feeds = [{"image": picture(64, 96, seed)[None]} for seed in range(2)]
+    if len(model.graph.input) > 1:
+        length = model.graph.input[1].type.tensor_type.shape.dim[1].dim_value
+        feeds = [{**feed, "context": np.full((1, length), 0.1, np.float32)} for feed in feeds]
+    names = {island.node for island in find_islands(model, observe(model, feeds))}
+    whole = quantized(model, find_ranges(model, feeds, "min-max"), (), "tensorrt")
+    return {"fp16": to_half(model, names), "int8": to_half(whole, names)}
