@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import ExportError
 
-from .graph_parts import constants, copy, producers, replace_nodes
+from .graph_parts import constants, producers, with_initializers
 from .precision_fp16 import widened
 from .stored_weights import unpacked
 
@@ -35,7 +35,7 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
 
     What each parser reads was taken from its source; `tests/parser_laws.py` holds it as laws, with the places.
     """
-    prepared = unpacked(_with_initializers(model))
+    prepared = unpacked(with_initializers(model))  # TensorRT 8's parser reads a `value_int` as a float
     _cast_before_transpose(prepared.graph)
     _transpose_before_cast(prepared.graph)
     opset = next((entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx")), None)
@@ -59,35 +59,6 @@ def _quantizes_halves(graph: onnx.GraphProto) -> bool:
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     quantizers = (node for node in graph.node if node.op_type in _QUANTIZERS)
     return any(node.input[1] in halves for node in quantizers)
-
-
-def _with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with initializers in place of Constant nodes: TensorRT 8's parser reads a `value_int` as a float."""
-    if not any(node.op_type == "Constant" for node in model.graph.node):
-        return model
-    model = copy(model)
-    nodes = []
-    for node in model.graph.node:
-        kind = node.attribute[0].name if node.op_type == "Constant" else ""
-        if kind not in _CONSTANT_TYPES:
-            nodes.append(node)
-            continue
-        value = helper.get_attribute_value(node.attribute[0])
-        if not isinstance(value, TensorProto):
-            value = numpy_helper.from_array(np.asarray(value, _CONSTANT_TYPES[kind]))
-        value.name = node.output[0]
-        model.graph.initializer.append(value)
-    replace_nodes(model.graph, nodes)
-    return model
-
-
-_CONSTANT_TYPES = {
-    "value": None,
-    "value_float": np.float32,
-    "value_floats": np.float32,
-    "value_int": np.int64,
-    "value_ints": np.int64,
-}
 
 
 def _say_kernel_shapes(graph: onnx.GraphProto) -> None:

@@ -114,18 +114,41 @@ def names_of(nodes: Iterable[NodeProto]) -> Iterator[str]:
     return (node.name or node.output[0] for node in nodes)
 
 
+def with_initializers(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with initializers in place of Constant nodes; itself where it has none."""
+    if not any(node.op_type == "Constant" for node in model.graph.node):
+        return model
+    stored = copy(model)
+    nodes = []
+    for node in stored.graph.node:
+        kind = node.attribute[0].name if node.op_type == "Constant" and node.attribute else ""
+        if kind not in _CONSTANT_TYPES:
+            nodes.append(node)
+            continue
+        value = helper.get_attribute_value(node.attribute[0])
+        if not isinstance(value, TensorProto):
+            value = numpy_helper.from_array(np.asarray(value, _CONSTANT_TYPES[kind]))
+        value.name = node.output[0]
+        stored.graph.initializer.append(value)
+    replace_nodes(stored.graph, nodes)
+    return stored
+
+
+_CONSTANT_TYPES = {
+    "value": None,
+    "value_float": np.float32,
+    "value_floats": np.float32,
+    "value_int": np.int64,
+    "value_ints": np.int64,
+}
+
+
 def with_names(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every node has a name of its own, and constants are initializers."""
-    named = copy(model)
-    nodes, taken = [], set[str]()
+    named = copy(with_initializers(model))
+    taken = set[str]()
     for node, name in zip(named.graph.node, names_of(named.graph.node), strict=True):
-        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
-            tensor = helper.get_attribute_value(node.attribute[0])
-            tensor.name = node.output[0]
-            named.graph.initializer.append(tensor)
-            continue
         node.name = name if name not in taken else f"{name} {node.output[0]}"
         taken.add(node.name)
-        nodes.append(node)
-    replace_nodes(named.graph, nodes)
+    drop_unread(named.graph)
     return named
