@@ -13,10 +13,22 @@ def reflect_into(padded: np.ndarray, image: np.ndarray, top: int, left: int) -> 
     repeated instead.
     """
     height, width = image.shape[:2]
-    padded[top : top + height, left : left + width] = image
-    # Columns first, on the picture's own rows; then whole rows, which carries the corners along.
-    _fill(padded[top : top + height].swapaxes(0, 1), left, left + width)
+    rows = padded[top : top + height]
+    rows[:, left : left + width] = image
+    # Columns first, on the picture's own rows; then whole rows, which carries the corners along. Columns are taken by their
+    # places: slices of pixels in reverse would be copied three bytes at a time, which is half as fast.
+    places = left + _reflected(left, width, padded.shape[1])
+    for margin in (slice(0, left), slice(left + width, None)):
+        if len(places[margin]):
+            rows[:, margin] = rows.take(places[margin], axis=1)
     _fill(padded, top, top + height)
+
+
+def _reflected(start: int, length: int, whole: int) -> np.ndarray:
+    """For each of `whole` places, of which `length` from `start` on are a picture's own, the picture's place that it shows."""
+    period = max(2 * (length - 1), 1)
+    place = np.abs(np.arange(whole) - start) % period
+    return np.minimum(place, period - place)
 
 
 def _fill(buffer: np.ndarray, start: int, stop: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ _INSTALL = {
 _KEPT_ERRORS = 8
 
 
-@functools.cache
+_loading = threading.Lock()
+
+
 def tensorrt(flavour: str = "auto") -> TensorRT:
     """The installed TensorRT. flavour: one of FLAVOURS, or "auto": TensorRT where it is installed, otherwise TensorRT-RTX.
 
@@ -39,10 +42,16 @@ def tensorrt(flavour: str = "auto") -> TensorRT:
     reasons = []
     for name in FLAVOURS if flavour == "auto" else (flavour,):
         try:
-            return TensorRT(importlib.import_module(FLAVOURS[name]), name)
+            with _loading:  # threads that come first together get the same one, and with it the same log
+                return _loaded(name)
         except (ImportError, OSError, RuntimeError) as error:  # a library that does not load comes as any of these
             reasons.append(f"{name} does not load ({error}); {_INSTALL[name]}")
     raise MissingDependency("TensorRT is needed here: " + "; ".join(reasons))
+
+
+@functools.cache
+def _loaded(flavour: str) -> TensorRT:
+    return TensorRT(importlib.import_module(FLAVOURS[flavour]), flavour)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,14 @@ With IMPASTO_BINDINGS_TEST=1, the facts themselves are compared with the real `-
 from __future__ import annotations
 
 import enum
+import functools
 import json
 import os
 import subprocess
 import sys
+import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -27,7 +30,7 @@ from impasto.export import engine as builder_module
 from impasto.export.engine import Target, check_options, compile_graph
 from impasto.export.engine_cache import EngineCache
 from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.runtime import cuda
+from impasto.runtime import cuda, tensorrt_api
 from impasto.runtime.backends.tensorrt import TensorRTBackend
 from impasto.runtime.spec import ModelSpec, SizeRule
 from impasto.runtime.tensorrt_api import TensorRT
@@ -273,6 +276,21 @@ facts = json.load(open(sys.argv[2]))
 missing = [f"{k}.{n}" for k, names in facts.items() if k != "version" for n in names if not hasattr(getattr(module, k), n)]
 print(json.dumps(missing))
 """
+
+
+def test_a_process_has_one_tensorrt_with_one_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT keeps the first logger that it is given: a second one would never hear an error."""
+
+    def slowly(name: str) -> types.SimpleNamespace:
+        time.sleep(0.05)
+        return types.SimpleNamespace(ILogger=object, __version__="10.0")
+
+    monkeypatch.setattr(tensorrt_api.importlib, "import_module", slowly)
+    monkeypatch.setattr(tensorrt_api, "_loaded", functools.cache(tensorrt_api._loaded.__wrapped__))
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(tensorrt_api.tensorrt, ["auto", "tensorrt"] * 4))
+    assert len(found) == 1
+    assert tensorrt_api.tensorrt("tensorrt-rtx") not in found
 
 
 @pytest.mark.skipif(
