@@ -883,7 +883,8 @@ __device__ __forceinline__ void finish(const Group& group) {
 template <class T> __device__ __forceinline__ int operand_exponent(const Layer&, int) { return 0; }
 template <> __device__ __forceinline__ int operand_exponent<__half>(const Layer& layer, int n) {
   const float peak = __uint_as_float(layer.peak[n]);
-  return peak > 0 && peak < INFINITY ? 13 - ilogbf(peak) : 0;
+  const float infinity = __uint_as_float(0x7f800000);  // INFINITY is <math.h>'s, which NVRTC does not have
+  return peak > 0 && peak < infinity ? 13 - ilogbf(peak) : 0;
 }
 
 template <class Op> __device__ __forceinline__ void pack(const Group& group) {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from importlib import resources
 from typing import Any
 
 from ..errors import KernelError
+from . import fat_binary
 from .plan import LayerPlan, LayerShape, Plan, plan
 
 MAX_LAYERS = 16
@@ -28,6 +30,11 @@ BY_WARPGROUPS = "_wgmma"
 """Ends the names of Hopper's own kernels."""
 CHOICE = "IMPASTO_GRAM"
 """Environment variable: `wgmma` takes Hopper's own kernel wherever it can be taken."""
+BY_WARPGROUPS_SINCE = (12, 1)
+"""The first CUDA that launches kernels with more than 4 KiB of parameters, as those have."""
+IMAGE_ERRORS = {200, 209, 218, 222}
+"""CUDA_ERROR_INVALID_IMAGE, _NO_BINARY_FOR_GPU, _INVALID_PTX, _UNSUPPORTED_PTX_VERSION: what the driver says of a binary
+that it cannot take."""
 ELEMENT_BYTES = {"f16": 2, "bf16": 2, "tf32": 4, "f32": 4}
 """Bytes of an element by kernel flavour. tf32 and f32 both read float32: rounded, or to its full precision."""
 
@@ -313,11 +320,37 @@ def driver() -> Any:
 
 def call(name: str, *arguments: Any) -> None:
     """One call of the driver API. Raises KernelError with the driver's own words."""
-    result = getattr(driver(), name)(*arguments)
+    result = _result(name, *arguments)
     if result:
-        words = ctypes.c_char_p()
-        driver().cuGetErrorString(result, ctypes.byref(words))
-        raise KernelError(f"{name} failed with error {result}: {(words.value or b'unknown').decode()}.")
+        raise KernelError(_failure(name, result))
+
+
+def _result(name: str, *arguments: Any) -> int:
+    """What a call returns, 0 for success. Raises KernelError where the driver has no such call."""
+    function = getattr(driver(), name, None)
+    if function is None:
+        raise KernelError(
+            f"The CUDA driver has no {name}: {known_cuda()}, and that is too old for what was asked. Update NVIDIA's driver."
+        )
+    return function(*arguments)
+
+
+def _failure(name: str, result: int) -> str:
+    words = ctypes.c_char_p()
+    driver().cuGetErrorString(result, ctypes.byref(words))
+    return f"{name} failed with error {result}: {(words.value or b'unknown').decode()}."
+
+
+def cuda_version() -> tuple[int, int]:
+    """The CUDA release that the driver knows, such as (11, 4) on JetPack 5."""
+    version = ctypes.c_int()
+    call("cuDriverGetVersion", ctypes.byref(version))
+    return version.value // 1000, version.value % 1000 // 10
+
+
+def known_cuda() -> str:
+    """The same in words."""
+    return "it knows CUDA {}.{}".format(*cuda_version())
 
 
 def make_context_current(device: int) -> None:
@@ -432,13 +465,13 @@ def fatbin() -> bytes:
     """The compiled kernels that ship with Impasto. Raises KernelError where they are missing."""
     file = resources.files(__package__) / "gram.fatbin"
     if not file.is_file():
-        raise KernelError(f"{file} is missing: run `make kernels` (needs nvcc), or reinstall Impasto.")
+        raise KernelError(f"{file} is missing: reinstall Impasto, or run `make kernels` in its repository.")
     return file.read_bytes()
 
 
-def _load(image: bytes) -> Module:
+def _load(data: bytes) -> Module:
+    """data: a fatbin, or a cubin for this GPU, which tests and benchmarks put in its place."""
     handle, device, processors = ctypes.c_void_p(), ctypes.c_int(), ctypes.c_int()
-    call("cuModuleLoadData", ctypes.byref(handle), image)
     call("cuCtxGetDevice", ctypes.byref(device))
     multiprocessor_count = 16  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
     call("cuDeviceGetAttribute", ctypes.byref(processors), multiprocessor_count, device)
@@ -446,8 +479,50 @@ def _load(image: bytes) -> Module:
     compute_capability_major, compute_capability_minor = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
     call("cuDeviceGetAttribute", ctypes.byref(major), compute_capability_major, device)
     call("cuDeviceGetAttribute", ctypes.byref(minor), compute_capability_minor, device)
-    by_warpgroups = chosen_by_hand((major.value, minor.value))
+    capability = major.value, minor.value
+    by_warpgroups = chosen_by_hand(capability)
+    if by_warpgroups and cuda_version() < BY_WARPGROUPS_SINCE:
+        raise KernelError(
+            f"{CHOICE}=wgmma needs a driver that knows CUDA 12.1, for parameters of more than 4 KiB; {known_cuda()}. "
+            f"Update NVIDIA's driver, or unset {CHOICE}."
+        )
+    entry = _entry_for(data, capability) if fat_binary.is_container(data) else None
+    # A driver is given its GPU's binary and no other: what it would make of younger ones, nobody has tried.
+    result = _result("cuModuleLoadData", ctypes.byref(handle), data if entry is None else entry.alone())
+    if result:
+        advice = _advice(entry, capability) if entry is not None and result in IMAGE_ERRORS else ""
+        raise KernelError(_failure("cuModuleLoadData", result) + advice)
     return Module(handle, dynamic_shared_bytes(major.value), processors.value, by_warpgroups)
+
+
+def _entry_for(container: bytes, capability: tuple[int, int]) -> fat_binary.Entry:
+    try:
+        found = fat_binary.entries(container)
+    except (ValueError, struct.error) as error:
+        raise KernelError(f"gram.fatbin cannot be read: {error}. Reinstall Impasto.") from error
+    entry = fat_binary.chosen(found, capability)
+    if entry is None:
+        has = ", ".join(f"sm_{each.architecture}" for each in found if each.kind == "cubin")
+        raise KernelError(
+            f"The Gram kernel has nothing for this GPU, of compute capability {capability[0]}.{capability[1]}: "
+            f"it is compiled for {has} and what comes after. Compute on the CPU here."
+        )
+    return entry
+
+
+def _advice(entry: fat_binary.Entry, capability: tuple[int, int]) -> str:
+    """What was tried, and what can be done about it."""
+    try:
+        wanted, known = entry.cuda_major(), cuda_version()[0]
+    except ValueError as error:
+        return f" gram.fatbin is damaged: {error}. Reinstall Impasto."
+    tried = (
+        f" The Gram kernel's {entry}, for this GPU of compute capability {capability[0]}.{capability[1]}, "
+        f"wants a driver that knows CUDA {wanted} or later; {known_cuda()}."
+    )
+    if known < wanted:
+        return f"{tried} Update NVIDIA's driver (docs/kernels.md says which), or compute on the CPU."
+    return f"{tried} So it should load: reinstall Impasto, and if that does not help, report this message."
 
 
 def chosen_by_hand(compute_capability: tuple[int, int]) -> bool:
