@@ -134,12 +134,16 @@ def _driver() -> Finding:
 
 
 def _nvcc() -> Finding:
-    tool = shutil.which("nvcc")
+    from impasto.kernels.build import PTX
+
+    tool, wanted = shutil.which("nvcc"), PTX[1]
+    advice = f"only for rebuilding the kernels: put the nvcc of CUDA {wanted} on the PATH"
     if tool is None:
-        return Finding("nvcc", False, "not found", "only for rebuilding the kernels: install the CUDA toolkit")
+        return Finding("nvcc", False, "not found", advice)
     try:
         answer = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("nvcc", False, f"{tool} does not answer: {error}", "reinstall the CUDA toolkit")
     release = next((line.split("release", 1)[1].strip() for line in answer.splitlines() if "release" in line), tool)
-    return Finding("nvcc", True, release)
+    fits = release.split(",")[0] == wanted
+    return Finding("nvcc", fits, release, "" if fits else advice)
