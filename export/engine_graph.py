@@ -16,13 +16,13 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import ExportError
 
+from . import engine_operators
 from .graph_parts import constants, producers, with_initializers
 from .precision_fp16 import widened
 from .stored_weights import unpacked
 
 _OLD = 17
 """Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
-_EPSILON = 1e-5  # ONNX's default for normalisations
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -30,21 +30,24 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
     """A copy of the graph that a parser of opset `max_opset` (17 or above) accepts.
 
     uint8 tensors meet nothing but casts, which is all that TensorRT allows them; constants are initializers and weights stored
-    as their layers take them; convolutions say how large they are; normalisations and operators newer than `max_opset` become
-    older ones. Raises ExportError for an operator that has no older form here.
+    as their layers take them; convolutions say how large they are; operators that parsers refuse or misread become others
+    (`engine_operators`), and normalisations and operators newer than `max_opset` older ones. Raises ExportError for an operator that
+    has no such form here.
 
     What each parser reads was taken from its source; `tests/parser_laws.py` holds it as laws, with the places.
     """
     prepared = unpacked(with_initializers(model))  # TensorRT 8's parser reads a `value_int` as a float
     _cast_before_transpose(prepared.graph)
     _transpose_before_cast(prepared.graph)
+    engine_operators.rewrite(prepared, engine_operators.EVERYWHERE)
     opset = next((entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx")), None)
     if opset is not None and max_opset <= _OLD:
         if _quantizes_halves(prepared.graph):  # which old parsers cannot; their FP16 flag brings the halves back
             prepared = widened(prepared)
         prepared = onnx.shape_inference.infer_shapes(prepared)
         opset = next(entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx"))
-        _downgrade(prepared.graph, max_opset)
+        _downgrade(prepared.graph, opset.version, max_opset)
+        engine_operators.rewrite(prepared, engine_operators.OLD)
         opset.version = min(opset.version, max_opset)
         prepared.ir_version = min(prepared.ir_version, 8)
     _say_kernel_shapes(prepared.graph)
@@ -124,20 +127,29 @@ def _swap(first: NodeProto, second: NodeProto) -> None:
         node.attribute.extend(attributes)
 
 
-def _downgrade(graph: onnx.GraphProto, max_opset: int) -> None:
-    """Rewrite every node whose operator changed after `max_opset`, or that old parsers leave to plugins."""
+def _downgrade(graph: onnx.GraphProto, opset: int, max_opset: int) -> None:
+    """Rewrite every node whose operator changed after `max_opset`, or that old parsers leave to plugins.
+
+    opset: the graph's. Operators that changed again after it are none of its own.
+    """
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
         if node.op_type in _REWRITES:
             graph.node.extend(_REWRITES[node.op_type](node, graph))
-        elif node.op_type in _SAME or onnx.defs.get_schema(node.op_type).since_version <= max_opset:
+        elif node.op_type in _SAME or node.domain not in ("", "ai.onnx") or _since(node.op_type, opset) <= max_opset:
             graph.node.append(node)
         else:
             raise ExportError(
                 f"this TensorRT's parser reads ONNX up to opset {max_opset}, and {node.op_type} (node {node.name!r}) has no "
                 "older form that Impasto knows; build with TensorRT 10 or later"
             )
+
+
+def _since(kind: str, opset: int) -> int:
+    """The opset in which the operator became what it is in this one."""
+    newest = onnx.defs.onnx_opset_version()
+    return int(onnx.defs.get_schema(kind, min(opset, newest)).since_version)
 
 
 # Newer versions of these only widen the types that they take, which networks of float32, float16 and int8 never use.
@@ -210,7 +222,7 @@ def _split(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
 
 def _pad(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
     """As it is, where it uses nothing of opset 18 or 19."""
-    if (len(node.input) > 3 and node.input[3]) or _attribute(node, "mode", b"constant") == b"wrap":
+    if _attribute(node, "mode", b"constant") == b"wrap":
         raise ExportError(f"the Pad {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
     return [node]
 
@@ -221,31 +233,6 @@ def _resize(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
     if any(_attribute(node, name, value) != value for name, value in neutral.items()) or _attribute(node, "axes", None):
         raise ExportError(f"the Resize {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
     return [_without(node, *neutral)]
-
-
-def _instance_normalisation(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias; old parsers hand the operator to a plugin over cuDNN."""
-    x, scale, bias = node.input
-    y, name = node.output[0], node.output[0]
-    epsilon = _attribute(node, "epsilon", _EPSILON)
-    columns = {
-        f"{name}.scale": np.asarray(_constant(graph, scale), np.float32).reshape(1, -1, 1, 1),
-        f"{name}.bias": np.asarray(_constant(graph, bias), np.float32).reshape(1, -1, 1, 1),
-        f"{name}.epsilon": np.asarray(epsilon, np.float32),
-    }
-    graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in columns.items())
-    parts: list[tuple[str, list[str], str, dict[str, Any]]] = [
-        ("ReduceMean", [x], "mean", {"axes": [2, 3], "keepdims": 1}),
-        ("Sub", [x, f"{name}.mean"], "centred", {}),
-        ("Mul", [f"{name}.centred", f"{name}.centred"], "square", {}),
-        ("ReduceMean", [f"{name}.square"], "variance", {"axes": [2, 3], "keepdims": 1}),
-        ("Add", [f"{name}.variance", f"{name}.epsilon"], "shifted", {}),
-        ("Sqrt", [f"{name}.shifted"], "deviation", {}),
-        ("Div", [f"{name}.centred", f"{name}.deviation"], "normal", {}),
-        ("Mul", [f"{name}.normal", f"{name}.scale"], "scaled", {}),
-    ]
-    nodes = [helper.make_node(op, inputs, [f"{name}.{out}"], **attributes) for op, inputs, out, attributes in parts]
-    return [*nodes, helper.make_node("Add", [f"{name}.scaled", f"{name}.bias"], [y])]
 
 
 _Rewrite = Callable[[NodeProto, onnx.GraphProto], list[NodeProto]]
@@ -264,7 +251,6 @@ _REWRITES: dict[str, _Rewrite] = {
     "Split": _split,
     "Pad": _pad,
     "Resize": _resize,
-    "InstanceNormalization": _instance_normalisation,
 }
 
 

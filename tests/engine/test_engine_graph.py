@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from graphs import network, quantized
 from onnx import TensorProto, helper, numpy_helper
+from parser_laws import broken_laws
 
 from conftest import canonical_graph, context_graph, picture
 from impasto.errors import ExportError
@@ -85,13 +86,15 @@ def test_pixels_meet_casts_alone() -> None:
 
 def test_an_operator_without_an_older_form_is_named() -> None:
     model = normalised()
-    model.graph.node[-1].CopyFrom(helper.make_node("Gelu", ["x"], ["y"], "activation"))
+    model.graph.node[-1].CopyFrom(helper.make_node("CenterCropPad", ["x"], ["y"], "crop"))
     del model.graph.initializer[:]
-    with pytest.raises(ExportError, match=r"Gelu \(node 'activation'\).*TensorRT 10 or later"):
+    with pytest.raises(ExportError, match=r"CenterCropPad \(node 'crop'\).*TensorRT 10 or later"):
         prepare(model, 17)
 
 
-def picture_network(nodes: list[onnx.NodeProto], last: str, weights: dict[str, np.ndarray]) -> onnx.ModelProto:
+def picture_network(
+    nodes: list[onnx.NodeProto], last: str, weights: dict[str, np.ndarray], opset: int = 18
+) -> onnx.ModelProto:
     """float32 (1, 4, 6, 6) `x` through these nodes to `last`, as others write graphs."""
     graph = helper.make_graph(
         nodes,
@@ -100,7 +103,7 @@ def picture_network(nodes: list[onnx.NodeProto], last: str, weights: dict[str, n
         [helper.make_tensor_value_info(last, TensorProto.FLOAT, None)],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def parts(axis: int, count: int) -> list[onnx.NodeProto]:
@@ -134,12 +137,105 @@ def test_what_others_write_computes_the_same(nodes: list[onnx.NodeProto], weight
     model = picture_network(nodes, "y", weights)
     prepared = prepare(model, 17)
     assert "Constant" not in {node.op_type for node in prepared.graph.node}
-    feed = {"x": np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype(np.float32)}
-    drawn = [
-        onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)[0]
-        for graph in (model, prepared)
+    np.testing.assert_allclose(computed(prepared), computed(model), rtol=1e-6)
+
+
+def computed(model: onnx.ModelProto) -> np.ndarray:
+    """What a picture network makes of random numbers around 0."""
+    feed = {"x": np.random.default_rng(0).normal(0, 2, (1, 4, 6, 6)).astype(np.float32)}
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feed)[
+        0
     ]
-    np.testing.assert_allclose(drawn[1], drawn[0], rtol=1e-6)
+
+
+def transposed(side: int, **attributes: object) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    weights = np.random.default_rng(1).normal(size=(4, 3, side, side)).astype(np.float32)
+    return [helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", **attributes)], {"w": weights}
+
+
+def one(kind: str, *constants: np.ndarray, **attributes: object) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    weights = {f"c{index}": value for index, value in enumerate(constants)}
+    names = [name if value.size else "" for name, value in weights.items()]
+    return [helper.make_node(kind, ["x", *names], ["y"], **attributes)], weights
+
+
+def in_halves(
+    kind: str, *constants: np.ndarray, **attributes: object
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """One node on halves, between casts."""
+    nodes, weights = one(kind, *constants, **attributes)
+    nodes[0].input[0], nodes[0].output[0] = "x half", "y half"
+    before = helper.make_node("Cast", ["x"], ["x half"], to=TensorProto.FLOAT16)
+    return [before, *nodes, helper.make_node("Cast", ["y half"], ["y"], to=TensorProto.FLOAT)], weights
+
+
+ODD = [3, 4]  # a side of the kernel, and a total of pads that two ends cannot share, or can
+SCALE = np.linspace(0.5, 1.5, 6, dtype=np.float32)
+NONE = np.array([], np.float32)
+STRANGE = {
+    **{
+        f"auto_pad {side} {mode}": transposed(side, strides=[2, 2], auto_pad=mode)
+        for side in ODD
+        for mode in ("SAME_UPPER", "SAME_LOWER")
+    },
+    "auto_pad and output_padding": transposed(3, strides=[2, 2], auto_pad="SAME_UPPER", output_padding=[1, 1]),
+    "auto_pad, dilated": transposed(2, strides=[2, 2], auto_pad="SAME_LOWER", dilations=[3, 3]),
+    "auto_pad, valid": transposed(3, strides=[2, 2], auto_pad="VALID"),
+    "output_shape": transposed(3, strides=[2, 2], output_shape=[12, 11]),
+    "output_shape, upper": transposed(4, strides=[2, 2], output_shape=[11, 13], auto_pad="SAME_UPPER"),
+    "output_padding": transposed(3, strides=[2, 2], output_padding=[1, 1], pads=[1, 1, 1, 1]),
+    "gelu": one("Gelu"),
+    "gelu, tanh": one("Gelu", approximate="tanh"),
+    "mish": one("Mish"),
+    "hard swish": one("HardSwish"),
+    "selu": one("Selu"),
+    "elu": one("Elu", alpha=0.3),
+    "softplus": one("Softplus"),
+    "pow": one("Pow", np.array(2)),
+    "clip": one("Clip", NONE, np.float32(0.5)),
+    "pad": one("Pad", np.array([1, 0, 2, 1]), NONE, np.array([-1, 2]), mode="edge"),
+    "norm": one("LayerNormalization", SCALE),
+    "norm of planes": one(
+        "LayerNormalization", np.ones((6, 6), np.float32), np.eye(6, dtype=np.float32), axis=2, epsilon=0.1
+    ),
+    "norm of groups": (
+        [
+            helper.make_node("Reshape", ["x", "groups"], ["g"]),
+            helper.make_node("InstanceNormalization", ["g", "scale", "bias"], ["n"]),
+            helper.make_node("Reshape", ["n", "planes"], ["y"]),
+        ],
+        {
+            "groups": np.array([0, 2, -1]),
+            "planes": np.array([0, 4, 6, 6]),
+            "scale": np.float32([1, 2]),
+            "bias": np.float32([0.5, 0]),
+        },
+    ),
+    "norm in halves": in_halves("LayerNormalization", SCALE.astype(np.float16)),
+    "gelu in halves": in_halves("Gelu"),
+    "clip in halves": in_halves("Clip", NONE, np.float16(0.5)),
+    "shape": (
+        [helper.make_node("Shape", ["x"], ["s"], start=1, end=-1), helper.make_node("Cast", ["s"], ["y"], to=1)],
+        {},
+    ),
+    "shape to the end": (
+        [helper.make_node("Shape", ["x"], ["s"], start=-3), helper.make_node("Cast", ["s"], ["y"], to=1)],
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_parsers_refuse_or_misread_computes_the_same(name: str, opset: int) -> None:
+    nodes, weights = STRANGE[name]
+    model = onnx.shape_inference.infer_shapes(picture_network(nodes, "y", weights, 20))
+    prepared = prepare(model, opset)
+    assert broken_laws(prepared) == []
+    halves = name.endswith("halves")
+    np.testing.assert_allclose(
+        computed(prepared), computed(model), rtol=2e-3 if halves else 1e-5, atol=2e-3 if halves else 2e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,8 +243,8 @@ def test_what_others_write_computes_the_same(nodes: list[onnx.NodeProto], weight
     [
         (parts(1, 3), {}, "Split 'split' has 3 parts"),
         (
-            [helper.make_node("Pad", ["x", "border", "", "axes"], ["y"], "pad")],
-            {"border": np.array([1, 1]), "axes": np.array([2])},
+            [helper.make_node("Pad", ["x", "border"], ["y"], "pad", mode="wrap")],
+            {"border": np.array([0, 0, 1, 1] * 2)},
             "Pad 'pad' uses what came with opset 18",
         ),
     ],
@@ -158,6 +254,35 @@ def test_what_has_no_older_form_is_named(
 ) -> None:
     with pytest.raises(ExportError, match=rf"{words}.*TensorRT 10 or later"):
         prepare(picture_network(nodes, "y", weights), 17)
+
+
+def with_mean() -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    nodes, weights = one("LayerNormalization", SCALE)
+    nodes[0].output[:] = ["normal", "y"]
+    nodes[0].name = "norm"
+    return nodes, weights
+
+
+@pytest.mark.parametrize("opset", [17, 20])
+@pytest.mark.parametrize(
+    ("strange", "words"),
+    [
+        (one("MaxPool", kernel_shape=[2, 2], dilations=[2, 2]), "MaxPool '' is dilated, which no TensorRT computes"),
+        (
+            transposed(3, output_shape=[9, 9]),
+            "ConvTranspose 'up' says how large its result is, for pictures of a free size",
+        ),
+        (with_mean(), "something reads the mean .* LayerNormalization 'norm'"),
+    ],
+)
+def test_what_no_parser_reads_is_named(
+    strange: tuple[list[onnx.NodeProto], dict[str, np.ndarray]], words: str, opset: int
+) -> None:
+    nodes, weights = strange
+    model = picture_network(nodes, "y", weights, 20)
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "H"
+    with pytest.raises(ExportError, match=words):
+        prepare(model, opset)
 
 
 @pytest.mark.parametrize("opset", [17, 20])

@@ -110,3 +110,55 @@ def u_net(depth: int = 2) -> Sketch:
         weights = np.random.default_rng(1).normal(0, 0.2, (8, 8, 2, 2))
         sketch.op("ConvTranspose", sketch.constant(weights), strides=[2, 2]).op("Add", skipped)
     return sketch.conv(3)
+
+
+_BENT_BY: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("LeakyRelu", {"alpha": 0.1}),
+    ("Elu", {"alpha": 0.5}),
+    ("Selu", {}),
+    ("HardSigmoid", {}),
+    ("HardSwish", {}),
+    ("Softplus", {}),
+    ("Mish", {}),
+    ("Gelu", {}),
+    ("Gelu", {"approximate": "tanh"}),
+    ("Softsign", {}),
+    ("Sigmoid", {}),
+    ("Exp", {}),
+    ("Sqrt", {}),
+    ("Log", {}),
+    ("Erf", {}),
+    ("Tanh", {}),
+)
+
+
+def bent() -> Sketch:
+    """Through one activation of every kind that networks are drawn with, for opset 20; each keeps numbers near 1."""
+    sketch = Sketch().conv(8)
+    sketch.op("PRelu", sketch.constant(np.linspace(-0.2, 0.5, 8).reshape(8, 1, 1)))
+    for kind, attributes in _BENT_BY:
+        sketch.op(kind, **attributes)
+    sketch.op("Pow", sketch.constant(2, np.int64)).op("Div", sketch.constant(0.5)).op("Clip", "", sketch.constant(0.9))
+    return sketch.conv(3).op("Add", "x")
+
+
+def looking_around() -> Sketch:
+    """Norms, pools and attention as transformers and classifiers have them, whatever the size."""
+    sketch = Sketch().conv(8).op("Transpose", perm=[0, 2, 3, 1])
+    sketch.op("LayerNormalization", sketch.constant(np.linspace(0.5, 1.5, 8)), axis=-1)
+    sketch.op("Transpose", perm=[0, 3, 1, 2])
+    normal = sketch.last
+    sketch.op("GlobalAveragePool").conv(8, 1).op("HardSigmoid", alpha=0.25, beta=0.5).op("Mul", normal)
+    sketch.op("AveragePool", kernel_shape=[3, 3], auto_pad="SAME_UPPER", count_include_pad=1)
+    sketch.op("MaxPool", kernel_shape=[3, 3], pads=[1] * 4)
+    features = sketch.last
+    shape = sketch.op("Shape").last
+    pixels = sketch.op("Reshape", sketch.constant([0, 8, -1], np.int64), take=features).last
+    turned = sketch.op("Transpose", perm=[0, 2, 1]).last
+    sketch.op("MatMul", turned, take=pixels).op("Mul", sketch.constant(0.01)).op("Softmax", axis=-1)
+    sketch.op("MatMul", pixels).op("Reshape", shape).op("Max", features)
+    sketch.conv(8, 2, strides=[2, 2], pads=[0] * 4)
+    weights = np.random.default_rng(2).normal(0, 0.2, (8, 4, 3, 3))
+    sketch.op("ConvTranspose", sketch.constant(weights), strides=[2, 2], auto_pad="SAME_LOWER")
+    sketch.channels = 4
+    return sketch.conv(3)
