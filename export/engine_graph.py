@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from impasto.errors import ExportError
 
 from . import engine_operators
-from .graph_parts import constants, producers, with_initializers
+from .graph_parts import attribute, constants, drop_unread, producers, readers, shape_of, with_initializers
 from .precision_fp16 import widened
 from .stored_weights import unpacked
 
@@ -52,7 +52,7 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
         prepared.ir_version = min(prepared.ir_version, 8)
     _say_kernel_shapes(prepared.graph)
     _name_quantizers_apart(prepared.graph)
-    _drop_unread(prepared.graph)
+    drop_unread(prepared.graph)
     del prepared.graph.value_info[:]
     onnx.checker.check_model(prepared)
     return onnx.shape_inference.infer_shapes(prepared)
@@ -71,7 +71,7 @@ def _say_kernel_shapes(graph: onnx.GraphProto) -> None:
     """
     stored, by = constants(graph), producers(graph)
     for node in graph.node:
-        if node.op_type != "Conv" or _attribute(node, "kernel_shape", None):
+        if node.op_type != "Conv" or attribute(node, "kernel_shape", None):
             continue
         weights = node.input[1]
         while weights in by and by[weights].op_type in _QUANTIZERS:
@@ -91,9 +91,9 @@ def _name_quantizers_apart(graph: onnx.GraphProto) -> None:
 def _cast_before_transpose(graph: onnx.GraphProto) -> None:
     """uint8 input -> Transpose -> Cast becomes input -> Cast -> Transpose."""
     pixels = {value.name for value in graph.input if value.type.tensor_type.elem_type == TensorProto.UINT8}
-    readers = _readers(graph)
+    reading = readers(graph)
     for transpose in [node for node in graph.node if node.op_type == "Transpose" and node.input[0] in pixels]:
-        after = readers.get(transpose.output[0], [])
+        after = reading.get(transpose.output[0], [])
         if len(after) == 1 and after[0].op_type == "Cast":
             _swap(transpose, after[0])
 
@@ -101,19 +101,11 @@ def _cast_before_transpose(graph: onnx.GraphProto) -> None:
 def _transpose_before_cast(graph: onnx.GraphProto) -> None:
     """Cast to uint8 -> Transpose -> output becomes Transpose -> Cast -> output."""
     outputs = {value.name for value in graph.output}
-    readers = _readers(graph)
+    reading = readers(graph)
     for cast in [node for node in graph.node if node.op_type == "Cast" and _cast_type(node) == TensorProto.UINT8]:
-        after = readers.get(cast.output[0], [])
+        after = reading.get(cast.output[0], [])
         if len(after) == 1 and after[0].op_type == "Transpose" and after[0].output[0] in outputs:
             _swap(cast, after[0])
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    """Remove the initializers that nothing reads any more."""
-    read = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
 
 
 def _swap(first: NodeProto, second: NodeProto) -> None:
@@ -167,9 +159,9 @@ _SAME = frozenset((
 def _axes_as_attribute(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
     """ReduceMean and its kin take their axes as an input from opset 18 on."""
     axes = _constant(graph, node.input[1]) if len(node.input) > 1 and node.input[1] else None
-    if _attribute(node, "noop_with_empty_axes", 0) and (axes is None or not axes.size):
+    if attribute(node, "noop_with_empty_axes", 0) and (axes is None or not axes.size):
         return [helper.make_node("Identity", [node.input[0]], list(node.output), node.name)]
-    keepdims = _attribute(node, "keepdims", 1)
+    keepdims = attribute(node, "keepdims", 1)
     attributes: dict[str, Any] = {"keepdims": keepdims} | (
         {} if axes is None else {"axes": [int(axis) for axis in axes]}
     )
@@ -181,7 +173,7 @@ def _quantizer(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
 
     Old parsers want weights in float32 with Q and DQ behind them, not int8 weights with DQ. The detour is exact.
     """
-    axis = {"axis": _attribute(node, "axis", 1)}
+    axis = {"axis": attribute(node, "axis", 1)}
     plain = helper.make_node(node.op_type, _with_zero_point(node, graph), list(node.output), node.name, **axis)
     stored = next((tensor for tensor in graph.initializer if tensor.name == node.input[0]), None)
     if node.op_type != "DequantizeLinear" or stored is None or stored.data_type != TensorProto.INT8:
@@ -211,8 +203,9 @@ def _split(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
     """Without the number of parts of opset 18: the outputs say it, and both divide evenly. The last part may not be smaller."""
     plain = _without(node, "num_outputs")
     if len(plain.attribute) < len(node.attribute):
-        size = _axis_size(graph, node.input[0], _attribute(node, "axis", 0))
-        if size is None or size % len(node.output):
+        sizes = shape_of(graph, node.input[0])
+        size = sizes[attribute(node, "axis", 0)] if sizes else 0
+        if not size or size % len(node.output):
             raise ExportError(
                 f"the Split {node.name!r} has {len(node.output)} parts that may be of different sizes; "
                 "give it their sizes, or build with TensorRT 10 or later"
@@ -222,7 +215,7 @@ def _split(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
 
 def _pad(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
     """As it is, where it uses nothing of opset 18 or 19."""
-    if _attribute(node, "mode", b"constant") == b"wrap":
+    if attribute(node, "mode", b"constant") == b"wrap":
         raise ExportError(f"the Pad {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
     return [node]
 
@@ -230,7 +223,7 @@ def _pad(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
 def _resize(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
     """Without the attributes of opset 18, which have neutral defaults."""
     neutral = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
-    if any(_attribute(node, name, value) != value for name, value in neutral.items()) or _attribute(node, "axes", None):
+    if any(attribute(node, name, value) != value for name, value in neutral.items()) or attribute(node, "axes", None):
         raise ExportError(f"the Resize {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
     return [_without(node, *neutral)]
 
@@ -254,14 +247,6 @@ _REWRITES: dict[str, _Rewrite] = {
 }
 
 
-def _readers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
-    readers: dict[str, list[NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return readers
-
-
 def _without(node: NodeProto, *names: str) -> NodeProto:
     """A copy of the node without these attributes."""
     plain = NodeProto()
@@ -272,20 +257,8 @@ def _without(node: NodeProto, *names: str) -> NodeProto:
     return plain
 
 
-def _axis_size(graph: onnx.GraphProto, name: str, axis: int) -> int | None:
-    """How large a tensor is along this axis, where shape inference knows it."""
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.name == name and value.type.tensor_type.HasField("shape"):
-            return value.type.tensor_type.shape.dim[axis].dim_value or None
-    return None
-
-
 def _cast_type(node: NodeProto) -> int:
-    return int(_attribute(node, "to", 0))
-
-
-def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
+    return int(attribute(node, "to", 0))
 
 
 def _constant(graph: onnx.GraphProto, name: str) -> np.ndarray:

@@ -51,6 +51,14 @@ def element_types(model: onnx.ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
 
 
+def shape_of(graph: onnx.GraphProto, name: str) -> list[int] | None:
+    """A tensor's sizes after shape inference, 0 where they are free; None where nothing is known of it."""
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.name == name and value.type.tensor_type.HasField("shape"):
+            return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+    return None
+
+
 def opset(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators that the graph is written in; 0 where it uses none."""
     return next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)

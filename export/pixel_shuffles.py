@@ -15,7 +15,7 @@ from onnx import NodeProto, helper, numpy_helper, utils
 
 from impasto.runtime.backends.onnxruntime import onnxruntime
 
-from .graph_parts import attribute, copy, producers, readers, replace_nodes
+from .graph_parts import attribute, copy, producers, readers, replace_nodes, shape_of
 
 _UNSHUFFLE, _SHUFFLE = [0, 1, 3, 5, 2, 4], [0, 1, 4, 2, 5, 3]
 """How the six axes (N, C, H, block, W, block), or (N, C, block, block, H, W), are reordered between the reshapes."""
@@ -72,7 +72,7 @@ def _proven(
     model: onnx.ModelProto, start: str, ends: list[str], unshuffles: bool
 ) -> Iterator[tuple[str, list[NodeProto], Any]]:
     """End, nodes and constant of each replacement that gives what the chain gives. model: with inferred shapes."""
-    shape = _shape(model.graph, start)
+    shape = shape_of(model.graph, start)
     if shape is None or len(shape) != 4 or not shape[1]:
         return
     for end in ends:
@@ -120,14 +120,6 @@ def _run(model: onnx.ModelProto, start: str, end: str, values: np.ndarray) -> np
     except Exception:  # whatever the two libraries say, the chain is no whole one then, and stays as it is
         return None
     return result
-
-
-def _shape(graph: onnx.GraphProto, name: str) -> list[int] | None:
-    """The tensor's sizes, 0 where they are free; None where nothing is known of it."""
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.name == name and value.type.tensor_type.HasField("shape"):
-            return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-    return None
 
 
 def _replace(graph: onnx.GraphProto, end: str, nodes: list[NodeProto]) -> None:

@@ -30,7 +30,7 @@ from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
 
 from .check import TOLERANCE, PictureCheck, compare, synthetic
 from .engine_check import LEAST_PSNR
-from .graph_parts import element_types
+from .graph_parts import attribute, constants, copy, element_types, shape_of
 from .package import MODEL, check_name, write_package
 from .receptive_field import receptive_field
 from .stored_weights import unpacked
@@ -163,7 +163,7 @@ def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model
     if height and width:
         spec = replace(spec, size=replace(spec.size, fixed=(height, width)))
     elif "size" not in described:
-        spec = replace(spec, size=_find_sizes(graph))
+        spec = replace(spec, size=_find_sizes(graph, model))
     scale = _scale(graph, *spec.size.padded(_LEAST_TRIED, _LEAST_TRIED))
     if scale is None:
         raise ExportError(_no_size(f"{_LEAST_TRIED} x {_LEAST_TRIED}, rounded up to {spec.size}"))
@@ -177,7 +177,7 @@ def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model
     return replace(spec, size=replace(spec.size, multiple=multiple), receptive_field=field.radius)
 
 
-def _find_sizes(graph: Backend) -> SizeRule:
+def _find_sizes(graph: Backend, model: onnx.ModelProto) -> SizeRule:
     """The least multiple of which sides must be, and the least side. Raises ExportError where no multiple will do."""
     for multiple in _MULTIPLES:
         odd = -(-_LEAST_TRIED // multiple) | 1  # multiples of this one, and of no larger power of two
@@ -187,9 +187,28 @@ def _find_sizes(graph: Backend) -> SizeRule:
     else:
         raise ExportError(_no_size(f"multiples of {', '.join(map(str, _MULTIPLES))}"))
     least = multiple
-    while least < sides[0] and _scale(graph, least, least) is None:
+    while least < sides[0] and not (_reflects_within(model, least) and _scale(graph, least, least)):
         least *= 2
     return SizeRule(multiple, minimum=min(least, sides[0]))
+
+
+def _reflects_within(model: onnx.ModelProto, side: int) -> bool:
+    """Whether no layer reflects more pixels than it has, in a picture of side x side: some ONNX Runtimes read other memory then."""
+    fixed = copy(model)
+    for dimension in fixed.graph.input[0].type.tensor_type.shape.dim[1:3]:
+        dimension.dim_value = side
+    inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    known = constants(fixed.graph)
+    for node in fixed.graph.node:
+        if node.op_type == "Pad" and attribute(node, "mode", b"constant") == b"reflect":
+            sizes, pads = shape_of(inferred.graph, node.input[0]), known.get(node.input[1])
+            if (
+                sizes is None
+                or pads is None
+                or any(int(pad) >= size for pad, size in zip(pads, sizes * 2, strict=True) if pad)
+            ):
+                return False
+    return True
 
 
 def _scale(graph: Backend, height: int, width: int) -> int | None:

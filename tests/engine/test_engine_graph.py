@@ -119,7 +119,13 @@ def parts(axis: int, count: int) -> list[onnx.NodeProto]:
     [
         (parts(1, 2), {}),
         ([helper.make_node("ReduceL2", ["x", "axes"], ["y"])], {"axes": np.array([1])}),
-        ([helper.make_node("ReduceMean", ["x"], ["y"], noop_with_empty_axes=1)], {}),
+        pytest.param(
+            [helper.make_node("ReduceMean", ["x"], ["y"], noop_with_empty_axes=1)],
+            {},
+            marks=pytest.mark.skipif(
+                onnxruntime.__version__ < "1.24", reason="this ONNX Runtime does not run it itself"
+            ),
+        ),
         (
             [
                 helper.make_node("Constant", [], ["axis"], value_ints=[2]),

@@ -181,6 +181,11 @@ def test_the_package_says_where_it_is_from_and_runs_alone(saved):
     image = picture(20, 31)
     assert np.array_equal(drawn(made.folder, image), drawn(made.folder / "model.onnx", image))
     assert export_graph(made.folder / "model.onnx", path.parent / "again").spec == made.spec
+
+
+def test_torch_cannot_check_it(saved):
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
+    made = export_graph(saved(restorer().model()), layout="rgb 0..1")
     with pytest.raises(PackageError, match=r"made of Some Model_x.onnx, which torch cannot draw with"):
         check_package(made.folder)
 
@@ -262,9 +267,12 @@ def test_what_was_exported_is_built_like_a_network_of_ours(saved, tmp_path):
     from impasto.export.engine_options import BuildOptions, Sizes
     from impasto.export.engine_package import build_model
 
-    package = export_graph(saved(upscaler().model(opset=13)), layout="bgr 0..1").folder
+    path = saved(upscaler().model(opset=13))
+    package = export_graph(path, layout="bgr 0..1").folder
     fixed = export_graph(saved(restorer().model(sizes=(1, 24, 32)), "fixed.onnx"), layout="rgb 0..1").folder
     cache = EngineCache(tmp_path / "cache")
+    with pytest.raises(ExportError, match=r"impasto export .* --layout"):
+        build_model(path, BuildOptions("fp32", targets=("sm86",)), cache=cache)
 
     def build(folder, size):
         options = BuildOptions("fp32", (Sizes.parse(size),), targets=("sm86",))
