@@ -79,7 +79,7 @@ def _proven(
         for block in _BLOCKS:
             if not unshuffles and shape[1] % block**2:
                 continue
-            size = [shape[0] or 1, shape[1], shape[2] or 2 * block, shape[3] or 3 * block]
+            size = [shape[0] or 2, shape[1], shape[2] or 2 * block, shape[3] or 3 * block]
             values = np.arange(np.prod(size), dtype=np.float32).reshape(size)
             if not unshuffles:
                 node = helper.make_node("DepthToSpace", [start], [end], f"shuffle {end}", blocksize=block, mode="CRD")

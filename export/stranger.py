@@ -25,7 +25,7 @@ from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
 from impasto.runtime.opening import SPEC_KEY
-from impasto.runtime.resolve import Sidecar, resolve
+from impasto.runtime.resolve import Sidecar, Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
 
 from .check import TOLERANCE, PictureCheck, compare, synthetic
@@ -90,20 +90,11 @@ def export_graph(
         raise OptionError(f"{source.path} is no bare ONNX file; it needs no package made of it")
     if task is not None and task not in TASKS:
         raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
-    pixels = Pixels.parse(layout) if layout is not None else source.sidecar.pixels if source.sidecar else None
-    model = read_stranger(source.graph)
-    described = _described(model, source.sidecar)
-    in_halves = TensorProto.FLOAT16 in element_types(model).values()
+    read = read_stranger(source.graph)
+    described = _described(read, source.sidecar)
     name = check_name(name or described.get("name") or _as_name(source.graph.stem))
-    if is_canonical(model):
-        model = finished(model)
-    elif pixels is None:
-        raise OptionError(
-            f"{source.graph} does not say how pixels are laid out in it; say it: --layout 'rgb 0..1' "
-            "('bgr 0..255', 'rgb -1..1', …)"
-        )
-    else:
-        model = dressed(modernized(model), pixels)
+    pixels = _pixels(read, layout, source)
+    model = dressed(modernized(read), pixels) if pixels else finished(read)
     spec = ModelSpec.from_json({"name": name, **described, **({"task": task} if task else {})}, str(source.graph))
     spec = replace(spec, name=name)
     with tempfile.TemporaryDirectory() as temporary:
@@ -112,6 +103,7 @@ def export_graph(
         with closing(_open(trial)) as drawing, closing(_open(source.graph, pixels)) as original:
             spec = _completed(spec, described, drawing, model)
             check = _compared(spec, drawing, original)
+    in_halves = TensorProto.FLOAT16 in element_types(read).values()
     if check.max_difference > TOLERANCE and not (in_halves and check.psnr >= LEAST_PSNR["fp16"]):
         raise ExportError(
             f"the package would draw up to {check.max_difference} levels of 255 away from what {source.graph} draws; nothing was "
@@ -127,6 +119,21 @@ def _described(model: onnx.ModelProto, sidecar: Sidecar | None) -> dict[str, Any
     """What the graph's own metadata says, where Impasto wrote it, and what a sidecar does."""
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     return {**(json.loads(own) if own else {}), **(sidecar.described if sidecar else {})}
+
+
+def _pixels(model: onnx.ModelProto, layout: str | None, source: Source) -> Pixels | None:
+    """How the graph's pixels lie; None for a canonical one. Raises OptionError where that is unknown, or told in vain."""
+    if is_canonical(model):
+        if layout is not None:
+            raise OptionError(f"{source.graph} takes uint8 (N, H, W, 3) pictures as they are; leave the layout out")
+        return None
+    if layout is not None:
+        return Pixels.parse(layout)
+    if source.sidecar and source.sidecar.pixels:
+        return source.sidecar.pixels
+    raise OptionError(
+        f"{source.graph} does not say how pixels are laid out in it; say it: --layout 'rgb 0..1' ('bgr 0..255', 'rgb -1..1', …)"
+    )
 
 
 def _as_name(stem: str) -> str:

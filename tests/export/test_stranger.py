@@ -193,6 +193,15 @@ def test_torch_cannot_check_it(saved):
 def test_a_canonical_graph_needs_no_layout(saved):
     made = export_graph(saved(canonical_graph(scale=2), "ours.onnx", multiple=4))
     assert (made.spec.scale, made.spec.size.multiple, made.check.max_difference) == (2, 4, 0)
+    with pytest.raises(OptionError, match="as they are; leave the layout out"):
+        export_graph(saved(canonical_graph(), "ours.onnx"), layout="rgb 0..1")
+
+
+def test_a_graph_that_says_no_sizes_of_what_it_gives(saved):
+    model = restorer().model()
+    for dimension in model.graph.output[0].type.tensor_type.shape.dim:
+        dimension.Clear()
+    assert export_graph(saved(model), layout="rgb 0..1").check.max_difference == 0
 
 
 def one_channel() -> onnx.ModelProto:
