@@ -25,11 +25,15 @@ def preferred() -> tuple[str, ...]:
     """What "auto" takes for a graph, best first, among what is installed.
 
     OpenVINO comes first on x86-64: there it was faster for every network and precision that was measured
-    (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and nothing is measured when a model loads.
+    (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and it is taken only where ONNX Runtime is missing.
+    Nothing is measured when a model loads.
     """
-    fast = platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None
-    # A graph that OpenVINO does not read may be one that ONNX Runtime does.
-    return ("openvino", "onnxruntime-cpu") if fast else ("onnxruntime-cpu",)
+    if find_spec("openvino") is None:
+        return ("onnxruntime-cpu",)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # A graph that OpenVINO does not read may be one that ONNX Runtime does.
+        return ("openvino", "onnxruntime-cpu")
+    return ("openvino",) if find_spec("onnxruntime") is None else ("onnxruntime-cpu",)
 
 
 def open_graph(path: Path, backend: str, device: int, *, features: bool = False) -> Backend:

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import onnx
@@ -85,7 +86,9 @@ def test_the_same_of_an_int8_graph_which_is_not_the_fp32_one(tmp_path):
     image = picture(72, 88)
     one, other = by_both(saved(tmp_path / "int8.onnx", int8_graph()), image)
     plain, _ = by_both(saved(tmp_path / "fp32.onnx", canonical_graph()), image)
-    assert np.abs(one - other).max() <= 2
+    # 2 levels where the CPU has VNNI. OpenVINO's products saturate on x86-64 without it (8 seen), and are halves on aarch64 (4 seen).
+    assert np.abs(one - other).max() <= 12
+    assert np.abs(one - other).mean() < 2
     assert 0 < np.abs(one - plain).max() < 30
 
 
@@ -99,8 +102,11 @@ def executed(backend: OpenVinoBackend) -> dict[str, set[str]]:
     return found
 
 
-# Without AMX, OpenVINO shifts activations to unsigned ones, which AVX-512's products take.
-@pytest.mark.parametrize(("graph", "wanted"), [(canonical_graph, {"f32"}), (int8_graph, {"i8", "u8"})])
+# Without AMX, OpenVINO shifts activations to unsigned ones, which AVX-512's products take. On aarch64 it computes in halves.
+INT8 = {"f16"} if platform.machine() == "aarch64" else {"i8", "u8"}
+
+
+@pytest.mark.parametrize(("graph", "wanted"), [(canonical_graph, {"f32"}), (int8_graph, INT8)])
 def test_convolutions_compute_in_what_the_graph_says(tmp_path, graph, wanted):
     backend = OpenVinoBackend(saved(tmp_path / "model.onnx", graph()))
     backend.measure((picture(64, 64)[None],))
@@ -183,6 +189,13 @@ def test_auto_takes_openvino_where_it_was_measured(make_package, monkeypatch):
         monkeypatch.setattr(platform, "machine", lambda name=machine: name)
         with impasto.load(make_package(machine, thumbnail=16)) as model:
             assert model.info.backend == chosen
+
+
+def test_auto_takes_openvino_alone_everywhere(make_package, monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
+    with impasto.load(make_package()) as model:
+        assert model.info.backend == "openvino"
 
 
 def test_auto_does_without_it(make_package, monkeypatch):
