@@ -3,7 +3,7 @@
 #   make demo    train nothing, download nothing but packages: photo in, pictures out (see build/demo)
 #   make test    lint, types, import directions, the whole test suite
 #
-# PIP_ARGS reaches every pip install. On x86-64 Linux the package index serves torch with CUDA (several GB); for the small
+# PIP_ARGS reaches every pip install. On Linux the package index serves torch with CUDA (several GB); for the small
 # build, name PyTorch's CPU index:  make demo PIP_ARGS="--extra-index-url <PyTorch's CPU wheel index>"
 
 PYTHON ?= python3
@@ -59,7 +59,7 @@ $(VENV)/.demo-ready: $(VENV)/.created $(SOURCES)
 $(VENV)/.test-ready: $(VENV)/.demo-ready
 	@$(PIP) -e '.[demo,dev]'
 	@$(PIP) --no-deps spandrel einops # without torchvision, of which each release wants one torch; tests stand in for the two names
-	@# TensorRT-RTX builds real engines without a GPU. It has no wheels for aarch64 Linux; its tests then skip, with the reason.
+	@# TensorRT-RTX builds real engines without a GPU. It has no wheels for macOS; its tests then skip, with the reason.
 	@$(PIP) -e '.[rtx]' || echo "TensorRT-RTX cannot be installed here; its tests will be skipped"
 	@# CUDA 11.8's compiler, 44 MB, which most GPUs' binaries are from: a test compiles one again.
 	@$(BIN)/python kernels/build.py --fetch 11.8 || echo "so the test that compiles with it will be skipped"

@@ -139,9 +139,14 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def _processor(proc: Path = Path("/proc")) -> str:
+    """The board's name where there is one, as on a Jetson, whose cores have none; else the CPU's."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return (proc / "device-tree" / "model").read_text(encoding="utf-8").rstrip("\0\n")
+    except OSError:
+        pass  # a PC
+    try:
+        lines = (proc / "cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -98,25 +98,25 @@ def _library(what: str, module: str, distribution: str, advice: str) -> Finding:
 
 
 def _onnxruntime() -> tuple[Finding, Finding]:
+    from impasto.runtime.backends.onnxruntime import cuda_advice
+
     what, on_cuda = "ONNX Runtime", "ONNX Runtime on CUDA"
-    cuda_advice = "pip install 'impasto[gpu]' in an environment of its own: it and the CPU package break each other"
+    advice = cuda_advice()
     if find_spec("onnxruntime") is None:
         missing = "not installed"
-        return Finding(what, False, missing, "pip install 'impasto[cpu]'"), Finding(
-            on_cuda, False, missing, cuda_advice
-        )
+        return Finding(what, False, missing, "pip install 'impasto[cpu]'"), Finding(on_cuda, False, missing, advice)
     try:
         runtime = importlib.import_module("onnxruntime")
         providers = runtime.get_available_providers()
     except (ImportError, AttributeError) as error:  # AttributeError: both packages were installed over each other
         broken = f"broken: {error}"
         return Finding(what, False, broken, "pip install --force-reinstall onnxruntime"), Finding(
-            on_cuda, False, broken, cuda_advice
+            on_cuda, False, broken, advice
         )
     cpu = Finding(what, "CPUExecutionProvider" in providers, runtime.__version__)
     if "CUDAExecutionProvider" in providers:
         return cpu, Finding(on_cuda, True, f"{runtime.__version__}; a session decides whether it really runs")
-    return cpu, Finding(on_cuda, False, "this package has no CUDA provider", cuda_advice)
+    return cpu, Finding(on_cuda, False, "this package has no CUDA provider", advice)
 
 
 def _driver() -> Finding:

@@ -83,7 +83,7 @@ def load(
 
     path_or_name: a path, or a name looked up in $IMPASTO_MODELS and then among the models that ship.
     backend: "tensorrt", "openvino", "onnxruntime-cuda", "onnxruntime-cpu", or "auto"; a named one that cannot run here raises.
-    "auto" takes an engine that fits this GPU, else OpenVINO where it is installed (x86-64), else ONNX Runtime on the CPU.
+    "auto" takes an engine that fits this GPU, else OpenVINO on x86-64, else ONNX Runtime on the CPU, among what is installed.
     precision: "fp32", "fp16", "int8" or "auto", among those the package holds.
     device: number of the CUDA device. trust: load files whose hash is not the manifest's.
     layout: for an ONNX file that Impasto did not write, what it takes and gives: "rgb 0..1", "bgr 0..255", "rgb -1..1".

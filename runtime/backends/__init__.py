@@ -25,15 +25,21 @@ def preferred(precision: str = "auto") -> tuple[str, ...]:
     """What "auto" takes for a graph of a precision, best first, among what is installed and draws it right on this CPU.
 
     OpenVINO comes first on x86-64: there it was faster for every network and precision that was measured
-    (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and nothing is measured when a model loads.
+    (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and it is taken only where ONNX Runtime is missing.
+    Nothing is measured when a model loads.
     """
-    fast = platform.machine().lower() in ("x86_64", "amd64") and find_spec("openvino") is not None
-    if fast and precision == "int8":
-        from .openvino import computes_int8
+    if find_spec("openvino") is None or (precision == "int8" and not _openvino_computes_int8()):
+        return ("onnxruntime-cpu",)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # A graph that OpenVINO does not read may be one that ONNX Runtime does.
+        return ("openvino", "onnxruntime-cpu")
+    return ("openvino",) if find_spec("onnxruntime") is None else ("onnxruntime-cpu",)
 
-        fast = computes_int8()
-    # A graph that OpenVINO does not read may be one that ONNX Runtime does.
-    return ("openvino", "onnxruntime-cpu") if fast else ("onnxruntime-cpu",)
+
+def _openvino_computes_int8() -> bool:
+    from .openvino import computes_int8
+
+    return computes_int8()
 
 
 def open_graph(path: Path, backend: str, device: int, *, features: bool = False) -> Backend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,17 @@ _DTYPES: dict[str, np.dtype] = {
     "tensor(float)": np.dtype(np.float32),
     "tensor(float16)": np.dtype(np.float16),
 }
+
+
+def cuda_advice() -> str:
+    """Where an ONNX Runtime with CUDA comes from on this machine."""
+    alone = "pip install 'impasto[gpu]' in an environment of its own: it and the CPU package break each other"
+    if platform.machine() != "aarch64":
+        return alone
+    # PyPI's wheels for aarch64 begin with Python 3.11 and are linked against CUDA 13, which JetPack 6 and older have not.
+    return (
+        f"on JetPack 6 and older, the onnxruntime-gpu that NVIDIA builds for it; with Python 3.11 and CUDA 13, {alone}"
+    )
 
 
 def onnxruntime() -> Any:
@@ -42,7 +54,7 @@ class OnnxRuntimeBackend(Backend):
         if provider not in ort.get_available_providers():
             raise BackendError(
                 f"{name} cannot run: the installed ONNX Runtime {ort.__version__} has no {provider}; "
-                "pip install 'impasto[gpu]' in an environment without the CPU package, or choose backend='onnxruntime-cpu'"
+                f"choose backend='onnxruntime-cpu', or get one that has it ({cuda_advice()})"
             )
         options = ort.SessionOptions()
         options.log_severity_level = 4  # failures come back as exceptions, with the same text

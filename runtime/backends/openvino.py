@@ -45,8 +45,8 @@ def _core() -> Any:
 def computes_int8() -> bool:
     """Whether OpenVINO's INT8 convolutions are right on this CPU, tried on one. Raises MissingDependency.
 
-    x86-64 CPUs without VNNI add products of 8 bits in pairs to 16, and large pairs saturate. Which instructions
-    OpenVINO takes is its own affair, so a sum of the largest products is computed instead of reading the CPU's flags.
+    x86-64 CPUs without VNNI add products of 8 bits in pairs to 16, and large pairs saturate; on aarch64 OpenVINO computes in halves.
+    Which instructions it takes is its own affair, so a sum of the largest products is computed instead of reading the CPU's flags.
     """
     openvino()
     from openvino import Model
@@ -90,8 +90,8 @@ class OpenVinoBackend(Backend):
         self._int8 = any(node.get_type_name() == "FakeQuantize" for node in self._graph.get_ops())
         if self._int8 and not computes_int8():
             raise BackendError(
-                f"{path} is INT8, which OpenVINO draws wrong on this CPU: without VNNI instructions its sums saturate. Choose "
-                "backend='onnxruntime-cpu', whose sums do not, or precision='fp32'"
+                f"{path} is INT8, which OpenVINO does not compute right on this CPU (on x86-64 it needs VNNI instructions). Choose "
+                "backend='onnxruntime-cpu', which does, or precision='fp32'"
             )
         self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from impasto.benchmarks import Latency, measure
-from impasto.benchmarks.report import parse_size
+from impasto.benchmarks.report import _processor, parse_size
 from impasto.errors import OptionError
 
 
@@ -52,3 +52,11 @@ def test_sizes():
     for wrong in ("0x3", "x", "big", "12", "-1x4"):
         with pytest.raises(OptionError, match="HEIGHTxWIDTH"):
             parse_size(wrong)
+
+
+def test_a_machine_is_called_by_its_board_or_its_cpu(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: A CPU\n")
+    assert _processor(tmp_path) == "A CPU"
+    (tmp_path / "device-tree").mkdir()
+    (tmp_path / "device-tree" / "model").write_bytes(b"NVIDIA Jetson Orin Nano Developer Kit\0")
+    assert _processor(tmp_path) == "NVIDIA Jetson Orin Nano Developer Kit"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import impasto
 from conftest import REPOSITORY, float_graph, picture
 from impasto.cli.app import app
 from impasto.cli.options import located
+from impasto.doctor import examine
 from impasto.runtime.resolve import shipped_models
 
 
@@ -184,6 +186,7 @@ def test_inspect_reads_bare_graphs_and_refuses_what_is_none(tmp_path):
 
 
 def test_check_and_export_name_what_they_lack(make_package, tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
     package = make_package()
     assert "does not say which network" in fails("check", package)
     assert "single graph" in fails("check", package / "model.onnx")
@@ -224,6 +227,13 @@ def test_doctor_says_what_runs_here(tmp_path):
     findings = {f["what"]: f for f in json.loads((tmp_path / "d.json").read_text())["findings"]}
     assert findings["ONNX Runtime"]["works"]
     assert all(f["works"] or f["advice"] for f in findings.values())
+
+
+def test_doctor_tells_a_jetson_where_onnx_runtime_for_cuda_comes_from(monkeypatch):
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    advice = {f.what: f.advice for f in examine().findings}["ONNX Runtime on CUDA"]
+    assert "JetPack 6" in advice
+    assert "CUDA 13" in advice
 
 
 def test_ctrl_c_stops_with_one_line_and_leaves_nothing_half_written(make_package, tmp_path):
