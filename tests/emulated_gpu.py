@@ -95,7 +95,7 @@ def compiled(folder: Path, architecture: int, source: str | None = None) -> Path
     command = [COMPILER, *FLAGS, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
     if architecture == 900:
         command.append("-D__CUDA_ARCH_FEAT_SM90_ALL")
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, encoding="utf-8")
     return name.with_suffix(".so")
 
 

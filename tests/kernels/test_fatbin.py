@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import locale
 import struct
 from dataclasses import asdict
 
@@ -178,7 +179,9 @@ def test_the_compiler_agrees_with_the_table(architecture, tmp_path):
         build.compiler(build.ARCHITECTURES[architecture], fetch=False)
     except build.BuildError as error:
         pytest.skip(str(error))
+    encoding = locale.nl_langinfo(locale.CODESET)
     _, resources = build.compile_architecture(architecture, tmp_path, ["-DGRAM_ONLY_FLOAT16"], fetch=False)
+    assert locale.nl_langinfo(locale.CODESET) == encoding, "NVRTC's locale was left to this thread"
     table = TABLE["architectures"][architecture]
     assert set(resources) == {name for name in table if "_f16" in name or name == "gram_finish"}
     assert all(asdict(kernel) == table[name] for name, kernel in resources.items())
