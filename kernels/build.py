@@ -110,8 +110,8 @@ class Compiler:
         if self.root is not None:
             # In a thread of its own, to which NVRTC leaves the C locale: whoever called would read and write ASCII from then on.
             with concurrent.futures.ThreadPoolExecutor(1) as thread:
-                ptx = thread.submit(self._nvrtc, [*FLAGS, f"-arch=compute_{architecture}", *flags]).result()
-            return _without_process_numbers(ptx)
+                text = thread.submit(self._nvrtc, [*FLAGS, f"-arch=compute_{architecture}", *flags]).result()
+            return _without_process_numbers(text)
         with tempfile.TemporaryDirectory() as folder:
             ptx = Path(folder) / "gram.ptx"
             _run(["nvcc", *FLAGS, *flags, "-arch", f"compute_{architecture}", "-ptx", "-o", str(ptx), str(SOURCE)])
