@@ -17,13 +17,23 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from impasto.errors import ExportError
 
 from . import engine_operators
-from .graph_parts import attribute, constants, drop_unread, producers, readers, shape_of, with_initializers
+from .graph_parts import (
+    QUANTIZERS,
+    attribute,
+    constants,
+    drop_attributes,
+    drop_unread,
+    kernel_shape,
+    producers,
+    readers,
+    shape_of,
+    with_initializers,
+)
 from .precision_fp16 import widened
 from .stored_weights import unpacked
 
 _OLD = 17
 """Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
@@ -60,7 +70,7 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
 
 def _quantizes_halves(graph: onnx.GraphProto) -> bool:
     halves = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
-    quantizers = (node for node in graph.node if node.op_type in _QUANTIZERS)
+    quantizers = (node for node in graph.node if node.op_type in QUANTIZERS)
     return any(node.input[1] in halves for node in quantizers)
 
 
@@ -71,20 +81,19 @@ def _say_kernel_shapes(graph: onnx.GraphProto) -> None:
     """
     stored, by = constants(graph), producers(graph)
     for node in graph.node:
-        if node.op_type != "Conv" or attribute(node, "kernel_shape", None):
-            continue
-        weights = node.input[1]
-        while weights in by and by[weights].op_type in _QUANTIZERS:
-            weights = by[weights].input[0]
-        if weights in stored:
-            node.attribute.append(helper.make_attribute("kernel_shape", stored[weights].shape[2:]))
+        if (
+            node.op_type == "Conv"
+            and not attribute(node, "kernel_shape", None)
+            and (found := kernel_shape(node, stored, by))
+        ):
+            node.attribute.append(helper.make_attribute("kernel_shape", found))
 
 
 def _name_quantizers_apart(graph: onnx.GraphProto) -> None:
     """Take away the names of quantizers that something else has too: parsers make other names unique, and not theirs."""
     taken = Counter((*(node.name for node in graph.node), *(tensor.name for tensor in graph.initializer)))
     for node in graph.node:
-        if node.op_type in _QUANTIZERS and taken[node.name] > 1:
+        if node.op_type in QUANTIZERS and taken[node.name] > 1:
             node.name = ""  # the parser makes one of the output's
 
 
@@ -251,9 +260,7 @@ def _without(node: NodeProto, *names: str) -> NodeProto:
     """A copy of the node without these attributes."""
     plain = NodeProto()
     plain.CopyFrom(node)
-    kept = [attribute for attribute in node.attribute if attribute.name not in names]
-    del plain.attribute[:]
-    plain.attribute.extend(kept)
+    drop_attributes(plain, *names)
     return plain
 
 

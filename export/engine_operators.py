@@ -16,13 +16,12 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import ExportError
 
-from .graph_parts import attribute, constants, producers
+from .graph_parts import attribute, constants, drop_attributes, kernel_shape, producers
 
 _SAME = (b"SAME_UPPER", b"SAME_LOWER")
 _SELU = {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}
 """ONNX's defaults. The parsers' own are 1.6732 and 1.0507."""
 _EPSILON = 1e-5  # ONNX's default for norms
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 class Known:
@@ -48,12 +47,8 @@ class Known:
         return list(self.constants[name].shape) if name in self.constants else self._shapes.get(name)
 
     def kernel_shape(self, node: NodeProto) -> list[int]:
-        """Of a convolution: what it says, or what its weights say, through Q and DQ. Empty where neither does."""
-        weights = node.input[1]
-        while weights in self._by and self._by[weights].op_type in _QUANTIZERS:
-            weights = self._by[weights].input[0]
-        stored = self.constants[weights].shape[2:] if weights in self.constants else ()
-        return list(attribute(node, "kernel_shape", stored))
+        """Of a convolution, as `graph_parts.kernel_shape` finds it."""
+        return kernel_shape(node, self.constants, self._by)
 
     def store(self, value: np.ndarray, name: str) -> str:
         """Add an initializer. Returns its name."""
@@ -198,7 +193,7 @@ def _pad(node: NodeProto, known: Known) -> list[NodeProto]:
 def _convolution(node: NodeProto, _: Known) -> list[NodeProto]:
     """Without pads that `auto_pad` overrules: the parsers refuse both, or add them."""
     if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
-        _drop(node, "pads")
+        drop_attributes(node, "pads")
     return [node]
 
 
@@ -208,7 +203,7 @@ def _pool(node: NodeProto, known: Known) -> list[NodeProto]:
         raise ExportError(
             f"the {node.op_type} {node.name!r} is dilated, which no TensorRT computes; export the network with one that is not"
         )
-    _drop(node, "dilations")
+    drop_attributes(node, "dilations")
     return _convolution(node, known)
 
 
@@ -221,12 +216,12 @@ def _transposed_convolution(node: NodeProto, known: Known) -> list[NodeProto]:
     mode, wanted = attribute(node, "auto_pad", b"NOTSET"), attribute(node, "output_shape", ())
     if mode in _SAME or wanted:
         pads, output_padding = _transposed_pads(node, known, mode, list(wanted))
-        _drop(node, "auto_pad", "output_shape", "pads", "output_padding")
+        drop_attributes(node, "auto_pad", "output_shape", "pads", "output_padding")
         node.attribute.append(helper.make_attribute("pads", pads))
         if any(output_padding):
             node.attribute.append(helper.make_attribute("output_padding", output_padding))
     elif mode != b"NOTSET":
-        _drop(node, "auto_pad", "pads")
+        drop_attributes(node, "auto_pad", "pads")
     return [node]
 
 
@@ -315,12 +310,6 @@ def _normal(steps: _Steps, node: NodeProto, axes: list[int]) -> str:
     deviation = steps.add("Sqrt", steps.add("Add", variance, attribute(node, "epsilon", _EPSILON)))
     normal = steps.add("Div", centred, deviation)
     return normal if narrow == TensorProto.FLOAT else steps.add("Cast", normal, to=narrow)
-
-
-def _drop(node: NodeProto, *names: str) -> None:
-    kept = [found for found in node.attribute if found.name not in names]
-    del node.attribute[:]
-    node.attribute.extend(kept)
 
 
 EVERYWHERE: dict[str, Rewrite] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,12 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+OPSET = 20
+"""Of the graphs that we write: it keeps InstanceNormalization whole and dynamic sizes clean; older ones are derived where a device
+needs them."""
+LEAST_OPSET = 13
+"""The first whose QuantizeLinear takes one scale a channel."""
 
 
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -41,6 +47,24 @@ def constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
     """An attribute's value, or `default` where the node leaves it out."""
     return next((helper.get_attribute_value(found) for found in node.attribute if found.name == name), default)
+
+
+def drop_attributes(node: NodeProto, *names: str) -> None:
+    """Remove these attributes, where the node has them."""
+    kept = [found for found in node.attribute if found.name not in names]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+def kernel_shape(node: NodeProto, stored: Mapping[str, np.ndarray], by: Mapping[str, NodeProto]) -> list[int]:
+    """Of a convolution: what it says, or what its weights say, through Q and DQ. Empty where neither does.
+
+    stored, by: the graph's `constants` and `producers`.
+    """
+    weights = node.input[1]
+    while weights in by and by[weights].op_type in QUANTIZERS:
+        weights = by[weights].input[0]
+    return list(attribute(node, "kernel_shape", stored[weights].shape[2:] if weights in stored else ()))
 
 
 def element_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -102,7 +126,10 @@ def fold_channel_gathers(graph: onnx.GraphProto) -> None:
             continue
         convolutions = reading.get(gather.output[0], [])
         if not convolutions or any(
-            node.op_type != "Conv" or node.input[1] not in weights or len(reading[node.input[1]]) > 1
+            node.op_type != "Conv"
+            or attribute(node, "group", 1) != 1  # weights of a group know its own channels alone
+            or node.input[1] not in weights
+            or len(reading[node.input[1]]) > 1
             for node in convolutions
         ):
             continue

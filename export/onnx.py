@@ -27,16 +27,13 @@ from impasto.runtime.opening import SPEC_KEY
 from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
 from impasto.training.packaged import weights_of
 
-from .graph_parts import fold_channel_gathers
+from .graph_parts import OPSET, fold_channel_gathers
 from .pixel_shuffles import unshuffle_order
 from .stored_weights import packed
 
 if TYPE_CHECKING:
     from impasto.training.backbones import Backbone
     from impasto.training.networks.base import Network
-
-OPSET = 20
-"""Keeps InstanceNormalization whole and dynamic sizes clean; older ones are derived where a device needs them."""
 
 LEAST_SIDE = 32
 """Smallest height and width of a perceptual network's pictures: its last layer is at 1/16 at the most."""

@@ -20,7 +20,7 @@ from impasto.runtime.spec import PERCEPTUAL, ModelSpec
 from . import modelopt
 from . import precision_int8 as int8
 from .engine_package import spec_of_graph
-from .graph_parts import opset, with_names
+from .graph_parts import LEAST_OPSET, opset, with_names
 from .precision_budget import Budget, Judge, Quality
 from .precision_fp16 import Island, exact_pixels, find_islands, rounded, to_half
 from .precision_lint import require_parsable
@@ -33,8 +33,6 @@ from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, a
 from .stored_weights import unpacked
 
 TARGETS = ("fp16", "int8", "auto")
-LEAST_OPSET = 13
-"""The first whose QuantizeLinear takes one scale a channel."""
 _WORTHWHILE = 0.1
 """Gain in dB from which equalized channels are kept."""
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul")

@@ -114,6 +114,8 @@ def _seen(node: NodeProto, found: Mapping[str, _View | None], values: Values) ->
                 return None
             views.append(view)
     rule = _RULES.get(node.op_type)
+    if rule is not _same and node.input[0] not in found:  # the picture chooses among constants, or weighs them
+        return None
     try:
         return rule(node, views, values) if rule else None
     except _Unknown:

@@ -15,15 +15,18 @@ from impasto.errors import ExportError
 from impasto.runtime.backends.onnxruntime import onnxruntime
 from impasto.runtime.spec import Pixels
 
-from .graph_parts import element_types, fold_channel_gathers, opset, tensor_text, with_names
+from .graph_parts import (
+    LEAST_OPSET,
+    OPSET,
+    element_types,
+    fold_channel_gathers,
+    opset,
+    tensor_text,
+    with_names,
+)
 from .pixel_shuffles import fold_pixel_shuffles
 from .precision_fp16 import widened
 from .stored_weights import unpacked
-
-OPSET = 20
-"""What our own graphs have: every builder's newest, and older ones are derived where a device needs them."""
-LEAST_OPSET = 13
-"""What must have been reached where conversion fails: the first with per-channel Q/DQ and axes as inputs."""
 
 _INPUT, _OUTPUT = "image", "picture"
 

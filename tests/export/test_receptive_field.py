@@ -143,9 +143,26 @@ def padded_by_size(sketch: Sketch) -> Sketch:
     return sketch.op("Conv", weights, auto_pad="SAME_UPPER", strides=[2, 2])
 
 
+def looked_up(sketch: Sketch) -> Sketch:
+    """The picture chooses rows of a table, so that its axes are others from there on."""
+    sketch.op("Cast", to=onnx.TensorProto.INT64)
+    return sketch.op("Gather", sketch.last, take=sketch.constant(np.ones((2, 5))), axis=0)
+
+
 @pytest.mark.parametrize(
     "branch",
-    [everywhere, normalized, over_rows, averaged, reshaped, bound_to_places, wrapped, by_corners, padded_by_size],
+    [
+        looked_up,
+        everywhere,
+        normalized,
+        over_rows,
+        averaged,
+        reshaped,
+        bound_to_places,
+        wrapped,
+        by_corners,
+        padded_by_size,
+    ],
 )
 def test_what_looks_everywhere_or_depends_on_the_place_has_none(branch):
     assert receptive_field(branch(Sketch()).model(opset=20)) is None

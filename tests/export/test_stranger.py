@@ -67,6 +67,15 @@ def test_bgr_costs_nothing_in_the_graph(saved):
     assert [kind for kind in graphs["bgr 0..1"] if kind != "Gather"] == graphs["rgb 0..1"]
 
 
+def test_bgr_before_layers_of_groups(saved):
+    """Whose weights cannot take the order of channels."""
+    sketch = Sketch()
+    sketch.op("Conv", sketch.constant(np.linspace(-1, 1, 54).reshape(6, 1, 3, 3)), group=3, pads=[1] * 4)
+    sketch.channels = 6
+    path = saved(sketch.conv(3).model())
+    assert_same(path, export_graph(path, layout="bgr 0..1").folder, picture(24, 30), "bgr 0..1")
+
+
 @pytest.mark.parametrize(
     "options",
     [
