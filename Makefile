@@ -25,7 +25,7 @@ demo: $(VENV)/.demo-ready  ## stylize and denoise a real photo through the whole
 	$(BIN)/python -m impasto.demo --output build/demo
 
 test: $(VENV)/.test-ready lint types  ## lint, types, import directions and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.test-ready  ## ruff
 	$(BIN)/ruff check .

@@ -31,7 +31,10 @@ def inspect(
         table.add_row(escape(key), escape(value))
     out.print(table)
     if found.files:
-        files = Table("file", "role", "precision", "bytes", "SHA-256", "")
+        files = Table()
+        files.add_column("file", no_wrap=True)  # the others give way: a name is there to be copied
+        for heading in ("role", "precision", "bytes", "SHA-256", ""):
+            files.add_column(heading)
         for file in found.files:
             state = "[green]intact[/]" if file.intact else "[red]altered or missing[/]"
             files.add_row(Path(file.name).name, file.role, file.precision, f"{file.bytes:,}", file.sha256[:12], state)
