@@ -11,7 +11,7 @@ class ImpastoError(Exception):
 
 
 class PictureError(ImpastoError):
-    """A picture file that cannot be read, or has a form that no model takes."""
+    """A picture or video file that cannot be read, or has a form that no model takes."""
 
 
 class OutputError(ImpastoError):

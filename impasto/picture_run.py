@@ -1,4 +1,4 @@
-"""A model over picture files: what goes where, and alpha carried along."""
+"""A model over files: what goes where; and over pictures, alpha carried along."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import images
+from . import images, videos
 from .errors import OptionError, OutputError
 from .files import make_folder
 
@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to run."""
+    """One picture or video to run."""
 
     source: Path
     target: Path
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, by its name."""
+        return videos.is_video(self.source)
 
 
 def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
     """Which file becomes which. Folders stand for the pictures in them.
 
-    output: for a single file a file or folder, otherwise a folder (made where missing); None writes NAME.MODEL.png
-    beside each picture, and a folder's results into FOLDER-MODEL. Raises PictureError, OptionError and OutputError, so
-    that nothing is computed which could not be written.
+    output: for a single file a file or folder, otherwise a folder (made where missing); None writes NAME.MODEL.png (.mp4
+    for a video) beside each file, and a folder's results into FOLDER-MODEL. Raises PictureError, OptionError and
+    OutputError, so that nothing is computed which could not be written.
     """
     jobs = []
     to_file = (
@@ -38,7 +43,7 @@ def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
     )
     if output is not None and not to_file:
         if output.is_file():
-            raise OutputError(f"{output} is a file; several pictures need a folder to go to")
+            raise OutputError(f"{output} is a file; several need a folder to go to")
         make_folder(output)
     for entry in inputs:
         if entry.is_dir():
@@ -47,7 +52,8 @@ def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
         elif to_file and output is not None:
             jobs.append(Job(entry, output))
         else:
-            jobs.append(Job(entry, (output or entry.parent) / f"{entry.stem}.{model}.png"))
+            suffix = ".mp4" if videos.is_video(entry) else ".png"
+            jobs.append(Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{suffix}"))
     _check(jobs)
     return jobs
 
@@ -69,10 +75,12 @@ def run_job(model: Model, job: Job, quality: int = 95) -> bool:
 def _check(jobs: Sequence[Job]) -> None:
     taken: dict[Path, Path] = {}
     for job in jobs:
-        images.check_suffix(job.target)
+        (videos if job.is_video else images).check_suffix(job.target)
         target = job.target.resolve()
         if target == job.source.resolve():
-            raise OptionError(f"{job.target} is the picture itself and would be overwritten; choose another output")
+            raise OptionError(
+                f"{job.target} is the {'video' if job.is_video else 'picture'} itself and would be overwritten; choose another output"
+            )
         if target in taken:
             raise OptionError(
                 f"{taken[target]} and {job.source} would both be written to {job.target}; run them one by one with -o"

