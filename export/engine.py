@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range, coun
 from impasto.runtime.spec import ModelSpec
 from impasto.runtime.tensorrt_api import TensorRT, tensorrt
 
-from . import engine_layers
+from . import engine_islands, engine_layers
 from .engine_cache import CacheEntry, EngineCache, engine_key
 from .engine_options import BuildOptions, Sizes
 
@@ -164,6 +165,7 @@ def key_parts(api: TensorRT, target: Target, graph: Path, spec: ModelSpec, optio
         "compute_capabilities": list(target.compute_capabilities),
         "gpu": None if options.hardware_compatible else target.gpu,
         "driver_major": target.driver_major,
+        **({"islands": engine_islands.can_be_found()} if _keeps_islands(api, graph, options) else {}),
     }
 
 
@@ -183,12 +185,19 @@ def compile_graph(
     """
     with _active(target, device), api.log.recording() as lines:
         builder = api.module.Builder(api.log.vendor)
-        typed = api.strongly_typed and not _wants_flags(api, graph, options)
+        typed = _is_typed(api, graph, options)
         network = builder.create_network(api.network_flags(typed=typed))
-        _parse(api, network, graph)
+        content, islands = _prepared(graph, api.max_opset, islands=_keeps_islands(api, graph, options))
+        _parse(api, network, graph, content)
         config = builder.create_builder_config()
         profiles = _add_profiles(builder, config, network, spec, options)
         _configure(api, config, options, typed)
+        if any(islands.values()) and not engine_islands.keep(api, network, config, islands):
+            warnings.warn(
+                f"{graph.name} has layers that need FP32, and none of them was found in what {api} read; it may compute any in "
+                "half. Compare the engine with the model: impasto check",
+                stacklevel=2,
+            )
         timing = _load_timing(api, config, cache, target)
         stop = threading.Event()
         if hasattr(config, "progress_monitor"):
@@ -210,6 +219,11 @@ def _serialize(builder: Any, network: Any, config: Any, target: Target, device: 
         return builder.build_serialized_network(network, config)
 
 
+def _is_typed(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
+    """Whether the graph's own types decide each layer's precision."""
+    return api.strongly_typed and not _wants_flags(api, graph, options)
+
+
 def _wants_flags(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
     """Whether precision must come from builder flags, because the graph does not bear it and the version allows that."""
     return api.has_precision_flags and options.precision == "fp16" and not _bears(graph, options.precision)
@@ -220,24 +234,47 @@ def _bears(graph: Path, precision: str) -> bool:
     return f".{precision}" in graph.name
 
 
-def _parse(api: TensorRT, network: Any, graph: Path) -> None:
-    """Fill the network. Raises ExportError with the parser's errors, one a line."""
+def _precision_flags(api: TensorRT, options: BuildOptions, typed: bool) -> tuple[str, ...]:
+    """The builder flags that allow less than FP32; none where the graph's own types decide."""
+    if typed or not api.has_precision_flags:
+        return ()
+    # INT8 layers that have no fast kernel fall back to FP16 rather than to FP32.
+    return {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(options.precision, ())
+
+
+def _keeps_islands(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
+    """Whether layers must be told float32, because flags would let the builder compute them in half."""
+    flags = _precision_flags(api, options, _is_typed(api, graph, options))
+    return bool(flags) and engine_islands.can_be_told(api)
+
+
+def _parse(api: TensorRT, network: Any, graph: Path, content: bytes) -> None:
+    """Fill the network. content: as `_prepared` gives it. Raises ExportError with the parser's errors, one a line."""
     parser = api.module.OnnxParser(network, api.log.vendor)
     native = getattr(getattr(api.module, "OnnxParserFlag", None), "NATIVE_INSTANCENORM", None)
     if native is not None:
         parser.set_flag(native)
-    if parser.parse(_prepared(graph, api.max_opset)):
+    if parser.parse(content):
         return
     reasons = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
     raise ExportError(f"{api} cannot read {graph}: " + "; ".join(dict.fromkeys(reasons)))
 
 
-def _prepared(graph: Path, max_opset: int) -> bytes:
-    """The graph's bytes as this parser wants them; as they are on a device that has no onnx library."""
+def _prepared(graph: Path, max_opset: int, *, islands: bool = False) -> tuple[bytes, dict[str, bool]]:
+    """The graph's bytes as this parser wants them, and its `island_tensors` where they are asked for.
+
+    As they are on a device that has no onnx library, where nobody can tell islands either: that is warned of.
+    """
     try:
         import onnx
     except ImportError:
-        return graph.read_bytes()
+        if islands:
+            warnings.warn(
+                f"{graph.name}: without the onnx library nobody can say which layers need FP32, and TensorRT may compute any "
+                "of them in half: pip install onnx",
+                stacklevel=2,
+            )
+        return graph.read_bytes(), {}
     from .engine_graph import prepare
     from .precision_lint import require_parsable
 
@@ -247,8 +284,8 @@ def _prepared(graph: Path, max_opset: int) -> bytes:
     except Exception as error:  # protobuf's DecodeError and the checker's error have no public base that onnx promises
         raise ExportError(f"{graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
     require_parsable(model, str(graph))
-    content: bytes = prepare(model, max_opset).SerializeToString()
-    return content
+    prepared = prepare(model, max_opset)
+    return prepared.SerializeToString(), engine_islands.island_tensors(model, prepared) if islands else {}
 
 
 def _parser_error(error: Any) -> str:
@@ -295,10 +332,8 @@ def _configure(api: TensorRT, config: Any, options: BuildOptions, typed: bool) -
     """Hand over every option; `check_options` has refused those without effect."""
     module = api.module
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # without it, nothing can be read back
-    if not typed and api.has_precision_flags:
-        # INT8 layers that have no fast kernel fall back to FP16 rather than to FP32.
-        for name in {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(options.precision, ()):
-            config.set_flag(getattr(module.BuilderFlag, name))
+    for name in _precision_flags(api, options, typed):
+        config.set_flag(getattr(module.BuilderFlag, name))
     if options.precision == "fp32":
         config.clear_flag(module.BuilderFlag.TF32)  # 10 bits of mantissa are not FP32
     preview = getattr(getattr(module, "PreviewFeature", None), "FASTER_DYNAMIC_SHAPES_0805", None)

@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 import pytest
 from fake_gpu import FakeDriver
+from fake_network import FakeParser, Parsed
 from graphs import network
 
 from impasto.errors import OptionError
@@ -40,7 +41,7 @@ VERSIONS = sorted(path.stem for path in API.glob("*.json"))
 ENUMS = {
     "NetworkDefinitionCreationFlag", "BuilderFlag", "TacticSource", "ComputeCapability", "MemoryPoolType", "DataType",
     "HardwareCompatibilityLevel", "OnnxParserFlag", "ProfilingVerbosity", "TensorIOMode", "LayerInformationFormat",
-    "PreviewFeature",
+    "PreviewFeature", "LayerType",
 }  # fmt: skip
 
 
@@ -65,7 +66,8 @@ class Bindings:
         for name in ("ILogger", "IProgressMonitor", "IProfiler"):
             if name in self.facts:
                 setattr(self.module, name, type(name, (), {}))
-        self.module.IBuilderConfig = types.SimpleNamespace(**dict.fromkeys(self.facts["IBuilderConfig"]))
+        for name in ("IBuilderConfig", "ILayer"):
+            setattr(self.module, name, types.SimpleNamespace(**dict.fromkeys(self.facts[name])))
         self.config, self.profile = self.strict("IBuilderConfig"), self.strict("IOptimizationProfile")
         self.config.add_optimization_profile.return_value = 0
         if hasattr(self.config, "get_timing_cache"):
@@ -94,9 +96,16 @@ class Bindings:
         self.builder.create_optimization_profile.return_value = self.profile
         self.builder.build_serialized_network.return_value = b"plan"
         self.parser = self.strict("OnnxParser", num_errors=0)
-        self.parser.parse.return_value = True
+        self.parser.parse.side_effect = self._parse
+        self.layers: list[Parsed] = []
         self.module.Builder = lambda log: self.builder
         self.module.OnnxParser = lambda network, log: self.parser
+
+    def _parse(self, content: bytes) -> bool:
+        self.layers = FakeParser(self.module, self.strict, onnx.load_from_string(content)).layers
+        self.network.num_layers = len(self.layers)
+        self.network.get_layer.side_effect = lambda index: self.layers[index].layer
+        return True
 
     def _answer_run(self) -> None:
         names = [*INPUTS, "picture"]

@@ -1,4 +1,5 @@
-"""Builds every job's engine. Run on the GPU machine with the Python that has TensorRT: NumPy and PyCUDA are enough.
+"""Builds every job's engine. Run on the GPU machine with the Python that has TensorRT, NumPy and PyCUDA; and onnx, or
+no engine keeps its FP32 islands.
 
 python build.py JOBS_FOLDER ENGINES_FOLDER [SECONDS]    # no new job is begun after SECONDS
 """

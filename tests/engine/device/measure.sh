@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # On the GPU machine: unpack TensorRT 8.5 (the parts that /work/shared/gpu's script made), build and measure every engine.
 # Usage: measure.sh PARTS_FOLDER CARRIED_FOLDER OUT [SECONDS_FOR_BUILDING]
-# PARTS_FOLDER: part0, part1, …; CARRIED_FOLDER: unpack_tensorrt85.sh, jobs.tar.xz of prepare.py, whl/ with cuda-bindings.
+# PARTS_FOLDER: part0, part1, …; CARRIED_FOLDER: unpack_tensorrt85.sh, jobs.tar.xz of prepare.py, whl/ with cuda-bindings, onnx and
+# protobuf.
 set -uo pipefail
 parts=$1 carried=$2 out=$3 seconds=${4:-240}
 work=/tmp/engines; mkdir -p $work/site/impasto
