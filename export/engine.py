@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import BackendError, ExportError, ImpastoError, OptionError
+from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError
 from impasto.files import sha256, write_bytes
 from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range, count_precisions
 from impasto.runtime.spec import ModelSpec
@@ -196,6 +196,7 @@ def compile_graph(
             warnings.warn(
                 f"{graph.name} has layers that need FP32, and none of them was found in what {api} read; it may compute any in "
                 "half. Compare the engine with the model: impasto check",
+                ImpastoWarning,
                 stacklevel=2,
             )
         timing = _load_timing(api, config, cache, target)
@@ -272,6 +273,7 @@ def _prepared(graph: Path, max_opset: int, *, islands: bool = False) -> tuple[by
             warnings.warn(
                 f"{graph.name}: without the onnx library nobody can say which layers need FP32, and TensorRT may compute any "
                 "of them in half: pip install onnx",
+                ImpastoWarning,
                 stacklevel=2,
             )
         return graph.read_bytes(), {}

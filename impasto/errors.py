@@ -10,6 +10,10 @@ class ImpastoError(Exception):
     """The base of every error that Impasto raises on purpose."""
 
 
+class ImpastoWarning(UserWarning):
+    """Something that works, and may not be what was wanted; the command line prints its message as a note."""
+
+
 class PictureError(ImpastoError):
     """A picture or video file that cannot be read, or has a form that no model takes."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from rich.console import Console
 from typer import Exit
 from typer.core import TyperGroup
 
-from impasto.errors import ImpastoError
+from impasto.errors import ImpastoError, ImpastoWarning
 from impasto.files import write_text
 
 out = Console(highlight=False)
@@ -25,7 +27,9 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _show(warnings.showwarning)
+                return super().invoke(ctx)
         except ImpastoError as error:
             fail(error)
             raise Exit(1) from None
@@ -35,6 +39,19 @@ class Commands(TyperGroup):
         except MemoryError:
             fail("out of memory; use a smaller picture, or close other programs")
             raise Exit(1) from None
+
+
+def _show(others: Callable[..., None]) -> Callable[..., None]:
+    """Impasto's own warnings as one line each; those of libraries as Python shows them."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        if issubclass(category, ImpastoWarning):
+            err.print("[bold yellow]note:[/] ", end="")
+            err.print(str(message), markup=False)
+        else:
+            others(message, category, *place, **more)
+
+    return show
 
 
 def fail(message: object) -> None:

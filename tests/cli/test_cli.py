@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import jsonschema
@@ -217,6 +218,17 @@ def test_models_lists_what_run_knows(make_package, monkeypatch):
     out = cli("models")[1]
     for name in ("own", "great-wave", "denoise"):
         assert name in out
+
+
+def test_what_may_not_be_wanted_is_a_note_of_one_line(monkeypatch):
+    def warned() -> dict[str, Path]:
+        warnings.warn("look [here]: impasto doctor", impasto.errors.ImpastoWarning, stacklevel=2)
+        return {}
+
+    monkeypatch.setattr("impasto.runtime.resolve.known_names", warned)
+    code, _, stderr = cli("models")
+    assert code == 0
+    assert stderr.strip() == "note: look [here]: impasto doctor"
 
 
 def test_doctor_says_what_runs_here(tmp_path):

@@ -49,7 +49,9 @@ def test_every_frame_is_what_the_model_streams(make_package, clip, tmp_path):
     with impasto.load(package) as model:
         wanted = write_clip(tmp_path / "wanted.mkv", list(model.stream(_given(clip))), options={"crf": "0"})
     assert len(frames) == 10
-    assert np.array_equal(frames, read_clip(wanted)[0]), "rate factor 0 loses nothing but 4:2:0's colours, here as there"
+    assert np.array_equal(frames, read_clip(wanted)[0]), (
+        "rate factor 0 loses nothing but 4:2:0's colours, here as there"
+    )
     # AAC begins before its first sample, and Matroska counts from the first packet of all.
     assert np.diff(times) == pytest.approx(np.full(9, 1 / 25), abs=2e-3)
     assert [content for content, _ in packets(tmp_path / "out.mkv")] == [content for content, _ in packets(clip)]

@@ -21,6 +21,7 @@ from test_engine_api import gpu as gpu
 from test_engine_graph import normalised
 
 from conftest import picture
+from impasto.errors import ImpastoWarning
 from impasto.export import engine_islands
 from impasto.export.engine import Target, compile_graph, key_parts
 from impasto.export.engine_cache import EngineCache, engine_key
@@ -228,7 +229,7 @@ def test_it_is_said_where_no_layer_of_an_island_is_found(tmp_path: Path, gpu: An
         return True
 
     bindings.parser.parse.side_effect = otherwise
-    with pytest.warns(UserWarning, match="none of them was found in what TensorRT 8.6.1 read"):
+    with pytest.warns(ImpastoWarning, match="none of them was found in what TensorRT 8.6.1 read"):
         built(bindings, network(4, 32, 1), "fp16", tmp_path)
     assert not prefers(bindings)
 
@@ -300,6 +301,6 @@ def test_without_the_onnx_library_it_is_said_that_islands_are_unknown(
     bindings.parser.parse.side_effect = [True]
     options = BuildOptions("fp16", (Sizes.parse("64x64"),))
     without_onnx(monkeypatch)
-    with pytest.warns(UserWarning, match=r"model\.onnx: without the onnx library"):
+    with pytest.warns(ImpastoWarning, match=r"model\.onnx: without the onnx library"):
         compile_graph(bindings.api, TARGET, tmp_path / "model.onnx", SPEC, options, EngineCache(tmp_path), 0)
     assert not prefers(bindings)
