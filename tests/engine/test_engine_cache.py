@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -78,11 +79,11 @@ def test_clean_frees_what_it_says(tmp_path: Path) -> None:
     assert cache.entries() == []
 
 
-def _hold(path: Path, seconds: float, times: multiprocessing.Queue[float]) -> None:
+def _hold(path: Path, seconds: float, times: multiprocessing.Queue[tuple[float, float]]) -> None:
     with locked(path):
-        times.put(time.monotonic())
+        begun = time.monotonic()
         time.sleep(seconds)
-        times.put(time.monotonic())
+        times.put((begun, time.monotonic()))
 
 
 def test_processes_hold_a_key_one_after_the_other(tmp_path: Path) -> None:
@@ -91,19 +92,25 @@ def test_processes_hold_a_key_one_after_the_other(tmp_path: Path) -> None:
     workers = [spawn.Process(target=_hold, args=(tmp_path / "k.lock", 0.2, times)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    held = [times.get(timeout=60) for _ in range(4)]
+    # What two processes put in at nearly one time comes out in either order.
+    (first_in, first_out), (second_in, second_out) = sorted(times.get(timeout=60) for _ in range(2))
     for worker in workers:
         worker.join()
-    first_in, first_out, second_in, second_out = held
     assert first_in < first_out <= second_in < second_out
+
+
+def _grab(path: Path, held: Event) -> None:
+    with locked(path):
+        held.set()
+        time.sleep(60)
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
-    times = spawn.Queue()
-    worker = spawn.Process(target=_hold, args=(tmp_path / "k.lock", 60, times))
+    held = spawn.Event()
+    worker = spawn.Process(target=_grab, args=(tmp_path / "k.lock", held))
     worker.start()
-    times.get(timeout=60)
+    assert held.wait(60)
     worker.kill()
     worker.join()
     with locked(tmp_path / "k.lock"):
