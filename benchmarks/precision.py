@@ -15,15 +15,12 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import impasto
 from impasto import images
@@ -33,15 +30,10 @@ from impasto.quality import psnr
 from impasto.runtime.backends.openvino import OpenVinoBackend
 from impasto.runtime.resolve import resolve
 
-from .measure import Latency
+from .measure import TURNS, Draw, Latency, in_turn
 from .report import describe_machine, parse_size
 
-Draw = Callable[[np.ndarray], np.ndarray]
-"""uint8 (H, W, 3) to uint8 (H x scale, W x scale, 3)."""
-
 ROUNDS = 15
-TURNS = 3
-"""Calls of each in a round, of which the fastest counts."""
 EAGER, CLASSIC = "torch eager FP32", "classic network, torch eager FP32"
 VARIANTS: dict[str, dict[str, dict[str, str]]] = {
     "fp32": {"free sizes": {}, "in BF16": {"INFERENCE_PRECISION_HINT": "bf16"}},
@@ -116,7 +108,7 @@ def compare(
     if source.manifest is None:
         raise PackageError(f"{model} is no package; the comparison needs its checkpoint and its INT8 graphs")
     spec = source.manifest.spec
-    image = _picture(picture or source.path / "picture.jpg", size)
+    image = images.read_scaled(picture or source.path / "picture.jpg", size)
     with ExitStack() as opened:
         network = load_network(source.path).folded()
         eager = partial(torch_draw, network)
@@ -140,15 +132,6 @@ def compare(
     return Comparison(spec.name, *size, results)
 
 
-def in_turn(draws: dict[str, Draw], image: np.ndarray, rounds: int) -> dict[str, tuple[float, ...]]:
-    """The fastest of TURNS calls of each in every round, in milliseconds, after one round that is not counted."""
-    samples: dict[str, list[float]] = {name: [] for name in draws}
-    for _ in range(rounds + 1):
-        for name, draw in draws.items():
-            samples[name].append(min(_milliseconds(draw, image) for _ in range(TURNS)))
-    return {name: tuple(times[1:]) for name, times in samples.items()}
-
-
 class Variant(OpenVinoBackend):
     """With other options than the backend's own, to see what those are worth."""
 
@@ -162,20 +145,6 @@ class Variant(OpenVinoBackend):
 
     def _options(self) -> dict[str, Any]:
         return super()._options() | self._other
-
-
-def _milliseconds(draw: Draw, image: np.ndarray) -> float:
-    start = time.perf_counter()
-    draw(image)
-    return 1000 * (time.perf_counter() - start)
-
-
-def _picture(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A picture file scaled to this height and width."""
-    from PIL import Image
-
-    height, width = size
-    return np.array(Image.fromarray(images.read(path).rgb).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -86,6 +86,14 @@ def read_painting(path: str | os.PathLike[str]) -> np.ndarray:
     return np.asarray(picture.resize(size, pil.Image.Resampling.LANCZOS))
 
 
+def read_scaled(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray:
+    """A picture scaled to a height and width, whatever its own: uint8 (height, width, 3). Raises PictureError."""
+    pil = _pillow()
+    height, width = size
+    scaled = pil.Image.fromarray(read(path).rgb).resize((width, height), pil.Image.Resampling.LANCZOS)
+    return np.array(scaled)
+
+
 def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:
     """Write a picture, or a uint8 (H, W, 3) array, atomically; the suffix chooses the format.
 

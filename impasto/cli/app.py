@@ -6,7 +6,7 @@ import typer
 
 import impasto
 
-from . import bench, build, check, doctor, export, inspect, models, quantize, run, train
+from . import bench, build, check, compare, doctor, export, inspect, models, quantize, run, train
 from .console import Commands, out
 from .eval import evaluate
 
@@ -42,6 +42,7 @@ app.command()(run.run)
 app.command()(check.check)
 app.command("eval")(evaluate)
 app.command()(bench.bench)
+app.command()(compare.compare)
 app.command()(inspect.inspect)
 app.command()(models.models)
 app.command()(doctor.doctor)

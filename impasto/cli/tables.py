@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
 from rich.table import Table
 
 from impasto.benchmarks import BenchmarkReport, Latency
 
 if TYPE_CHECKING:
+    from impasto.benchmarks.compare import Comparison
     from impasto.export.engine_check import EngineCheck
 
 
@@ -34,6 +37,40 @@ def benchmark_table(*reports: BenchmarkReport) -> Table:
 def _figures(latency: Latency) -> list[str]:
     times = (latency.median_ms, latency.percentile_ms(90), latency.percentile_ms(99), latency.standard_deviation_ms)
     return [*(f"{value:.2f}" if value < 100 else f"{value:.1f}" for value in times), f"{latency.images_per_second:.1f}"]
+
+
+def comparison_table(found: Comparison) -> Table:
+    """One row for each contender, the first being what the others are compared with."""
+    height, width = found.picture.shape[:2]
+    table = Table(
+        title=f"From picture to picture, {height} x {width}, in turn", title_justify="left", caption_justify="left"
+    )
+    table.add_column("model", no_wrap=True)
+    table.add_column("runs on")
+    for heading in ("median", "speed", "PSNR"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for index, standing in enumerate(found.standings):
+        low, middle, high = standing.speed
+        colour = "" if not standing.differs else "[green]" if middle > 1 else "[red]"
+        table.add_row(
+            escape(standing.name),
+            standing.runs_on,
+            f"{standing.latency.median_ms:.1f} ms",
+            f"{colour}{middle:.2f} ×{'[/]' if colour else ''} ({low:.2f}–{high:.2f})" if index else "1",
+            _likeness(standing.psnr_db) if index else "",
+        )
+    machine = found.environment
+    table.caption = (
+        f"speed and PSNR against the first; in brackets 95 % of {len(found.standings[0].latency.samples_ms)} rounds' median; "
+        f"{machine['processor']}, {machine['cores']} cores"
+    )
+    return table
+
+
+def _likeness(psnr_db: float | None) -> str:
+    if psnr_db is None:
+        return "other size"
+    return f"{psnr_db:.1f} dB" if math.isfinite(psnr_db) else "equal"
 
 
 def engine_check_table(found: EngineCheck) -> Table:

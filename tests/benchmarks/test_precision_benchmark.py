@@ -11,7 +11,8 @@ from PIL import Image
 
 from conftest import picture
 from impasto.benchmarks import Latency, precision
-from impasto.benchmarks.precision import CLASSIC, EAGER, TURNS, Comparison, Result, compare, in_turn
+from impasto.benchmarks.measure import TURNS, in_turn
+from impasto.benchmarks.precision import CLASSIC, EAGER, Comparison, Result, compare
 from impasto.errors import PackageError
 from impasto.files import sha256
 
@@ -44,7 +45,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_all_take_turns_and_the_fastest_turn_of_a_round_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     times = iter(range(100, 0, -1))
-    monkeypatch.setattr(precision, "_milliseconds", lambda draw, image: (draw(image), next(times))[1])
+    monkeypatch.setitem(in_turn.__globals__, "_milliseconds", lambda draw, image: (draw(image), next(times))[1])
     draws = {name: lambda image, name=name: calls.append(name) for name in "ab"}
     samples = in_turn(draws, np.zeros((1, 1, 3), np.uint8), rounds=2)
     assert calls == [*"a" * TURNS, *"b" * TURNS] * 3

@@ -1,0 +1,186 @@
+"""Models against each other, in one interleaved run: how fast each is, and how alike their pictures are."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import impasto
+from impasto import images
+from impasto.contact_sheet import Panel, write_contact_sheet
+from impasto.errors import OptionError
+from impasto.quality import psnr
+
+from .measure import Latency, in_turn
+from .report import SCHEMA, describe_machine
+
+ROUNDS = 15
+_CHOICES = ("backend", "precision", "layout", "style", "strength")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model, and how to load it."""
+
+    text: str
+    """As it was asked for."""
+    model: str
+    choices: dict[str, str]
+
+    @staticmethod
+    def parse(text: str) -> Contender:
+        """Read "MODEL" or "MODEL,precision=int8,backend=openvino"; also layout=, style= and strength=. Raises OptionError."""
+        model, *rest = re.split(rf",(?=(?:{'|'.join(_CHOICES)})=)", text)
+        if unknown := re.search(r",(\w+)=", model):
+            raise OptionError(f"{text!r} has a {unknown[1]}, and may have {', '.join(_CHOICES)}")
+        choices = dict(part.split("=", 1) for part in rest)
+        try:
+            float(choices.get("strength", 1))
+        except ValueError:
+            raise OptionError(f"cannot read the strength {choices['strength']!r}; wanted 0 to 1") from None
+        return Contender(text, model, choices)
+
+    def load(self, device: int) -> impasto.Model:
+        """Raises what `impasto.load` and `Model.set_style` raise."""
+        how = {key: self.choices[key] for key in ("backend", "precision", "layout") if key in self.choices}
+        model = impasto.load(self.model, device=device, **how)
+        try:
+            model.set_style(self.choices.get("style"), strength=float(self.choices.get("strength", 1)))
+        except BaseException:
+            model.close()
+            raise
+        return model
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one contender did."""
+
+    contender: Contender
+    info: impasto.ModelInfo
+    latency: Latency
+    """From a NumPy picture to a NumPy picture; the fastest call of each round."""
+    speed: tuple[float, float, float]
+    """How many times as fast as the first, by rounds: the lower end of its interval, the median, the upper end."""
+    psnr_db: float | None
+    """Of its picture against the first's, infinite where they are equal; None where they have different sizes."""
+    drawn: np.ndarray
+    """Its picture, uint8 (H, W, 3)."""
+
+    @property
+    def name(self) -> str:
+        """The model, and what of its style was asked for."""
+        asked = [value for key, value in self.contender.choices.items() if key in ("style", "strength")]
+        return ", ".join([self.info.name, *asked])
+
+    @property
+    def runs_on(self) -> str:
+        """Backend and precision."""
+        return f"{self.info.backend} {self.info.precision}"
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is faster or slower than the first, and not just by chance."""
+        low, _, high = self.speed
+        return not low <= 1 <= high
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary, with every sample."""
+        return {
+            "contender": self.contender.text,
+            "model": self.info.to_json(),
+            "speed": {"low": self.speed[0], "median": self.speed[1], "high": self.speed[2]},
+            "psnr_db": self.psnr_db if self.psnr_db is None or math.isfinite(self.psnr_db) else "inf",
+            "latency": self.latency.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of them, on one picture."""
+
+    picture: np.ndarray
+    """uint8 (H, W, 3)."""
+    standings: tuple[Standing, ...]
+    environment: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "schema": SCHEMA,
+            "kind": "impasto.comparison",
+            "height": self.picture.shape[0],
+            "width": self.picture.shape[1],
+            "standings": [standing.to_json() for standing in self.standings],
+            "environment": self.environment,
+        }
+
+    def write_sheet(self, path: Path) -> None:
+        """Write the picture and what each made of it, side by side. Raises OptionError and OutputError."""
+        drawn = [Panel(f"{each.name}, {each.runs_on}", each.drawn) for each in self.standings]
+        write_contact_sheet(path, [[Panel("the picture", self.picture), *drawn]])
+
+
+def compare(
+    contenders: Sequence[Contender],
+    photo: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    rounds: int = ROUNDS,
+    device: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Comparison:
+    """Load all, and let them draw one picture in turn, round by round.
+
+    photo: the file that they draw. size: (height, width) to scale it to; None for its own. progress: called with the rounds that
+    are done, from 0 on (the first is not counted).
+    Raises OptionError for fewer than two contenders, PictureError, and what `impasto.load` raises.
+    """
+    if len(contenders) < 2:
+        raise OptionError(
+            f"got {len(contenders)} model; a comparison wants two or more, such as denoise denoise,precision=int8"
+        )
+    if rounds < 1:
+        raise OptionError(f"rounds is {rounds}; wanted at least 1")
+    with ExitStack() as opened:
+        models = [opened.enter_context(contender.load(device)) for contender in contenders]
+        image = images.read_scaled(photo, size) if size else images.read(photo).rgb
+        drawn = [model(image) for model in models]
+        draws = {str(index): model.__call__ for index, model in enumerate(models)}
+        samples = [np.array(times) for times in in_turn(draws, image, rounds, progress).values()]
+        standings = tuple(
+            Standing(
+                contender,
+                model.info,
+                Latency(tuple(times)),
+                median_interval(samples[0] / times),
+                psnr(picture, drawn[0]) if picture.shape == drawn[0].shape else None,
+                picture,
+            )
+            for contender, model, times, picture in zip(contenders, models, samples, drawn, strict=True)
+        )
+    return Comparison(image, standings, describe_machine())
+
+
+def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
+    """An interval for the median of what the values were drawn from, around their own median: (low, median, high).
+
+    Between two order statistics, whatever the distribution is (Conover, Practical Nonparametric Statistics, 1999, 3.2); from the
+    least to the largest where there are too few values (below 6 for 0.95).
+    """
+    ordered = np.sort(values)
+    count = len(ordered)
+    below, rank = 0.0, 0
+    for successes in range(count // 2):
+        below += math.comb(count, successes) / 2**count
+        if below > (1 - confidence) / 2:
+            break
+        rank = successes
+    return float(ordered[rank]), float(np.median(ordered)), float(ordered[count - 1 - rank])

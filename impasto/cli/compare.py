@@ -1,0 +1,60 @@
+"""`impasto compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from impasto import images
+
+from . import options
+from .console import err, out, write_json
+
+
+def compare(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two or more: as elsewhere a name, package, .onnx file or engine, and behind a comma how to run it: "
+            "denoise,precision=int8,backend=openvino; also layout=, style= and strength=.",
+            show_default=False,
+        ),
+    ],
+    photo: Annotated[Path, typer.Option(help="The picture that they draw.", show_default=False)],
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--size", "-s", help="HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 4k, to scale it to."),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(help="In each, every model draws three times, and its fastest counts.", min=1)
+    ] = 15,
+    device: options.Device = 0,
+    sheet: Annotated[Optional[Path], typer.Option(help="Also write their pictures side by side to this file.")] = None,  # noqa: UP045
+    json: options.Json = None,
+) -> None:
+    """Compare models, backends and precisions in one interleaved run: how fast, and how alike their pictures."""
+    from impasto.benchmarks.compare import Contender
+    from impasto.benchmarks.compare import compare as compare_models
+    from impasto.benchmarks.report import parse_size
+
+    from .tables import comparison_table
+
+    if sheet is not None:
+        images.check_suffix(sheet)
+    contenders = [Contender.parse(text) for text in models]
+    with err.status("loading") as status:
+        found = compare_models(
+            contenders,
+            photo,
+            size=parse_size(size) if size else None,
+            rounds=rounds,
+            device=device,
+            progress=lambda done: status.update(f"round {done} of {rounds}"),
+        )
+    out.print(comparison_table(found))
+    if sheet is not None:
+        found.write_sheet(sheet)
+        err.print(f"wrote {sheet}", markup=False)
+    write_json(json, found.to_json())
