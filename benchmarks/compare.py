@@ -49,10 +49,16 @@ class Contender:
 
     def load(self, device: int) -> impasto.Model:
         """Raises what `impasto.load` and `Model.set_style` raise."""
-        how = {key: self.choices[key] for key in ("backend", "precision", "layout") if key in self.choices}
-        model = impasto.load(self.model, device=device, **how)
+        chosen = self.choices.get
+        model = impasto.load(
+            self.model,
+            backend=chosen("backend", "auto"),
+            precision=chosen("precision", "auto"),
+            layout=chosen("layout"),
+            device=device,
+        )
         try:
-            model.set_style(self.choices.get("style"), strength=float(self.choices.get("strength", 1)))
+            model.set_style(chosen("style"), strength=float(chosen("strength", 1)))
         except BaseException:
             model.close()
             raise
