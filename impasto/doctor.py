@@ -78,7 +78,10 @@ def examine() -> Diagnosis:
             _library("Lightning Fabric", "lightning_fabric", "lightning-fabric", "pip install 'impasto[train]'"),
             _library("TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx-cu13", "pip install 'impasto[rtx]'"),
             _library(
-                "TensorRT", "tensorrt", "tensorrt", "comes with JetPack on a Jetson; elsewhere pip install tensorrt"
+                "TensorRT",
+                "tensorrt",
+                "tensorrt",
+                "comes with JetPack on a Jetson (python3 -m venv --system-site-packages); elsewhere pip install tensorrt",
             ),
             _library("PyCUDA", "pycuda", "pycuda", "pip install 'impasto[gpu]' (it compiles against the CUDA toolkit)"),
             _driver(),

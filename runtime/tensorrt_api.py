@@ -23,7 +23,7 @@ FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour -> the Python module that holds it."""
 
 _INSTALL = {
-    "tensorrt": "install it from JetPack, or: pip install tensorrt",
+    "tensorrt": "on a Jetson use JetPack's (python3 -m venv --system-site-packages), elsewhere: pip install tensorrt",
     "tensorrt-rtx": "pip install 'impasto[rtx]'",
 }
 _KEPT_ERRORS = 8
