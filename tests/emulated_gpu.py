@@ -86,13 +86,16 @@ def _call(match: re.Match[str]) -> str:
     return f"{name}({', '.join(_OPERAND.findall(statement))});"
 
 
-def compiled(folder: Path, architecture: int, source: str | None = None) -> Path:
-    """A library of the source's kernels, as they are for one architecture (750, 800, 900). Raises CalledProcessError."""
+def compiled(folder: Path, architecture: int, source: str | None = None, *flags: str) -> Path:
+    """A library of the source's kernels, as they are for one architecture (750, 800, 900). Raises CalledProcessError.
+
+    flags: the compiler's, behind FLAGS.
+    """
     name = folder / f"gram_{architecture}"
     name.with_suffix(".cpp").write_text(
         translated(source or build.SOURCE.read_text(encoding="utf-8")), encoding="utf-8"
     )
-    command = [COMPILER, *FLAGS, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
+    command = [COMPILER, *FLAGS, *flags, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
     if architecture == 900:
         command.append("-D__CUDA_ARCH_FEAT_SM90_ALL")
     subprocess.run(command, check=True, capture_output=True, encoding="utf-8")

@@ -28,9 +28,10 @@ from impasto.training.drawing import draw  # noqa: E402
 from impasto.training.networks import build  # noqa: E402
 
 NETWORKS = {
-    "thumbnail-stylizer": {},
-    "unet-restorer": {},
-    "classic-stylizer": {},
+    # Fewer blocks than ship: torch traces them one by one, and TestShipped has them all.
+    "thumbnail-stylizer": {"blocks": 1, "after": 1},
+    "unet-restorer": {"encoder": (1, 1), "middle": 1, "decoder": (1, 1)},
+    "classic-stylizer": {"blocks": 1},
 }
 
 
@@ -118,11 +119,10 @@ def test_the_manifest_describes_the_files(package):
 
 
 def test_exporting_twice_gives_the_same_graph(network, package, tmp_path):
-    again = export_checkpoint(package.parent / "random.safetensors", tmp_path / "again")
-    of_a_package = export_checkpoint(package, tmp_path / "of a package")
+    again = export_checkpoint(package, tmp_path / "of a package")
+    assert {path.name for path in again.iterdir()} == {path.name for path in package.iterdir()}
     for path in package.iterdir():
         assert (again / path.name).read_bytes() == path.read_bytes()
-        assert (of_a_package / path.name).read_bytes() == path.read_bytes()
 
 
 def test_a_package_is_its_own_checkpoint(network, package):
@@ -178,9 +178,9 @@ def test_a_weight_that_something_else_reads_keeps_its_name_there():
     onnx.checker.check_model(plain, full_check=True)
 
 
-def test_a_package_keeps_the_checkpoint_that_its_graphs_do_not_hold(network, tmp_path):
+def test_a_package_keeps_the_checkpoint_that_its_graphs_do_not_hold(tmp_path):
     """The exporter makes one of two tensors that are equal, as all biases are before a training."""
-    untrained = build(network.architecture, network.config).eval()
+    untrained = build("unet-restorer", NETWORKS["unet-restorer"]).eval()
     with torch.no_grad():
         for name, parameter in untrained.named_parameters():
             if name.endswith("bias"):
@@ -262,17 +262,15 @@ def test_check_passes_what_is_right_and_fails_what_is_not(package, tmp_path):
     result.require()
 
 
-def test_check_notices_other_weights(network, tmp_path):
+def test_check_notices_other_weights(network, package, tmp_path):
     """The proof can fail: a package whose graph was not made of the weights that it is compared with."""
     torch.manual_seed(1)
     other = build(network.architecture, network.config).eval()
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    for name, net in (("a", network), ("b", other)):
-        checkpoints.save_checkpoint(tmp_path / f"{name}.safetensors", net, name=name, task="stylize", recipe={})
-    folder = export_checkpoint(tmp_path / "a.safetensors", tmp_path / "package")
-    (folder / "checkpoint.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes())
+    folder = Path(shutil.copytree(package, tmp_path / "package"))
+    checkpoints.save_checkpoint(folder / "checkpoint.safetensors", other, name="b", task="stylize", recipe={})
     files = json.loads((folder / "manifest.json").read_text())["files"]
     held = {"role": "checkpoint", "precision": "fp16", "sha256": sha256(folder / "checkpoint.safetensors")}
     _rewrite(folder, files=files | {"checkpoint.safetensors": held})
