@@ -6,7 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,21 +21,17 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     Raises OutputError where the folder is missing or not writable, or the disk is full.
     """
     target = Path(target)
-    temporary: Path | None = None
+    # The name is known before there is a file: Ctrl-C inside `tempfile.mkstemp` would leave one that nobody knows.
+    temporary = target.parent / f".{target.stem}-{secrets.token_hex(8)}{target.suffix}"
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}-", suffix=target.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        # mkstemp makes files that only their owner reads; a result has the permissions of any new file.
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
-        temporary = None
     except OSError as error:
         raise OutputError(f"cannot write {target}: {_reason(error, target)}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # there is none, or no such folder
+            temporary.unlink()
 
 
 def write_bytes(target: str | os.PathLike[str], content: bytes) -> None:
@@ -66,13 +62,6 @@ def sha256(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _umask() -> int:
-    # The mask can only be read by setting it.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _reason(error: OSError, target: Path) -> str:

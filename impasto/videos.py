@@ -259,7 +259,7 @@ class _Writer(AbstractContextManager["_Writer"]):
 
     def carry(self, packet: Packet) -> None:
         """Take over a packet of sound as it is."""
-        if packet.dts is None:  # the sign that a track has ended
+        if not packet.size:  # the sign that a track has ended
             return
         if self._container is None:
             self._early.append(packet)

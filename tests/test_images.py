@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import sys
 import zlib
 from pathlib import Path
 
@@ -208,6 +209,45 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path):
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_while_the_file_is_made_leaves_nothing_behind(tmp_path):
+    """At whichever line, of ours or of the standard library."""
+
+    def interrupted(at: int) -> bool:
+        lines = iter(range(1, at + 1))
+
+        def trace(frame: object, event: str, _: object) -> object:
+            if event == "line" and next(lines, at) == at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        manager = files.atomic_path(tmp_path / "a.txt")
+        sys.settrace(trace)
+        try:
+            manager.__enter__()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        manager.__exit__(None, None, None)
+        return False
+
+    places = 0
+    while interrupted(places + 1):
+        places += 1
+        assert not list(tmp_path.iterdir()), f"at line {places}"
+    assert places > 5
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(OutputError):
+        files.write_text(tmp_path / "a" / "b.txt", "text")
+    with pytest.raises(OutputError):
+        files.write_text("/", "text")
 
 
 def test_a_missing_folder_is_named(tmp_path):
