@@ -92,6 +92,11 @@ class Standing:
         return f"{self.info.backend} {self.info.precision}"
 
     @property
+    def equal(self) -> bool:
+        """Whether its picture is the first's, to the bit."""
+        return self.psnr_db == math.inf
+
+    @property
     def differs(self) -> bool:
         """Whether it is faster or slower than the first, and not just by chance."""
         low, _, high = self.speed
@@ -103,7 +108,8 @@ class Standing:
             "contender": self.contender.text,
             "model": self.info.to_json(),
             "speed": {"low": self.speed[0], "median": self.speed[1], "high": self.speed[2]},
-            "psnr_db": self.psnr_db if self.psnr_db is None or math.isfinite(self.psnr_db) else "inf",
+            "psnr_db": None if self.equal else self.psnr_db,
+            "equal": self.equal,
             "latency": self.latency.to_json(),
         }
 

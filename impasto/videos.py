@@ -99,16 +99,14 @@ def redraw(
     check_suffix(target)
     with _Reader(Path(source)) as reader, atomic_path(target) as temporary:
         with _Writer(temporary, target, reader, crf) as writer:
-            frames = reader.frames(writer.carry)
-            drawn = draw(frames)
+            drawn = draw(reader.frames(writer.carry))
             try:
                 for picture in drawn:
                     writer.add(picture, reader.waiting.popleft())
                     if progress:
                         progress(len(writer.times), reader.count)
-            finally:  # nothing may go on computing behind the caller's back
-                for generator in (drawn, frames):
-                    getattr(generator, "close", lambda: None)()
+            finally:  # a generator that computes ahead may not go on behind the caller's back
+                getattr(drawn, "close", lambda: None)()
         height, width = writer.size
     seconds = tuple(float(time * reader.time_base) for time in writer.times)
     return Redrawn(target, width, height, seconds, len(reader.sounds), reader.damaged, reader.interlaced)

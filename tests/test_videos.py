@@ -59,7 +59,10 @@ def test_colours_are_those_that_the_file_means(tmp_path, matrix, limited, codec,
         pix_fmt=pix_fmt,
         matrix=matrix,
         limited=limited,
-        options={"x265-params": "log-level=none:qp=2"} if codec == "libx265" else {},
+        # With B-frames and threads of its own, one in some 450 of x265's clips has times that Matroska refuses.
+        options={"x265-params": "log-level=none:qp=2:bframes=0:frame-threads=1:pools=none"}
+        if codec == "libx265"
+        else {},
     )
     given = []
     redraw(clip, tmp_path / "b.mp4", lambda frames: (given.append(frame) or frame for frame in frames), crf=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -11,7 +10,7 @@ from rich.table import Table
 from impasto.benchmarks import BenchmarkReport, Latency
 
 if TYPE_CHECKING:
-    from impasto.benchmarks.compare import Comparison
+    from impasto.benchmarks.compare import Comparison, Standing
     from impasto.export.engine_check import EngineCheck
 
 
@@ -57,7 +56,7 @@ def comparison_table(found: Comparison) -> Table:
             standing.runs_on,
             f"{standing.latency.median_ms:.1f} ms",
             f"{colour}{middle:.2f} ×{'[/]' if colour else ''} ({low:.2f}–{high:.2f})" if index else "1",
-            _likeness(standing.psnr_db) if index else "",
+            _likeness(standing) if index else "",
         )
     machine = found.environment
     table.caption = (
@@ -67,10 +66,10 @@ def comparison_table(found: Comparison) -> Table:
     return table
 
 
-def _likeness(psnr_db: float | None) -> str:
-    if psnr_db is None:
+def _likeness(standing: Standing) -> str:
+    if standing.psnr_db is None:
         return "other size"
-    return f"{psnr_db:.1f} dB" if math.isfinite(psnr_db) else "equal"
+    return "equal" if standing.equal else f"{standing.psnr_db:.1f} dB"
 
 
 def engine_check_table(found: EngineCheck) -> Table:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import cli
 from PIL import Image
-from typer.testing import CliRunner
 
 import impasto
 from conftest import float_graph, picture
 from impasto.benchmarks.compare import Contender, compare, median_interval
 from impasto.benchmarks.measure import in_turn
-from impasto.cli.app import app
 from impasto.errors import OptionError
 from impasto.quality import psnr
 
@@ -26,14 +25,6 @@ MakePackage = Callable[..., Path]
 def photo(tmp_path: Path) -> Path:
     Image.fromarray(picture(40, 60)).save(tmp_path / "photo.png")
     return tmp_path / "photo.png"
-
-
-def cli(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 9, 15, 40])
@@ -118,6 +109,7 @@ def test_the_command_line(make_package: MakePackage, photo: Path, tmp_path: Path
     assert [entry["contender"] for entry in told["standings"]] == [
         str(package), f"{package},backend=onnxruntime-cpu", str(larger)
     ]  # fmt: skip
+    assert [(entry["equal"], entry["psnr_db"]) for entry in told["standings"]][::2] == [(True, None), (False, None)]
     assert all(len(entry["latency"]["samples_ms"]) == 1 for entry in told["standings"])
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.width > 4 * 320

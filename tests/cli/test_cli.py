@@ -5,10 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from pathlib import Path
 
@@ -16,23 +12,14 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
+from command_line import cli, interrupted
 from PIL import Image
-from typer.testing import CliRunner
 
 import impasto
 from conftest import REPOSITORY, float_graph, picture
-from impasto.cli.app import app
 from impasto.cli.options import located
 from impasto.doctor import examine
 from impasto.runtime.resolve import shipped_models
-
-
-def cli(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def fails(*arguments: object) -> str:
@@ -252,23 +239,11 @@ def test_ctrl_c_stops_with_one_line_and_leaves_nothing_half_written(make_package
     (tmp_path / "in").mkdir()
     for seed in range(400):
         Image.fromarray(picture(200, 200, seed)).save(tmp_path / "in" / f"{seed}.png")
-    command = [
-        sys.executable,
-        "-m",
-        "impasto",
-        "run",
-        str(make_package()),
-        str(tmp_path / "in"),
-        "-o",
-        str(tmp_path / "out"),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "out").glob("[0-9]*.png")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    out = tmp_path / "out"
+    code, stderr = interrupted(
+        tmp_path, lambda: list(out.glob("[0-9]*.png")), "run", make_package(), tmp_path / "in", "-o", out
+    )
+    assert code == 130
     assert "stopped" in stderr
     assert "Traceback" not in stderr
     written = list((tmp_path / "out").iterdir())

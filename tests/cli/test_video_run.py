@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
+from command_line import cli, interrupted
 from perceptual_networks import LAYERS, write_perceptual
 from PIL import Image
-from typer.testing import CliRunner
 
 pytest.importorskip("av", reason="PyAV is not installed: pip install 'impasto[video]'")
 
@@ -20,18 +16,9 @@ from videos import moving, packets, read_clip, write_clip
 
 import impasto
 from conftest import picture
-from impasto.cli.app import app
 from impasto.picture_run import Job
 from impasto.runtime import StyleMeter
 from impasto.video_run import run_video
-
-
-def cli(*arguments: object) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture
@@ -140,15 +127,12 @@ def test_what_cannot_work_is_one_line_and_writes_nothing(make_package, clip, tmp
 
 def test_ctrl_c_leaves_no_half_video(make_package, tmp_path):
     long = write_clip(tmp_path / "long.mp4", moving(20, 480, 640) * 20)
-    command = [sys.executable, "-m", "impasto", "run", str(make_package()), str(long), "-o", str(tmp_path / "out.mp4")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".out-*.mp4")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    code, stderr = interrupted(
+        tmp_path,
+        lambda: any(path.stat().st_size for path in tmp_path.glob(".out-*.mp4")),
+        *("run", make_package(), long, "-o", tmp_path / "out.mp4"),
+    )
+    assert code == 130
     assert "stopped; nothing half-written is left" in stderr
     assert "Traceback" not in stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.mp4", "tiny"]

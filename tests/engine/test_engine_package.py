@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from command_line import cli
 from fake_engines import picture, record
 from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
-from typer.testing import CliRunner
 
 import impasto
 from conftest import canonical_graph
-from impasto.cli.app import app
 from impasto.errors import EngineMismatch, OptionError, PackageError
 from impasto.export.engine_cache import CacheEntry, EngineCache
 from impasto.export.engine_options import BuildOptions, Sizes
@@ -147,13 +146,6 @@ def test_engines_are_no_source_for_engines(make_package: MakePackage, own_cache:
         build_model(entry.plan, BuildOptions())
 
 
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_build_records_engines_of_model_and_context_in_the_package(make_package: MakePackage, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
     package = make_package(thumbnail=THUMBNAIL, border=4)
@@ -174,21 +166,21 @@ def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePac
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
     package, report = make_package(), tmp_path / "built.json"
     common = ("build", package, "--size", "64x64", "--target", "sm86", "--store", "cache")
-    code, stdout, stderr = run(*common, "--precision", "fp32", "--json", report)
+    code, stdout, stderr = cli(*common, "--precision", "fp32", "--json", report)
     assert (code, stdout.startswith("built: ")) == (0, True)
     assert "not checked against ONNX Runtime" in stderr
     plan = json.loads(report.read_text())["plan"]
-    assert plan.startswith(run("cache", "path")[1].strip())
-    assert "tiny" in run("cache", "list")[1]
-    shown = run("inspect", plan)[1]
+    assert plan.startswith(cli("cache", "path")[1].strip())
+    assert "tiny" in cli("cache", "list")[1]
+    shown = cli("inspect", plan)[1]
     assert all(word in shown for word in ("fp32", "tensorrt-rtx", "8.6", "(1, 64, 64, 3)"))
-    assert "--against" in run("check", plan)[2]
-    code, _, stderr = run(*common, "--precision", "fp16")
+    assert "--against" in cli("check", plan)[2]
+    code, _, stderr = cli(*common, "--precision", "fp16")
     assert code == 1
     assert "holds no fp16 graph" in stderr
     assert f"impasto quantize {package} --to fp16 --calibrate PHOTOS --for tensorrt;" in stderr
     assert "--precision fp32" in stderr
-    assert run("cache", "clean", "--all")[0] == 0
+    assert cli("cache", "clean", "--all")[0] == 0
     assert not Path(plan).exists()
 
 
@@ -205,7 +197,7 @@ def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePac
     ],
 )
 def test_a_wrong_option_is_one_line(make_package: MakePackage, options: tuple[str, ...], words: str) -> None:
-    code, _, stderr = run("build", make_package(), *options)
+    code, _, stderr = cli("build", make_package(), *options)
     lines = [line for line in stderr.splitlines() if line.strip()]
     assert (code, len(lines)) == (1, 1)
     assert words in lines[0]
@@ -216,9 +208,9 @@ def test_a_bare_graph_must_take_pictures(tmp_path: Path) -> None:
     from conftest import float_graph
 
     onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
-    assert "is no uint8 (N, H, W, 3) picture" in run("build", tmp_path / "stranger.onnx", "--precision", "fp32")[2]
+    assert "is no uint8 (N, H, W, 3) picture" in cli("build", tmp_path / "stranger.onnx", "--precision", "fp32")[2]
     onnx.save(canonical_graph(), str(tmp_path / "own.onnx"))
     (tmp_path / "own.json").write_text('{"multiple": 4}')
     arguments = ("--precision", "fp32", "--size", "62x62", "--target", "sm86")
-    code, stdout, _ = run("build", tmp_path / "own.onnx", *arguments)
+    code, stdout, _ = cli("build", tmp_path / "own.onnx", *arguments)
     assert (code, str(tmp_path / "cache") in stdout) == (0, True)

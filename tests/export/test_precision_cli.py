@@ -7,28 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import cli
 from PIL import Image
 from precision_graphs import photos
-from typer.testing import CliRunner
 
-from impasto.cli.app import app
 from impasto.runtime.manifest import read_manifest
 
 MakePackage = Callable[..., Path]
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "300"})
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 def test_quantize_writes_shows_and_reports(make_package: MakePackage, tmp_path: Path) -> None:
     package, folder = make_package(), photos(tmp_path / "photos")
     report, chart = tmp_path / "report.json", tmp_path / "chart.png"
     common = ("quantize", package, "--calibrate", folder, "--degrade", "none", "--budget", "psnr=25,ssim=0.8")
-    code, stdout, stderr = run(*common, "--for", "openvino", "--json", report, "--chart", chart)
+    code, stdout, stderr = cli(*common, "--for", "openvino", "--json", report, "--chart", chart)
     assert code == 0, stderr
     assert f"wrote {package / 'model.int8-openvino.onnx'}: PSNR" in stdout
     assert "█" in stdout, "each layer has its bar"
@@ -39,7 +31,7 @@ def test_quantize_writes_shows_and_reports(make_package: MakePackage, tmp_path: 
     with Image.open(chart) as image:
         assert image.width > 500
     assert read_manifest(package).precisions() == ("fp32", "int8")
-    assert "model.int8-openvino.onnx" in run("inspect", package)[1]
+    assert "model.int8-openvino.onnx" in cli("inspect", package)[1]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +53,7 @@ def test_a_wrong_wish_is_one_line_and_leaves_the_package(
 ) -> None:
     package, folder = make_package(), photos(tmp_path / "photos", 4)
     before = {path.name: path.read_bytes() for path in package.iterdir()}
-    code, _, stderr = run("quantize", package, "--calibrate", folder, *options)
+    code, _, stderr = cli("quantize", package, "--calibrate", folder, *options)
     lines = [line for line in stderr.splitlines() if line.strip()]
     assert (code, len(lines)) == (1, 1)
     assert words in lines[0]
