@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from .runtime import Model
 
 
+PIPE = Path("-")
+"""Standard input or output, which carry video as Y4M."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One picture or video to run."""
@@ -27,16 +31,18 @@ class Job:
     @property
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
-        return videos.is_video(self.source)
+        return self.source == PIPE or videos.is_video(self.source)
 
 
 def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
     """Which file becomes which. Folders stand for the pictures in them.
 
     output: for a single file a file or folder, otherwise a folder (made where missing); None writes NAME.MODEL.png (.mp4
-    for a video) beside each file, and a folder's results into FOLDER-MODEL. Raises PictureError, OptionError and
-    OutputError, so that nothing is computed which could not be written.
+    for a video) beside each file, and a folder's results into FOLDER-MODEL. PIPE may be the only input, and the output of one video.
+    Raises PictureError, OptionError and OutputError, so that nothing is computed which could not be written.
     """
+    if PIPE in (*inputs, output):
+        return [_piped(inputs, output)]
     jobs = []
     to_file = (
         output is not None and len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix
@@ -58,6 +64,20 @@ def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
     return jobs
 
 
+def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
+    if len(inputs) > 1:
+        raise OptionError("- is one video, from standard input or to standard output; run the others by themselves")
+    if output is None:
+        raise OptionError(
+            "a video from standard input has no name to write beside; add -o FILE, or -o - for standard output"
+        )
+    job = Job(inputs[0], output)
+    if not job.is_video:
+        raise OptionError(f"standard output carries video alone, and {job.source} is none; give a file to write to")
+    _check([job])
+    return job
+
+
 def run_job(model: Model, job: Job, quality: int = 95) -> bool:
     """Read, run, write. Transparency is kept, scaled with the picture. Raises PictureError, OutputError, BackendError.
 
@@ -75,6 +95,8 @@ def run_job(model: Model, job: Job, quality: int = 95) -> bool:
 def _check(jobs: Sequence[Job]) -> None:
     taken: dict[Path, Path] = {}
     for job in jobs:
+        if job.target == PIPE:
+            continue
         (videos if job.is_video else images).check_suffix(job.target)
         target = job.target.resolve()
         if target == job.source.resolve():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from . import videos
-from .picture_run import Job
+from .errors import OptionError
+from .picture_run import PIPE, Job
 
 if TYPE_CHECKING:
     from .runtime import Model, StyleMeter
@@ -53,7 +55,7 @@ class VideoRun:
         times = [{"time_s": moment} for moment in self.video.times_s]
         drift = [distance.to_json() for distance in self.drift] or [{}] * len(times)
         return {
-            "file": str(self.video.path),
+            "file": str(self.video.path or PIPE),
             "size": [self.video.height, self.video.width],
             "seconds": self.seconds,
             "frames_per_second": self.frames_per_second,
@@ -71,7 +73,12 @@ def run_video(
     meter: StyleMeter | None = None,
     progress: videos.Progress | None = None,
 ) -> VideoRun:
-    """Draw a video. meter: measures each drawn frame's style. Raises what `videos.redraw`, the model and the meter raise."""
+    """Draw a video. meter: measures each drawn frame's style.
+
+    Raises OptionError where a pipe is wanted and there is a terminal, and what `videos.redraw`, the model and the meter raise.
+    """
+    source = _standard_input() if job.source == PIPE else job.source
+    target = _standard_output() if job.target == PIPE else job.target
     drift: list[StyleDistance] = []
 
     def draw(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -81,5 +88,20 @@ def run_video(
             yield picture
 
     begun = time.perf_counter()
-    redrawn = videos.redraw(job.source, job.target, draw, crf=crf, progress=progress)
+    redrawn = videos.redraw(source, target, draw, crf=crf, progress=progress)
     return VideoRun(redrawn, model.info.to_json(), time.perf_counter() - begun, tuple(drift))
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise OptionError(
+            "standard input is no pipe; send Y4M into it: ffmpeg -i clip.mp4 -f yuv4mpegpipe -pix_fmt yuv420p - | impasto run …"
+        )
+    return sys.stdin.buffer
+
+
+def _standard_output() -> BinaryIO:
+    """Without Python's buffer: what is left in that when the reader stops would be an error once more at exit."""
+    if sys.stdout is None or sys.stdout.isatty():
+        raise OptionError("standard output is no pipe; send it into a program that reads Y4M: … -o - | ffplay -")
+    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)

@@ -22,10 +22,12 @@ def cli(*arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def interrupted(folder: Path, begun: Callable[[], object], *arguments: object) -> tuple[int, str]:
+def interrupted(
+    folder: Path, begun: Callable[[], object], *arguments: object, stdin: int | None = None
+) -> tuple[int, str]:
     """Exit code and stderr of a command in `folder` that gets Ctrl-C when `begun` is true."""
     command = [sys.executable, "-m", "impasto", *(str(argument) for argument in arguments)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder)
+    process = subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True, cwd=folder)
     deadline = time.monotonic() + 60
     while not begun() and time.monotonic() < deadline:
         time.sleep(0.02)

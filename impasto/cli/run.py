@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -10,10 +11,10 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.errors import OptionError, PictureError
-from impasto.picture_run import Job, plan, run_job
+from impasto.picture_run import PIPE, Job, plan, run_job
 from impasto.styles import parse
 from impasto.video_run import run_video
-from impasto.videos import CRF
+from impasto.videos import CRF, Redrawn
 
 from . import options
 from .console import err, fail, out, write_json
@@ -24,13 +25,20 @@ if TYPE_CHECKING:
 
 def run(
     model: options.Model,
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, videos, or folders of pictures.", show_default=False)],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Pictures, videos, or folders of pictures; - is a video from standard input, as Y4M.",
+            show_default=False,
+        ),
+    ],
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
             "--output",
             "-o",
-            help="A file for one picture or video, otherwise a folder. By default NAME.MODEL.png or .mp4 beside each.",
+            help="A file for one picture or video, otherwise a folder; - is standard output, for a video as Y4M. "
+            "By default NAME.MODEL.png or .mp4 beside each.",
         ),
     ] = None,
     backend: options.Backend = "auto",
@@ -114,19 +122,27 @@ def _run_video(
         )
     finally:
         progress.remove_task(task)
-    video = found.video
-    if video.interlaced:
-        err.print(
-            f"{job.source} is interlaced, and its combs were drawn as edges; better: ffmpeg -i {job.source.name} -vf yadif …",
-            markup=False,
-        )
-    if video.damaged:
-        err.print(f"{video.damaged} frames of {job.source} are damaged; the decoder filled them in", markup=False)
-    speed = f"{found.frames_per_second:.1f} frames/s from file to file"
-    out.print(f"wrote {video}, {speed}, with {loaded.info}", markup=False, soft_wrap=True)
+    video, told = found.video, err if job.target == PIPE else out
+    for note in _notes(video, job):
+        err.print(note, markup=False)
+    between = "" if PIPE in (job.source, job.target) else " from file to file"
+    speed = f"{found.frames_per_second:.1f} frames/s{between}"
+    told.print(f"wrote {video}, {speed}, with {loaded.info}", markup=False, soft_wrap=True)
     if found.drift:
-        out.print(found.drift_text(), markup=False, soft_wrap=True)
+        told.print(found.drift_text(), markup=False, soft_wrap=True)
     write_json(json, found.to_json())
+
+
+def _notes(video: Redrawn, job: Job) -> Iterator[str]:
+    """What came through otherwise than one may think."""
+    if video.interlaced:
+        yield f"{job.source} is interlaced, and its combs were drawn as edges; better: ffmpeg -i {job.source.name} -vf yadif …"
+    if video.damaged:
+        yield f"{video.damaged} frames of {job.source} are damaged; the decoder filled them in"
+    if video.sounds_lost:
+        yield "Y4M holds no sound; take it from the source where you encode: ffmpeg -i - -i SOURCE -map 0:v -map 1:a …"
+    if job.target == PIPE and video.uneven:
+        yield f"{job.source} shows its frames for uneven times, and Y4M has one rate: they will move unevenly; a file keeps them"
 
 
 def _meter(painting: Path, network: str, device: int) -> StyleMeter:
@@ -137,4 +153,4 @@ def _meter(painting: Path, network: str, device: int) -> StyleMeter:
 
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True)
+    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

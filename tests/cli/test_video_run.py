@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from conftest import picture
 from impasto.picture_run import Job
 from impasto.runtime import StyleMeter
 from impasto.video_run import run_video
+from impasto.videos import redraw
 
 
 @pytest.fixture
@@ -85,6 +90,46 @@ def test_the_style_of_every_frame_is_measured(make_package, clip, tmp_path):
     assert f"largest change from frame to frame {np.abs(np.diff(totals)).max():.2g}" in stdout
 
 
+def test_through_pipes(make_package, clip, tmp_path):
+    """Standard output holds the video and nothing else; what is to be said goes to standard error."""
+    package, given = make_package(), io.BytesIO()
+    redraw(clip, given, lambda frames: frames)
+    done = piped(package, "-", "-o", "-", content=given.getvalue())
+    assert done.returncode == 0, done.stderr
+    assert b"wrote a Y4M stream, 10 frames of 64x48" in done.stderr
+    wanted = io.BytesIO()
+    with impasto.load(package) as model:
+        redraw(io.BytesIO(given.getvalue()), wanted, model.stream)
+    assert done.stdout == wanted.getvalue()
+    from_file = piped(package, clip, "-o", "-")
+    assert len(from_file.stdout) == len(wanted.getvalue())
+    assert b"Y4M holds no sound" in from_file.stderr
+    to_file = piped(package, "-", "-o", tmp_path / "out.mp4", content=given.getvalue())
+    assert b"wrote" in to_file.stdout
+    assert len(read_clip(tmp_path / "out.mp4")[0]) == 10
+
+
+def piped(*arguments, content=b""):
+    command = [sys.executable, "-m", "impasto", "run", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, input=content, capture_output=True, timeout=60)
+
+
+def test_ctrl_c_while_nothing_comes_in(make_package, tmp_path):
+    package, (read, write) = make_package(), os.pipe()
+    os.write(write, b"YUV4MPEG2 W64 H48 F25:1\n")
+    code, stderr = interrupted(
+        tmp_path,
+        lambda: list(tmp_path.glob(".out-*.mp4")),
+        *("run", package, "-", "-o", tmp_path / "out.mp4"),
+        stdin=read,
+    )
+    assert code == 130
+    assert "Traceback" not in stderr and "Exception" not in stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
+    os.close(read)
+    os.close(write)
+
+
 def _given(clip):
     """The frames as `run` sees them."""
     seen: list[np.ndarray] = []
@@ -112,6 +157,11 @@ def _given(clip):
         (("{clip}", "--painting", "{folder}/nothing.png"), "nothing.png does not exist"),
         (("{clip}", "--painting", "{photo}", "--network", "{folder}/none"), "no perceptual network at"),
         (("{folder}/nothing.mp4",), "nothing.mp4 does not exist"),
+        (("-",), "add -o FILE, or -o - for standard output"),
+        (("-", "{clip}", "-o", "{folder}/out.mp4"), "- is one video"),
+        (("-", "-o", "{folder}/out.png"), "cannot write a video to 'out.png'"),
+        (("{photo}", "-o", "-"), "standard output carries video alone"),
+        (("-", "-o", "{folder}/out.mp4"), "no Y4M stream comes in: it is empty"),
     ],
 )
 def test_what_cannot_work_is_one_line_and_writes_nothing(make_package, clip, tmp_path, arguments, words):

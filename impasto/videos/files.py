@@ -1,21 +1,23 @@
-"""Video files redrawn frame by frame, at their own times and with their own sound. PyAV (FFmpeg) is imported on first use."""
+"""Video files read and written: FFmpeg's formats by PyAV, frames at their own times, sound by packets."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import MissingDependency, OptionError, OutputError, PictureError
-from .files import atomic_path
+from impasto.errors import MissingDependency, OptionError, OutputError, PictureError
+
+from . import colours
+from .colours import pyav
+from .source import Source
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream
@@ -30,43 +32,11 @@ WRITTEN = (".mp4", ".mov", ".m4v", ".mkv")
 CRF = 16
 """x264's constant rate factor where no other is asked for. 0 loses nothing but what 8-bit YCbCr loses, 51 is the coarsest."""
 
-Draw = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
-"""Takes frames, uint8 (H, W, 3) RGB, and gives as many drawn ones in their order, all of one size: `Model.stream`, for one."""
-
-Progress = Callable[[int, "int | None"], None]
-"""Called with the frames written, and how many there are; None where the file does not say."""
-
-# swscale's bits for exact rounding and for colours interpolated in full. Without them frames that only become RGB and YCbCr 4:2:0
-# again are off by 2 levels of 255 on average, with them by 0.4.
-_ACCURATE = 0x40000 | 0x2000 | 4
-_BT709, _BT601 = 1, 5
-_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""Colour matrices: FFmpeg's number for a frame's (AVCOL_SPC_*) -> swscale's (SWS_CS_*)."""
-_LIMITED, _FULL = 1, 2
-_LAST_SD_HEIGHT = 576
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer functions whose pictures are no sRGB, as FFmpeg numbers them."""
 _PRESET = "veryfast"
-
-
-@dataclass(frozen=True)
-class Redrawn:
-    """A video that was written."""
-
-    path: Path
-    width: int
-    height: int
-    times_s: tuple[float, ...]
-    """When each frame is shown, in seconds."""
-    sounds: int
-    """Sound tracks carried along, as they were."""
-    damaged: int
-    """Frames that could only be read in part; the decoder filled in the rest."""
-    interlaced: bool
-    """Whether frames hold two moments each, in every other line: networks then see combs for edges."""
-
-    def __str__(self) -> str:
-        return f"{self.path}, {len(self.times_s)} frames of {self.width}x{self.height}"
+_WAITING = 3
+"""Frames and packets of sound that may wait for the encoder, which bounds the memory."""
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
@@ -80,44 +50,13 @@ def check_suffix(path: Path) -> None:
         raise OptionError(f"cannot write a video to {path.name!r}; let its name end in one of {', '.join(WRITTEN)}")
 
 
-def redraw(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    draw: Draw,
-    *,
-    crf: int = CRF,
-    progress: Progress | None = None,
-) -> Redrawn:
-    """Write `target`: every frame of `source` as `draw` draws it, shown when that is shown, with the sound copied bit by bit.
-
-    Frames come upright, in 8 bits, with the colours that their file means. They are written as H.264 with the same colour
-    matrix, in YCbCr 4:2:0 (4:4:4 where a side is odd). The file appears whole or not at all.
-    crf: 0 to 51. Raises MissingDependency, PictureError for what cannot be read, OptionError for a suffix or sound that the
-    target cannot have, OutputError, and whatever `draw` raises.
-    """
-    target = Path(target)
-    check_suffix(target)
-    with _Reader(Path(source)) as reader, atomic_path(target) as temporary:
-        with _Writer(temporary, target, reader, crf) as writer:
-            drawn = draw(reader.frames(writer.carry))
-            try:
-                for picture in drawn:
-                    writer.add(picture, reader.waiting.popleft())
-                    if progress:
-                        progress(len(writer.times), reader.count)
-            finally:  # a generator that computes ahead may not go on behind the caller's back
-                getattr(drawn, "close", lambda: None)()
-        height, width = writer.size
-    seconds = tuple(float(time * reader.time_base) for time in writer.times)
-    return Redrawn(target, width, height, seconds, len(reader.sounds), reader.damaged, reader.interlaced)
-
-
-class _Reader(AbstractContextManager["_Reader"]):
-    """A video file: its frames in order, and the packets of its sound in between."""
+class FileSource(Source):
+    """A video file. Raises PictureError where it cannot be read."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        av = _av()
+        super().__init__()
+        self.path, self.name = path, str(path)
+        av = pyav()
         if not path.is_file():
             raise PictureError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a video file")
         try:
@@ -141,18 +80,13 @@ class _Reader(AbstractContextManager["_Reader"]):
                 f"{path} holds video of a kind that FFmpeg does not know; get it again, or convert it to .mp4"
             )
         self.video.thread_type = "AUTO"
-        self.sounds: tuple[AudioStream, ...] = tuple(self._container.streams.audio)
-        self.rate: Fraction = self.video.average_rate or self.video.guessed_rate or Fraction(25)
-        self.time_base: Fraction = self.video.time_base or 1 / self.rate
+        self.sounds = tuple(self._container.streams.audio)
+        self.rate = self.video.average_rate or self.video.guessed_rate or Fraction(25)
+        self.time_base = self.video.time_base or 1 / self.rate
         self.count = self._count()
-        self.waiting: deque[int] = deque()
-        """The times of the frames that were given and not yet drawn, in units of `time_base`."""
-        self.damaged, self.interlaced = 0, False
-        self._rotation = 0
 
     def frames(self, carry: Callable[[Packet], None]) -> Iterator[np.ndarray]:
-        """Upright RGB frames. carry: gets the packets of sound as they come. Raises PictureError."""
-        av = _av()
+        av = pyav()
         size: tuple[int, ...] = ()
         last = None
         try:
@@ -189,26 +123,12 @@ class _Reader(AbstractContextManager["_Reader"]):
             )
         self.damaged += frame.is_corrupt
         self.interlaced |= frame.interlaced_frame
-        full = frame.color_range == _FULL or frame.format.name.startswith(("yuvj", "rgb", "bgr", "gbr", "gray"))
-        converted = frame.reformat(
-            format="rgb24",
-            src_colorspace=_MATRICES[self.matrix(frame.height)],
-            src_color_range=_FULL if full else _LIMITED,
-            interpolation=_ACCURATE,
-        )
-        self._rotation = frame.rotation // 90  # counterclockwise
-        return np.ascontiguousarray(np.rot90(converted.to_ndarray(), self._rotation))
-
-    @property
-    def pixel_aspect(self) -> Fraction:
-        """Width of a pixel of an upright frame over its height."""
+        told = self.video.codec_context
+        self.told_matrix, self.primaries, self.transfer = int(told.colorspace), told.color_primaries, told.color_trc
+        quarters = frame.rotation // 90  # counterclockwise
         aspect = self.video.sample_aspect_ratio or Fraction(1)
-        return 1 / aspect if self._rotation % 2 else aspect
-
-    def matrix(self, height: int) -> int:
-        """The colour matrix as AVCOL_SPC_*: what the file says, otherwise what players take for frames of that height."""
-        told = int(self.video.codec_context.colorspace)
-        return told if told in _MATRICES else _BT709 if height > _LAST_SD_HEIGHT else _BT601
+        self.pixel_aspect = 1 / aspect if quarters % 2 else aspect
+        return np.ascontiguousarray(np.rot90(colours.to_rgb(frame, self.matrix(frame.height)), quarters))
 
     def _time(self, frame: VideoFrame, last: int | None) -> int:
         """When the frame is shown, in units of `time_base`: later than the one before, whatever a broken file says."""
@@ -228,37 +148,42 @@ class _Reader(AbstractContextManager["_Reader"]):
         return round(Fraction(self._container.duration, 1_000_000) * self.rate) if self._container.duration else None
 
 
-class _Writer(AbstractContextManager["_Writer"]):
-    """The file that is written: opened with the first frame, whose size it takes."""
+class FileTarget:
+    """The file that is written: opened with the first frame, whose size it takes. A thread of its own encodes."""
 
-    def __init__(self, temporary: Path, target: Path, reader: _Reader, crf: int) -> None:
-        self._temporary, self._target, self._reader, self._crf = temporary, target, reader, crf
+    def __init__(self, temporary: Path, target: Path, source: Source, crf: int) -> None:
+        self._temporary, self._target, self._source, self._crf = temporary, target, source, crf
         self._container: OutputContainer | None = None
         self._early: list[Packet] = []
-        self.times: list[int] = []
-        self.size = 0, 0
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="impasto-encode")
+        self._tasks: deque[Future[None]] = deque()
+        self.sounds = len(source.sounds)
 
     def add(self, picture: np.ndarray, time: int) -> None:
-        """Encode a frame that is shown at this time. Raises OptionError for sound that the file cannot hold, OutputError."""
-        av = _av()
+        """Encode a frame that is shown at this time, soon. Raises OptionError for sound that the file cannot hold, OutputError."""
+        self._soon(self._add, picture, time)
+
+    def carry(self, packet: Packet) -> None:
+        """Take over a packet of sound as it is, soon. Raises as `add`."""
+        if packet.size:  # none is the sign that a track has ended
+            self._soon(self._carry, packet)
+
+    def _soon(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Work is done in the order of its coming; what an earlier piece raised comes out here."""
+        while len(self._tasks) >= _WAITING or (self._tasks and self._tasks[0].done()):
+            self._tasks.popleft().result()
+        self._tasks.append(self._encoder.submit(work, *arguments))
+
+    def _add(self, picture: np.ndarray, time: int) -> None:
+        height = picture.shape[0]
         with self._failing():
             if self._container is None:
                 self._open(picture)
-            matrix = self._reader.matrix(self.size[0])
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-                format=self._video.pix_fmt,
-                dst_colorspace=_MATRICES[matrix],
-                dst_color_range=_LIMITED,
-                interpolation=_ACCURATE,
-            )
-            frame.pts, frame.time_base = time, self._reader.time_base
+            frame = colours.from_rgb(picture, self._source.matrix(height))
+            frame.pts, frame.time_base = time, self._source.time_base
             self._mux(self._video.encode(frame))
-        self.times.append(time)
 
-    def carry(self, packet: Packet) -> None:
-        """Take over a packet of sound as it is."""
-        if not packet.size:  # the sign that a track has ended
-            return
+    def _carry(self, packet: Packet) -> None:
         if self._container is None:
             self._early.append(packet)
             return
@@ -266,22 +191,26 @@ class _Writer(AbstractContextManager["_Writer"]):
         with self._failing():
             self._mux([packet])
 
+    def __enter__(self) -> FileTarget:
+        return self
+
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._container is None:
-            return
-        with self._failing(), self._container:
+        self._encoder.shutdown(cancel_futures=kind is not None)
+        with self._failing(), self._container or nullcontext():
             if kind is None:
+                for task in self._tasks:
+                    task.result()
                 self._mux(self._video.encode(None))
 
     def _open(self, picture: np.ndarray) -> None:
         """Make the file and its tracks, and write the sound that came before the first frame."""
-        av, reader, source = _av(), self._reader, self._reader.video.codec_context
-        height, width = self.size = picture.shape[0], picture.shape[1]
+        av, source = pyav(), self._source
+        height, width = picture.shape[:2]
         options = {"movflags": "+faststart"} if self._target.suffix.lower() != ".mkv" else {}
         self._container = av.open(str(self._temporary), "w", options=options)
         try:
             self._video = self._container.add_stream(
-                "libx264", rate=reader.rate, options={"crf": str(self._crf), "preset": _PRESET}
+                "libx264", rate=source.rate, options={"crf": str(self._crf), "preset": _PRESET}
             )
         except av.codec.codec.UnknownCodecError:
             raise MissingDependency(
@@ -289,15 +218,15 @@ class _Writer(AbstractContextManager["_Writer"]):
             ) from None
         video = self._video.codec_context
         video.width, video.height = width, height
-        video.pix_fmt = "yuv444p" if width % 2 or height % 2 else "yuv420p"
-        video.time_base = reader.time_base
-        video.sample_aspect_ratio = reader.pixel_aspect
-        video.colorspace, video.color_range = reader.matrix(height), _LIMITED
-        video.color_primaries, video.color_trc = source.color_primaries, source.color_trc
-        self._sounds = {sound.index: self._sound(sound) for sound in reader.sounds}
+        video.pix_fmt = colours.chroma_format(height, width)
+        video.time_base = source.time_base
+        video.sample_aspect_ratio = source.pixel_aspect
+        video.colorspace, video.color_range = source.matrix(height), colours.LIMITED
+        video.color_primaries, video.color_trc = source.primaries, source.transfer
+        self._sounds = {sound.index: self._sound(sound) for sound in source.sounds}
         early, self._early = self._early, []
         for packet in early:
-            self.carry(packet)
+            self._carry(packet)
 
     def _sound(self, sound: AudioStream) -> AudioStream:
         assert self._container is not None
@@ -307,7 +236,7 @@ class _Writer(AbstractContextManager["_Writer"]):
             kind = sound.codec_context.name if sound.codec_context else "such"
             raise OptionError(
                 f"{self._target.suffix} files hold no {kind} sound; .mkv files hold more kinds, or convert it first: "
-                f"ffmpeg -i {self._reader.path.name} -c:v copy -c:a aac converted.mkv"
+                f"ffmpeg -i {Path(self._source.name).name} -c:v copy -c:a aac converted.mkv"
             ) from None
 
     def _mux(self, packets: list[Packet]) -> None:
@@ -319,16 +248,7 @@ class _Writer(AbstractContextManager["_Writer"]):
         """FFmpeg's complaints as ours."""
         try:
             yield
-        except _av().FFmpegError as error:
+        except pyav().FFmpegError as error:
             raise OutputError(
                 f"cannot write {self._target}: {error.strerror}; choose another place or format"
             ) from None
-
-
-def _av() -> ModuleType:
-    """PyAV. Raises MissingDependency."""
-    try:
-        import av
-    except ImportError:
-        raise MissingDependency("reading and writing videos needs PyAV: pip install 'impasto[video]'") from None
-    return av
