@@ -20,6 +20,7 @@ import impasto
 from impasto.errors import OptionError
 from impasto.files import write_text
 
+from .energy import Energy, find_sensors, measure_energy
 from .measure import Latency, measure
 
 SCHEMA = 1
@@ -44,15 +45,18 @@ class SizeResult:
     """The graph alone, on buffers that are in place."""
     end_to_end: Latency
     """From a NumPy picture to a NumPy picture: padding, copies, compute, cropping."""
+    energy: Energy | None = None
+    """Of the same, where it was asked for."""
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        found = {
             "height": self.height,
             "width": self.width,
             "batch": 1,
             "compute": self.compute.to_json(),
             "end_to_end": self.end_to_end.to_json(),
         }
+        return found | ({"energy": self.energy.to_json()} if self.energy else {})
 
 
 @dataclass(frozen=True)
@@ -90,16 +94,18 @@ def benchmark(
     layout: str | None = None,
     iterations: int = 50,
     warmup: int = 5,
+    energy: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> BenchmarkReport:
     """Measure a model on seeded noise pictures (content does not change the work).
 
-    sizes: "HEIGHTxWIDTH" or one of NAMED_SIZES. progress: called with a line before each step.
-    Raises OptionError, and what `impasto.load` raises.
+    sizes: "HEIGHTxWIDTH" or one of NAMED_SIZES. energy: also count joules, for 7 more seconds a size.
+    progress: called with a line before each step. Raises OptionError, and what `impasto.load` raises.
     """
     shapes = [parse_size(size) for size in sizes]
     if not shapes:
         raise OptionError("no sizes to measure; give one such as 512x512")
+    sensors = find_sensors() if energy else []
     results = []
     with impasto.load(model, backend=backend, precision=precision, device=device, layout=layout) as loaded:
         for height, width in shapes:
@@ -108,7 +114,8 @@ def benchmark(
             out = np.empty(loaded.output_shape(image), np.uint8)
             compute = measure(loaded.computation(image), iterations=iterations, warmup=warmup)
             whole = measure(partial(loaded.run_into, image, out), iterations=iterations, warmup=warmup)
-            results.append(SizeResult(height, width, compute, whole))
+            joules = measure_energy(partial(loaded.run_into, image, out), sensors) if sensors else None
+            results.append(SizeResult(height, width, compute, whole, joules))
         return BenchmarkReport(loaded.info, tuple(results), warmup, describe_machine())
 
 

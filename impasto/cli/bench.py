@@ -21,6 +21,10 @@ def bench(
     layout: options.Layout = None,
     iterations: Annotated[int, typer.Option(help="Timed runs; fewer where 20 s are not enough for them.", min=1)] = 50,
     warmup: Annotated[int, typer.Option(help="Runs before, untimed.", min=0)] = 5,
+    energy: Annotated[
+        bool,
+        typer.Option("--energy", help="Also count joules a picture, by a Jetson's, a GPU's or a CPU's own sensors."),
+    ] = False,
     json: options.Json = None,
 ) -> None:
     """Measure latency and throughput: the graph alone, and from picture to picture."""
@@ -38,7 +42,11 @@ def bench(
             layout=layout,
             iterations=iterations,
             warmup=warmup,
+            energy=energy,
             progress=lambda step: status.update(f"measuring {step}"),
         )
     out.print(benchmark_table(report))
+    for result in report.results:
+        if result.energy:
+            out.print(f"{result.height}x{result.width}: {result.energy}", markup=False, soft_wrap=True)
     write_json(json, report.to_json())
