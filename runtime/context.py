@@ -17,6 +17,15 @@ SMOOTHING = 0.15
 """Share of a new frame's context in the running mean of its scene."""
 
 
+class Scene:
+    """What one video remembers from frame to frame."""
+
+    thumbnail: np.ndarray | None = None
+    """The last frame's; None before the first."""
+    context: np.ndarray
+    """The running mean."""
+
+
 class PictureContext:
     """Runs the context graph: once per picture, or once per frame with smoothing inside each scene of a video."""
 
@@ -34,27 +43,21 @@ class PictureContext:
         self.mixture = mixture
         self._fresh = np.empty((1, *(length or 0 for length in backend.output.shape[1:])), np.float32)
         self._last_thumbnail = np.zeros((1, side, side, 3), np.uint8)
-        self._scene_thumbnail: np.ndarray | None = None
-        self._scene = np.empty_like(self._fresh)
 
     def of_picture(self, image: np.ndarray) -> np.ndarray:
         """The context of one picture, float32 (1, K); valid until the next call. image: uint8 (H, W, 3)."""
         return self._mixed(self._compute(thumbnail(image, self._side)))
 
-    def of_frame(self, image: np.ndarray) -> np.ndarray:
-        """The smoothed context of the next frame of a video, float32 (1, K); a scene cut starts afresh."""
+    def of_frame(self, image: np.ndarray, scene: Scene) -> np.ndarray:
+        """The smoothed context of the next frame of a video, float32 (1, K); a scene cut starts afresh. scene: the video's own."""
         small = thumbnail(image, self._side)
         fresh = self._compute(small)
-        if self._scene_thumbnail is None or _change(small, self._scene_thumbnail) > SCENE_CUT:
-            self._scene[...] = fresh
+        if scene.thumbnail is None or _change(small, scene.thumbnail) > SCENE_CUT:
+            scene.context = fresh.copy()
         else:
-            self._scene += SMOOTHING * (fresh - self._scene)
-        self._scene_thumbnail = small
-        return self._mixed(self._scene)
-
-    def forget_scene(self) -> None:
-        """Begin a new video."""
-        self._scene_thumbnail = None
+            scene.context += SMOOTHING * (fresh - scene.context)
+        scene.thumbnail = small
+        return self._mixed(scene.context)
 
     def repeat(self) -> None:
         """Run once more on the last thumbnail. For benchmarks."""

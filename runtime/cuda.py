@@ -52,6 +52,8 @@ def graph_driver() -> Any | None:
             from cuda import cuda as bindings  # its name before 12.6
         except ImportError:
             return None
+        if getattr(bindings, "CUDA_VERSION", 0) < 12000:  # the same names, and other arguments behind them
+            return None
     return bindings if hasattr(bindings, "cuStreamBeginCapture") else None
 
 
@@ -109,8 +111,10 @@ class Device:
         # PyCUDA would end it at exit by a call that primary contexts refuse, and complain on stderr.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
         self._active = threading.local()
-        self._free: dict[int, list[Any]] = {}
+        self._free: list[DeviceBlock] = []
+        """Blocks that were given back, the latest last."""
         self._free_lock = threading.Lock()
+        self._used_bytes = self._most_bytes = 0
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -136,29 +140,45 @@ class Device:
     def take(self, nbytes: int) -> DeviceBlock:
         """Device memory of at least this size: a block that was given back, or a new one. Raises BackendError."""
         size = -(-max(nbytes, 1) // _GRANULE) * _GRANULE
+        block = self._waiting(size) or self._allocate(size)
         with self._free_lock:
-            waiting = self._free.get(size)
-            if waiting:
-                return DeviceBlock(waiting.pop(), size)
+            self._used_bytes += size
+            self._most_bytes = max(self._most_bytes, self._used_bytes)
+        return block
+
+    def give_back(self, block: DeviceBlock) -> None:
+        """Keep the block for the next `take` of its size. No work on it may be in flight.
+
+        Blocks kept are never more than were in use at once; beyond that the oldest are freed.
+        """
+        with self._free_lock, self.active():
+            self._used_bytes -= block.size
+            self._free.append(block)
+            while sum(kept.size for kept in self._free) > self._most_bytes - self._used_bytes:
+                self._free.pop(0).allocation.free()
+
+    def trim(self) -> None:
+        """Free the blocks that were given back."""
+        with self._free_lock, self.active():
+            for block in self._free:
+                block.allocation.free()
+            self._free.clear()
+            self._most_bytes = self._used_bytes
+
+    def _waiting(self, size: int) -> DeviceBlock | None:
+        with self._free_lock:
+            for index, block in enumerate(self._free):
+                if block.size == size:
+                    return self._free.pop(index)
+        return None
+
+    def _allocate(self, size: int) -> DeviceBlock:
         with self.active(), translated(f"allocating {size:,} bytes"):
             try:
                 return DeviceBlock(driver().mem_alloc(size), size)
             except driver().MemoryError:
                 self.trim()  # blocks of other sizes may hold what is missing
                 return DeviceBlock(driver().mem_alloc(size), size)
-
-    def give_back(self, block: DeviceBlock) -> None:
-        """Keep the block for the next `take` of its size. No work on it may be in flight."""
-        with self._free_lock:
-            self._free.setdefault(block.size, []).append(block.allocation)
-
-    def trim(self) -> None:
-        """Free the blocks that were given back."""
-        with self._free_lock, self.active():
-            for blocks in self._free.values():
-                for allocation in blocks:
-                    allocation.free()
-            self._free.clear()
 
 
 class DeviceBlock:

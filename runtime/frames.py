@@ -73,8 +73,9 @@ def overlapped(
     worker = ThreadPoolExecutor(1, thread_name_prefix="impasto-stream")
 
     def finish() -> np.ndarray:
-        frame, begun = pending.popleft()
+        frame, begun = pending[0]
         lane = begun.result()
+        pending.popleft()  # not before: Ctrl-C while it waits would lose the lane
         if isinstance(lane, np.ndarray):
             return lane
         try:

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from impasto.errors import BackendError, OptionError, ShapeError
 from impasto.styles import Wanted, mixture
 
 from .backends import Backend, Lane
-from .context import PictureContext
+from .context import PictureContext, Scene
 from .engines import engine_source
 from .frames import LanePool, overlapped
 from .opening import describe, graph_source, open_context, open_source
@@ -138,14 +139,16 @@ class Model:
     def run_into(self, image: np.ndarray, out: np.ndarray) -> None:
         """The same into an array of yours: uint8 (H x scale, W x scale, 3), C-contiguous.
 
-        After the first picture of a size, no picture-sized array is allocated. Raises ShapeError and BackendError.
+        After the first picture of a size, no picture-sized array is allocated, unless `out` shares memory with the picture.
+        Raises ShapeError and BackendError.
         """
-        self._run_into(image, out, video=False)
+        self._run_into(image, out)
 
     def stream(self, frames: Iterable[np.ndarray], *, depth: int = 2) -> Iterator[np.ndarray]:
         """Results of a sequence of frames, in order; computing overlaps with whatever the caller does between them.
 
-        frames: uint8 (H, W, 3) each; sizes may change. depth: frames in flight, which bounds the memory (>= 1).
+        frames: uint8 (H, W, 3) each, an array of its own that does not change until its result is there; sizes may change.
+        depth: frames in flight, which bounds the memory (>= 1). Several streams may run at once.
         A model with a context treats the sequence as a video: smoothed within a scene, afresh after a cut.
         """
         if depth < 1:
@@ -172,6 +175,7 @@ class Model:
         Not to be called while other threads use the model. Raises ShapeError.
         """
         self._check_image(image)
+        image = np.ascontiguousarray(image)
         context = self._context
         extra = (context.of_picture(image),) if context else ()
         out = np.empty(self.output_shape(image), np.uint8)
@@ -205,10 +209,11 @@ class Model:
         return f"<impasto.Model {self.info}>"
 
     def _stream(self, frames: Iterator[np.ndarray], depth: int) -> Iterator[np.ndarray]:
-        if self._context:
-            self._context.forget_scene()
+        scene = Scene()
         pool = LanePool(self._open_lane)
-        yield from overlapped(frames, depth, pool, self._fill_lane, self._crop_lane, self._frame)
+        yield from overlapped(
+            frames, depth, pool, partial(self._fill_lane, scene), self._crop_lane, partial(self._frame, scene)
+        )
 
     def _open_lane(self, frame: np.ndarray) -> Lane | None:
         self._check_image(frame)
@@ -219,33 +224,37 @@ class Model:
             others = (tuple(size or 1 for size in spec.shape) for spec in self._graph.inputs[1:])
             return self._graph.lane(((1, *area.padded_size, 3), *others))
 
-    def _fill_lane(self, lane: Lane, frame: np.ndarray) -> None:
+    def _fill_lane(self, scene: Scene, lane: Lane, frame: np.ndarray) -> None:
         area = WorkArea(self.info.spec, self._limits, frame.shape[0], frame.shape[1], buffers=False)
         area.pad_into(lane.images[0][0], frame)
-        if self._context:
-            with self._lock:
-                lane.images[1][...] = self._context.of_frame(frame)
+        with self._lock:
+            self._graph.require_open()
+            if self._context:
+                lane.images[1][...] = self._context.of_frame(frame, scene)
 
     def _crop_lane(self, lane: Lane, frame: np.ndarray) -> np.ndarray:
         area = WorkArea(self.info.spec, self._limits, frame.shape[0], frame.shape[1], buffers=False)
         return area.crop(lane.result[0]).copy()
 
-    def _frame(self, frame: np.ndarray) -> np.ndarray:
+    def _frame(self, scene: Scene, frame: np.ndarray) -> np.ndarray:
         self._check_image(frame)
         out = np.empty(self.output_shape(frame), np.uint8)
-        self._run_into(frame, out, video=True)
+        self._run_into(frame, out, scene)
         return out
 
-    def _run_into(self, image: np.ndarray, out: np.ndarray, video: bool) -> None:
+    def _run_into(self, image: np.ndarray, out: np.ndarray, scene: Scene | None = None) -> None:
+        """scene: the video's whose next frame the picture is."""
         self._check_image(image)
         if out.dtype != np.uint8 or out.shape != self.output_shape(image) or not out.flags.c_contiguous:
             raise ShapeError(
                 f"out is {out.dtype} {out.shape}; wanted C-contiguous uint8 {self.output_shape(image)} for this picture"
             )
+        if np.may_share_memory(image, out):  # tiles would be read from what others have drawn
+            image = image.copy()
         with self._lock:
             extra: tuple[np.ndarray, ...] = ()
             if self._context:
-                extra = (self._context.of_frame(image) if video else self._context.of_picture(image),)
+                extra = (self._context.of_frame(image, scene) if scene else self._context.of_picture(image),)
             self._area(image.shape[0], image.shape[1]).run(self._graph, image, out, extra)
 
     def _area(self, height: int, width: int) -> WorkArea:

@@ -86,6 +86,17 @@ class TensorRT:
         return hasattr(self.module, "ComputeCapability")
 
     @property
+    def profile_sharing(self) -> Any | None:
+        """The builder's preview feature that lets execution contexts share an optimization profile, or None."""
+        return getattr(getattr(self.module, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
+
+    @property
+    def shares_profiles(self) -> bool:
+        """Whether several execution contexts of one engine may use one optimization profile: from 10 on they may, in 8.6 if
+        `profile_sharing` was asked for, in 8.5 never (developer guides of each, "Working with Dynamic Shapes")."""
+        return self.strongly_typed or self.profile_sharing is not None
+
+    @property
     def has_timing_cache(self) -> bool:
         # TensorRT-RTX keeps the names and does nothing behind them.
         return hasattr(self.module.IBuilderConfig, "create_timing_cache") and not self.chooses_targets

@@ -145,13 +145,14 @@ class Backend(ABC):
             self._close()
 
     def _check_inputs(self, inputs: Sequence[np.ndarray]) -> None:
-        self._require_open()
+        self.require_open()
         if len(inputs) != len(self.inputs):
             raise ShapeError(f"got {len(inputs)} inputs, wanted {len(self.inputs)}")
         for spec, array in zip(self.inputs, inputs, strict=True):
             spec.check(array)
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Raises BackendError after `close`."""
         if not self._open:
             raise BackendError("this model is closed; load it again")
 

@@ -62,7 +62,7 @@ class OnnxRuntimeBackend(Backend):
         options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             choice = (provider, {"device_id": device}) if name == "onnxruntime-cuda" else provider
-            self._session = ort.InferenceSession(str(path), options, providers=[choice])
+            self._session = ort.InferenceSession(str(path), options, providers=[choice], enable_fallback=0)
         except Exception as error:  # the vendor's exceptions have no common base
             raise BackendError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
         # Asked for CUDA, ONNX Runtime falls back to the CPU with a log line; we do not.
@@ -99,9 +99,10 @@ class OnnxRuntimeBackend(Backend):
     def _run_on_device(self, held: _DeviceTensors, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         """The same through tensors that stay on the device: one copy each way, nothing allocated there per picture."""
         try:
-            if held.hold(self.inputs, inputs, self.output, out):
-                held.bind(self._binding)
+            held.hold(self.inputs, inputs, self.output, out)
             held.upload(inputs)
+            # Each time, and after the upload: a graph that begins on the CPU gets a copy of what is bound, not a pointer to it.
+            held.bind(self._binding)
             self._session.run_with_iobinding(self._binding)
             out[...] = held.result.numpy()
         except Exception as error:
@@ -138,11 +139,11 @@ class _DeviceTensors:
 
     def hold(
         self, specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray], output: TensorSpec, out: np.ndarray
-    ) -> bool:
-        """Allocate for these shapes. Returns whether anything is new, and must be bound."""
+    ) -> None:
+        """Allocate for these shapes, unless they are the last ones."""
         shapes = (*(array.shape for array in inputs), out.shape)
         if shapes == self._shapes:
-            return False
+            return
         value = self._ort.OrtValue
         self._inputs = {
             spec.name: value.ortvalue_from_shape_and_type(list(array.shape), array.dtype, *self._device)
@@ -150,7 +151,6 @@ class _DeviceTensors:
         }
         self.result = value.ortvalue_from_shape_and_type(list(out.shape), out.dtype, *self._device)
         self._output, self._shapes = output.name, shapes
-        return True
 
     def bind(self, binding: Any) -> None:
         binding.clear_binding_inputs()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..engine_record import EngineRecord
 from ..engines import mismatch
 from ..tensorrt_api import TensorRT, tensorrt
 from .base import Backend, Lane, SizeLimits, TensorSpec
+from .engine_copies import EngineCopies, Seat
 from .kernel_cache import KernelCache
 
 KEPT_LANES = 4
@@ -49,11 +51,11 @@ class TensorRTBackend(Backend):
         if record:
             require_match(record, self._api, self._device, rebuild)
         with self._device.active():
-            self._runtime = self._api.create_runtime()
             try:
-                self._engine = self._api.deserialize(self._runtime, plan)
+                self._copies = EngineCopies(self._api, plan)
             except BackendError as error:
                 raise EngineMismatch(f"{error}. Build it again: {rebuild}") from None
+            self._engine = self._copies.first
             self._kernels = KernelCache(self._api, self._engine, plan)
         self._describe()
         self.device = f"{self._device.name} (CUDA device {device})"
@@ -66,17 +68,16 @@ class TensorRTBackend(Backend):
 
     def lane_of(self, kind: Callable[..., AnyLane], shapes: Shapes) -> AnyLane:
         """The same of another kind. kind: takes what TensorRTLane takes."""
-        self._require_open()
-        return kind(
-            self._device,
-            self._api,
-            self._engine,
-            self._kernels,
-            self.inputs,
-            self.outputs,
-            shapes,
-            self._profile(shapes),
-        )
+        self.require_open()
+        with self._device.active():
+            seat = self._copies.seat(self._profile(shapes))
+        left = replace(seat, leave=lambda: self._lane_gone(seat))
+        return kind(self._device, self._api, left, self._kernels, self.inputs, self.outputs, shapes)
+
+    def _lane_gone(self, seat: Seat) -> None:
+        seat.leave()
+        if not self._open and not self._copies.seated:  # the last of a stream that outlived the model
+            self._device.trim()
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         lane = self._lane_for(tuple(array.shape for array in inputs))
@@ -143,7 +144,8 @@ class TensorRTBackend(Backend):
                 lane.close()
             self._lanes.clear()
             self._kernels.close()
-            del self._engine, self._runtime
+            del self._engine
+            self._copies.close()
         self._device.trim()
 
 
@@ -154,16 +156,16 @@ class TensorRTLane(Lane):
         self,
         device: Device,
         api: TensorRT,
-        engine: Any,
+        seat: Seat,
         kernels: KernelCache,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         shapes: Shapes,
-        profile: int,
     ) -> None:
-        """Raises BackendError, with everything freed that was taken."""
+        """seat: the lane's until `close`. Raises BackendError, with everything freed that was taken."""
         self._device = device
         self._api = api
+        self._seat: Seat | None = seat
         self._inputs = inputs
         self._outputs = outputs
         self._hosts: list[HostBuffer] = []
@@ -173,10 +175,14 @@ class TensorRTLane(Lane):
         self._warm = False
         self.broken = False
         """Whether an error left it unusable; a new lane may work."""
-        self._stream = Stream(device)
+        try:
+            self._stream = Stream(device)
+        except BaseException:
+            seat.leave()
+            raise
         try:
             with device.active():
-                self._prepare(engine, kernels, shapes, profile)
+                self._prepare(seat, kernels, shapes)
         except BaseException:
             self.close()
             raise
@@ -246,14 +252,24 @@ class TensorRTLane(Lane):
                 self._device.give_back(block)
             self._hosts, self._blocks = [], []
             self._stream.free()
+            if self._seat is not None:
+                self._seat.leave()
+            self._seat = None
 
-    def _prepare(self, engine: Any, kernels: KernelCache, shapes: Shapes, profile: int) -> None:
+    def _prepare(self, seat: Seat, kernels: KernelCache, shapes: Shapes) -> None:
         self._api.log.forget()
-        self._context = kernels.context(engine)
+        self._context = kernels.context(seat.engine)
+        if self._context is None:  # TensorRT takes its memory past our pool, which may hold what is missing
+            self._device.trim()
+            self._context = kernels.context(seat.engine)
         if self._context is None:
             raise BackendError(f"TensorRT {self._api.version} made no execution context: {self._api.log.errors()}")
-        if engine.num_optimization_profiles > 1:
-            self._context.set_optimization_profile_async(profile, self._stream.handle)
+        if seat.engine.num_optimization_profiles > 1 and not self._context.set_optimization_profile_async(
+            seat.profile, self._stream.handle
+        ):
+            raise BackendError(
+                f"TensorRT {self._api.version} refused optimization profile {seat.profile}: {self._api.log.errors()}"
+            )
         for spec, shape in zip(self._inputs, shapes, strict=True):
             if not self._context.set_input_shape(spec.name, shape):
                 raise BackendError(
@@ -292,6 +308,8 @@ class TensorRTLane(Lane):
             return
         self._warm = True
         self._stream.wait()
+        if not getattr(self._context, "is_stream_capturable", lambda _: True)(self._stream.handle):
+            return  # TensorRT-RTX knows of some of its engines that they cannot be recorded
         try:
             self._graph = self._stream.capture(self._enqueue)
         except BackendError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -178,12 +179,13 @@ class FakeTensorRT(types.SimpleNamespace):
     driver: where the work goes, by `begin`, and finds its `memory`.
     Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context), b"context" (five
     times a thumbnail's mean) and b"perceptual" (two feature maps); anything else does not deserialize.
+    As in 8.5, one context alone may use an engine's optimization profile.
     """
 
     def __init__(self, driver: Any, version: str = "8.5.3.1", sizes: tuple[int, int] = (16, 64)) -> None:
         self.__version__ = version
         self.fail_next_run = False
-        self.live_contexts = 0
+        self.live_contexts = self.live_engines = 0
         fake = self
         low, high = sizes
 
@@ -191,9 +193,10 @@ class FakeTensorRT(types.SimpleNamespace):
             def __init__(self) -> None: ...
 
         class Context:
-            def __init__(self, plan: bytes) -> None:
+            def __init__(self, plan: bytes, alone: bool) -> None:
                 fake.live_contexts += 1
                 self._plan = plan
+                self._alone = alone
                 self._addresses: dict[str, int] = {}
                 self._shape: tuple[int, ...] = ()
 
@@ -201,6 +204,8 @@ class FakeTensorRT(types.SimpleNamespace):
                 fake.live_contexts -= 1
 
             def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+                if not self._alone:
+                    return False  # "Profile 0 has been chosen by another IExecutionContext"
                 if len(shape) == 4:
                     self._shape = tuple(shape)
                 return True
@@ -247,6 +252,11 @@ class FakeTensorRT(types.SimpleNamespace):
                 self._plan = plan
                 self._names = PLANS[plan]
                 self.num_io_tensors = len(self._names)
+                self._contexts: weakref.WeakSet[Context] = weakref.WeakSet()
+                fake.live_engines += 1
+
+            def __del__(self) -> None:
+                fake.live_engines -= 1
 
             def get_tensor_name(self, index: int) -> str:
                 return self._names[index]
@@ -270,7 +280,9 @@ class FakeTensorRT(types.SimpleNamespace):
                 return [(1, low, low, 3), (1, low, low, 3), (1, high, high, 3)]
 
             def create_execution_context(self) -> Context:
-                return Context(self._plan)
+                context = Context(self._plan, alone=not self._contexts)
+                self._contexts.add(context)
+                return context
 
         class Runtime:
             def __init__(self, logger: Any) -> None: ...
@@ -278,6 +290,7 @@ class FakeTensorRT(types.SimpleNamespace):
             def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
                 return Engine(plan) if plan in PLANS else None
 
+        self.context = Context
         self.ILogger, self.Runtime, self.TensorIOMode = Logger, Runtime, _Mode
         self.NetworkDefinitionCreationFlag = types.SimpleNamespace(EXPLICIT_BATCH=0)
         self.BuilderFlag = types.SimpleNamespace(FP16=0, INT8=1)

@@ -41,7 +41,7 @@ VERSIONS = sorted(path.stem for path in API.glob("*.json"))
 ENUMS = {
     "NetworkDefinitionCreationFlag", "BuilderFlag", "TacticSource", "ComputeCapability", "MemoryPoolType", "DataType",
     "HardwareCompatibilityLevel", "OnnxParserFlag", "ProfilingVerbosity", "TensorIOMode", "LayerInformationFormat",
-    "PreviewFeature", "LayerType",
+    "PreviewFeature", "LayerType", "DynamicShapesKernelSpecializationStrategy",
 }  # fmt: skip
 
 
@@ -129,6 +129,7 @@ class Bindings:
             self.kernels, config = self.strict("IRuntimeCache"), self.strict("IRuntimeConfig")
             self.kernels.serialize.return_value = b"kernels"
             config.create_runtime_cache.return_value = self.kernels
+            self.runtime_config = config
             self.engine.create_runtime_config.return_value = config
         inspector = self.strict("EngineInspector")
         inspector.get_engine_information.side_effect = lambda kind: inspected(
@@ -199,7 +200,8 @@ def test_free_sizes_ask_for_the_compiler_that_takes_them(version: str, sizes: st
     options = BuildOptions("fp16", (Sizes.parse(sizes),), batch)
     builder_module._configure(bindings.api, bindings.config, options, False)
     asked = [call.args[0].name for call in bindings.config.set_preview_feature.call_args_list]
-    assert asked == (["FASTER_DYNAMIC_SHAPES_0805"] if options.has_free_sizes else [])
+    wanted = ["FASTER_DYNAMIC_SHAPES_0805", *(["PROFILE_SHARING_0806"] if version == "8.6.1" else [])]
+    assert asked == (wanted if options.has_free_sizes else [])
 
 
 def test_targets_are_set_where_they_can_be_chosen(gpu: Any, tmp_path: Path) -> None:
@@ -231,6 +233,8 @@ def test_kernels_that_were_compiled_on_the_device_are_kept(
     TensorRTBackend(b"plan", None, 0, "impasto build m").close()
     (kept,) = tmp_path.glob("*.kernels")
     assert kept.read_bytes() == b"kernels"
+    # A graph is recorded of the first frame's kernels, so they must be the right ones.
+    assert bindings.runtime_config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
     bindings.kernels.deserialize.assert_not_called()
     TensorRTBackend(b"plan", None, 0, "impasto build m").close()
     bindings.kernels.deserialize.assert_called_once_with(b"kernels")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
+import types
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from fake_gpu import FakeDriver, FakeTensorRT
 
 import impasto
 from impasto.errors import BackendError, EngineMismatch, OptionError, PackageError, ShapeError
+from impasto.runtime import cuda
 from impasto.runtime.spec import ModelSpec
 
 pytest_plugins = ("engine_fixtures",)
@@ -43,7 +48,7 @@ def test_loading_and_closing_50_times_frees_everything(driver: FakeDriver, vendo
             next(stream)
             stream.close()  # type: ignore[attr-defined]
     assert not driver.live
-    assert vendor.live_contexts == 0
+    assert (vendor.live_contexts, vendor.live_engines) == (0, 0)
 
 
 def test_run_into_takes_no_memory_after_the_first_picture_of_a_size(
@@ -143,3 +148,89 @@ def test_tiles_that_are_mostly_overlap_are_refused(vendor: FakeTensorRT, tmp_pat
         with pytest.raises(ShapeError, match=r"mostly their overlap of 31; build one .* --size 100x20"):
             model(picture(100, 20))
         model(picture(64, 20))
+
+
+def test_a_profile_that_is_refused_is_an_error_in_the_vendors_words(
+    vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = type(vendor.Runtime(None).deserialize_cuda_engine(b"plan"))
+    monkeypatch.setattr(engine, "num_optimization_profiles", 2)
+    monkeypatch.setattr(vendor.context, "set_optimization_profile_async", lambda *_: False, raising=False)
+    with impasto.load(plan) as model, pytest.raises(BackendError, match="refused optimization profile 0"):
+        model(picture())
+
+
+def test_closing_a_model_stops_its_streams_and_frees_what_they_hold(
+    driver: FakeDriver, vendor: FakeTensorRT, plan: Path
+) -> None:
+    model = impasto.load(plan)
+    stream = model.stream(picture(seed=index) for index in range(20))
+    next(stream)
+    model.close()
+    with pytest.raises(BackendError, match="is closed"):
+        for _ in stream:
+            pass
+    assert not driver.live
+    assert (vendor.live_contexts, vendor.live_engines) == (0, 0)
+
+
+def test_memory_kept_is_never_more_than_was_in_use_at_once(
+    driver: FakeDriver, vendor: FakeTensorRT, plan: Path
+) -> None:
+    """Pictures of ever new sizes may not gather blocks of sizes that never come again."""
+    device = cuda.device()
+    with impasto.load(plan) as model:
+        most = 0
+        for seed in range(60):
+            image = picture(*np.random.default_rng(seed).integers(16, 65, 2), seed=seed)
+            list(model.stream([image] * 3, depth=2))
+            model(image)
+            most = max(most, device._most_bytes)
+            assert sum(block.size for block in device._free) + device._used_bytes <= most
+
+
+def test_an_execution_context_gets_the_memory_that_our_pool_keeps(
+    driver: FakeDriver, vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = type(vendor.Runtime(None).deserialize_cuda_engine(b"plan"))
+    make = engine.create_execution_context
+    with impasto.load(plan) as model:
+        device = cuda.device()
+        device.give_back(device.take(1 << 20))
+        monkeypatch.setattr(engine, "create_execution_context", lambda self: None if device._free else make(self))
+        np.testing.assert_array_equal(model(picture()), 255 - picture())
+
+
+def test_ctrl_c_while_a_frame_is_awaited_loses_no_lane(
+    driver: FakeDriver, vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = iter([KeyboardInterrupt])
+    result = Future.result
+
+    def interrupted(self: Any, timeout: float | None = None) -> Any:
+        for error in waited:
+            result(self, timeout)
+            raise error
+        return result(self, timeout)
+
+    with impasto.load(plan) as model:
+        stream = model.stream([picture()] * 4)
+        monkeypatch.setattr(Future, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(stream)
+    assert not driver.live
+    assert (vendor.live_contexts, vendor.live_engines) == (0, 0)
+
+
+@pytest.mark.parametrize(("version", "graphs"), [(11070, False), (12020, True)])
+def test_the_bindings_old_name_is_taken_from_release_12_on(
+    monkeypatch: pytest.MonkeyPatch, version: int, graphs: bool
+) -> None:
+    """Release 11 has the same functions with other arguments."""
+    old = types.ModuleType("cuda.cuda")
+    old.CUDA_VERSION, old.cuStreamBeginCapture = version, None  # type: ignore[attr-defined]
+    package = types.ModuleType("cuda")
+    package.cuda = old  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cuda", package)
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    assert (cuda.graph_driver.__wrapped__() is old) == graphs

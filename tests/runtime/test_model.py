@@ -120,6 +120,42 @@ def test_a_video_is_smoothed_within_a_scene_and_starts_afresh_after_a_cut(load, 
     assert np.array_equal(again[0], alone["bright"])
 
 
+def test_videos_side_by_side_have_scenes_of_their_own(load, make_package):
+    """Streams of one model, and one that begins while another runs, draw what each draws alone."""
+    videos = [[np.full((32, 32, 3), level + step, np.uint8) for step in range(0, 20, 4)] for level in (120, 140)]
+    with load(make_package(thumbnail=16)) as model:
+        alone = [list(model.stream(video)) for video in videos]
+        together = list(zip(*(model.stream(video) for video in videos), strict=True))
+        first = model.stream(videos[0])
+        begun = [next(first), next(first)]
+        list(model.stream(videos[1]))
+        begun += first
+    assert all(np.array_equal(one, other) for one, other in zip(begun, alone[0], strict=True))
+    for wanted, drawn in zip(alone, zip(*together, strict=True), strict=True):
+        assert all(np.array_equal(one, other) for one, other in zip(drawn, wanted, strict=True))
+
+
+def test_a_picture_may_be_drawn_over_itself(load, make_package, monkeypatch):
+    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(work_area, "TILE", 64)
+    with load(make_package()) as model:
+        image = picture(150, 200)
+        wanted = model(image)
+        assert next(iter(model._areas.values())).tiled
+        model.run_into(image, image)
+        assert np.array_equal(image, wanted)
+        memory = np.zeros(150 * 200 * 3 + 3000, np.uint8)
+        image, out = (memory[start:][: 150 * 200 * 3].reshape(150, 200, 3) for start in (0, 3000))
+        image[...] = picture(150, 200)
+        model.run_into(image, out)
+        assert np.array_equal(out, wanted)
+
+
+def test_the_graphs_work_is_repeated_on_a_picture_that_lies_anyhow(load, make_package):
+    with load(make_package()) as model:
+        model.computation(picture(40, 60)[:, ::2])()
+
+
 def test_stream_keeps_order_and_equals_single_calls(load, make_package):
     frames = [picture(20 + n, 30, seed=n) for n in range(9)]
     with load(make_package()) as model:
