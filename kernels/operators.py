@@ -211,15 +211,9 @@ def _style_gradients(ctx, gradients):  # type: ignore[no-untyped-def]
     none_for_masks = none if all(ctx.has_mask) else None
     if gradients[0] is None:
         return none, none, None, none_for_masks, None, None
-    features, differences, present = (
-        list(part)
-        for part in (
-            ctx.saved_tensors[:layers],
-            ctx.saved_tensors[layers : 2 * layers],
-            ctx.saved_tensors[2 * layers :],
-        )
-    )
-    region = iter(present)
+    saved = list(ctx.saved_tensors)  # asked for once: each time unpacks them all, which checkpoint() forbids
+    features, differences = saved[:layers], saved[layers : 2 * layers]
+    region = iter(saved[2 * layers :])
     masks = [next(region) if has_mask else None for has_mask in ctx.has_mask]
     result = style_backward(gradients[0], features, differences, ctx.weights, masks, ctx.tf32)
     return result, none, None, none_for_masks, None, None

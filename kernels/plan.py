@@ -16,6 +16,11 @@ FINISH_BLOCK = 32
 """Side of the squares into which the second pass divides G; BLOCK in gram.cu."""
 FINISH_STRIPS = 4
 """Blocks that share such a square; BLOCK / STRIP in gram.cu."""
+LEAST_BLOCKS = 4
+"""Blocks to a tile, over all layers, where the device runs fewer at once: with so few, a launch cannot be cut evenly in one wave."""
+LONGEST_RUN = 1 << 17
+"""Pixels of one block. Tensor cores round toward zero, which adds 2.2e-8 of a sum at every step of 16 pixels: 1.8e-4 then, less
+than rounding float16 operands costs."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,10 @@ class LayerShape:
     @property
     def partial_tile_bytes(self) -> int:
         return 4 * self.tile**2
+
+    def run(self, gangs: int) -> float:
+        """Pixels of a block, where so many gangs share the layer."""
+        return self.N * self.pixels / gangs
 
     def most_gangs(self, partials: float) -> int:
         """Runs that are worth cutting: writing a partial tile and reading it again moves `partials` times a run's bytes at most."""
@@ -147,14 +156,18 @@ def triangle(side: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def plan(shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float = 1.0) -> Plan:
+def plan(
+    shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float = 1.0, least_blocks: int = LEAST_BLOCKS
+) -> Plan:
     """Divides `resident_blocks`, what the device runs at once, so that all layers end together.
 
-    Small feature maps get fewer: with all blocks at work on 16 MB, partial tiles would move twice as many bytes as F itself.
+    Where those are few for so many tiles, or runs would be longer than LONGEST_RUN, it is several times as many, which follow one
+    another in waves. Small feature maps get fewer: with all blocks at work on 16 MB, partial tiles would move twice as many bytes as
+    F itself.
     partials: how many times the bytes that a run reads its partial tile may cost, written and read again.
     The same shapes and number of blocks always give the same plan: results repeat bit by bit on one kind of device.
     """
-    gangs = divide(shapes, resident_blocks, partials)
+    gangs = divide(shapes, resident_blocks, partials, least_blocks)
     layers = []
     forward = finish = pack = backward = partial = 0
     for shape, count in zip(shapes, gangs, strict=True):
@@ -168,10 +181,29 @@ def plan(shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float =
     return Plan(tuple(layers))
 
 
-def divide(shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float) -> list[int]:
-    """Gangs per layer: one each, then always one more for the layer whose blocks read the most, while blocks last."""
+def divide(
+    shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float, least_blocks: int = LEAST_BLOCKS
+) -> list[int]:
+    """Gangs per layer, of as few waves of blocks as give every layer enough of them."""
+    wanted = max(
+        sum(least_blocks * shape.tiles for shape in shapes),
+        sum(math.ceil(shape.run(1) / LONGEST_RUN) * shape.tiles for shape in shapes),
+    )
+    waves = max(1, math.ceil(wanted / resident_blocks))
+    while True:
+        gangs = _share(shapes, waves * resident_blocks, partials)
+        if all(
+            shape.run(count) <= LONGEST_RUN or count == shape.most_gangs(partials)
+            for shape, count in zip(shapes, gangs, strict=True)
+        ):
+            return gangs
+        waves += 1
+
+
+def _share(shapes: tuple[LayerShape, ...], blocks: int, partials: float) -> list[int]:
+    """One gang each, then always one more for the layer whose blocks read the most, while blocks last."""
     gangs = [1] * len(shapes)
-    left = resident_blocks - sum(shape.tiles for shape in shapes)
+    left = blocks - sum(shape.tiles for shape in shapes)
 
     def bytes_of_a_block(layer: int) -> float:
         shape = shapes[layer]

@@ -5,12 +5,10 @@ Everything here is differentiable (twice), runs on any device, and accumulates i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -21,13 +19,15 @@ def gram(features: Tensor, mask: Tensor | None = None) -> Tensor:
     """
     import torch
 
+    from .self_product import SelfProduct
+
     # Autocast would cast the product's operands back to half and add up in the order and precision of its choosing.
     with torch.autocast(features.device.type, enabled=False):
         pixels = features.flatten(2)
         pixels = pixels if pixels.dtype == torch.float64 else pixels.float()
         channels = pixels.shape[1]
         if mask is None:
-            product: Tensor = _self_product().apply(pixels)
+            product: Tensor = SelfProduct.apply(pixels)
             return product / (channels * pixels.shape[2])
         region = mask.flatten(1).to(pixels.dtype)
         area = region.sum(1)
@@ -51,27 +51,3 @@ def style_loss(
             for layer, target, weight in zip(grams, targets, weights, strict=True)
         ]
         return torch.stack(terms).sum()
-
-
-@functools.cache
-def _self_product() -> type[torch.autograd.Function]:
-    """F Fᵀ of (N, C, P), whose gradient (Ġ + Ġᵀ) F is one product, in F's own memory layout.
-
-    Autograd, which does not know that both operands are one, computes two, one of them transposed, and adds them: half the
-    time of a style loss on a CPU. Differentiable twice, since `backward` is made of differentiable operations.
-    """
-    import torch
-
-    class SelfProduct(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, pixels: Tensor) -> Tensor:
-            ctx.save_for_backward(pixels)
-            return pixels @ pixels.mT
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Tensor:
-            (pixels,) = ctx.saved_tensors
-            both = gradient + gradient.mT
-            return (pixels.mT @ both).mT if pixels.stride(1) == 1 else both @ pixels
-
-    return SelfProduct

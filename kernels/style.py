@@ -10,6 +10,9 @@ from ..errors import MissingDependency, OptionError, ShapeError
 if TYPE_CHECKING:
     from torch import Tensor
 
+MOST_PIXELS = 2**31 - 256
+"""Of one image: the kernel counts them in 32 bits, and looks a little beyond their end."""
+
 
 def gram(features: Tensor, mask: Tensor | None = None, *, tf32: bool = False) -> Tensor:
     """Channel correlations of feature maps: G = F Fᵀ / (C H W), Gatys et al. 2016, equation 3.
@@ -103,16 +106,28 @@ def _check_lengths(layers: int, **lists: int) -> None:
 def _check_features(name: str, features: Tensor) -> None:
     import torch
 
-    if not isinstance(features, torch.Tensor):
-        raise ShapeError(f"{name} is a {type(features).__name__}; a torch.Tensor (N, C, H, W) is needed.")
+    _check_tensor(name, features, "(N, C, H, W)")
     if features.dim() != 4 or 0 in features.shape:
         raise ShapeError(f"{name} has the shape {tuple(features.shape)}; a non-empty (N, C, H, W) is needed.")
     if features.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ShapeError(f"{name} is {features.dtype}; float16, bfloat16, float32 or float64 is needed.")
+    if _has_kernel(features) and features.shape[2] * features.shape[3] > MOST_PIXELS:
+        raise ShapeError(
+            f"{name} has {features.shape[2]} x {features.shape[3]} pixels, and the kernel counts up to {MOST_PIXELS:,} an image; "
+            "cut it into parts"
+        )
+
+
+def _check_tensor(name: str, value: object, shape: str) -> None:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        raise ShapeError(f"{name} is a {type(value).__name__}; a torch.Tensor {shape} is needed.")
 
 
 def _check_target(layer: int, target: Tensor, features: Tensor) -> None:
     N, C = features.shape[:2]
+    _check_tensor(f"targets[{layer}]", target, "(C, C) or (N, C, C)")
     if tuple(target.shape) not in ((C, C), (N, C, C)) or not target.is_floating_point():
         raise ShapeError(
             f"targets[{layer}] is {target.dtype} of the shape {tuple(target.shape)}; features[{layer}] "
@@ -127,6 +142,7 @@ def _checked_mask(name: str, mask: Tensor | None, features: Tensor) -> Tensor | 
     if mask is None:
         return None
     N, _, H, W = features.shape
+    _check_tensor(name, mask, "(N, H, W)")
     if tuple(mask.shape) not in ((N, H, W), (N, 1, H, W)):
         raise ShapeError(
             f"{name} has the shape {tuple(mask.shape)}; features {tuple(features.shape)} needs ({N}, {H}, {W}) "

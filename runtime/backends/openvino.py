@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,28 @@ _DTYPES = ("uint8", "float32", "float16")
 def openvino() -> Any:
     """The installed openvino module. Raises MissingDependency with the command that installs it."""
     try:
-        import openvino
-        import openvino.frontend
+        with _untold():
+            import openvino
+            import openvino.frontend
     except ImportError as error:
         raise MissingDependency(f"OpenVINO does not load ({error}): pip install 'impasto[openvino]'") from None
     return openvino
+
+
+@contextmanager
+def _untold() -> Iterator[None]:
+    """Importing OpenVINO tells Google Analytics, unless there is no openvino_telemetry: who runs a model did not ask for that.
+
+    It also leaves an identity in the home folder, and waits for the network when the process ends.
+    """
+    hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
+    if hidden:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["openvino_telemetry"]
 
 
 @cache

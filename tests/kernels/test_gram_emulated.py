@@ -51,7 +51,8 @@ EMULATED = gram_checks.Kernel(operators._gram_forward_cuda, loss_and_gradients)
 
 def _put(monkeypatch, module):
     """In place of a GPU; whatever torch.empty hands out holds NaN. Small maps are cut as often as blocks last."""
-    monkeypatch.setattr(launch, "plan", partial(plan, partials=math.inf))
+    # One wave, cut as fine as it goes: `residents` of the tests below are all the blocks there are.
+    monkeypatch.setattr(launch, "plan", partial(plan, partials=math.inf, least_blocks=0))
     monkeypatch.setattr(launch, "loaded", lambda: module)
     monkeypatch.setattr(launch, "make_context_current", lambda device: None)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from impasto.errors import OptionError, ShapeError  # noqa: E402
-from impasto.kernels import gram, style_loss  # noqa: E402
+from impasto.kernels import gram, style, style_loss  # noqa: E402
 
 
 @pytest.fixture
@@ -144,3 +144,36 @@ def test_wrong_targets_masks_and_lists_are_named(features):
         style_loss([features], [torch.zeros(5, 5)], [1.0, 2.0])
     with pytest.raises(OptionError, match="at least one"):
         style_loss([], [], [])
+
+
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_torch_compile_takes_the_loss_whole(dynamic):
+    features, target = torch.randn(2, 5, 4, 6, requires_grad=True), torch.randn(5, 5)
+    torch._dynamo.reset()
+    compiled = torch.compile(
+        lambda values: style_loss([values], [target]), fullgraph=True, backend="aot_eager", dynamic=dynamic
+    )
+    (found,) = torch.autograd.grad(compiled(features), features)
+    (wanted,) = torch.autograd.grad(style_loss([features], [target]), features)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_torch_func_differentiates_it():
+    features, target = torch.randn(2, 5, 4, 6, requires_grad=True), torch.randn(5, 5)
+    (wanted,) = torch.autograd.grad(style_loss([features], [target]), features)
+    torch.testing.assert_close(torch.func.grad(lambda x: style_loss([x], [target]))(features.detach()), wanted)
+
+
+def test_what_is_no_tensor_is_named():
+    features, other = torch.ones(2, 4, 5, 6), np.ones((4, 4))
+    with pytest.raises(ShapeError, match=r"targets\[0\] is a ndarray; a torch.Tensor \(C, C\)"):
+        style_loss([features], [other])
+    with pytest.raises(ShapeError, match=r"mask is a ndarray; a torch.Tensor \(N, H, W\)"):
+        gram(features, other)
+
+
+def test_more_pixels_than_the_kernel_counts_are_refused(monkeypatch):
+    monkeypatch.setattr(style, "_has_kernel", lambda features: True)
+    huge = torch.zeros(1, 1, 1, 1).expand(1, 2, 46341, 46341)
+    with pytest.raises(ShapeError, match="counts up to 2,147,483,392 an image"):
+        gram(huge)

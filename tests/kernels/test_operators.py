@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 torch = pytest.importorskip("torch")
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
 from impasto.kernels import gram, operators, style_loss  # noqa: E402
 
 
@@ -70,3 +72,15 @@ def test_fake_tensors_know_shapes_and_strides():
         assert operators.gram(features, None).shape == (2, 8, 8)
         assert operators.gram(features, None).dtype == torch.float32
         assert operators.style_loss([features], [torch.empty(8, 8)], [1.0], [None]).shape == ()
+
+
+def test_a_loss_may_be_computed_again_in_the_backward_pass():
+    """checkpoint() lets each saved tensor be asked for once."""
+    features, target = torch.randn(2, 5, 4, 6, requires_grad=True), torch.randn(5, 5)
+
+    def loss(values):
+        return operators.style_loss([values * 2], [target], [1.0], [None])
+
+    (wanted,) = torch.autograd.grad(loss(features), features)
+    (found,) = torch.autograd.grad(checkpoint(loss, features, use_reentrant=False), features)
+    assert torch.equal(found, wanted)

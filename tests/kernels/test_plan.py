@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from impasto.kernels.plan import LayerShape, plan
+from impasto.kernels.plan import LONGEST_RUN, LayerShape, plan
 
 shapes = some.builds(
     LayerShape,
@@ -83,3 +84,37 @@ def test_vgg16_fills_an_h100_evenly():
     ]
     assert max(reads) <= 1.35 * min(reads)
     assert arrangement.loss_part_offset < 20e6
+
+
+def launch_over_even_division(arrangement, resident_blocks):
+    """How much longer a launch takes than if every block read alike, where time is what blocks read."""
+    free = [0.0] * resident_blocks
+    total = 0.0
+    for layer in arrangement.layers:
+        rows = math.ceil(layer.shape.N * layer.shape.chunks / layer.gangs) * layer.shape.rows_read
+        for _ in range(layer.forward_blocks):
+            heapq.heapreplace(free, free[0] + rows)
+        total += layer.shape.N * layer.shape.chunks * layer.shape.rows_read * layer.shape.tiles
+    return max(free) / (total / resident_blocks)
+
+
+RESNET50 = tuple(LayerShape(8, C, side * side, 2) for C, side in ((64, 128), (256, 64), (512, 32), (1024, 16)))
+FULL_HD = tuple(LayerShape(1, C, 1088 * 1920 >> 2 * level, 2) for level, C in enumerate((64, 128, 256, 512)))
+
+
+@pytest.mark.parametrize("blocks", [8, 14, 16, 20, 46, 68, 132, 264])
+@pytest.mark.parametrize("layers", [VGG16, RESNET50, FULL_HD], ids=["VGG16", "ResNet50", "VGG16 at 1080p"])
+def test_chips_of_any_size_are_used_evenly(layers, blocks):
+    """With one wave, an Orin's 14 multiprocessors took five times as long as they had to."""
+    assert launch_over_even_division(plan(layers, blocks), blocks) <= 1.2
+
+
+@given(
+    some.integers(1, 4),
+    some.sampled_from([3, 64, 130, 512]),
+    some.integers(1, 1 << 26),
+    some.sampled_from([1, 8, 14, 132, 264]),
+)
+def test_no_run_is_so_long_that_rounding_toward_zero_shows(N, C, pixels, blocks):
+    (layer,) = plan((LayerShape(N, C, pixels, 2),), blocks).layers
+    assert N * pixels / layer.gangs <= LONGEST_RUN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -220,6 +221,21 @@ def test_a_missing_openvino_is_a_sentence(make_package, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
     with pytest.raises(MissingDependency, match=r"pip install 'impasto\[openvino\]'"):
         impasto.load(make_package(), backend="openvino")
+
+
+def test_nobody_is_told_that_a_model_was_run(make_package, tmp_path):
+    """OpenVINO's Python package reports its import to Google Analytics, and keeps an identity in the home folder."""
+    code = (
+        "import socket, sys, impasto, numpy; asked = []; "
+        "socket.getaddrinfo = lambda *a, **k: asked.append(a[0]) or []; "
+        f"m = impasto.load({str(make_package())!r}, backend='openvino'); m(numpy.zeros((9, 9, 3), numpy.uint8)); "
+        "import openvino_telemetry; print(asked, 'openvino.tools.ovc.telemetry_stub' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True"
+    assert not list((tmp_path / "home").iterdir())
 
 
 def test_auto_leaves_to_onnx_runtime_what_openvino_cannot_read(make_package, monkeypatch):
