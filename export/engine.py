@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError
+from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError, OutputError
 from impasto.files import sha256, write_bytes
 from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range, count_precisions
 from impasto.runtime.spec import ModelSpec
@@ -49,22 +49,30 @@ def build_engine(
     waiting: Callable[[], None] | None = None,
     role: str = "model",
     context_sha256: str | None = None,
+    held: contextlib.ExitStack | None = None,
 ) -> tuple[CacheEntry, bool]:
     """The engine for these options out of the cache, or built now. Returns it, and whether it was built.
 
     graph: the ONNX file that bears the precision; a plain FP32 one will do where builder flags exist. spec: its size rule
     and border. waiting: called once where another process is building the same engine, which this one then loads.
-    role, context_sha256: as in EngineRecord.
+    role, context_sha256: as in EngineRecord. held: keeps the engine from being evicted until it is closed.
     Raises MissingDependency, OptionError, ExportError, PrecisionMismatch, OutputError, KeyboardInterrupt.
     """
     api = find_builder(options, flavour)
     target = find_target(api, options, device)
     cache = cache or EngineCache()
     key = engine_key(key_parts(api, target, graph, spec, options) | {"role": role, "context": context_sha256})
-    with cache.locked(key, waiting):
-        entry = cache.find(key)
+    with contextlib.ExitStack() as own:
+        try:
+            (held or own).enter_context(cache.locked(key, waiting))
+        except OutputError:
+            entry = cache.find(key)  # where nothing can be locked, nothing is evicted, and what was built serves
+            if entry is None:
+                raise
+        else:
+            entry = cache.find(key)
         if entry:
-            return entry, False
+            return cache.described(entry, spec.to_json()), False
         by_target = _check_each_target(api, graph, spec, options, cache, device, progress)
         plan, layers, profiles, memory = compile_graph(api, target, graph, spec, options, cache, device, progress)
         record = EngineRecord(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -59,11 +60,20 @@ def read_stored(plan: Path) -> StoredEngine:
     beside = plan.with_suffix(".json")
     try:
         data = json.loads(beside.read_text(encoding="utf-8"))
-        return StoredEngine(plan, str(data["sha256"]), EngineRecord.from_json(data["record"], str(beside)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(data, dict):
+            raise ValueError(f"it holds {type(data).__name__}, not an object")
+        stored = StoredEngine(plan, str(data["sha256"]), EngineRecord.from_json(data["record"], str(beside)))
+    except (OSError, ValueError, KeyError) as error:
         raise PackageError(
             f"{plan} has no readable record {beside.name} ({error}), so nobody knows what it is; build it again: impasto build"
         ) from None
+
+    if stored.record.key != plan.stem:
+        raise PackageError(
+            f"{beside} is the record of another engine, {stored.record.key!r}; an engine and its record keep the names that "
+            "impasto build gave them"
+        )
+    return stored
 
 
 def stored_in(folder: Path) -> list[StoredEngine]:
@@ -168,12 +178,21 @@ def with_engine(source: Source, stored: StoredEngine, context: StoredEngine | No
     """The source with its graphs replaced by these engines. Raises PackageError where a plan is not what was recorded."""
     return replace(
         source,
-        graph=stored.plan if trust else stored.verified(),
+        graph=_taken(stored, trust),
         precision=stored.record.precision,
         engine=stored.record,
-        context=None if context is None else context.plan if trust else context.verified(),
+        context=None if context is None else _taken(context, trust),
         context_engine=None if context is None else context.record,
     )
+
+
+def _taken(stored: StoredEngine, trust: bool) -> Path:
+    """The plan's path, verified unless trusted; in the cache it is now the one used last, and so the last to be evicted."""
+    plan = stored.plan if trust else stored.verified()
+    if plan.resolve().parent == cache_folder().resolve():
+        with contextlib.suppress(OSError):  # a cache that may only be read still serves
+            os.utime(plan)
+    return plan
 
 
 def _all_engines(source: Source) -> list[StoredEngine]:

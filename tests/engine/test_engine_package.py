@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from command_line import cli
-from fake_engines import picture, record
+from fake_engines import key, picture, record
 from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
 
 import impasto
@@ -40,11 +40,11 @@ def engines_of(package: Path, cache: EngineCache, precision: str = "fp16", **cha
     model, context = manifest.find("model"), manifest.find("context")
     assert model
     common = {"spec": manifest.spec.to_json(), **changed}
-    own = {"key": f"model-{precision}", "precision": precision, "source_sha256": model.sha256}
+    own = {"key": key(f"model-{precision}"), "precision": precision, "source_sha256": model.sha256}
     if context is None:
         return [cache.put(record(**own, **common), b"plan")]
     profile = {"thumbnail": ((1, THUMBNAIL, THUMBNAIL, 3),) * 3}
-    its = {"key": "context", "role": "context", "source_sha256": context.sha256, "profiles": (profile,)}
+    its = {"key": key("context"), "role": "context", "source_sha256": context.sha256, "profiles": (profile,)}
     return [
         cache.put(record(**own, **common, context_sha256=context.sha256), b"plan+context"),
         cache.put(record(**its, **common), b"context"),
@@ -136,7 +136,9 @@ def test_a_package_keeps_its_other_files_and_its_engines(make_package: MakePacka
     for precision in ("fp16", "int8", "fp16"):
         add_to_package(package, engines_of(package, own_cache, precision))
     listed = set(json.loads((package / MANIFEST).read_text())["files"])
-    assert listed - before == {f"engines/model-{p}.{kind}" for p in ("fp16", "int8") for kind in ("plan", "json")}
+    assert listed - before == {
+        f"engines/{key(f'model-{p}')}.{kind}" for p in ("fp16", "int8") for kind in ("plan", "json")
+    }
     inspect_path(str(package)).require_intact()
 
 
