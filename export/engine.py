@@ -12,7 +12,8 @@ from typing import Any
 
 from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError, OutputError
 from impasto.files import sha256, write_bytes
-from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range, count_precisions
+from impasto.runtime.engine_record import AMPERE_PLUS, EngineLayer, EngineRecord, Range, count_precisions
+from impasto.runtime.engines import is_ampere_plus
 from impasto.runtime.spec import ModelSpec
 from impasto.runtime.tensorrt_api import TensorRT, tensorrt
 
@@ -158,7 +159,14 @@ def find_target(api: TensorRT, options: BuildOptions, device: int) -> Target:
         few = ",".join(list(api.targets())[:2])
         hint = f"name targets such as --target {few}" if api.chooses_targets else "build on the device"
         raise OptionError(f"{api} needs to know the GPU, and none is usable here ({error}); {hint}") from None
-    return Target((here.compute_capability,), here.name, here.driver_major)
+    if not options.hardware_compatible:
+        return Target((here.compute_capability,), here.name, here.driver_major)
+    if not is_ampere_plus(here):
+        raise OptionError(
+            f"hardware-compatible engines are for GPUs of compute capability 8.0 or later that are not integrated; this is "
+            f"{here.name}, {here.compute_capability}: leave the option out"
+        )
+    return Target((AMPERE_PLUS,), here.name, here.driver_major)
 
 
 def key_parts(api: TensorRT, target: Target, graph: Path, spec: ModelSpec, options: BuildOptions) -> dict[str, Any]:

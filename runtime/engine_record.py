@@ -90,7 +90,7 @@ class EngineRecord:
         """The reverse of `to_json`. Raises PackageError, naming `source`, for anything malformed."""
         if not isinstance(data, dict):
             raise PackageError(f"{source}: the engine's record is {type(data).__name__}, not an object; build it again")
-        ModelSpec.from_json(data.get("spec"), source)  # says what is wrong before anything is loaded
+        spec = ModelSpec.from_json(data.get("spec"), source)
         try:
             return cls(
                 key=_take(data, "key", str),
@@ -105,7 +105,7 @@ class EngineRecord:
                 device_memory_bytes=_take(data, "device_memory_bytes", int, None),
                 layers=tuple(_layer(layer) for layer in _take(data, "layers", list, [])),
                 options=_take(data, "options", dict, {}),
-                spec=_take(data, "spec", dict),
+                spec=spec.to_json(),
                 role=_one_of(data, "role", ROLES),
                 context_sha256=_take(data, "context_sha256", str, None),
                 precisions_by_target=_counts(_take(data, "precisions_by_target", dict, {})),
