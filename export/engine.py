@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -170,7 +171,8 @@ def find_target(api: TensorRT, options: BuildOptions, device: int) -> Target:
 
 
 def key_parts(api: TensorRT, target: Target, graph: Path, spec: ModelSpec, options: BuildOptions) -> dict[str, Any]:
-    """Everything that reaches the builder, as plain JSON values."""
+    """Everything that reaches the builder, as plain JSON values. Raises ExportError for a graph that is not in one file."""
+    _require_one_file(graph)
     return {
         "graph": sha256(graph),
         "size": spec.to_json()["size"],
@@ -183,6 +185,25 @@ def key_parts(api: TensorRT, target: Target, graph: Path, spec: ModelSpec, optio
         "driver_major": target.driver_major,
         **({"islands": engine_islands.can_be_found()} if _keeps_islands(api, graph, options) else {}),
     }
+
+
+def _require_one_file(graph: Path) -> None:
+    """Raises ExportError where weights lie beside the graph: keys, manifests and `load` know an engine's source by one hash."""
+    try:
+        import onnx
+        from onnx.external_data_helper import uses_external_data
+    except ImportError:  # then TensorRT gets the graph's bytes alone, and refuses them
+        return
+    try:
+        content = onnx.load(str(graph), load_external_data=False).graph
+    except Exception:  # `_prepared` says so
+        return
+    constants = (value.t for node in content.node for value in node.attribute if value.HasField("t"))
+    if any(uses_external_data(tensor) for tensor in (*content.initializer, *constants)):
+        raise ExportError(
+            f"{graph} keeps weights in other files, and an engine of it would not notice when they change; "
+            f"put everything into one package: impasto export {shlex.quote(str(graph))} -o FOLDER"
+        )
 
 
 def compile_graph(

@@ -16,7 +16,7 @@ from impasto.files import atomic_path, make_folder, sha256
 from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.engines import ENGINES, why_not_here
 from impasto.runtime.manifest import MANIFEST, PackageFile, read_manifest, verify
-from impasto.runtime.resolve import Source, quantize_command, resolve, shipped_models
+from impasto.runtime.resolve import Source, is_shipped, quantize_command, resolve
 from impasto.runtime.spec import ModelSpec, SizeRule
 from impasto.runtime.tensorrt_api import TensorRT
 
@@ -168,7 +168,7 @@ def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
 
 def _takes_engines(source: Source) -> bool:
     """Whether this is a package of the user's own: those that came with Impasto stay as they are."""
-    return source.manifest is not None and source.path.parent != shipped_models() and os.access(source.path, os.W_OK)
+    return source.manifest is not None and not is_shipped(source.path) and os.access(source.path, os.W_OK)
 
 
 def _build_context(
