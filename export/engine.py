@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError
+from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError, OutputError
 from impasto.files import sha256, write_bytes
-from impasto.runtime.engine_record import EngineLayer, EngineRecord, Range, count_precisions
+from impasto.runtime.engine_record import AMPERE_PLUS, EngineLayer, EngineRecord, Range, count_precisions
+from impasto.runtime.engines import is_ampere_plus
 from impasto.runtime.spec import ModelSpec
 from impasto.runtime.tensorrt_api import TensorRT, tensorrt
 
@@ -49,22 +51,30 @@ def build_engine(
     waiting: Callable[[], None] | None = None,
     role: str = "model",
     context_sha256: str | None = None,
+    held: contextlib.ExitStack | None = None,
 ) -> tuple[CacheEntry, bool]:
     """The engine for these options out of the cache, or built now. Returns it, and whether it was built.
 
     graph: the ONNX file that bears the precision; a plain FP32 one will do where builder flags exist. spec: its size rule
     and border. waiting: called once where another process is building the same engine, which this one then loads.
-    role, context_sha256: as in EngineRecord.
+    role, context_sha256: as in EngineRecord. held: keeps the engine from being evicted until it is closed.
     Raises MissingDependency, OptionError, ExportError, PrecisionMismatch, OutputError, KeyboardInterrupt.
     """
     api = find_builder(options, flavour)
     target = find_target(api, options, device)
     cache = cache or EngineCache()
     key = engine_key(key_parts(api, target, graph, spec, options) | {"role": role, "context": context_sha256})
-    with cache.locked(key, waiting):
-        entry = cache.find(key)
+    with contextlib.ExitStack() as own:
+        try:
+            (held or own).enter_context(cache.locked(key, waiting))
+        except OutputError:
+            entry = cache.find(key)  # where nothing can be locked, nothing is evicted, and what was built serves
+            if entry is None:
+                raise
+        else:
+            entry = cache.find(key)
         if entry:
-            return entry, False
+            return cache.described(entry, spec.to_json()), False
         by_target = _check_each_target(api, graph, spec, options, cache, device, progress)
         plan, layers, profiles, memory = compile_graph(api, target, graph, spec, options, cache, device, progress)
         record = EngineRecord(
@@ -150,11 +160,19 @@ def find_target(api: TensorRT, options: BuildOptions, device: int) -> Target:
         few = ",".join(list(api.targets())[:2])
         hint = f"name targets such as --target {few}" if api.chooses_targets else "build on the device"
         raise OptionError(f"{api} needs to know the GPU, and none is usable here ({error}); {hint}") from None
-    return Target((here.compute_capability,), here.name, here.driver_major)
+    if not options.hardware_compatible:
+        return Target((here.compute_capability,), here.name, here.driver_major)
+    if not is_ampere_plus(here):
+        raise OptionError(
+            f"hardware-compatible engines are for GPUs of compute capability 8.0 or later that are not integrated; this is "
+            f"{here.name}, {here.compute_capability}: leave the option out"
+        )
+    return Target((AMPERE_PLUS,), here.name, here.driver_major)
 
 
 def key_parts(api: TensorRT, target: Target, graph: Path, spec: ModelSpec, options: BuildOptions) -> dict[str, Any]:
-    """Everything that reaches the builder, as plain JSON values."""
+    """Everything that reaches the builder, as plain JSON values. Raises ExportError for a graph that is not in one file."""
+    _require_one_file(graph)
     return {
         "graph": sha256(graph),
         "size": spec.to_json()["size"],
@@ -167,6 +185,25 @@ def key_parts(api: TensorRT, target: Target, graph: Path, spec: ModelSpec, optio
         "driver_major": target.driver_major,
         **({"islands": engine_islands.can_be_found()} if _keeps_islands(api, graph, options) else {}),
     }
+
+
+def _require_one_file(graph: Path) -> None:
+    """Raises ExportError where weights lie beside the graph: keys, manifests and `load` know an engine's source by one hash."""
+    try:
+        import onnx
+        from onnx.external_data_helper import uses_external_data
+    except ImportError:  # then TensorRT gets the graph's bytes alone, and refuses them
+        return
+    try:
+        content = onnx.load(str(graph), load_external_data=False).graph
+    except Exception:  # `_prepared` says so
+        return
+    constants = (value.t for node in content.node for value in node.attribute if value.HasField("t"))
+    if any(uses_external_data(tensor) for tensor in (*content.initializer, *constants)):
+        raise ExportError(
+            f"{graph} keeps weights in other files, and an engine of it would not notice when they change; "
+            f"put everything into one package: impasto export {shlex.quote(str(graph))} -o FOLDER"
+        )
 
 
 def compile_graph(

@@ -1,7 +1,9 @@
 """Engines on disk: named by a hash of everything that reached the builder, written whole, built once, evicted by age of use.
 
-An entry is `<key>.plan` with `<key>.json`, its record and the plan's SHA-256. A reader trusts the hash in the record as far
-as it trusts the folder: whoever can write there can replace both. Timing caches lie beside the entries and are never evicted.
+An entry is `<key>.plan` with `<key>.json`, its record and the plan's SHA-256, and the `.kernels` that TensorRT-RTX compiled for it.
+A reader trusts the hash in the record as far as it trusts the folder: whoever can write there can replace both. Whoever builds or
+copies an entry holds `<key>.lock`, and what is held is not evicted. Lock files stay: another process may be about to lock them.
+Timing caches lie beside the entries and go with `clean --all` only. Nothing else in the folder is ours, and nothing else is touched.
 """
 
 from __future__ import annotations
@@ -10,22 +12,33 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from impasto.errors import OutputError, PackageError
+from impasto.errors import OptionError, OutputError, PackageError
 from impasto.files import atomic_path, make_folder, sha256, write_text
 from impasto.runtime.engine_record import EngineRecord
-from impasto.runtime.engines import CACHE_VARIABLE, cache_folder
+from impasto.runtime.engines import CACHE_VARIABLE, cache_folder, read_stored
+
+from .engine_options import parse_bytes
 
 SCHEMA = 1
 """Part of every key: raise it when the same inputs begin to give another engine."""
 
 LIMIT_VARIABLE = "IMPASTO_CACHE_BYTES"
 DEFAULT_LIMIT = 4 << 30
+
+_ENTRY = re.compile(r"[0-9a-f]{32}\.(json|plan|kernels)")
+_TIMING = re.compile(r"tensorrt-[\w.-]+-driver\w+\.timing")
+_UNFINISHED = re.compile(r"\.(.+)-[0-9a-f]{16}(\.\w+)")
+"""What `atomic_path` calls a file before it is complete: name and suffix."""
+_ABANDONED_S = 3600.0
+"""Nobody writes one file for so long: older unfinished ones are of processes that were killed."""
 
 
 def engine_key(parts: dict[str, Any]) -> str:
@@ -34,107 +47,192 @@ def engine_key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def cache_limit() -> int:
+    """$IMPASTO_CACHE_BYTES, such as 4GiB, or 4 GiB where it is unset or empty. Raises OptionError."""
+    text = os.environ.get(LIMIT_VARIABLE, "").strip()
+    try:
+        return parse_bytes(text) if text else DEFAULT_LIMIT
+    except OptionError as error:
+        raise OptionError(f"${LIMIT_VARIABLE}: {error}") from None
+
+
 @dataclass(frozen=True)
 class CacheEntry:
-    """One engine of the cache."""
+    """One engine of the cache, as it was when it was read."""
 
     record: EngineRecord
     plan: Path
     sha256: str
     used: float
     """Time of last use, in seconds since 1970."""
+    nbytes: int
+    """Size of the plan."""
 
-    @property
-    def nbytes(self) -> int:
-        return self.plan.stat().st_size
+
+@dataclass(frozen=True)
+class _Evictable:
+    """What goes together: a plan, its record and its kernels, or what is left of them."""
+
+    key: str
+    paths: tuple[Path, ...]
+    nbytes: int
+    used: float
 
 
 class EngineCache:
-    """A folder of engines that holds at most `limit` bytes of plans."""
+    """A folder of engines that holds at most `limit` bytes, and what is being built or copied."""
 
     def __init__(self, folder: Path | None = None, limit: int | None = None) -> None:
-        """folder: $IMPASTO_CACHE or the user's cache folder by default. limit: $IMPASTO_CACHE_BYTES or 4 GiB by default."""
+        """folder, limit: `cache_folder` and `cache_limit` by default."""
         self.folder = folder or cache_folder()
-        self.limit = limit if limit is not None else int(os.environ.get(LIMIT_VARIABLE, DEFAULT_LIMIT))
+        self.limit = cache_limit() if limit is None else limit
 
     def find(self, key: str) -> CacheEntry | None:
         """The entry, now the one used last, or None. A damaged entry counts as none and is removed."""
-        entry = self._read(self.folder / f"{key}.json")
+        entry = _read(self.folder / f"{key}.plan")
         if entry is None:
             return None
-        if sha256(entry.plan) != entry.sha256:
-            self._remove(key)
+        try:
+            intact = sha256(entry.plan) == entry.sha256
+        except OSError:  # evicted just now
             return None
         with contextlib.suppress(OSError):  # a cache that may only be read still serves
-            os.utime(entry.plan)
-        return entry
+            if intact:
+                os.utime(entry.plan)
+            else:
+                entry.plan.with_suffix(".json").unlink()
+                entry.plan.unlink()
+        return entry if intact else None
 
     def put(self, record: EngineRecord, plan: bytes) -> CacheEntry:
-        """Write an engine, evict what was used longest ago while there is too much. Raises OutputError."""
+        """Write an engine whose key is held, and evict what was used longest ago while there is too much. Raises OutputError."""
         make_folder(self.folder)
         path = self.folder / f"{record.key}.plan"
         with atomic_path(path) as temporary:
             temporary.write_bytes(plan)
-        digest = hashlib.sha256(plan).hexdigest()
-        write_text(
-            path.with_suffix(".json"), json.dumps({"sha256": digest, "record": record.to_json()}, indent=1) + "\n"
-        )
-        self._evict(keep=record.key)
-        return CacheEntry(record, path, digest, path.stat().st_mtime)
+        entry = CacheEntry(record, path, hashlib.sha256(plan).hexdigest(), time.time(), len(plan))
+        _write_record(entry)
+        with contextlib.suppress(OutputError):  # it is for `clean` to say what cannot be removed
+            self._evict(self.limit)
+        return entry
+
+    def described(self, entry: CacheEntry, spec: dict[str, Any]) -> CacheEntry:
+        """The entry with this spec, which may have been corrected since it was built, in its record. Raises OutputError."""
+        if entry.record.spec == spec:
+            return entry
+        entry = replace(entry, record=replace(entry.record, spec=spec))
+        _write_record(entry)
+        return entry
 
     def entries(self) -> list[CacheEntry]:
         """Every readable entry, the one used last first."""
-        found = (self._read(path) for path in sorted(self.folder.glob("*.json")))
+        found = (_read(path) for path in self._files(_ENTRY) if path.suffix == ".plan")
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.used)
 
     def clean(self, everything: bool = False) -> int:
-        """Remove entries beyond the limit, or all of them and the timing caches. Returns the bytes freed."""
-        before = self._total()
-        if everything:
-            for path in self.folder.glob("*"):
-                if path.suffix in (".plan", ".json", ".timing", ".kernels", ".lock"):
-                    path.unlink(missing_ok=True)
-        else:
-            self._evict(keep="")
-        return before - self._total()
+        """Remove entries beyond the limit, or all that nobody holds and the timing caches. Returns the bytes freed.
+
+        Raises OutputError for what cannot be removed.
+        """
+        if not self.folder.is_dir():
+            return 0
+        freed = self._evict(0 if everything else self.limit)
+        return freed + (_remove(self._files(_TIMING)) if everything else 0)
 
     def locked(self, key: str, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
-        """Hold the key: a second process that wants the same engine waits here and then finds it built."""
+        """Hold the key: a second process that wants the same engine waits here and then finds it built. Raises OutputError."""
         make_folder(self.folder)
-        return locked(self.folder / f"{key}.lock", waiting)
+        return locked(self._lock(key), waiting)
 
     def timing_path(self, name: str) -> Path:
         """Where the builder's measurements of this GPU and version lie."""
         safe = "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in name)
         return self.folder / f"{safe}.timing"
 
-    def _read(self, path: Path) -> CacheEntry | None:
-        plan = path.with_suffix(".plan")
+    def _lock(self, key: str) -> Path:
+        return self.folder / f"{key}.lock"
+
+    def _files(self, pattern: re.Pattern[str]) -> list[Path]:
+        return sorted(path for path in self.folder.glob("*") if pattern.fullmatch(path.name) and path.is_file())
+
+    def _evict(self, limit: int) -> int:
+        """Remove what was used longest ago until at most `limit` bytes are left besides what is held. Returns the bytes freed."""
+        with locked(self.folder / "eviction.lock"):  # two at once would each make room for both
+            freed = _remove(self._abandoned())
+            found = sorted(self._evictable(), key=lambda each: each.used)
+            total = sum(each.nbytes for each in found)
+            for each in found:
+                if total <= limit:
+                    break
+                with _free(self._lock(each.key)) as free:
+                    if free:
+                        total -= each.nbytes
+                        freed += _remove(each.paths)
+            return freed
+
+    def _evictable(self) -> list[_Evictable]:
+        """All that counts, by file name alone: a record that cannot be read, or lies, changes nothing but whose kernels are whose."""
+        groups: dict[str, list[Path]] = {}
+        files = self._files(_ENTRY)
+        plans = (_read(path) for path in files if path.suffix == ".plan")
+        owners = {entry.sha256[:32]: entry.plan.stem for entry in plans if entry}  # as KernelCache names its file
+        for path in files:  # the record first: what begins to go is no engine any more
+            key = owners.get(path.stem, path.stem) if path.suffix == ".kernels" else path.stem
+            groups.setdefault(key, []).append(path)
+        found = []
+        for key, paths in groups.items():
+            states = [state for path in paths if (state := _state(path))]
+            used = max((state.st_mtime for state in states), default=0.0)
+            found.append(_Evictable(key, tuple(paths), sum(state.st_size for state in states), used))
+        return found
+
+    def _abandoned(self) -> list[Path]:
+        """Old files that a killed process left unfinished."""
+        found = []
+        for path in self._files(_UNFINISHED):
+            match, state = _UNFINISHED.fullmatch(path.name), _state(path)
+            name = match[1] + match[2] if match else ""
+            ours = _ENTRY.fullmatch(name) or _TIMING.fullmatch(name)
+            if ours and state and time.time() - state.st_mtime > _ABANDONED_S:
+                found.append(path)
+        return found
+
+
+def _read(plan: Path) -> CacheEntry | None:
+    """What lies at this path, or None where another process removed it, or the record is none."""
+    try:
+        stored, state = read_stored(plan), plan.stat()
+    except (OSError, PackageError):
+        return None
+    return CacheEntry(stored.record, plan, stored.sha256, state.st_mtime, state.st_size)
+
+
+def _write_record(entry: CacheEntry) -> None:
+    text = json.dumps({"sha256": entry.sha256, "record": entry.record.to_json()}, indent=1) + "\n"
+    write_text(entry.plan.with_suffix(".json"), text)
+
+
+def _state(path: Path) -> os.stat_result | None:
+    """None where another process removed it."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _remove(paths: Iterable[Path]) -> int:
+    """Remove these files, in this order. Returns the bytes freed. Raises OutputError."""
+    freed = 0
+    for path in paths:
+        state = _state(path)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            record = EngineRecord.from_json(data["record"], str(path))
-            return CacheEntry(record, plan, str(data["sha256"]), plan.stat().st_mtime)
-        except (OSError, ValueError, KeyError, TypeError, PackageError):
-            return None
-
-    def _evict(self, keep: str) -> None:
-        entries = self.entries()
-        total = sum(entry.nbytes for entry in entries)
-        for entry in reversed(entries):
-            if total <= self.limit:
-                return
-            if entry.record.key != keep:
-                total -= entry.nbytes
-                self._remove(entry.record.key)
-
-    def _remove(self, key: str) -> None:
-        # The record first: a plan without a record is nothing, a record without a plan would be an error.
-        for suffix in (".json", ".plan"):
-            with contextlib.suppress(OSError):
-                (self.folder / f"{key}{suffix}").unlink(missing_ok=True)
-
-    def _total(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("*") if path.is_file())
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"cannot remove {path}: {error.strerror}; change its folder's permissions, or remove it yourself"
+            ) from None
+        freed += state.st_size if state else 0
+    return freed
 
 
 @contextlib.contextmanager
@@ -143,13 +241,7 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
 
     waiting: called once where another process holds it. The file stays: removing it would let two processes in.
     """
-    try:
-        file = path.open("a+b")
-    except OSError as error:
-        raise OutputError(
-            f"cannot lock {path}: {error.strerror}; choose another cache with ${CACHE_VARIABLE}"
-        ) from None
-    with file:
+    with _opened(path) as file:
         if not _try_lock(file.fileno(), block=False):
             if waiting:
                 waiting()
@@ -157,9 +249,27 @@ def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[No
         yield
 
 
+@contextlib.contextmanager
+def _free(path: Path) -> Iterator[bool]:
+    """Whether nobody holds this lock; if so, it is held in the block."""
+    if not path.is_file():
+        yield True
+        return
+    with _opened(path) as file:
+        yield _try_lock(file.fileno(), block=False)
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("a+b")
+    except OSError as error:
+        raise OutputError(
+            f"cannot lock {path}: {error.strerror}; choose another cache with ${CACHE_VARIABLE}"
+        ) from None
+
+
 if sys.platform == "win32":
     import msvcrt
-    import time
 
     def _try_lock(handle: int, *, block: bool) -> bool:
         while True:

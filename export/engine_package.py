@@ -16,7 +16,7 @@ from impasto.files import atomic_path, make_folder, sha256
 from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.engines import ENGINES, why_not_here
 from impasto.runtime.manifest import MANIFEST, PackageFile, read_manifest, verify
-from impasto.runtime.resolve import Source, quantize_command, resolve, shipped_models
+from impasto.runtime.resolve import Source, is_shipped, quantize_command, resolve
 from impasto.runtime.spec import ModelSpec, SizeRule
 from impasto.runtime.tensorrt_api import TensorRT
 
@@ -92,21 +92,24 @@ def build_model(
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     _require_sizes(spec, options, source.path)
     graph = find_graph(source, options.precision, api)
-    context = _build_context(source, spec, options, cache, flavour, device, waiting)
-    entry, built = build_engine(
-        graph,
-        spec,
-        options,
-        cache=cache,
-        flavour=flavour,
-        device=device,
-        progress=progress,
-        waiting=waiting,
-        context_sha256=context.record.source_sha256 if context else None,
-    )
-    plans = [entry.plan, *([context.plan] if context else [])]
-    if store == "package" or (store == "auto" and _takes_engines(source)):
-        plans = add_to_package(source.path, [entry, *([context] if context else [])])
+    with ExitStack() as held:  # other builders may evict neither before both are copied
+        entry, built = build_engine(
+            graph,
+            spec,
+            options,
+            cache=cache,
+            flavour=flavour,
+            device=device,
+            progress=progress,
+            waiting=waiting,
+            context_sha256=sha256(source.context) if source.context and spec.thumbnail else None,
+            held=held,
+        )
+        # Second, since every size has the same one: who builds another waits for it, and should not wait for the model's.
+        context = _build_context(source, spec, options, cache, flavour, device, waiting, held)
+        plans = [entry.plan, *([context.plan] if context else [])]
+        if store == "package" or (store == "auto" and _takes_engines(source)):
+            plans = add_to_package(source.path, [entry, *([context] if context else [])])
     reason = why_not_here(entry.record, device)
     return BuildResult(plans[0], entry.record, built, plans[1] if context else None, source.path, reason)
 
@@ -165,7 +168,7 @@ def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
 
 def _takes_engines(source: Source) -> bool:
     """Whether this is a package of the user's own: those that came with Impasto stay as they are."""
-    return source.manifest is not None and source.path.parent != shipped_models() and os.access(source.path, os.W_OK)
+    return source.manifest is not None and not is_shipped(source.path) and os.access(source.path, os.W_OK)
 
 
 def _build_context(
@@ -176,6 +179,7 @@ def _build_context(
     flavour: str,
     device: int,
     waiting: Callable[[], None] | None,
+    held: ExitStack,
 ) -> CacheEntry | None:
     """The context graph's engine: always FP32, since it is small, runs once a picture and steers everything."""
     if source.context is None or spec.thumbnail is None:
@@ -192,6 +196,7 @@ def _build_context(
         device=device,
         waiting=waiting,
         role="context",
+        held=held,
     )[0]
 
 

@@ -16,7 +16,7 @@ import onnx
 from impasto.errors import OptionError, PackageError
 from impasto.files import atomic_path, make_folder, sha256
 from impasto.runtime.manifest import FAMILIES, MANIFEST, Manifest, PackageFile, read_manifest
-from impasto.runtime.resolve import Source, shipped_models
+from impasto.runtime.resolve import Source, is_shipped
 
 from .engine_cache import locked
 
@@ -48,7 +48,7 @@ def target_of(source: Source, output: Path | None) -> Path:
             raise OptionError(f"{output} exists and is no copy of {source.path}; choose a new folder with -o")
         return output
     folder = source.path if source.manifest else source.path.parent
-    if source.manifest and folder.parent == shipped_models():
+    if source.manifest and is_shipped(folder):
         raise OptionError(
             f"{source.manifest.spec.name} came with Impasto and stays as it is; write a copy: -o {source.manifest.spec.name}"
         )

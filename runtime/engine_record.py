@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+import reprlib
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from impasto.errors import PackageError
+
+from .manifest import PRECISIONS
+from .spec import ModelSpec
+
+AMPERE_PLUS = "8.0+"
+"""The compute capabilities of a hardware-compatible engine: 8.0 and whatever came after it."""
+
+ROLES = ("model", "context")
 
 Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """A tensor's smallest, best and largest shape."""
@@ -45,13 +54,13 @@ class EngineRecord:
     """TensorRT's exact version: others refuse the plan."""
     precision: str
     compute_capabilities: tuple[str, ...]
-    """Such as "8.7"; the only ones that run it."""
+    """Such as "8.7"; the only ones that run it. Never empty; AMPERE_PLUS alone where it is hardware-compatible."""
     gpu: str | None
     """Name of the one GPU that the engine was tuned on; None where any of those capabilities will do."""
     source_sha256: str
     """Of the ONNX file that it was built from."""
     profiles: tuple[dict[str, Range], ...]
-    """One optimization profile each: input name -> smallest, best and largest shape."""
+    """One optimization profile each: input name -> smallest, best and largest shape. At least one, of at least one input."""
     plan_bytes: int = 0
     device_memory_bytes: int | None = None
     """Activation memory of one execution context; None where no GPU was there to ask."""
@@ -61,7 +70,7 @@ class EngineRecord:
     spec: dict[str, Any] = field(default_factory=dict)
     """The ModelSpec as JSON, so that a plan in the cache can be loaded by itself."""
     role: str = "model"
-    """"model" (pictures), or "context" (a thumbnail's scales and shifts)."""
+    """One of ROLES: "model" (pictures), or "context" (a thumbnail's scales and shifts)."""
     context_sha256: str | None = None
     """Of the context graph that a model's engine needs beside it, which has an engine of its own."""
     precisions_by_target: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -79,20 +88,97 @@ class EngineRecord:
     @classmethod
     def from_json(cls, data: Any, source: str) -> EngineRecord:
         """The reverse of `to_json`. Raises PackageError, naming `source`, for anything malformed."""
+        if not isinstance(data, dict):
+            raise PackageError(f"{source}: the engine's record is {type(data).__name__}, not an object; build it again")
+        spec = ModelSpec.from_json(data.get("spec"), source)
         try:
-            known = {field.name for field in fields(cls)}
-            values = {key: value for key, value in data.items() if key in known}
-            values["compute_capabilities"] = tuple(values["compute_capabilities"])
-            values["profiles"] = tuple(
-                {name: tuple(tuple(int(n) for n in shape) for shape in shapes) for name, shapes in profile.items()}
-                for profile in values["profiles"]
+            return cls(
+                key=_take(data, "key", str),
+                flavour=_take(data, "flavour", str),
+                version=_take(data, "version", str),
+                precision=_one_of(data, "precision", PRECISIONS),
+                compute_capabilities=_texts(data, "compute_capabilities", least=1),
+                gpu=_take(data, "gpu", str, None),
+                source_sha256=_take(data, "source_sha256", str),
+                profiles=tuple(_profile(profile) for profile in _filled(data, "profiles", list)),
+                plan_bytes=_take(data, "plan_bytes", int, 0),
+                device_memory_bytes=_take(data, "device_memory_bytes", int, None),
+                layers=tuple(_layer(layer) for layer in _take(data, "layers", list, [])),
+                options=_take(data, "options", dict, {}),
+                spec=spec.to_json(),
+                role=_one_of(data, "role", ROLES),
+                context_sha256=_take(data, "context_sha256", str, None),
+                precisions_by_target=_counts(_take(data, "precisions_by_target", dict, {})),
             )
-            values["layers"] = tuple(
-                EngineLayer(**{**layer, "inputs": tuple(layer["inputs"]), "outputs": tuple(layer["outputs"])})
-                for layer in values.get("layers", ())
-            )
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except ValueError as error:
             raise PackageError(
                 f"{source}: the engine's record is malformed ({error}); build the engine again"
             ) from None
+
+
+_WORDS = {str: "some text", int: "a whole number", list: "a list", dict: "an object"}
+
+
+def _take(data: dict[str, Any], key: str, kind: type, *default: Any) -> Any:
+    """data[key], or the default, where one is given, for what is missing or null. Raises ValueError for another type."""
+    value = data.get(key)
+    if value is None and default:
+        return default[0]
+    if type(value) is not kind:
+        raise ValueError(f"{key!r} is {reprlib.repr(value)}; expected {_WORDS[kind]}")
+    return value
+
+
+def _filled(data: dict[str, Any], key: str, kind: type) -> Any:
+    value = _take(data, key, kind)
+    if not value:
+        raise ValueError(f"{key!r} is empty")
+    return value
+
+
+def _one_of(data: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
+    value = _take(data, key, str)
+    if value not in known:
+        raise ValueError(f"{key!r} is {value!r}; expected one of {', '.join(known)}")
+    return str(value)
+
+
+def _texts(data: dict[str, Any], key: str, least: int = 0) -> tuple[str, ...]:
+    values = _take(data, key, list)
+    if len(values) < least or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{key!r} is {reprlib.repr(values)}; expected a list of texts")
+    return tuple(values)
+
+
+def _profile(profile: Any) -> dict[str, Range]:
+    if not isinstance(profile, dict) or not profile:
+        raise ValueError(f"a profile is {reprlib.repr(profile)}; expected input name -> three shapes")
+    return {name: _range(name, shapes) for name, shapes in profile.items()}
+
+
+def _range(name: str, shapes: Any) -> Range:
+    three = isinstance(shapes, list) and len(shapes) == 3 and all(isinstance(shape, list) for shape in shapes)
+    if (
+        not three
+        or len({len(shape) for shape in shapes}) > 1
+        or any(type(n) is not int for shape in shapes for n in shape)
+    ):
+        raise ValueError(f"the shapes of {name!r} are {reprlib.repr(shapes)}; expected smallest, best and largest")
+    low, best, high = (tuple(shape) for shape in shapes)
+    return low, best, high
+
+
+def _layer(layer: Any) -> EngineLayer:
+    if not isinstance(layer, dict):
+        raise ValueError(f"a layer is {reprlib.repr(layer)}; expected an object")
+    name, kind, precision = (_take(layer, key, str) for key in ("name", "kind", "precision"))
+    return EngineLayer(name, kind, precision, _texts(layer, "inputs"), _texts(layer, "outputs"))
+
+
+def _counts(by_target: dict[str, Any]) -> dict[str, dict[str, int]]:
+    for target, counts in by_target.items():
+        if not isinstance(counts, dict) or any(type(count) is not int for count in counts.values()):
+            raise ValueError(
+                f"the layers for {target} are {reprlib.repr(counts)}; expected how many of which precision"
+            )
+    return by_target

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from impasto.errors import EngineMismatch, ImpastoError, PackageError
 from impasto.files import sha256
 
 from . import cuda
-from .engine_record import EngineRecord
+from .engine_record import AMPERE_PLUS, EngineRecord, Range
 from .manifest import Manifest
 from .resolve import Source, resolve
 from .tensorrt_api import TensorRT, tensorrt
@@ -59,11 +61,19 @@ def read_stored(plan: Path) -> StoredEngine:
     beside = plan.with_suffix(".json")
     try:
         data = json.loads(beside.read_text(encoding="utf-8"))
-        return StoredEngine(plan, str(data["sha256"]), EngineRecord.from_json(data["record"], str(beside)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(data, dict):
+            raise ValueError(f"it holds {type(data).__name__}, not an object")
+        stored = StoredEngine(plan, str(data["sha256"]), EngineRecord.from_json(data["record"], str(beside)))
+    except (OSError, ValueError, KeyError) as error:
         raise PackageError(
             f"{plan} has no readable record {beside.name} ({error}), so nobody knows what it is; build it again: impasto build"
         ) from None
+    if stored.record.key != plan.stem:
+        raise PackageError(
+            f"{beside} is the record of another engine, {stored.record.key!r}; an engine and its record keep the names that "
+            "impasto build gave them"
+        )
+    return stored
 
 
 def stored_in(folder: Path) -> list[StoredEngine]:
@@ -102,18 +112,30 @@ def context_engine(stored: StoredEngine, among: list[StoredEngine]) -> StoredEng
     return None
 
 
+def is_ampere_plus(device: cuda.Device) -> bool:
+    """Whether hardware-compatible engines are made and run by this GPU.
+
+    NVIDIA's header says "compatible with Ampere and newer GPUs", those that a version does not know yet as far as CUDA's forward
+    compatibility goes, and built on such a GPU only; its guide, "not supported on NVIDIA DRIVE OS or JetPack", which is where
+    GPUs are integrated.
+    """
+    return int(device.compute_capability.split(".")[0]) >= 8 and not device.integrated
+
+
 def mismatch(record: EngineRecord, api: TensorRT, device: cuda.Device) -> str | None:
     """Why an engine cannot run on this TensorRT and GPU, as half a sentence; None where it can."""
+    here = {device.compute_capability, *([AMPERE_PLUS] if is_ampere_plus(device) else [])}
     if (
         (record.flavour, record.version) == (api.flavour, api.version)
-        and device.compute_capability in record.compute_capabilities
+        and here.intersection(record.compute_capabilities)
         and record.gpu in (None, device.name)
     ):
         return None
     capability = " or ".join(record.compute_capabilities)
     return (
         f"this engine was built by {record.flavour} {record.version} for {record.gpu or 'compute capability ' + capability}; "
-        f"this machine has {api} and {device.name} (compute capability {device.compute_capability})"
+        f"this machine has {api} and {device.name} (compute capability {device.compute_capability}"
+        f"{', integrated' if device.integrated else ''})"
     )
 
 
@@ -148,6 +170,8 @@ def engine_source(
     for stored in sorted(built, key=_rank):
         reason = why_not_here(stored.record, device)
         context = context_engine(stored, among) if stored.record.context_sha256 else None
+        if reason is None and not _takes_one_picture(stored.record):
+            reason = "it takes several pictures at once, and never one"
         if reason is None and stored.record.context_sha256 and context is None:
             reason = "the engine of its context graph is missing"
         if reason is None:
@@ -160,7 +184,8 @@ def engine_source(
         f"none of {len(built)} engines runs here ({reasons[0]})" if reasons else f"no {wanted} engine has been built"
     )
     raise EngineMismatch(
-        f"{source.path}: {found}. Build one for this machine: impasto build {path_or_name} --precision {wanted}"
+        f"{source.path}: {found}. Build one for this machine: "
+        f"impasto build {shlex.quote(os.fspath(path_or_name))} --precision {wanted}"
     )
 
 
@@ -168,12 +193,21 @@ def with_engine(source: Source, stored: StoredEngine, context: StoredEngine | No
     """The source with its graphs replaced by these engines. Raises PackageError where a plan is not what was recorded."""
     return replace(
         source,
-        graph=stored.plan if trust else stored.verified(),
+        graph=_taken(stored, trust),
         precision=stored.record.precision,
         engine=stored.record,
-        context=None if context is None else context.plan if trust else context.verified(),
+        context=None if context is None else _taken(context, trust),
         context_engine=None if context is None else context.record,
     )
+
+
+def _taken(stored: StoredEngine, trust: bool) -> Path:
+    """The plan's path, verified unless trusted; in the cache it is now the one used last, and so the last to be evicted."""
+    plan = stored.plan if trust else stored.verified()
+    if plan.resolve().parent == cache_folder().resolve():
+        with contextlib.suppress(OSError):  # a cache that may only be read still serves
+            os.utime(plan)
+    return plan
 
 
 def _all_engines(source: Source) -> list[StoredEngine]:
@@ -188,9 +222,19 @@ def _model_hashes(source: Source) -> set[str]:
     return {sha256(source.graph)}
 
 
+def _pictures(record: EngineRecord) -> list[Range]:
+    """What each profile says of the pictures, the one input of four dimensions: (N, H, W, 3)."""
+    return [shapes for ranges in record.profiles for shapes in ranges.values() if len(shapes[0]) == 4]
+
+
+def _takes_one_picture(record: EngineRecord) -> bool:
+    """Whether some profile takes one picture at a time, which is how the runtime gives them."""
+    return any(low[0] <= 1 for low, _, _ in _pictures(record))
+
+
 def _rank(stored: StoredEngine) -> tuple[int, int, int]:
     """The preferred precision first, then the widest range of picture sizes."""
-    shapes = [ranges["image"] for ranges in stored.record.profiles if "image" in ranges]
+    shapes = _pictures(stored.record)
     largest = max((high[1] * high[2] for _, _, high in shapes), default=0)
     smallest = min((low[1] * low[2] for low, _, _ in shapes), default=0)
     return _PREFERRED.index(stored.record.precision), -largest, smallest

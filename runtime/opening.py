@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from impasto.errors import BackendError, OptionError
+from impasto.errors import BackendError, OptionError, PackageError
 
 from .backends import NAMES, Backend, family, open_engine, open_graph, preferred
 from .backends.base import SizeLimits
 from .backends.pixels import PixelAdapter
-from .resolve import Source, resolve
+from .engine_record import EngineRecord
+from .resolve import Sidecar, Source, resolve
 from .spec import ModelSpec, Pixels
 
 SPEC_KEY = "impasto.spec"
@@ -57,22 +59,24 @@ def open_context(source: Source, path: Path, backend: str, device: int) -> Backe
 def _rebuild(source: Source) -> str:
     """The command that builds another engine, without its --size."""
     name = str(source.engine.spec.get("name", source.path)) if source.engine else str(source.path)
-    return f"impasto build {source.path if source.manifest else name} --precision {source.precision}"
+    return f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
 
 
 def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
     """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar."""
+    if not graph.inputs:
+        raise BackendError(f"{source.graph} takes nothing, so it is no picture model (an empty file?); export it again")
     canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
     if graph.limits and source.engine is None and source.graph.suffix == ".plan":
         return graph, _measured(graph, graph.limits, source.graph)
-    if source.engine:
-        return graph, ModelSpec.from_json(source.engine.spec, str(source.graph))
+    if source.engine and not source.manifest:
+        return graph, _recorded(source.engine, source.sidecar, source.graph)
     if source.manifest:
         if not canonical:
             raise BackendError(f"{source.graph} takes {graph.inputs[0]}; a package's graph takes uint8 (?, ?, ?, 3)")
         return graph, source.manifest.spec
     if SPEC_KEY in graph.metadata:
-        return graph, ModelSpec.from_json(json.loads(graph.metadata[SPEC_KEY]), str(source.graph))
+        return graph, spec_in_metadata(graph.metadata[SPEC_KEY], source.graph)
     sidecar = source.sidecar
     if not canonical:
         pixels = pixels or (sidecar.pixels if sidecar else None)
@@ -86,6 +90,23 @@ def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Bac
     described = sidecar.described if sidecar else {}
     spec = ModelSpec.from_json({"name": source.graph.stem, **described}, str(source.graph))
     return graph, _probe(graph, spec)
+
+
+def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> ModelSpec:
+    """What was known when the engine was built, but for what the sidecar says: that may have been corrected since."""
+    described = sidecar.described if sidecar else {}
+    size = described.get("size")
+    size = {**engine.spec["size"], **(size if isinstance(size, dict) else {})}
+    return ModelSpec.from_json({**engine.spec, **described, "size": size}, str(path))
+
+
+def spec_in_metadata(text: str, graph: Path) -> ModelSpec:
+    """What the exporter wrote under SPEC_KEY. Raises PackageError for anything else."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PackageError(f"{graph}: its metadata {SPEC_KEY!r} is no JSON ({error}); export the model again") from None
+    return ModelSpec.from_json(data, str(graph))
 
 
 def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:

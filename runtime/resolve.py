@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,11 @@ def resolve(
     if path.suffix.lower() != ".onnx":
         raise BackendError(
             f"{path} is no model that can be run: expected a package folder or an .onnx file (or a .plan of impasto build)"
-            + ("; export the checkpoint first: impasto export " + str(path) if path.suffix == ".safetensors" else "")
+            + (
+                "; export the checkpoint first: impasto export " + shlex.quote(str(path))
+                if path.suffix == ".safetensors"
+                else ""
+            )
         )
     return _from_graph(path, precision, trust)
 
@@ -89,10 +94,16 @@ def shipped_models() -> Path:
     return Path(next(iter(impasto.models.__path__)))
 
 
+def is_shipped(package: Path) -> bool:
+    """Whether this package came with Impasto, however it is named: those stay as they are."""
+    return package.resolve().parent == shipped_models().resolve()
+
+
 def quantize_command(folder: Path, precision: str, family: str | None = None) -> str:
     """What to type so that a package gets graphs of a precision; what ships is left alone and a copy made."""
-    shipped = folder.parent == shipped_models()
-    words = ["impasto quantize", folder.name if shipped else str(folder), "--to", precision, "--calibrate PHOTOS"]
+    shipped = is_shipped(folder)
+    name = folder.resolve().name if shipped else shlex.quote(str(folder))
+    words = ["impasto quantize", name, "--to", precision, "--calibrate PHOTOS"]
     return " ".join([*words, *(["--for", family] if family else []), *(["-o COPY"] if shipped else [])])
 
 
@@ -191,7 +202,7 @@ def _from_plan(path: Path, trust: bool) -> Source:
         if context is None:
             raise PackageError(
                 f"{path} needs the engine of its context graph beside it, and there is none; "
-                f"build both again: impasto build {stored.record.spec.get('name', '')}"
+                f"build both again: impasto build {shlex.quote(stored.record.spec['name'])}"
             )
     return with_engine(Source(path, path, stored.record.precision), stored, context, trust)
 

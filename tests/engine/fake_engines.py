@@ -7,15 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
+from impasto.export.engine_cache import engine_key
 from impasto.files import sha256
 from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.spec import ModelSpec
 
 
+def key(name: str) -> str:
+    """A key such as `impasto build` gives, the same for the same name."""
+    return engine_key({"name": name})
+
+
 def record(**changed: object) -> EngineRecord:
     profile = {"image": ((1, 16, 16, 3), (1, 16, 16, 3), (1, 64, 64, 3))}
     values = {
-        "key": "k",
+        "key": key("tiny"),
         "flavour": "tensorrt",
         "version": "8.5.3.1",
         "precision": "fp16",
@@ -31,7 +37,9 @@ def record(**changed: object) -> EngineRecord:
 def write_plan(folder: Path, content: bytes = b"plan", **changed: object) -> Path:
     path = folder / "tiny.plan"
     path.write_bytes(content)
-    path.with_suffix(".json").write_text(json.dumps({"sha256": sha256(path), "record": record(**changed).to_json()}))
+    path.with_suffix(".json").write_text(
+        json.dumps({"sha256": sha256(path), "record": record(**{"key": path.stem, **changed}).to_json()})
+    )
     return path
 
 

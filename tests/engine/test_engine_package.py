@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import onnx
 import pytest
 from command_line import cli
-from fake_engines import picture, record
+from fake_engines import key, picture, record
 from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
 
 import impasto
 from conftest import canonical_graph
-from impasto.errors import EngineMismatch, OptionError, PackageError
+from impasto.errors import EngineMismatch, OptionError, OutputError, PackageError
 from impasto.export.engine_cache import CacheEntry, EngineCache
 from impasto.export.engine_options import BuildOptions, Sizes
 from impasto.export.engine_package import add_to_package, build_model
 from impasto.export.inspection import inspect_path
 from impasto.files import sha256
+from impasto.runtime.engines import read_stored
 from impasto.runtime.manifest import MANIFEST, read_manifest
 
 pytest_plugins = ("engine_fixtures",)
@@ -40,11 +44,11 @@ def engines_of(package: Path, cache: EngineCache, precision: str = "fp16", **cha
     model, context = manifest.find("model"), manifest.find("context")
     assert model
     common = {"spec": manifest.spec.to_json(), **changed}
-    own = {"key": f"model-{precision}", "precision": precision, "source_sha256": model.sha256}
+    own = {"key": key(f"model-{precision}"), "precision": precision, "source_sha256": model.sha256}
     if context is None:
         return [cache.put(record(**own, **common), b"plan")]
     profile = {"thumbnail": ((1, THUMBNAIL, THUMBNAIL, 3),) * 3}
-    its = {"key": "context", "role": "context", "source_sha256": context.sha256, "profiles": (profile,)}
+    its = {"key": key("context"), "role": "context", "source_sha256": context.sha256, "profiles": (profile,)}
     return [
         cache.put(record(**own, **common, context_sha256=context.sha256), b"plan+context"),
         cache.put(record(**its, **common), b"context"),
@@ -136,7 +140,9 @@ def test_a_package_keeps_its_other_files_and_its_engines(make_package: MakePacka
     for precision in ("fp16", "int8", "fp16"):
         add_to_package(package, engines_of(package, own_cache, precision))
     listed = set(json.loads((package / MANIFEST).read_text())["files"])
-    assert listed - before == {f"engines/model-{p}.{kind}" for p in ("fp16", "int8") for kind in ("plan", "json")}
+    assert listed - before == {
+        f"engines/{key(f'model-{p}')}.{kind}" for p in ("fp16", "int8") for kind in ("plan", "json")
+    }
     inspect_path(str(package)).require_intact()
 
 
@@ -160,6 +166,93 @@ def test_build_records_engines_of_model_and_context_in_the_package(make_package:
     inspect_path(str(package)).require_intact()
     with pytest.raises(EngineMismatch, match="impasto build"):
         impasto.load(package, backend="tensorrt")
+
+
+SMALL = BuildOptions("fp32", (Sizes.parse("64x64"),), targets=("sm86",))
+REAL = "TensorRT-RTX is not installed: pip install 'impasto[rtx]'"
+
+
+@pytest.mark.parametrize("how", ["from its folder", "by a path with dots", "by a link"])
+def test_a_package_that_shipped_stays_as_it_is_however_it_is_named(
+    make_package: MakePackage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_cache: EngineCache, how: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=REAL)
+    package = make_package("shipped/tiny")
+    monkeypatch.setattr("impasto.runtime.resolve.shipped_models", lambda: package.parent)
+    (tmp_path / "link").symlink_to(package)
+    monkeypatch.chdir(package.parent)
+    named = {
+        "from its folder": "tiny",
+        "by a path with dots": f"{package.parent}/../shipped/tiny",
+        "by a link": tmp_path / "link",
+    }
+    before = {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
+    assert build_model(named[how], SMALL).plan.parent == own_cache.folder
+    assert before == {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
+    with pytest.raises(PackageError, match=r"impasto quantize tiny --to fp16 .*-o COPY"):
+        build_model(named[how], BuildOptions("fp16", SMALL.sizes, targets=("sm86",)))
+
+
+@pytest.mark.parametrize("store", ["package", "cache"])
+def test_neither_engine_of_a_model_evicts_the_other(
+    make_package: MakePackage, own_cache: EngineCache, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=REAL)
+    package = make_package(thumbnail=THUMBNAIL)
+
+    def add_after_another_builder(folder: Path, entries: list[CacheEntry]) -> list[Path]:
+        EngineCache(limit=1).clean()
+        return add_to_package(folder, entries)
+
+    monkeypatch.setattr("impasto.export.engine_package.add_to_package", add_after_another_builder)
+    result = build_model(package, SMALL, store=store, cache=EngineCache(limit=1))
+    assert result.context
+    assert result.plan.is_file()
+    assert result.context.is_file()
+    assert own_cache.clean(everything=True)  # nothing is held any longer
+    assert not own_cache.entries()
+
+
+def test_a_cache_that_cannot_be_locked_still_gives_what_it_holds(
+    make_package: MakePackage, own_cache: EngineCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=REAL)
+    package = make_package()
+    plan = build_model(package, SMALL, store="cache").plan
+
+    def refuse(path: Path, *mode: str, **how: str) -> IO[Any]:
+        if mode == ("a+b",):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, *mode, **how)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", refuse)
+    found = build_model(package, SMALL, store="cache")
+    assert (found.plan, found.built) == (plan, False)
+    with pytest.raises(OutputError, match=r"cannot lock .*Read-only file system; choose another cache"):
+        build_model(package, replace(SMALL, sizes=(Sizes.parse("96x96"),)), store="cache")
+
+
+def test_a_corrected_sidecar_counts_when_it_is_built_again(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=REAL)
+    graph = tmp_path / "own.onnx"
+    onnx.save(canonical_graph(), str(graph))
+    for task, built in (("denoise", True), ("deblur", False)):
+        graph.with_suffix(".json").write_text(json.dumps({"multiple": 4, "task": task}))
+        result = build_model(graph, SMALL)
+        assert (result.built, result.record.spec["task"]) == (built, task)
+        assert read_stored(result.plan).record == result.record
+
+
+def test_weights_beside_a_graph_are_refused_with_the_command_that_packs_them(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=REAL)
+    graph = tmp_path / "my own.onnx"
+    onnx.save(canonical_graph(), str(graph), save_as_external_data=True, location="w.bin")
+    code, _, stderr = cli("build", graph, "--precision", "fp32", "--size", "64x64", "--target", "sm86")
+    command = f"impasto export '{graph}' -o FOLDER"
+    assert (code, command in stderr) == (1, True)
+    assert cli("export", graph, "-o", tmp_path / "packed")[0] == 0
+    assert build_model(tmp_path / "packed", SMALL).built
 
 
 def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePackage, tmp_path: Path) -> None:

@@ -376,6 +376,21 @@ def test_files_that_are_no_graph_are_named(load, tmp_path):
         load(plan)
 
 
+def test_an_empty_file_is_no_graph(load, tmp_path):
+    (tmp_path / "empty.onnx").touch()
+    with pytest.raises(BackendError, match=r"empty\.onnx"):
+        load(tmp_path / "empty.onnx")
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "is no JSON"), ("[]", "not an object")])
+def test_metadata_that_describe_no_model_are_named(load, tmp_path, text, said):
+    graph = canonical_graph()
+    graph.metadata_props.add(key="impasto.spec", value=text)
+    onnx.save(graph, str(tmp_path / "own.onnx"))
+    with pytest.raises(PackageError, match=rf"own\.onnx.*{said}"):
+        load(tmp_path / "own.onnx")
+
+
 def test_a_graph_with_missing_weights_is_named(load, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(canonical_graph(), str(path), save_as_external_data=True, location="weights.bin", size_threshold=0)
