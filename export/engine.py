@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError
 from impasto.files import sha256, write_bytes
@@ -21,7 +22,16 @@ from .engine_cache import CacheEntry, EngineCache, engine_key
 from .engine_options import BuildOptions, Sizes
 
 Progress = Callable[[str, float], None]
-"""Called with the name of the builder's phase and the share of it that is done, 0 to 1."""
+"""Called on the builder's thread, with the name of its phase and the share of that which is done, 0 to 1."""
+
+Compiled = tuple[bytes, tuple[EngineLayer, ...], tuple[dict[str, Range], ...], int | None]
+"""The plan, its layers, its profiles and the activation memory where a GPU could say it."""
+
+_THREAD = "impasto-build"
+_PATIENCE_S = 10.0
+"""How long Ctrl-C waits for the builder's next step."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -178,11 +188,24 @@ def compile_graph(
     cache: EngineCache,
     device: int,
     progress: Progress | None = None,
-) -> tuple[bytes, tuple[EngineLayer, ...], tuple[dict[str, Range], ...], int | None]:
-    """Run the builder. Returns the plan, its layers, its profiles and the activation memory where a GPU could say it.
+) -> Compiled:
+    """Run the builder. Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C."""
+    stop = threading.Event()
+    return _interruptible(lambda: _compile(api, target, graph, spec, options, cache, device, progress, stop), stop)
 
-    Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C.
-    """
+
+def _compile(
+    api: TensorRT,
+    target: Target,
+    graph: Path,
+    spec: ModelSpec,
+    options: BuildOptions,
+    cache: EngineCache,
+    device: int,
+    progress: Progress | None,
+    stop: threading.Event,
+) -> Compiled:
+    """All that TensorRT does and says, on the builder's thread: contexts of GPUs are current in one thread at a time."""
     with _active(target, device), api.log.recording() as lines:
         builder = api.module.Builder(api.log.vendor)
         typed = _is_typed(api, graph, options)
@@ -200,11 +223,10 @@ def compile_graph(
                 stacklevel=2,
             )
         timing = _load_timing(api, config, cache, target)
-        stop = threading.Event()
         if hasattr(config, "progress_monitor"):
             config.progress_monitor = _monitor(api, progress, stop)
         api.log.forget()
-        serialized = _interruptible(lambda: _serialize(builder, network, config, target, device), stop)
+        serialized = _serialize(builder, network, config, stop)
         if serialized is None:
             raise ExportError(f"{api} cannot build {graph.name} for {target}: {api.log.errors()}")
         if timing is not None:
@@ -215,9 +237,13 @@ def compile_graph(
     return plan, layers, profiles, memory
 
 
-def _serialize(builder: Any, network: Any, config: Any, target: Target, device: int) -> Any:
-    with _active(target, device):  # contexts are current in one thread at a time, and this is the builder's
+def _serialize(builder: Any, network: Any, config: Any, stop: threading.Event) -> Any:
+    if stop.is_set():  # while the graph was read; some builders cannot be stopped once they have begun
+        raise KeyboardInterrupt
+    try:
         return builder.build_serialized_network(network, config)
+    except Exception as error:  # the bindings raise RuntimeError, TypeError or a vendor class
+        raise ExportError(f"TensorRT's builder failed: {error}") from error
 
 
 def _is_typed(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
@@ -397,33 +423,44 @@ def _monitor(api: TensorRT, progress: Progress | None, stop: threading.Event) ->
     return Monitor()
 
 
-def _interruptible(build: Callable[[], Any], stop: threading.Event) -> Any:
-    """Run the builder on a thread of its own, so that Ctrl-C reaches Python at once and not the vendor's code.
+def _interruptible(work: Callable[[], _Result], stop: threading.Event) -> _Result:
+    """Run `work` on a thread of its own, so that Ctrl-C reaches Python at once, and not one of TensorRT's calls of our log or
+    progress monitor: TensorRT swallows what those raise. Python raises KeyboardInterrupt in the main thread only.
 
-    With a progress monitor the builder stops at its next step. Without one (8.x) it cannot be stopped: the thread is left
-    to end with the process, and nothing of what it builds is written.
+    With a progress monitor the builder stops at its next step. Without one (8.x) it cannot be stopped: it goes on by itself, what it
+    builds is dropped, and a process that ends waits for it (`is_building`).
     """
-    result: list[Any] = []
-    failure: list[BaseException] = []
+    results: list[_Result] = []
+    failures: list[BaseException] = []
 
-    def work() -> None:
+    def run() -> None:
         try:
-            result.append(build())
+            results.append(work())
         except BaseException as error:
-            failure.append(error)
+            failures.append(error)
 
-    thread = threading.Thread(target=work, name="impasto-build", daemon=True)
-    thread.start()
+    def wait(seconds: float) -> None:
+        # Neither `join` nor an event: a join that Ctrl-C interrupts takes the thread for ended (bpo-45274, up to Python 3.12),
+        # and an event that it interrupts may keep its lock.
+        end = time.monotonic() + seconds
+        while not results and not failures and time.monotonic() < end:
+            time.sleep(0.02)
+
     try:
-        while thread.is_alive():
-            thread.join(0.1)
+        threading.Thread(target=run, name=_THREAD).start()
+        wait(float("inf"))
     except KeyboardInterrupt:
         stop.set()
-        thread.join(10)
+        wait(_PATIENCE_S)
         raise
-    if failure:
-        raise ExportError(f"TensorRT's builder failed: {failure[0]}") from failure[0]
-    return result[0]
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def is_building() -> bool:
+    """Whether a builder still runs because Ctrl-C could not stop it; Python's own end waits for it."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _read_back(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from rich.table import Table
 from impasto.runtime.spec import PERCEPTUAL
 
 from . import options
-from .console import Commands, err, out, write_json
+from .console import Commands, err, out, say_stopped, write_json
 
 if TYPE_CHECKING:
     from impasto.export.engine_options import BuildOptions
@@ -71,8 +73,8 @@ def build(
     """Build a TensorRT engine of a model, and prove that it is what was asked for."""
     from impasto.export.engine_package import build_model
 
-    wanted = _options(precision, size, batch, workspace, opt_level, tactics, hardware_compatible, target)
-    with _bar(f"building {model}, {precision}") as (report, waiting):
+    wanted = _options(precision, size or [], batch, workspace, opt_level, tactics, hardware_compatible, target)
+    with _bar_or_exit(f"building {model}, {precision}") as (report, waiting):
         result = build_model(
             model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
         )
@@ -176,6 +178,23 @@ def _check(result: BuildResult, device: int) -> None:
         found = check_engine(result.plan, result.source, device=device)
     out.print(engine_check_table(found))
     found.require()
+
+
+@contextmanager
+def _bar_or_exit(title: str) -> Iterator[tuple[Callable[[str, float], None], Callable[[], None]]]:
+    """As `_bar`; after Ctrl-C the process ends here where TensorRT's builder goes on, since Python would wait for it."""
+    try:
+        with _bar(title) as functions:
+            yield functions
+    except KeyboardInterrupt:
+        from impasto.export.engine import is_building
+
+        if is_building():
+            say_stopped()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
 
 
 @contextmanager

@@ -302,6 +302,18 @@ def test_a_process_has_one_tensorrt_with_one_log(monkeypatch: pytest.MonkeyPatch
     assert tensorrt_api.tensorrt("tensorrt-rtx") not in found
 
 
+def test_ctrl_c_while_tensorrt_loads_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pybind11 turns what is raised in a module's initialization into an ImportError."""
+
+    def interrupted(name: str) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(tensorrt_api.importlib, "import_module", interrupted)
+    monkeypatch.setattr(tensorrt_api, "_loaded", tensorrt_api._loaded.__wrapped__)
+    with pytest.raises(KeyboardInterrupt):
+        tensorrt_api.tensorrt("tensorrt")
+
+
 @pytest.mark.skipif(
     not os.environ.get("IMPASTO_BINDINGS_TEST"), reason="opt-in: set IMPASTO_BINDINGS_TEST=1 (downloads)"
 )
