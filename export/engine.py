@@ -67,6 +67,7 @@ def build_engine(
     role, context_sha256: as in EngineRecord.
     Raises MissingDependency, OptionError, ExportError, PrecisionMismatch, OutputError, KeyboardInterrupt.
     """
+    options = options.settled(spec)
     api = find_builder(options, flavour)
     target = find_target(api, options, device)
     cache = cache or EngineCache()
@@ -141,8 +142,12 @@ def check_options(api: TensorRT, options: BuildOptions) -> None:
         raise OptionError(f"{api} takes no workspace limit; leave it out")
     if options.optimization_level is not None and not hasattr(api.module.IBuilderConfig, "builder_optimization_level"):
         raise OptionError(f"{api} has no optimization levels (they came with 8.6); leave the level out")
+    if options.hardware_compatible and api.chooses_targets:
+        raise OptionError(f"{api} has no hardware-compatible engines; name the kinds of GPU with --target instead")
     if options.hardware_compatible and not hasattr(api.module, "HardwareCompatibilityLevel"):
         raise OptionError(f"{api} builds no hardware-compatible engines (they came with 8.6); leave the option out")
+    if options.tactic_sources is not None and not api.has_tactic_sources:
+        raise OptionError(f"{api} takes no tactic sources; leave them out")
     for name in options.tactic_sources or ():
         if not hasattr(api.module.TacticSource, name.upper()):
             raise OptionError(f"{api} has no tactic source {name}; leave it out")
@@ -331,7 +336,9 @@ def _add_profiles(
         ranges: dict[str, Range] = {}
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
-            ranges[tensor.name] = _range(tuple(tensor.shape), sizes.padded(spec), options.batch, tensor.name)
+            ranges[tensor.name] = _range(
+                tuple(tensor.shape), sizes.padded(spec), options.batch, tensor.name, spec.border
+            )
             profile.set_shape(tensor.name, *ranges[tensor.name])
         if config.add_optimization_profile(profile) < 0:
             raise OptionError(
@@ -341,7 +348,7 @@ def _add_profiles(
     return tuple(found)
 
 
-def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], name: str) -> Range:
+def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], name: str, border: int) -> Range:
     """Fill an input's free sizes: the batch first, then height and width where there are some (N, H, W, C)."""
     shapes = []
     for count, (height, width) in zip(batch, (sizes.low, sizes.best, sizes.high), strict=True):
@@ -352,8 +359,22 @@ def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], na
             raise ExportError(
                 f"the graph's input {name} has shape {shape}; only its batch, height and width may be free"
             )
+        if len(shape) == 4 and fixed != filled:
+            raise _not_asked(name, shape, fixed, filled, border)
         shapes.append(fixed)
     return shapes[0], shapes[1], shapes[2]
+
+
+def _not_asked(
+    name: str, shape: tuple[int, ...], fixed: tuple[int, ...], asked: tuple[int, ...], border: int
+) -> OptionError:
+    """The error for a picture whose batch, height or width is the graph's own, and another than was asked for."""
+    held = f"the graph's input {name} is {' x '.join('?' if size < 0 else str(size) for size in shape)}"
+    size = f"--size {fixed[1] - 2 * border}x{fixed[2] - 2 * border}" if fixed[1:] != asked[1:] else ""
+    batch = f"--batch {fixed[0]}" if fixed[0] != asked[0] else ""
+    return OptionError(
+        f"{held}, and {' x '.join(map(str, asked))} was asked for; say {size or batch}, or export it with that free"
+    )
 
 
 def _configure(api: TensorRT, config: Any, options: BuildOptions, typed: bool) -> None:

@@ -97,6 +97,11 @@ class TensorRT:
         return not self.chooses_targets
 
     @property
+    def has_tactic_sources(self) -> bool:
+        # TensorRT-RTX keeps the names and builds the same engine whatever is chosen.
+        return not self.chooses_targets
+
+    @property
     def max_opset(self) -> int:
         """The newest ONNX opset that its parser reads."""
         return 20 if self.strongly_typed else 17

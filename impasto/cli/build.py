@@ -25,15 +25,17 @@ if TYPE_CHECKING:
 cache = typer.Typer(cls=Commands, no_args_is_help=True, help="The engines that were built on this machine.")
 
 Sizes = Annotated[
-    list[str],
+    Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
     typer.Option(
         "--size",
         "-s",
-        help="HEIGHTxWIDTH, 480p, 720p, 1080p, 1440p or 2160p, or SMALLEST:BEST:LARGEST; may be repeated.",
+        help="HEIGHTxWIDTH, 480p, 720p, 1080p, 1440p or 2160p, or SMALLEST:BEST:LARGEST; may be repeated. By default the only size "
+        "of a graph that has one, otherwise 1080p.",
+        show_default=False,
     ),
 ]
 Optimization = Annotated[
-    Optional[int],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+    Optional[int],  # noqa: UP045
     typer.Option("--opt-level", help="0 (fast build) to 5 (fast engine).", min=0, max=5),
 ]
 Workspace = Annotated[
@@ -42,7 +44,7 @@ Workspace = Annotated[
 ]
 Tactics = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="Libraries to take kernels from, such as edge_mask_convolutions,jit_convolutions."),
+    typer.Option(help="TensorRT: libraries to take kernels from, such as edge_mask_convolutions,jit_convolutions."),
 ]
 Targets = Annotated[
     Optional[str],  # noqa: UP045
@@ -53,13 +55,13 @@ Targets = Annotated[
 def build(
     model: options.Model,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
-    size: Sizes = ["1080p"],  # noqa: B006 (Typer copies it)
-    batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest.")] = "1",
+    size: Sizes = None,
+    batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest from 1.")] = "1",
     workspace: Workspace = None,
     opt_level: Optimization = None,
     tactics: Tactics = None,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="For every GPU from Ampere on; slower.")
+        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on; slower.")
     ] = False,
     target: Targets = None,
     device: options.Device = 0,
@@ -98,7 +100,8 @@ def list_entries(json: options.Json = None) -> None:
     table = Table("engine", "model", "precision", "largest size", "for", "built by", "MB", "last used")
     for entry in entries:
         record = entry.record
-        largest = max((shapes[2] for ranges in record.profiles for shapes in ranges.values()), key=len)
+        shapes = (shapes[2] for ranges in record.profiles for shapes in ranges.values() if len(shapes[2]) == 4)
+        largest = max(shapes, key=lambda shape: shape[1] * shape[2], default=())
         table.add_row(
             record.key[:12],
             str(record.spec.get("name", "")),

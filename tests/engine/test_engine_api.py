@@ -167,7 +167,9 @@ def everything(api: TensorRT, **changed: Any) -> BuildOptions:
         "hardware_compatible": True,
         "tactic_sources": ("jit_convolutions", "edge_mask_convolutions"),
     } | changed
-    for name, neutral in (("workspace_bytes", None), ("optimization_level", None), ("hardware_compatible", False)):
+    for name, neutral in (
+        ("workspace_bytes", None), ("optimization_level", None), ("hardware_compatible", False), ("tactic_sources", None),
+    ):  # fmt: skip
         try:
             check_options(api, BuildOptions(**{name: options[name]}))
         except OptionError:

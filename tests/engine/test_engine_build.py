@@ -189,7 +189,8 @@ def test_a_builder_that_cannot_stop_ends_with_the_command(graphs: dict[str, Path
     [
         ({"targets": ("sm90",)}, "no target sm90"),
         ({"workspace_bytes": 1 << 30}, "no workspace limit"),
-        ({"tactic_sources": ("cudnn",)}, "no tactic source cudnn"),
+        ({"tactic_sources": ("jit_convolutions",)}, "takes no tactic sources"),
+        ({"hardware_compatible": True}, "no hardware-compatible engines; .* --target"),
     ],
 )
 def test_options_without_effect_are_refused(
