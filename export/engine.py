@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError, OutputError
 from impasto.files import sha256, write_bytes
@@ -23,7 +24,16 @@ from .engine_cache import CacheEntry, EngineCache, engine_key
 from .engine_options import BuildOptions, Sizes
 
 Progress = Callable[[str, float], None]
-"""Called with the name of the builder's phase and the share of it that is done, 0 to 1."""
+"""Called on the builder's thread, with the name of its phase and the share of that which is done, 0 to 1."""
+
+Compiled = tuple[bytes, tuple[EngineLayer, ...], tuple[dict[str, Range], ...], int | None]
+"""The plan, its layers, its profiles and the activation memory where a GPU could say it."""
+
+_THREAD = "impasto-build"
+_PATIENCE_S = 10.0
+"""How long Ctrl-C waits for the builder's next step."""
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,7 @@ def build_engine(
     role, context_sha256: as in EngineRecord. held: keeps the engine from being evicted until it is closed.
     Raises MissingDependency, OptionError, ExportError, PrecisionMismatch, OutputError, KeyboardInterrupt.
     """
+    options = options.settled(spec)
     api = find_builder(options, flavour)
     target = find_target(api, options, device)
     cache = cache or EngineCache()
@@ -141,8 +152,12 @@ def check_options(api: TensorRT, options: BuildOptions) -> None:
         raise OptionError(f"{api} takes no workspace limit; leave it out")
     if options.optimization_level is not None and not hasattr(api.module.IBuilderConfig, "builder_optimization_level"):
         raise OptionError(f"{api} has no optimization levels (they came with 8.6); leave the level out")
+    if options.hardware_compatible and api.chooses_targets:
+        raise OptionError(f"{api} has no hardware-compatible engines; name the kinds of GPU with --target instead")
     if options.hardware_compatible and not hasattr(api.module, "HardwareCompatibilityLevel"):
         raise OptionError(f"{api} builds no hardware-compatible engines (they came with 8.6); leave the option out")
+    if options.tactic_sources is not None and not api.has_tactic_sources:
+        raise OptionError(f"{api} takes no tactic sources; leave them out")
     for name in options.tactic_sources or ():
         if not hasattr(api.module.TacticSource, name.upper()):
             raise OptionError(f"{api} has no tactic source {name}; leave it out")
@@ -215,11 +230,24 @@ def compile_graph(
     cache: EngineCache,
     device: int,
     progress: Progress | None = None,
-) -> tuple[bytes, tuple[EngineLayer, ...], tuple[dict[str, Range], ...], int | None]:
-    """Run the builder. Returns the plan, its layers, its profiles and the activation memory where a GPU could say it.
+) -> Compiled:
+    """Run the builder. Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C."""
+    stop = threading.Event()
+    return _interruptible(lambda: _compile(api, target, graph, spec, options, cache, device, progress, stop), stop)
 
-    Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C.
-    """
+
+def _compile(
+    api: TensorRT,
+    target: Target,
+    graph: Path,
+    spec: ModelSpec,
+    options: BuildOptions,
+    cache: EngineCache,
+    device: int,
+    progress: Progress | None,
+    stop: threading.Event,
+) -> Compiled:
+    """All that TensorRT does and says, on the builder's thread: contexts of GPUs are current in one thread at a time."""
     with _active(target, device), api.log.recording() as lines:
         builder = api.module.Builder(api.log.vendor)
         typed = _is_typed(api, graph, options)
@@ -237,11 +265,10 @@ def compile_graph(
                 stacklevel=2,
             )
         timing = _load_timing(api, config, cache, target)
-        stop = threading.Event()
         if hasattr(config, "progress_monitor"):
             config.progress_monitor = _monitor(api, progress, stop)
         api.log.forget()
-        serialized = _interruptible(lambda: _serialize(builder, network, config, target, device), stop)
+        serialized = _serialize(builder, network, config, stop)
         if serialized is None:
             raise ExportError(f"{api} cannot build {graph.name} for {target}: {api.log.errors()}")
         if timing is not None:
@@ -252,9 +279,13 @@ def compile_graph(
     return plan, layers, profiles, memory
 
 
-def _serialize(builder: Any, network: Any, config: Any, target: Target, device: int) -> Any:
-    with _active(target, device):  # contexts are current in one thread at a time, and this is the builder's
+def _serialize(builder: Any, network: Any, config: Any, stop: threading.Event) -> Any:
+    if stop.is_set():  # while the graph was read; some builders cannot be stopped once they have begun
+        raise KeyboardInterrupt
+    try:
         return builder.build_serialized_network(network, config)
+    except Exception as error:  # the bindings raise RuntimeError, TypeError or a vendor class
+        raise ExportError(f"TensorRT's builder failed: {error}") from error
 
 
 def _is_typed(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
@@ -342,7 +373,9 @@ def _add_profiles(
         ranges: dict[str, Range] = {}
         for index in range(network.num_inputs):
             tensor = network.get_input(index)
-            ranges[tensor.name] = _range(tuple(tensor.shape), sizes.padded(spec), options.batch, tensor.name)
+            ranges[tensor.name] = _range(
+                tuple(tensor.shape), sizes.padded(spec), options.batch, tensor.name, spec.border
+            )
             profile.set_shape(tensor.name, *ranges[tensor.name])
         if config.add_optimization_profile(profile) < 0:
             raise OptionError(
@@ -352,7 +385,7 @@ def _add_profiles(
     return tuple(found)
 
 
-def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], name: str) -> Range:
+def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], name: str, border: int) -> Range:
     """Fill an input's free sizes: the batch first, then height and width where there are some (N, H, W, C)."""
     shapes = []
     for count, (height, width) in zip(batch, (sizes.low, sizes.best, sizes.high), strict=True):
@@ -363,8 +396,22 @@ def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], na
             raise ExportError(
                 f"the graph's input {name} has shape {shape}; only its batch, height and width may be free"
             )
+        if len(shape) == 4 and fixed != filled:
+            raise _not_asked(name, shape, fixed, filled, border)
         shapes.append(fixed)
     return shapes[0], shapes[1], shapes[2]
+
+
+def _not_asked(
+    name: str, shape: tuple[int, ...], fixed: tuple[int, ...], asked: tuple[int, ...], border: int
+) -> OptionError:
+    """The error for a picture whose batch, height or width is the graph's own, and another than was asked for."""
+    held = f"the graph's input {name} is {' x '.join('?' if size < 0 else str(size) for size in shape)}"
+    size = f"--size {fixed[1] - 2 * border}x{fixed[2] - 2 * border}" if fixed[1:] != asked[1:] else ""
+    batch = f"--batch {fixed[0]}" if fixed[0] != asked[0] else ""
+    return OptionError(
+        f"{held}, and {' x '.join(map(str, asked))} was asked for; say {size or batch}, or export it with that free"
+    )
 
 
 def _configure(api: TensorRT, config: Any, options: BuildOptions, typed: bool) -> None:
@@ -436,33 +483,44 @@ def _monitor(api: TensorRT, progress: Progress | None, stop: threading.Event) ->
     return Monitor()
 
 
-def _interruptible(build: Callable[[], Any], stop: threading.Event) -> Any:
-    """Run the builder on a thread of its own, so that Ctrl-C reaches Python at once and not the vendor's code.
+def _interruptible(work: Callable[[], _Result], stop: threading.Event) -> _Result:
+    """Run `work` on a thread of its own, so that Ctrl-C reaches Python at once, and not one of TensorRT's calls of our log or
+    progress monitor: TensorRT swallows what those raise. Python raises KeyboardInterrupt in the main thread only.
 
-    With a progress monitor the builder stops at its next step. Without one (8.x) it cannot be stopped: the thread is left
-    to end with the process, and nothing of what it builds is written.
+    With a progress monitor the builder stops at its next step. Without one (8.x) it cannot be stopped: it goes on by itself, what it
+    builds is dropped, and a process that ends waits for it (`is_building`).
     """
-    result: list[Any] = []
-    failure: list[BaseException] = []
+    results: list[_Result] = []
+    failures: list[BaseException] = []
 
-    def work() -> None:
+    def run() -> None:
         try:
-            result.append(build())
+            results.append(work())
         except BaseException as error:
-            failure.append(error)
+            failures.append(error)
 
-    thread = threading.Thread(target=work, name="impasto-build", daemon=True)
-    thread.start()
+    def wait(seconds: float) -> None:
+        # Neither `join` nor an event: a join that Ctrl-C interrupts takes the thread for ended (bpo-45274, up to Python 3.12),
+        # and an event that it interrupts may keep its lock.
+        end = time.monotonic() + seconds
+        while not results and not failures and time.monotonic() < end:
+            time.sleep(0.02)
+
     try:
-        while thread.is_alive():
-            thread.join(0.1)
+        threading.Thread(target=run, name=_THREAD).start()
+        wait(float("inf"))
     except KeyboardInterrupt:
         stop.set()
-        thread.join(10)
+        wait(_PATIENCE_S)
         raise
-    if failure:
-        raise ExportError(f"TensorRT's builder failed: {failure[0]}") from failure[0]
-    return result[0]
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def is_building() -> bool:
+    """Whether a builder still runs because Ctrl-C could not stop it; Python's own end waits for it."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _read_back(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ class EnginePicture:
     """One picture drawn by the engine and by the graph."""
 
     drawn: PictureCheck
-    ssim: float
-    """Structural similarity of the luma, Wang et al. 2004, 1 where equal."""
+    ssim: float | None
+    """Structural similarity of the luma, Wang et al. 2004, 1 where equal; None where its window is larger than the picture."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,18 @@ def check_engine(
 
     engine: a .plan file, or a package that holds a fitting one. against: the ONNX file or package. pictures: files; a
     synthetic one of the engine's best size and one of an odd size come on top. least_psnr: the budget in dB, by the
-    engine's precision where None. Raises what `impasto.load` raises, and PictureError.
+    engine's precision where None. Raises what `impasto.load` raises, PictureError, OptionError for a budget that is no number,
+    and CheckFailed where the graph's pictures have another size.
     """
     require_graph(against)
+    if least_psnr is not None and math.isnan(least_psnr):  # nothing is below it, so that anything would pass
+        raise OptionError("the least PSNR is nan; wanted a number of dB, such as 50")
     with (
         impasto.load(engine, backend="tensorrt", device=device) as built,
         impasto.load(against, backend="onnxruntime-cpu") as reference,
     ):
         given = (*given_pictures(pictures), *synthetic_pictures(_sizes(engine, built)))
-        drawn = tuple(_compare(name, built(image), reference(image)) for name, image in given)
+        drawn = tuple(_compare(name, built, reference, image) for name, image in given)
         precision = built.info.precision
         budget = LEAST_PSNR[precision] if least_psnr is None else least_psnr
         return EngineCheck(str(engine), str(against), precision, budget, drawn)
@@ -121,8 +125,17 @@ def _blur(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _compare(name: str, drawn: np.ndarray, reference: np.ndarray) -> EnginePicture:
-    return EnginePicture(compare(name, drawn, reference), ssim(drawn, reference))
+def _compare(name: str, built: impasto.Model, graph: impasto.Model, image: np.ndarray) -> EnginePicture:
+    """Draw with both. Raises CheckFailed where the pictures are not even of one size."""
+    drawn, reference = built(image), graph(image)
+    if drawn.shape != reference.shape:
+        taken, made, wanted = (f"{one.shape[0]} x {one.shape[1]}" for one in (image, drawn, reference))
+        raise CheckFailed(
+            f"{built.info.path} makes {made} of {taken}, and {graph.info.path} makes {wanted}, so the engine was not built from it; "
+            "compare with the graph or package that it was built from"
+        )
+    holds_window = min(drawn.shape[:2]) > 2 * _RADIUS
+    return EnginePicture(compare(name, drawn, reference), ssim(drawn, reference) if holds_window else None)
 
 
 def _sizes(engine: str | os.PathLike[str], built: impasto.Model) -> list[tuple[int, int]]:
@@ -130,8 +143,7 @@ def _sizes(engine: str | os.PathLike[str], built: impasto.Model) -> list[tuple[i
     record = resolve(engine).engine
     if record is None:  # a package: whatever it chose holds these, padded or in tiles
         return [(251, 187)]
-    low, best, _ = record.profiles[0]["image"]
-    border = built.info.spec.border
-    whole = max(best[1] - 2 * border, 16), max(best[2] - 2 * border, 16)
-    odd = max(low[1] - 2 * border, whole[0] // 2, 16) - 1, max(low[2] - 2 * border, whole[1] // 2, 16) - 3
-    return [whole, odd]
+    pictures = next(shapes for shapes in record.profiles[0].values() if len(shapes[0]) == 4)  # a context is a vector
+    smallest, best = (np.array(shape[1:3]) - 2 * built.info.spec.border for shape in pictures[:2])
+    odd = np.maximum(np.maximum(smallest, best // 2) - (1, 3), 1)
+    return [(int(height), int(width)) for height, width in (best, odd)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -51,16 +51,24 @@ class Sizes:
         return Sizes(low, best, high)
 
 
+def only_size(spec: ModelSpec) -> Sizes | None:
+    """The one size of picture, less the border, that a graph of fixed sizes takes; None where sizes are free."""
+    if spec.size.fixed is None:
+        return None
+    height, width = (side - 2 * spec.border for side in spec.size.fixed)
+    return Sizes((height, width), (height, width), (height, width))
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """Everything that a user decides about an engine."""
 
     precision: str = "fp16"
     """"fp32", "fp16" or "int8"."""
-    sizes: tuple[Sizes, ...] = (Sizes((1080, 1920), (1080, 1920), (1080, 1920)),)
-    """One optimization profile each."""
+    sizes: tuple[Sizes, ...] = ()
+    """One optimization profile each. Empty: the only size of a graph that has one, otherwise 1080p."""
     batch: tuple[int, int, int] = (1, 1, 1)
-    """Smallest, best and largest number of pictures at once."""
+    """Smallest, best and largest number of pictures at once. The smallest is always 1: the runtime draws one at a time."""
     workspace_bytes: int | None = None
     """Most scratch memory that a layer may use; None leaves it to TensorRT."""
     optimization_level: int | None = None
@@ -77,16 +85,30 @@ class BuildOptions:
             raise OptionError(f"unknown precision {self.precision!r}; choose fp32, fp16 or int8")
         if not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
             raise OptionError(f"batch {self.batch}; wanted smallest <= best <= largest, from 1")
+        if self.batch[0] > 1:
+            raise OptionError(
+                f"the smallest batch is {self.batch[0]}, and Impasto draws one picture at a time, which such an engine could not; "
+                f"begin with 1: --batch 1:{self.batch[1]}:{self.batch[2]}"
+            )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise OptionError(f"optimization level {self.optimization_level}; wanted 0 to 5")
         unknown = set(self.tactic_sources or ()) - set(_TACTIC_SOURCES)
         if unknown:
             raise OptionError(f"unknown tactic source {', '.join(unknown)}; choose among {', '.join(_TACTIC_SOURCES)}")
+        # One that is named twice is one: the key must not tell such engines apart, nor the builder be told twice.
+        object.__setattr__(self, "targets", tuple(dict.fromkeys(self.targets)))
+        if self.tactic_sources is not None:
+            object.__setattr__(self, "tactic_sources", tuple(dict.fromkeys(self.tactic_sources)))
+
+    def settled(self, spec: ModelSpec) -> BuildOptions:
+        """With the sizes that are meant where none were asked for."""
+        return self if self.sizes else replace(self, sizes=(only_size(spec) or Sizes.parse("1080p"),))
 
     @property
     def has_free_sizes(self) -> bool:
         """Whether the engine must take inputs of more than one shape."""
-        return len(self.sizes) > 1 or self.sizes[0].low != self.sizes[0].high or self.batch[0] != self.batch[2]
+        several = len(self.sizes) > 1 or self.batch[0] != self.batch[2]
+        return several or any(sizes.low != sizes.high for sizes in self.sizes)
 
     def to_json(self) -> dict[str, Any]:
         """Everything, for the key and the record."""
@@ -105,8 +127,8 @@ class BuildOptions:
 def parse_batch(text: str) -> tuple[int, int, int]:
     """Read "1" or "1:4:8". Raises OptionError."""
     parts = text.split(":")
-    if len(parts) not in (1, 3) or not all(part.isdigit() for part in parts):
-        raise OptionError(f"cannot read the batch {text!r}; write 4, or smallest:best:largest such as 1:4:8")
+    if len(parts) not in (1, 3) or not all(part.isdecimal() for part in parts):
+        raise OptionError(f"cannot read the batch {text!r}; write 1, or smallest:best:largest such as 1:4:8")
     numbers = [int(part) for part in parts]
     low, best, high = numbers if len(numbers) == 3 else numbers * 3
     return low, best, high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import impasto
 from impasto.errors import ExportError, OptionError, PackageError
 from impasto.files import atomic_path, make_folder, sha256
 from impasto.runtime.engine_record import EngineRecord
@@ -22,9 +24,11 @@ from impasto.runtime.tensorrt_api import TensorRT
 
 from .engine import Progress, build_engine, find_builder
 from .engine_cache import CacheEntry, EngineCache, locked
-from .engine_options import BuildOptions, Sizes
+from .engine_options import BuildOptions, Sizes, only_size
 
 STORES = ("auto", "package", "cache")
+
+_UINT8 = 2  # TensorProto.UINT8
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,9 @@ def build_model(
 
 def _require_sizes(spec: ModelSpec, options: BuildOptions, path: Path) -> None:
     """Raises OptionError where a graph of one size is to become an engine of another: it would not be what was asked for."""
-    if spec.size.fixed is None:
-        return
-    height, width = (side - 2 * spec.border for side in spec.size.fixed)
-    only = Sizes(*[(height, width)] * 3)
-    if any(sizes != only for sizes in options.sizes):
+    only = only_size(spec)
+    if only and any(sizes != only for sizes in options.sizes):
+        height, width = only.best
         larger = "; larger pictures are cut into tiles of that size" if spec.receptive_field is not None else ""
         raise OptionError(
             f"{path} was exported for pictures of {height} x {width} alone{larger}: say --size {height}x{width}, or export it "
@@ -201,7 +203,10 @@ def _build_context(
 
 
 def spec_of_graph(source: Source) -> ModelSpec:
-    """What a bare ONNX file says of itself. Raises ExportError where it takes no uint8 pictures."""
+    """What a bare ONNX file says of itself, or where it says nothing, what the runtime finds by drawing with it.
+
+    Raises ExportError where it takes no uint8 pictures, PackageError where what it says is malformed, and what `load` raises.
+    """
     try:
         import onnx
     except ImportError:
@@ -215,20 +220,55 @@ def spec_of_graph(source: Source) -> ModelSpec:
         model = onnx.load(str(source.graph), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
         raise ExportError(f"{source.graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
-    _require_canonical(model, source.graph)
+    weights = {tensor.name for tensor in model.graph.initializer}  # older files list them among the inputs
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    _require_canonical(inputs, source.graph)
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     if own:
-        return ModelSpec.from_json(json.loads(own), str(source.graph))
-    described = source.sidecar.described if source.sidecar else {}
-    return ModelSpec.from_json({"name": source.graph.stem, **described}, str(source.graph))
+        return _described(own, source.graph)
+    _require_pictures(inputs, list(model.graph.output), source.graph)
+    with impasto.load(source.path, backend="onnxruntime-cpu") as drawing:
+        return drawing.info.spec
 
 
-def _require_canonical(model: Any, path: Path) -> None:
-    tensor = model.graph.input[0].type.tensor_type
-    uint8 = 2  # TensorProto.UINT8
-    channels = tensor.shape.dim[3].dim_value if len(tensor.shape.dim) == 4 else 0
-    if (tensor.elem_type, channels) != (uint8, 3):
+def _described(text: str, path: Path) -> ModelSpec:
+    try:
+        return ModelSpec.from_json(json.loads(text), str(path))
+    except ValueError as error:
+        raise PackageError(f"{path} describes itself in JSON that cannot be read ({error}); export it again") from None
+
+
+def _require_canonical(inputs: list[Any], path: Path) -> None:
+    """Raises ExportError unless the first input is a canonical picture."""
+    if not inputs:
+        raise ExportError(f"{path} has no input, so it draws nothing; is the file empty, or cut off?")
+    if _kind(inputs[0]) != (_UINT8, 4, 3):
+        quoted = shlex.quote(str(path))
         raise ExportError(
-            f"{path}: the input {model.graph.input[0].name} is no uint8 (N, H, W, 3) picture; engines and other precisions take "
-            f"only such. Make a package of it: impasto export {path} --layout 'rgb 0..1' (or what its pixels are)"
+            f"{path}: the input {inputs[0].name} is no uint8 (N, H, W, 3) picture; engines and other precisions take "
+            f"only such. Make a package of it: impasto export {quoted} --layout 'rgb 0..1' (or what its pixels are)"
         )
+    batch = inputs[0].type.tensor_type.shape.dim[0].dim_value
+    if batch > 1:
+        raise ExportError(
+            f"{path}: the input {inputs[0].name} holds {batch} pictures at once, and Impasto draws one at a time; export it with a "
+            "batch of 1, or a free one"
+        )
+
+
+def _require_pictures(inputs: list[Any], outputs: list[Any], path: Path) -> None:
+    """Raises ExportError unless one picture becomes one picture: only that can be tried."""
+    if len(inputs) == 1 and [_kind(output)[:2] for output in outputs] == [(_UINT8, 4)]:
+        return
+    taken, given = (", ".join(value.name for value in values) for values in (inputs, outputs))
+    raise ExportError(
+        f"{path} turns {taken} into {given} and does not say what that is; wanted one uint8 picture in and one out, or the package "
+        "that this graph is of"
+    )
+
+
+def _kind(value: Any) -> tuple[int, int, int]:
+    """Element type, rank, and last size, 0 where that is free or there is none."""
+    tensor = value.type.tensor_type
+    sides = tensor.shape.dim
+    return tensor.elem_type, len(sides), sides[-1].dim_value if sides else 0

@@ -45,6 +45,8 @@ def tensorrt(flavour: str = "auto") -> TensorRT:
             with _loading:  # threads that come first together get the same one, and with it the same log
                 return _loaded(name)
         except (ImportError, OSError, RuntimeError) as error:  # a library that does not load comes as any of these
+            if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C met the library's own initialization
+                raise KeyboardInterrupt from None
             reasons.append(f"{name} does not load ({error}); {_INSTALL[name]}")
     raise MissingDependency("TensorRT is needed here: " + "; ".join(reasons))
 
@@ -103,6 +105,11 @@ class TensorRT:
 
     @property
     def has_workspace_limit(self) -> bool:
+        return not self.chooses_targets
+
+    @property
+    def has_tactic_sources(self) -> bool:
+        # TensorRT-RTX keeps the names and builds the same engine whatever is chosen.
         return not self.chooses_targets
 
     @property
@@ -185,8 +192,9 @@ class Log:
         """Keep one line. severity: "INTERNAL_ERROR", "ERROR", "WARNING", "INFO" or "VERBOSE"."""
         if severity.endswith("ERROR"):
             self._errors.append(message.strip())
-        if self._recorded is not None:
-            self._recorded.append(message)
+        recorded = self._recorded  # read once: a recording may end while a builder that cannot be stopped goes on
+        if recorded is not None:
+            recorded.append(message)
 
     @contextmanager
     def recording(self) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,11 +24,17 @@ def cli(*arguments: object) -> tuple[int, str, str]:
 
 
 def interrupted(
-    folder: Path, begun: Callable[[], object], *arguments: object, stdin: int | None = None
+    folder: Path,
+    begun: Callable[[], object],
+    *arguments: object,
+    stdin: int | None = None,
+    environment: dict[str, str] | None = None,
 ) -> tuple[int, str]:
-    """Exit code and stderr of a command in `folder` that gets Ctrl-C when `begun` is true."""
+    """Exit code and stderr of a command in `folder` that gets Ctrl-C when `begun` is true. environment: what is added to ours."""
     command = [sys.executable, "-m", "impasto", *(str(argument) for argument in arguments)]
-    process = subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True, cwd=folder)
+    process = subprocess.Popen(
+        command, stdin=stdin, stderr=subprocess.PIPE, text=True, cwd=folder, env=os.environ | (environment or {})
+    )
     deadline = time.monotonic() + 60
     while not begun() and time.monotonic() < deadline:
         time.sleep(0.02)

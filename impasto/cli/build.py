@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from rich.table import Table
 from impasto.runtime.spec import PERCEPTUAL
 
 from . import options
-from .console import Commands, err, out, write_json
+from .console import Commands, err, out, say_stopped, write_json
 
 if TYPE_CHECKING:
     from impasto.export.engine_options import BuildOptions
@@ -23,15 +25,17 @@ if TYPE_CHECKING:
 cache = typer.Typer(cls=Commands, no_args_is_help=True, help="The engines that were built on this machine.")
 
 Sizes = Annotated[
-    list[str],
+    Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
     typer.Option(
         "--size",
         "-s",
-        help="HEIGHTxWIDTH, 480p, 720p, 1080p, 1440p or 2160p, or SMALLEST:BEST:LARGEST; may be repeated.",
+        help="HEIGHTxWIDTH, 480p, 720p, 1080p, 1440p or 2160p, or SMALLEST:BEST:LARGEST; may be repeated. By default the only size "
+        "of a graph that has one, otherwise 1080p.",
+        show_default=False,
     ),
 ]
 Optimization = Annotated[
-    Optional[int],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+    Optional[int],  # noqa: UP045
     typer.Option("--opt-level", help="0 (fast build) to 5 (fast engine).", min=0, max=5),
 ]
 Workspace = Annotated[
@@ -40,7 +44,7 @@ Workspace = Annotated[
 ]
 Tactics = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="Libraries to take kernels from, such as edge_mask_convolutions,jit_convolutions."),
+    typer.Option(help="TensorRT: libraries to take kernels from, such as edge_mask_convolutions,jit_convolutions."),
 ]
 Targets = Annotated[
     Optional[str],  # noqa: UP045
@@ -51,13 +55,13 @@ Targets = Annotated[
 def build(
     model: options.Model,
     precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
-    size: Sizes = ["1080p"],  # noqa: B006 (Typer copies it)
-    batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest.")] = "1",
+    size: Sizes = None,
+    batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest from 1.")] = "1",
     workspace: Workspace = None,
     opt_level: Optimization = None,
     tactics: Tactics = None,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="For every GPU from Ampere on; slower.")
+        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on; slower.")
     ] = False,
     target: Targets = None,
     device: options.Device = 0,
@@ -71,8 +75,8 @@ def build(
     """Build a TensorRT engine of a model, and prove that it is what was asked for."""
     from impasto.export.engine_package import build_model
 
-    wanted = _options(precision, size, batch, workspace, opt_level, tactics, hardware_compatible, target)
-    with _bar(f"building {model}, {precision}") as (report, waiting):
+    wanted = _options(precision, size or [], batch, workspace, opt_level, tactics, hardware_compatible, target)
+    with _bar_or_exit(f"building {model}, {precision}") as (report, waiting):
         result = build_model(
             model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
         )
@@ -96,7 +100,8 @@ def list_entries(json: options.Json = None) -> None:
     table = Table("engine", "model", "precision", "largest size", "for", "built by", "MB", "last used")
     for entry in entries:
         record = entry.record
-        largest = max((shapes[2] for ranges in record.profiles for shapes in ranges.values()), key=len)
+        shapes = (shapes[2] for ranges in record.profiles for shapes in ranges.values() if len(shapes[2]) == 4)
+        largest = max(shapes, key=lambda shape: shape[1] * shape[2], default=())
         table.add_row(
             record.key[:12],
             str(record.spec.get("name", "")),
@@ -176,6 +181,23 @@ def _check(result: BuildResult, device: int) -> None:
         found = check_engine(result.plan, result.source, device=device)
     out.print(engine_check_table(found))
     found.require()
+
+
+@contextmanager
+def _bar_or_exit(title: str) -> Iterator[tuple[Callable[[str, float], None], Callable[[], None]]]:
+    """As `_bar`; after Ctrl-C the process ends here where TensorRT's builder goes on, since Python would wait for it."""
+    try:
+        with _bar(title) as functions:
+            yield functions
+    except KeyboardInterrupt:
+        from impasto.export.engine import is_building
+
+        if is_building():
+            say_stopped()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(130)
+        raise
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Commands(TyperGroup):
             fail(error)
             raise Exit(1) from None
         except KeyboardInterrupt:
-            err.print("stopped; nothing half-written is left")
+            say_stopped()
             raise Exit(130) from None
         except MemoryError:
             fail("out of memory; use a smaller picture, or close other programs")
@@ -52,6 +52,11 @@ def _show(others: Callable[..., None]) -> Callable[..., None]:
             others(message, category, *place, **more)
 
     return show
+
+
+def say_stopped() -> None:
+    """Print the one line that follows Ctrl-C."""
+    err.print("stopped; nothing half-written is left")
 
 
 def fail(message: object) -> None:

@@ -80,7 +80,7 @@ def engine_check_table(found: EngineCheck) -> Table:
         verdict = "[green]ok[/]" if picture.drawn.psnr >= found.least_psnr else "[red]too far[/]"
         figures = (
             f"{picture.drawn.psnr:.1f} dB {verdict}",
-            f"{picture.ssim:.5f}",
+            "–" if picture.ssim is None else f"{picture.ssim:.5f}",
             f"{picture.drawn.max_difference} of 255",
         )
         table.add_row(picture.drawn.picture, *figures)

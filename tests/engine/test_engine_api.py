@@ -168,7 +168,9 @@ def everything(api: TensorRT, **changed: Any) -> BuildOptions:
         "hardware_compatible": True,
         "tactic_sources": ("jit_convolutions", "edge_mask_convolutions"),
     } | changed
-    for name, neutral in (("workspace_bytes", None), ("optimization_level", None), ("hardware_compatible", False)):
+    for name, neutral in (
+        ("workspace_bytes", None), ("optimization_level", None), ("hardware_compatible", False), ("tactic_sources", None),
+    ):  # fmt: skip
         try:
             check_options(api, BuildOptions(**{name: options[name]}))
         except OptionError:
@@ -304,6 +306,18 @@ def test_a_process_has_one_tensorrt_with_one_log(monkeypatch: pytest.MonkeyPatch
         found = set(pool.map(tensorrt_api.tensorrt, ["auto", "tensorrt"] * 4))
     assert len(found) == 1
     assert tensorrt_api.tensorrt("tensorrt-rtx") not in found
+
+
+def test_ctrl_c_while_tensorrt_loads_is_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pybind11 turns what is raised in a module's initialization into an ImportError."""
+
+    def interrupted(name: str) -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr(tensorrt_api.importlib, "import_module", interrupted)
+    monkeypatch.setattr(tensorrt_api, "_loaded", tensorrt_api._loaded.__wrapped__)
+    with pytest.raises(KeyboardInterrupt):
+        tensorrt_api.tensorrt("tensorrt")
 
 
 @pytest.mark.skipif(

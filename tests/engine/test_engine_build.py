@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
+from command_line import interrupted
 from graphs import half, network, quantized
 
 from conftest import picture
 from impasto.errors import ExportError, OptionError, PrecisionMismatch
+from impasto.export import engine
 from impasto.export.engine import build_engine
 from impasto.export.engine_cache import EngineCache
 from impasto.export.engine_options import BuildOptions, Sizes
 from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.runtime.tensorrt_api import Log
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
 
 SPEC = ModelSpec("tiny", size=SizeRule(4))
 SIZES = (Sizes.parse("64x64:128x128:256x256"),)
+STOPPED = "stopped; nothing half-written is left"
 
 
 @pytest.fixture(scope="module")
@@ -96,22 +107,81 @@ def test_progress_is_told_by_phase(graphs: dict[str, Path], tmp_path: Path) -> N
     assert all(0 <= share <= 1 for _, share in seen)
 
 
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_ctrl_c_stops_the_builder_and_leaves_nothing(
     graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    join = threading.Thread.join
-    interrupted = []
+    pressed: list[str] = []
+    returned: list[bool] = []
 
-    def join_then_interrupt(self: threading.Thread, timeout: float | None = None) -> None:
-        if self.name == "impasto-build" and not interrupted:
-            interrupted.append(True)
-            raise KeyboardInterrupt
-        join(self, timeout)
+    def press_once(phase: str, share: float) -> None:
+        if not pressed:
+            pressed.append(phase)
+            press_ctrl_c()
 
-    monkeypatch.setattr(threading.Thread, "join", join_then_interrupt)
+    def serialize(*arguments: Any, real: Callable[..., Any] = engine._serialize) -> Any:
+        try:
+            return real(*arguments)
+        finally:
+            returned.append(True)
+
+    monkeypatch.setattr(engine, "_serialize", serialize)
+    options = BuildOptions("fp16", SIZES, targets=("sm89",))
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path), progress=press_once)
+    assert returned  # Python's end under TensorRT's threads would abort the process
+    assert not list(tmp_path.glob("*.plan"))
+
+
+def test_ctrl_c_while_tensorrt_talks_is_not_swallowed(
+    graphs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT drops what its log raises, and in the main thread Ctrl-C may be raised anywhere."""
+    receive, speakers = Log.receive, []
+
+    def press_at_the_first_word(self: Log, severity: str, message: str) -> None:
+        speakers.append(threading.current_thread())
+        if len(speakers) == 1:
+            press_ctrl_c()
+        receive(self, severity, message)
+
+    monkeypatch.setattr(Log, "receive", press_at_the_first_word)
     with pytest.raises(KeyboardInterrupt):
         build_engine(graphs["fp16"], SPEC, BuildOptions("fp16", SIZES, targets=("sm89",)), cache=EngineCache(tmp_path))
+    assert speakers
+    assert threading.main_thread() not in speakers
     assert not list(tmp_path.glob("*.plan"))
+
+
+def test_ctrl_c_on_the_command_line_is_one_line_and_130(graphs: dict[str, Path], tmp_path: Path) -> None:
+    command = ("build", graphs["fp32"], "--precision", "fp32", "--size", "256x256", "--target", "sm86,sm89,sm120")
+    environment = {"IMPASTO_CACHE": str(tmp_path / "cache")}
+    code, stderr = interrupted(tmp_path, lambda: list(tmp_path.glob("cache/*.lock")), *command, environment=environment)
+    assert (code, stderr.strip()) == (130, STOPPED)
+
+
+STUBBORN = """
+import os, signal, sys, threading, time
+from impasto.export import engine
+def compile(*arguments):  # as TensorRT 8.x, which has no progress monitor and so cannot be stopped
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    time.sleep(20)
+engine._compile, engine._PATIENCE_S = compile, 0.2
+from impasto.cli.app import app
+app()
+"""
+
+
+def test_a_builder_that_cannot_stop_ends_with_the_command(graphs: dict[str, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUBBORN, "build", str(graphs["fp32"]), "--precision", "fp32", "--target", "sm86"]
+    environment = os.environ | {"IMPASTO_CACHE": str(tmp_path)}
+    begun = time.monotonic()
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr.strip(), ended.stdout) == (130, STOPPED, "")
+    assert time.monotonic() - begun < 15
 
 
 @pytest.mark.parametrize(
@@ -119,7 +189,8 @@ def test_ctrl_c_stops_the_builder_and_leaves_nothing(
     [
         ({"targets": ("sm90",)}, "no target sm90"),
         ({"workspace_bytes": 1 << 30}, "no workspace limit"),
-        ({"tactic_sources": ("cudnn",)}, "no tactic source cudnn"),
+        ({"tactic_sources": ("jit_convolutions",)}, "takes no tactic sources"),
+        ({"hardware_compatible": True}, "no hardware-compatible engines; .* --target"),
     ],
 )
 def test_options_without_effect_are_refused(

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from command_line import cli
 from fake_engines import write_plan
 from fake_gpu import FakeTensorRT
 from onnx import TensorProto, helper, numpy_helper
 from perceptual_networks import write_perceptual
 from typer.testing import CliRunner
 
-from conftest import picture
+from conftest import canonical_graph, picture
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError
@@ -69,6 +70,38 @@ def test_the_command_exits_by_the_budget(vendor: FakeTensorRT, plan: Path, tmp_p
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert (result.exit_code, "SSIM" in result.stdout, "too far" in result.stdout) == (1, True, True)
     assert CliRunner().invoke(app, [*arguments, "--min-psnr", "30"]).exit_code == 0
+
+
+def test_the_picture_may_have_any_name(vendor: FakeTensorRT, tmp_path: Path) -> None:
+    shapes = ((1, 16, 16, 3), (1, 20, 24, 3), (1, 64, 64, 3))
+    plan = write_plan(tmp_path, profiles=({"context": ((1, 5),) * 3, "photo": shapes},))
+    found = check_engine(plan, inverter(tmp_path / "same.onnx", 255))
+    assert [picture.drawn.size for picture in found.pictures] == [(20, 24), (15, 13)]
+
+
+def test_a_graph_of_another_scale_is_another_graph(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
+    onnx.save(canonical_graph(scale=2), str(tmp_path / "twice.onnx"))
+    (tmp_path / "twice.json").write_text('{"multiple": 4}')
+    with pytest.raises(
+        CheckFailed, match=r"makes 16 x 16 of 16 x 16, and .* makes 32 x 32, so .* was not built from it"
+    ):
+        check_engine(plan, tmp_path / "twice.onnx")
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_picture_smaller_than_the_window_has_no_ssim(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
+    graph = inverter(tmp_path / "same.onnx", 255)
+    images.write(tmp_path / "small.png", picture(10, 40))
+    found = check_engine(plan, graph, [tmp_path / "small.png"])
+    assert (found.pictures[0].ssim, found.pictures[0].drawn.max_difference) == (None, 0)
+    code, stdout, _ = cli("check", plan, tmp_path / "small.png", "--against", graph)
+    assert (code, "nan" in stdout) == (0, False)
+
+
+def test_a_budget_is_a_number(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
+    graph = inverter(tmp_path / "far.onnx", 100)
+    code, _, stderr = cli("check", plan, "--against", graph, "--min-psnr", "nan")
+    assert (code, "nan; wanted a number of dB" in stderr) == (1, True)
 
 
 def test_engines_are_compared_with_graphs(plan: Path) -> None:

@@ -54,7 +54,8 @@ def test_a_shipped_model_becomes_engines_of_every_precision(name: str, tmp_path:
     spec, context = read_manifest(package).spec, None
     if spec.thumbnail:
         context = _context(package, spec)
-        build(package / "context.onnx", ModelSpec("context"), "fp32", tmp_path)
+        thumbnails = ModelSpec("context", size=SizeRule(fixed=(spec.thumbnail, spec.thumbnail)))
+        build(package / "context.onnx", thumbnails, "fp32", tmp_path)
     all_precisions(package / "model.onnx", spec, context, tmp_path)
 
 

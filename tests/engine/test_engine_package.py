@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import numpy as np
@@ -17,15 +20,18 @@ from fake_engines import key, picture, record
 from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
 
 import impasto
-from conftest import canonical_graph
+from conftest import canonical_graph, float_graph
 from impasto.errors import EngineMismatch, OptionError, OutputError, PackageError
 from impasto.export.engine_cache import CacheEntry, EngineCache
 from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.engine_package import add_to_package, build_model
+from impasto.export.engine_package import add_to_package, build_model, find_graph
 from impasto.export.inspection import inspect_path
 from impasto.files import sha256
 from impasto.runtime.engines import read_stored
 from impasto.runtime.manifest import MANIFEST, read_manifest
+from impasto.runtime.opening import SPEC_KEY
+from impasto.runtime.resolve import resolve, shipped_models
+from impasto.runtime.spec import ModelSpec, SizeRule
 
 pytest_plugins = ("engine_fixtures",)
 
@@ -283,6 +289,8 @@ def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePac
         (("--size", "big"), "cannot read the size"),
         (("--batch", "2:1"), "cannot read the batch"),
         (("--batch", "4:2:1"), "smallest <= best <= largest"),
+        (("--batch", "²"), "cannot read the batch"),
+        (("--batch", "4"), "draws one picture at a time, which such an engine could not; begin with 1: --batch 1:4:4"),
         (("--workspace", "lots"), "cannot read the amount"),
         (("--precision", "fp8"), "unknown precision"),
         (("--store", "attic"), "unknown place"),
@@ -298,8 +306,6 @@ def test_a_wrong_option_is_one_line(make_package: MakePackage, options: tuple[st
 
 def test_a_bare_graph_must_take_pictures(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
-    from conftest import float_graph
-
     onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
     assert "is no uint8 (N, H, W, 3) picture" in cli("build", tmp_path / "stranger.onnx", "--precision", "fp32")[2]
     onnx.save(canonical_graph(), str(tmp_path / "own.onnx"))
@@ -307,3 +313,119 @@ def test_a_bare_graph_must_take_pictures(tmp_path: Path) -> None:
     arguments = ("--precision", "fp32", "--size", "62x62", "--target", "sm86")
     code, stdout, _ = cli("build", tmp_path / "own.onnx", *arguments)
     assert (code, str(tmp_path / "cache") in stdout) == (0, True)
+
+
+@pytest.fixture
+def tensorrt_rtx() -> None:
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
+
+
+def bare(path: Path, sizes: tuple[int | str, int | str, int | str] = ("N", "H", "W"), scale: int = 1) -> Path:
+    """A canonical graph that says nothing of itself, of these batch, height and width."""
+    graph = canonical_graph(scale)
+    for dimension, size in zip(graph.graph.input[0].type.tensor_type.shape.dim, sizes, strict=False):
+        dimension.Clear()
+        setattr(dimension, "dim_value" if isinstance(size, int) else "dim_param", size)
+    graph.graph.output[0].type.CopyFrom(onnx.helper.make_tensor_type_proto(onnx.TensorProto.UINT8, [None] * 3 + [3]))
+    onnx.save(graph, str(path))
+    path.with_suffix(".json").write_text('{"multiple": 4}')
+    return path
+
+
+@pytest.mark.usefixtures("tensorrt_rtx")
+class TestBareGraphs:
+    def test_its_scale_is_the_runtimes(self, tmp_path: Path) -> None:
+        path = bare(tmp_path / "twice.onnx", scale=2)
+        built = build_model(path, BuildOptions("fp32", (Sizes.parse("64x64"),), targets=("sm86",)))
+        with impasto.load(path, backend="onnxruntime-cpu") as model:
+            assert built.record.spec == model.info.spec.to_json()
+        assert built.record.spec["scale"] == 2
+
+    def test_without_a_size_its_own_is_taken(self, tmp_path: Path) -> None:
+        path = bare(tmp_path / "fixed.onnx", (1, 64, 32))
+        built = build_model(path, BuildOptions("fp32", targets=("sm86",)))
+        assert built.record.profiles == ({"image": ((1, 64, 32, 3),) * 3},)
+
+    @pytest.mark.parametrize(
+        ("sizes", "options", "words"),
+        [
+            ((1, 64, 32), ("--size", "128x128"), "pictures of 64 x 32 alone: say --size 64x32"),
+            (("N", 64, 32), ("--size", "32x32:64x32:64x64"), "pictures of 64 x 32 alone: say --size 64x32"),
+            (
+                (1, "H", "W"),
+                ("--size", "64x64", "--batch", "1:2:4"),
+                r"1 x ? x ? x 3, and 2 x 64 x 64 x 3 was asked for; say --batch 1",
+            ),
+            ((4, "H", "W"), ("--size", "64x64"), "holds 4 pictures at once, and Impasto draws one at a time"),
+        ],
+    )
+    def test_what_it_cannot_be_is_refused(
+        self, tmp_path: Path, sizes: tuple[int | str, int | str, int | str], options: tuple[str, ...], words: str
+    ) -> None:
+        path = bare(tmp_path / "fixed.onnx", sizes)
+        code, _, stderr = cli("build", path, "--precision", "fp32", "--target", "sm86", *options)
+        assert (code, words in stderr) == (1, True), stderr
+
+    def test_a_height_alone_may_be_fixed(self, tmp_path: Path) -> None:
+        """Such a graph says what it is: nothing could try it out."""
+        graph = onnx.load(str(bare(tmp_path / "band.onnx", ("N", 64, "W"))))
+        spec = ModelSpec("band", size=SizeRule(4), border=8)
+        graph.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
+        onnx.save(graph, str(tmp_path / "band.onnx"))
+        common = ("build", tmp_path / "band.onnx", "--precision", "fp32", "--target", "sm86", "--size")
+        assert cli(*common, "48x32")[0] == 0
+        assert "say --size 48x32" in cli(*common, "64x32")[2]
+
+    def test_its_context_alone_is_no_picture(self, make_package: MakePackage) -> None:
+        graph = make_package(thumbnail=THUMBNAIL) / "context.onnx"
+        assert "does not say what that is" in cli("build", graph, "--precision", "fp32", "--target", "sm86")[2]
+
+    @pytest.mark.parametrize(
+        "content", [b"", onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])).SerializeToString()]
+    )
+    def test_one_without_inputs_is_named(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "empty.onnx").write_bytes(content)
+        code, _, stderr = cli("build", tmp_path / "empty.onnx", "--precision", "fp32", "--target", "sm86")
+        assert (code, "empty.onnx has no input" in stderr) == (1, True)
+
+    def test_what_it_says_of_itself_must_be_json(self, tmp_path: Path) -> None:
+        graph = canonical_graph()
+        graph.metadata_props.add(key=SPEC_KEY, value="{")
+        onnx.save(graph, str(tmp_path / "broken.onnx"))
+        code, _, stderr = cli("build", tmp_path / "broken.onnx", "--precision", "fp32", "--target", "sm86")
+        assert (code, "describes itself in JSON that cannot be read" in stderr) == (1, True)
+
+    def test_commands_hold_paths_with_spaces(self, tmp_path: Path) -> None:
+        onnx.save(float_graph(), str(tmp_path / "a stranger.onnx"))
+        stderr = cli("build", tmp_path / "a stranger.onnx", "--precision", "fp32", "--target", "sm86")[2]
+        assert f"impasto export {shlex.quote(str(tmp_path / 'a stranger.onnx'))} --layout" in stderr
+
+
+def test_what_is_named_twice_is_one() -> None:
+    once = BuildOptions(targets=("sm86", "sm89"), tactic_sources=("cudnn",))
+    twice = BuildOptions(targets=("sm89", "sm86", "sm86"), tactic_sources=("cudnn", "cudnn"))
+    assert twice.to_json() == once.to_json()
+    assert len(twice.targets) == 2
+
+
+def test_the_largest_size_is_that_of_all_profiles(own_cache: EngineCache) -> None:
+    sizes = ((64, 96), (1080, 1920), (512, 512))
+    profiles = tuple({"context": ((1, 5),) * 3, "image": ((1, *size, 3),) * 3} for size in sizes)
+    own_cache.put(record(profiles=profiles), b"plan")
+    assert "1080 x 1920" in cli("cache", "list")[1]
+
+
+def documented() -> list[str]:
+    """The `impasto build` commands of the documents, with a model that came with Impasto."""
+    root = Path(__file__).parents[2]
+    texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", *sorted((root / "docs").glob("*.md")))]
+    commands = [found for text in texts for found in re.findall(r"impasto build [^`#\n]+", text)]
+    return [command.strip() for command in commands if (shipped_models() / command.split()[2]).is_dir()]
+
+
+@pytest.mark.parametrize("command", documented())
+def test_documented_models_hold_what_is_built(command: str) -> None:
+    words = command.split()
+    precision = words[words.index("--precision") + 1] if "--precision" in words else "fp16"
+    api = SimpleNamespace(has_precision_flags="--target" not in words)  # which are RTX's
+    find_graph(resolve(words[2]), precision, api)  # type: ignore[arg-type]
