@@ -29,9 +29,10 @@ from impasto.files import write_text
 from impasto.quality import psnr
 from impasto.runtime.backends.openvino import OpenVinoBackend
 from impasto.runtime.resolve import resolve
+from impasto.sizes import parse_size
 
 from .measure import TURNS, Draw, Latency, in_turn
-from .report import describe_machine, parse_size
+from .report import describe_machine
 
 ROUNDS = 15
 EAGER, CLASSIC = "torch eager FP32", "classic network, torch eager FP32"

@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import platform
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,20 +18,13 @@ import numpy as np
 import impasto
 from impasto.errors import OptionError
 from impasto.files import write_text
+from impasto.sizes import parse_size
 
 from .energy import Energy, find_sensors, measure_energy
 from .measure import Latency, measure
 
 SCHEMA = 1
 """Version of the JSON; `report.schema.json` beside this file describes it."""
-
-NAMED_SIZES = {
-    "480p": (480, 854),
-    "720p": (720, 1280),
-    "1080p": (1080, 1920),
-    "1440p": (1440, 2560),
-    "4k": (2160, 3840),
-}
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measure a model on seeded noise pictures (content does not change the work).
 
-    sizes: "HEIGHTxWIDTH" or one of NAMED_SIZES. energy: also count joules, for 7 more seconds a size.
+    sizes: "HEIGHTxWIDTH" or a name of `impasto.sizes`. energy: also count joules, for 7 more seconds a size.
     progress: called with a line before each step. Raises OptionError, and what `impasto.load` raises.
     """
     shapes = [parse_size(size) for size in sizes]
@@ -117,18 +109,6 @@ def benchmark(
             joules = measure_energy(partial(loaded.run_into, image, out), sensors) if sensors else None
             results.append(SizeResult(height, width, compute, whole, joules))
         return BenchmarkReport(loaded.info, tuple(results), warmup, describe_machine())
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """ "1080p", or "HEIGHTxWIDTH", as (height, width). Raises OptionError."""
-    if text.lower() in NAMED_SIZES:
-        return NAMED_SIZES[text.lower()]
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text.strip().lower())
-    if not match or int(match[1]) == 0 or int(match[2]) == 0:
-        raise OptionError(
-            f"cannot read the size {text!r}; write HEIGHTxWIDTH, such as 512x512, or {', '.join(NAMED_SIZES)}"
-        )
-    return int(match[1]), int(match[2])
 
 
 def describe_machine() -> dict[str, Any]:

@@ -9,15 +9,7 @@ from typing import Any
 
 from impasto.errors import OptionError
 from impasto.runtime.spec import ModelSpec
-
-NAMED_SIZES = {
-    "480p": (480, 854),
-    "720p": (720, 1280),
-    "1080p": (1080, 1920),
-    "1440p": (1440, 2560),
-    "2160p": (2160, 3840),
-}
-"""Height and width by their usual names."""
+from impasto.sizes import parse_size
 
 _TACTIC_SOURCES = ("cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions")
 
@@ -33,7 +25,7 @@ class Sizes:
     @classmethod
     def parse(cls, text: str) -> Sizes:
         """Read "1080p", "512x512" (height x width) or "256x256:1080p:2160p". Raises OptionError."""
-        sides = [_size(part, text) for part in text.split(":")]
+        sides = [parse_size(part) for part in text.split(":")]
         if len(sides) == 1:
             sides *= 3
         if len(sides) != 3 or any(a > b for one, other in pairwise(sides) for a, b in zip(one, other, strict=True)):
@@ -140,14 +132,3 @@ def parse_bytes(text: str) -> int:
     if not match:
         raise OptionError(f"cannot read the amount of memory {text!r}; write 512M, 2G or a number of bytes")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
-
-
-def _size(text: str, whole: str) -> tuple[int, int]:
-    if text in NAMED_SIZES:
-        return NAMED_SIZES[text]
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
-    if not match or not int(match[1]) or not int(match[2]):
-        raise OptionError(
-            f"cannot read the size {whole!r}; write HEIGHTxWIDTH such as 512x512, or {', '.join(NAMED_SIZES)}"
-        )
-    return int(match[1]), int(match[2])

@@ -52,6 +52,12 @@ def read_stranger(path: Path) -> onnx.ModelProto:
             raise ExportError(
                 f"{path} {what} {found or 'nothing'}; a picture model {what} one (N, 3, H, W) or (N, H, W, 3) tensor"
             )
+    batch = inputs[0].type.tensor_type.shape.dim[0].dim_value
+    if batch > 1:  # nodes behind it may count on that number, which no change of the input's shape would tell them
+        raise ExportError(
+            f"{path} takes {batch} pictures at once, neither more nor fewer ({tensor_text(inputs[0])}), and pictures are drawn one by "
+            "one; export it again with a free batch, or a batch of 1"
+        )
     return with_names(model)
 
 

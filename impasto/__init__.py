@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["ImpastoError", "Model", "ModelInfo", "__version__", "errors", "load"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})  # what `__getattr__` brings is there too
+
+
 def __getattr__(name: str) -> Any:
     if name in ("load", "Model", "ModelInfo"):
         from . import runtime

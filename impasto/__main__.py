@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import sys
+from typing import Any
 
 
 def main() -> None:
     """Run the command line; where its libraries are missing, say how to get them."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an encoding that lacks … or a file's name prints ? instead
+            stream.reconfigure(errors="replace")
+    try:
+        _command_line()(prog_name="impasto")
+    except KeyboardInterrupt:  # before the verbs' own handler was there
+        print("stopped; nothing was begun", file=sys.stderr)
+        sys.exit(130)
+
+
+def _command_line() -> Any:
     try:
         from impasto.cli.app import app
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in ("typer", "rich", "PIL"):
             raise
         sys.exit(f"impasto: the command line needs {error.name}: pip install 'impasto[cli]'")
-    app(prog_name="impasto")
+    return app
 
 
 if __name__ == "__main__":

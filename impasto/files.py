@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,21 +18,50 @@ from .errors import OutputError
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `target`, renamed to it when the block ends well and removed when it does not.
 
-    The temporary name ends in the target's own suffix, since writers choose the format by it.
+    The temporary name ends in the target's own suffix, since writers choose the format by it. A link stays one, and what it
+    leads to is replaced. A device or a pipe is nothing to replace: it is written into itself.
     Raises OutputError where the folder is missing or not writable, or the disk is full.
     """
     target = Path(target)
+    if is_special(target):
+        try:
+            yield target
+        except OSError as error:
+            raise OutputError(f"cannot write into {target}: {error.strerror or error}") from error
+        return
+    place = Path(os.path.realpath(target))
     # The name is known before there is a file: Ctrl-C inside `tempfile.mkstemp` would leave one that nobody knows.
-    temporary = target.parent / f".{target.stem}-{secrets.token_hex(8)}{target.suffix}"
+    temporary = place.parent / f".{place.stem}-{secrets.token_hex(8)}{target.suffix}"
     try:
         temporary.touch(exist_ok=False)
         yield temporary
-        temporary.replace(target)
+        temporary.replace(place)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {_reason(error, target)}") from error
     finally:
         with contextlib.suppress(OSError):  # there is none, or no such folder
             temporary.unlink()
+
+
+def is_special(path: str | os.PathLike[str]) -> bool:
+    """Whether there is something that is neither a file nor a folder, such as a device or a pipe; links are followed."""
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def check_writable(target: str | os.PathLike[str]) -> None:
+    """Raises OutputError where a file cannot be written, as far as that is seen beforehand: for the start of long work."""
+    target = Path(target)
+    if is_special(target):
+        return
+    place = Path(os.path.realpath(target))
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write {target}: {_reason(PermissionError(), target)}")
+    if place.is_dir():
+        raise OutputError(f"cannot write {target}: it is a folder; name a file in it")
 
 
 def write_bytes(target: str | os.PathLike[str], content: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import MissingDependency, OptionError, PictureError
+from .errors import ImpastoWarning, MissingDependency, OptionError, PictureError
 from .files import atomic_path
 
 if TYPE_CHECKING:
@@ -22,6 +22,15 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 MAX_PIXELS = 180_000_000
 """Larger files are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
+
+MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
+"""The longest side that a format can hold, in pixels, where there is one that a picture may exceed."""
+
+MAX_JPEG_EXIF = 65_533
+"""Bytes: a JPEG's segment counts its length in 16 bits, two of which are for the count itself."""
+
+_ORIENTATION = 0x0112
+"""EXIF's tag."""
 
 PAINTING_SIDE = 384
 """Longest side to which a painting is scaled: at it, its strokes have the size that they shall have in photos."""
@@ -36,12 +45,13 @@ class Picture:
     alpha: np.ndarray | None = None
     """uint8, (H, W), or None where the file has no transparency."""
     exif: bytes | None = None
-    """The file's EXIF block without its orientation, to be carried over; or None."""
+    """The file's EXIF block without its orientation, to be carried over; None where there is none, or a damaged one."""
 
 
 def read(path: str | os.PathLike[str]) -> Picture:
     """Read a picture file: EXIF orientation applied, colours converted to sRGB, grayscale and palettes expanded.
 
+    Of a camera's JPEG that also holds previews (MPO) the first picture, which is the photo.
     Raises PictureError for a missing, truncated, animated, 16-bit or oversized file and for anything that is no picture.
     """
     path = Path(path)
@@ -73,8 +83,11 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
             ) from None
         except pil.Image.DecompressionBombError as error:
             raise PictureError(f"{name} is too large: {error}; the limit is {MAX_PIXELS:,} pixels") from None
-        except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-            raise PictureError(f"{name} is damaged: {error}; get the file again from where it came") from None
+        except (PictureError, MissingDependency):
+            raise
+        except Exception as error:  # struct.error, TypeError, …: what Pillow's parsers stumble over has no common base
+            why = " ".join(str(error).split()) or type(error).__name__
+            raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
 
 
 def read_painting(path: str | os.PathLike[str]) -> np.ndarray:
@@ -97,28 +110,56 @@ def read_scaled(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarr
 def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:
     """Write a picture, or a uint8 (H, W, 3) array, atomically; the suffix chooses the format.
 
-    quality: 1 to 100, for JPEG and WebP. Raises OptionError for a suffix that is not in SUFFIXES, for transparency that
-    the format cannot hold, and OutputError where the file cannot be written.
+    quality: 1 to 100, for JPEG and WebP. An EXIF block that the format cannot hold is left out, with a warning.
+    Raises OptionError as `check_holds`, and OutputError where the file cannot be written.
     """
     pil = _pillow()
     if not isinstance(picture, Picture):
         picture = Picture(picture)
     path = Path(path)
-    check_suffix(path)
+    check_holds(path, *picture.rgb.shape[:2], alpha=picture.alpha is not None)
     image = pil.Image.fromarray(picture.rgb)
     if picture.alpha is not None:
-        if path.suffix.lower() in (".jpg", ".jpeg", ".bmp"):
-            raise OptionError(
-                f"{path} cannot hold this picture's transparency, no {path.suffix} file can; write a .png instead"
-            )
         image.putalpha(pil.Image.fromarray(picture.alpha))
-    options: dict[str, Any] = {"exif": picture.exif} if picture.exif else {}
+    options: dict[str, Any] = {}
     if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
         options |= {"quality": quality}
     if path.suffix.lower() in (".jpg", ".jpeg"):
         options |= {"subsampling": 0}
     with atomic_path(path) as temporary:
-        image.save(temporary, **options)
+        _save(image, temporary, path, picture.exif, options)
+
+
+def _save(image: Image, temporary: Path, path: Path, exif: bytes | None, options: dict[str, Any]) -> None:
+    """With its EXIF block where the format holds it. path: what a warning calls the file. Raises OSError."""
+    why = "no JPEG can hold more than 64 kB"
+    if exif is not None and not (path.suffix.lower() in (".jpg", ".jpeg") and len(exif) > MAX_JPEG_EXIF):
+        try:
+            image.save(temporary, exif=exif, **options)
+            return
+        except OSError:
+            raise
+        except Exception as error:  # a TIFF's writer reads every field; what it stumbles over has no common base
+            why = str(error) or type(error).__name__
+    if exif is not None:
+        note = f"{path} is written without the picture's EXIF data ({len(exif):,} bytes): {why}"
+        warnings.warn(note, ImpastoWarning, stacklevel=3)
+    image.save(temporary, **options)
+
+
+def check_holds(path: Path, height: int, width: int, *, alpha: bool) -> None:
+    """Raises OptionError for a suffix not in SUFFIXES, and for a size or transparency that its format cannot hold."""
+    check_suffix(path)
+    suffix = path.suffix.lower()
+    if alpha and suffix in (".jpg", ".jpeg", ".bmp"):
+        raise OptionError(
+            f"{path} cannot hold this picture's transparency, no {path.suffix} file can; write a .png instead"
+        )
+    if max(height, width) > MAX_SIDES.get(suffix, max(height, width)):
+        raise OptionError(
+            f"{path} cannot hold {height} x {width} pixels, no {path.suffix} file holds sides above {MAX_SIDES[suffix]:,}; "
+            "write a .png instead"
+        )
 
 
 def check_suffix(path: Path) -> None:
@@ -130,11 +171,16 @@ def check_suffix(path: Path) -> None:
 
 
 def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
-    """The picture files in a folder (not below it), sorted by name. Raises PictureError where there are none."""
+    """The picture files in a folder (not below it), sorted by name; hidden ones are none. Raises PictureError without any."""
     folder = Path(folder)
     if not folder.is_dir():
         raise PictureError(f"{folder} is not a folder; give a folder of pictures")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    # macOS puts a ._photo.jpg of its own beside each photo.jpg on a foreign disk.
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
     if not files:
         raise PictureError(f"no picture files in {folder}; looked for {', '.join(SUFFIXES)}")
     return files
@@ -166,7 +212,7 @@ def _refuse_unusable(image: Image, name: str) -> None:
             f"{name} is {image.width} x {image.height}, more than {MAX_PIXELS:,} pixels; scale or crop it first"
         )
     frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    if frames > 1 and image.format != "MPO":  # the others of a camera's JPEG are previews, or the other eye's view
         raise PictureError(f"{name} is an animation or a stack of {frames} pictures; extract the one you want as a PNG")
     # Pillow would quietly keep only the upper 8 bits of a 16-bit RGB file; its decoder's raw mode gives that away.
     raw_modes = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
@@ -178,15 +224,39 @@ def _refuse_unusable(image: Image, name: str) -> None:
 
 
 def _upright_srgb(image: Image) -> Picture:
-    pil = _pillow()
-    exif = image.getexif()
-    upright = pil.ImageOps.exif_transpose(image)
+    orientation, exif = _exif(image)
+    transpose = _pillow().Image.Transpose
+    upright = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_270,
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_90,
+    }.get(orientation)
+    if upright is not None:
+        image = image.transpose(upright)
     alpha = None
-    if upright.has_transparency_data:
-        alpha = np.asarray(upright.convert("RGBA").getchannel("A"))
-    rgb = np.asarray(_to_srgb(upright))
-    exif.pop(0x0112, None)  # orientation: applied above
-    return Picture(np.ascontiguousarray(rgb), alpha, exif.tobytes() if len(exif) else None)
+    if image.has_transparency_data:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+    return Picture(np.ascontiguousarray(_to_srgb(image)), alpha, exif)
+
+
+def _exif(image: Image) -> tuple[int, bytes | None]:
+    """The orientation, 1 where none is told, and the block without it as far as it can be written again.
+
+    Both are extras: cameras and editors write wrong fields, and a picture is no worse for them. Pillow's own `exif_transpose`
+    writes the block again, and so fails with it.
+    """
+    orientation = 1
+    try:
+        exif = image.getexif()
+        told = exif.pop(_ORIENTATION, 1)
+        orientation = told if isinstance(told, int) else 1
+        return orientation, exif.tobytes() if len(exif) else None
+    except Exception:  # struct.error, TypeError, …: what Pillow stumbles over has no common base
+        return orientation, None
 
 
 def _to_srgb(image: Image) -> Image:
@@ -210,7 +280,7 @@ def _pillow() -> Any:
     """Pillow's modules. Raises MissingDependency."""
     try:
         import PIL
-        from PIL import Image, ImageCms, ImageOps  # noqa: F401
+        from PIL import Image, ImageCms  # noqa: F401
     except ImportError:
         raise MissingDependency("reading and writing pictures needs Pillow: pip install 'impasto[cli]'") from None
     # Our own limit stands in for Pillow's, which only warns up to twice its size.

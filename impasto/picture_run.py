@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import images, videos
-from .errors import OptionError, OutputError
-from .files import make_folder
+from .errors import ImpastoWarning, OptionError, OutputError
+from .files import check_writable, make_folder
 
 if TYPE_CHECKING:
     from .runtime import Model
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 PIPE = Path("-")
 """Standard input or output, which carry video as Y4M."""
+
+FORMATS = ("png", "jpg", "webp", "tiff")
+"""What pictures are written as where no file name says it; the first by default."""
 
 
 @dataclass(frozen=True)
@@ -31,37 +36,78 @@ class Job:
     @property
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
-        return self.source == PIPE or videos.is_video(self.source)
+        return is_one_video([self.source])
 
 
-def plan(inputs: Sequence[Path], output: Path | None, model: str) -> list[Job]:
+def is_one_video(inputs: Sequence[Path]) -> bool:
+    """Whether they are one video and nothing else, by its name."""
+    return len(inputs) == 1 and (inputs[0] == PIPE or (videos.is_video(inputs[0]) and not inputs[0].is_dir()))
+
+
+def plan(
+    inputs: Sequence[Path], output: str | os.PathLike[str] | None, model: str, *, format: str | None = None
+) -> list[Job]:
     """Which file becomes which. Folders stand for the pictures in them.
 
-    output: for a single file a file or folder, otherwise a folder (made where missing); None writes NAME.MODEL.png (.mp4
-    for a video) beside each file, and a folder's results into FOLDER-MODEL. PIPE may be the only input, and the output of one video.
+    output: for a single file a file or folder, otherwise a folder (made where missing); what ends in a slash is a folder. None
+    writes NAME.MODEL.png (.mp4 for a video) beside each file, and a folder's results into FOLDER-MODEL beside it. PIPE may be
+    the only input, and the output of one video. format: one of FORMATS, for pictures whose file `output` does not name.
     Raises PictureError, OptionError and OutputError, so that nothing is computed which could not be written.
     """
-    if PIPE in (*inputs, output):
-        return [_piped(inputs, output)]
-    jobs = []
-    to_file = (
-        output is not None and len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix
-    )
-    if output is not None and not to_file:
-        if output.is_file():
-            raise OutputError(f"{output} is a file; several need a folder to go to")
-        make_folder(output)
-    for entry in inputs:
-        if entry.is_dir():
-            folder = make_folder(output or entry.with_name(f"{entry.resolve().name}-{model}"))
-            jobs += [Job(source, folder / f"{source.stem}.png") for source in images.list_folder(entry)]
-        elif to_file and output is not None:
-            jobs.append(Job(entry, output))
-        else:
-            suffix = ".mp4" if videos.is_video(entry) else ".png"
-            jobs.append(Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{suffix}"))
-    _check(jobs)
+    if format not in (None, *FORMATS):
+        raise OptionError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
+    target = None if output is None else Path(output)
+    if PIPE in (*inputs, target):
+        return [_piped(inputs, target)]
+    if target is not None and _names_file(inputs, os.fspath(output or "")):
+        if format is not None:
+            raise OptionError(f"{target} says by its ending what it is to be; leave --format out")
+        jobs, folders = [Job(inputs[0], target)], set()
+    else:
+        if target is not None and target.exists() and not target.is_dir():
+            raise OutputError(f"{target} is a file; give a folder to write into, or another name")
+        jobs = [job for entry in inputs for job in _jobs(entry, target, model, f".{format or FORMATS[0]}")]
+        folders = {job.target.parent for job in jobs if target is not None or job.source.parent in inputs}
+    _check(jobs, folders)
+    for folder in folders:  # last, so that what is refused leaves none behind
+        make_folder(folder)
     return jobs
+
+
+def _names_file(inputs: Sequence[Path], output: str) -> bool:
+    """Whether the output is the one file that a single input becomes, rather than a folder."""
+    if output.endswith(("/", os.sep)) or Path(output).is_dir():
+        return False
+    return len(inputs) == 1 and not inputs[0].is_dir() and bool(Path(output).suffix)
+
+
+def _jobs(entry: Path, output: Path | None, model: str, suffix: str) -> list[Job]:
+    """A file, or the pictures in a folder. suffix: of pictures."""
+    if entry.is_dir():
+        _tell_videos(entry)
+        folder = output or _beside(entry, model)
+        return [Job(source, folder / f"{source.stem}{suffix}") for source in images.list_folder(entry)]
+    ending = ".mp4" if videos.is_video(entry) else suffix
+    return [Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{ending}")]
+
+
+def _beside(folder: Path, model: str) -> Path:
+    named = folder if folder.name not in ("", "..") else folder.resolve()  # the current folder, and those above it
+    if not named.name:
+        raise OptionError(f"{folder} has no name and nothing beside it; say where the results go: -o FOLDER")
+    return named.with_name(f"{named.name}-{model}")
+
+
+def _tell_videos(folder: Path) -> None:
+    """A folder stands for its pictures; whoever put clips there too should hear of it."""
+    names = sorted(path.name for path in folder.iterdir() if videos.is_video(path) and not path.name.startswith("."))
+    if names:
+        more = f" and {len(names) - 1} more videos" if len(names) > 1 else ""
+        warnings.warn(
+            f"{folder}/{names[0]}{more} passed over: a folder stands for its pictures; name the videos to run them",
+            ImpastoWarning,
+            stacklevel=4,
+        )
 
 
 def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
@@ -74,16 +120,18 @@ def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
     job = Job(inputs[0], output)
     if not job.is_video:
         raise OptionError(f"standard output carries video alone, and {job.source} is none; give a file to write to")
-    _check([job])
+    _check([job], set())
     return job
 
 
 def run_job(model: Model, job: Job, quality: int = 95) -> bool:
-    """Read, run, write. Transparency is kept, scaled with the picture. Raises PictureError, OutputError, BackendError.
+    """Read, run, write. Transparency is kept, scaled with the picture. Returns whether the model changed anything.
 
-    Returns whether the model changed anything.
+    Raises PictureError, OutputError, BackendError, and OptionError before it runs where the target's format cannot hold the result.
     """
     picture = images.read(job.source)
+    height, width = (side * model.info.scale for side in picture.rgb.shape[:2])
+    images.check_holds(job.target, height, width, alpha=picture.alpha is not None)
     drawn = model(picture.rgb)
     alpha = picture.alpha
     if alpha is not None and model.info.scale > 1:
@@ -92,7 +140,8 @@ def run_job(model: Model, job: Job, quality: int = 95) -> bool:
     return not np.array_equal(drawn, picture.rgb)
 
 
-def _check(jobs: Sequence[Job]) -> None:
+def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
+    """folders: those that are made afterwards."""
     taken: dict[Path, Path] = {}
     for job in jobs:
         if job.target == PIPE:
@@ -108,7 +157,5 @@ def _check(jobs: Sequence[Job]) -> None:
                 f"{taken[target]} and {job.source} would both be written to {job.target}; run them one by one with -o"
             )
         taken[target] = job.source
-        if not job.target.parent.is_dir():
-            raise OutputError(
-                f"cannot write {job.target}: the folder {job.target.parent} does not exist; make it first"
-            )
+        if job.target.parent not in folders and job.source.exists():  # of one that is missing, reading tells
+            check_writable(job.target)

@@ -57,6 +57,8 @@ def _shares(names: list[str], wanted: Wanted) -> np.ndarray:
     if wanted is None:
         paintings = painted(names)
         wanted = paintings[0] if paintings else {}
+    if not isinstance(wanted, (str, Mapping)):
+        raise OptionError(f'cannot read the style {wanted!r}; give a name, or shares such as {{"a": 0.5, "b": 0.5}}')
     asked = {wanted: 1.0} if isinstance(wanted, str) else dict(wanted)
     if unknown := [name for name in asked if name not in names]:
         raise OptionError(f"unknown style {unknown[0]!r}; this network knows {', '.join(names) or 'one style alone'}")

@@ -245,10 +245,13 @@ class Model:
     def _run_into(self, image: np.ndarray, out: np.ndarray, scene: Scene | None = None) -> None:
         """scene: the video's whose next frame the picture is."""
         self._check_image(image)
+        wanted = f"wanted writable, C-contiguous uint8 {self.output_shape(image)} for this picture"
+        if not isinstance(out, np.ndarray):
+            raise ShapeError(f"out is a {type(out).__name__}; {wanted}")
         if out.dtype != np.uint8 or out.shape != self.output_shape(image) or not out.flags.c_contiguous:
-            raise ShapeError(
-                f"out is {out.dtype} {out.shape}; wanted C-contiguous uint8 {self.output_shape(image)} for this picture"
-            )
+            raise ShapeError(f"out is {out.dtype} {out.shape}; {wanted}")
+        if not out.flags.writeable:
+            raise ShapeError(f"out is read-only; {wanted}")
         if np.may_share_memory(image, out):  # tiles would be read from what others have drawn
             image = image.copy()
         with self._lock:

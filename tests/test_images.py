@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import sys
 import zlib
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image, ImageCms
 
 from conftest import picture
 from impasto import files, images
-from impasto.errors import OptionError, OutputError, PictureError
+from impasto.errors import ImpastoWarning, OptionError, OutputError, PictureError
 
 
 def save(path: Path, array: np.ndarray, **options: object) -> Path:
@@ -149,6 +150,77 @@ def _rgb16() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def _wrong_exif(tag: int, orientation: int = 6) -> bytes:
+    """An EXIF block with letters where numbers belong, as some cameras and editors write them."""
+    entries = [(0x0112, 3, 1, orientation.to_bytes(2, "little") + bytes(2)), (tag, 2, 4, b"abc\0")]
+    body = b"".join(
+        kind.to_bytes(2, "little") + form.to_bytes(2, "little") + count.to_bytes(4, "little") + value
+        for kind, form, count, value in sorted(entries)
+    )
+    return b"Exif\0\0II*\0" + (8).to_bytes(4, "little") + len(entries).to_bytes(2, "little") + body + bytes(4)
+
+
+@pytest.mark.parametrize("tag", [0x0100, 0x0128, 0x0213])
+def test_a_wrong_exif_field_costs_the_exif_block_at_most(tmp_path, tag):
+    upright = np.asarray(Image.fromarray(picture(4, 8)).resize((80, 40)))
+    turned = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "a.jpg", exif=_wrong_exif(tag), quality=95)
+    found = images.read(tmp_path / "a.jpg")
+    assert found.rgb.shape == upright.shape, "the orientation is applied all the same"
+    assert np.abs(found.rgb.astype(int) - upright).mean() < 3
+    for suffix in (".png", ".jpg", ".tif", ".webp"):
+        images.write(tmp_path / f"b{suffix}", found)
+
+
+def test_of_a_cameras_jpeg_with_previews_the_photo_is_read(tmp_path):
+    photo, preview = (Image.fromarray(picture(size, size)) for size in (32, 16))
+    photo.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[preview])
+    assert Image.open(tmp_path / "a.jpg").n_frames == 2
+    assert images.read(tmp_path / "a.jpg").rgb.shape == (32, 32, 3)
+
+
+def test_exif_data_that_a_format_cannot_hold_is_left_out_with_a_note(tmp_path):
+    image = images.Picture(picture(8, 8), exif=b"Exif\0\0" + bytes(70_000))
+    with pytest.warns(ImpastoWarning, match="without the picture's EXIF data .* 64 kB"):
+        images.write(tmp_path / "a.jpg", image)
+    assert images.read(tmp_path / "a.jpg").exif is None
+    with pytest.warns(ImpastoWarning, match="without the picture's EXIF data"):
+        images.write(tmp_path / "a.tif", images.Picture(picture(8, 8), exif=b"Exif\0\0nonsense"))
+    assert np.array_equal(images.read(tmp_path / "a.tif").rgb, picture(8, 8))
+
+
+@pytest.mark.parametrize(("suffix", "side"), [(".webp", 16_383), (".jpg", 65_500)])
+def test_a_picture_too_large_for_its_format_is_refused(tmp_path, suffix, side):
+    images.write(tmp_path / f"a{suffix}", np.zeros((1, side, 3), np.uint8))
+    with pytest.raises(OptionError, match=f"no {suffix} file holds sides above {side:,}; write a .png"):
+        images.write(tmp_path / f"b{suffix}", np.zeros((1, side + 1, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == [f"a{suffix}"]
+
+
+def test_damaged_files_are_picture_errors_whatever_pillow_stumbles_over():
+    random = np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112], exif[0x011A] = "a camera", 6, 72.5
+    kinds = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
+    sound = [_bytes(picture(12, 9), kind, exif=exif.tobytes()) for kind in kinds]
+    read = 0
+    for _ in range(600):
+        content = bytearray(sound[random.integers(len(sound))])
+        for place in random.integers(min(len(content), 400), size=random.integers(1, 9)):
+            content[place] = random.choice((0, 255, random.integers(256)))
+        try:
+            read += images.decode(bytes(content)).rgb.size > 0
+        except PictureError as error:
+            assert "\n" not in str(error)
+    assert read > 50
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    save(tmp_path / "a.png", picture(4, 4))
+    (tmp_path / "._a.png").write_bytes(b"what macOS knows of a.png")
+    assert images.list_folder(tmp_path) == [tmp_path / "a.png"]
+
+
 BAD = {
     "text": (b"hello, I am no picture", "is not a picture file"),
     "empty": (b"", "is not a picture file"),
@@ -256,3 +328,40 @@ def test_a_missing_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make the folder"):
         files.make_folder(tmp_path / "file" / "below")
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    for name in ("there.txt", "not yet.txt"):
+        link = tmp_path / name
+        link.symlink_to(tmp_path / "real" / name)
+        files.write_text(link, "new")
+        assert link.is_symlink()
+        assert (tmp_path / "real" / name).read_text() == "new"
+        files.write_text(link, "newer")
+        assert link.read_text() == "newer"
+    assert len(list(tmp_path.rglob("*.txt"))) == 4, "no temporary file is left"
+
+
+def test_a_pipe_is_written_into_and_stays(tmp_path):
+    """As a device is; a test of that, run by root with the rule broken, would take /dev/null from the machine."""
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        files.check_writable(pipe)
+        files.write_text(pipe, "text")
+        assert os.read(reader, 100) == b"text"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_whether_a_file_can_be_written_is_known_beforehand(tmp_path):
+    files.check_writable(tmp_path / "a.json")
+    with pytest.raises(OutputError, match="does not exist; make it first"):
+        files.check_writable(tmp_path / "none" / "a.json")
+    with pytest.raises(OutputError, match="is a folder; name a file in it"):
+        files.check_writable(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -96,6 +96,16 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     return _of_ours(path, about, tensors)
 
 
+def name_of(path: Path) -> str | None:
+    """The name of the model in a checkpoint of ours; None for any other file, a damaged one too."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+    except (SafetensorError, OSError, ValueError):
+        return None
+    return about.get("name") if isinstance(about, dict) else None
+
+
 def _load_package(folder: Path) -> Checkpoint:
     held = packaged.read(folder)
     if held.checkpoint is not None:

@@ -27,7 +27,7 @@ from impasto.files import atomic_path, make_folder, write_text
 
 from . import losses, qat, stages
 from .board import Board
-from .checkpoint import round_to_half, save_checkpoint
+from .checkpoint import name_of, round_to_half, save_checkpoint
 from .data import Photos
 from .foreign import FOREIGN
 from .interrupt import Interrupt
@@ -194,13 +194,13 @@ def fit(
     test: photos to judge the finished network by, once.
     resume: go on from the state in `folder`; the result is the same, to the bit on one device, as without the
     interruption. Ctrl-C saves the state first. Raises TrainingError, with the step and the cause, where a loss is no
-    longer finite, and where there is a run in `folder` that is neither resumed nor finished.
+    longer finite, and where there is a run in `folder` that is neither resumed nor finished, or another model that is.
 
     Under torchrun all processes call it alike; gradients are averaged over them, the first alone writes, validates and
     reports, and all get its result.
     """
     folder = make_folder(folder)
-    _check_beginning(folder, resume)
+    _check_beginning(folder, resume, name)
     run = _Run(task, options, folder, _fingerprint(recipe, options))
     try:
         if resume:
@@ -211,12 +211,19 @@ def fit(
         run.close()
 
 
-def _check_beginning(folder: Path, resume: bool) -> None:
+def _check_beginning(folder: Path, resume: bool, name: str) -> None:
     unfinished = (folder / STATE).exists()
     if resume and not unfinished:
         raise TrainingError(f"{folder} holds no unfinished run to resume; leave --resume away to begin one")
     if unfinished and not resume:
         raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or choose another folder with -o")
+    finished = folder / CHECKPOINT
+    # The same name again is the same model made anew. A file that cannot be read is not known to be that.
+    if finished.exists() and not resume and (other := name_of(finished)) != name:
+        raise TrainingError(
+            f"{finished} is {f'the finished model {other!r}' if other else 'of another kind'} and would be overwritten by "
+            f"{name!r}; choose another folder with -o, or move the file away"
+        )
 
 
 def _finish(

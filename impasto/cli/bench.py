@@ -13,7 +13,8 @@ from .console import err, out, write_json
 def bench(
     model: options.Model,
     size: Annotated[
-        list[str], typer.Option("--size", "-s", help="HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 4k; may be repeated.")
+        list[str],
+        typer.Option("--size", "-s", help="HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 2160p (4k); may be repeated."),
     ] = ["512x512"],  # noqa: B006 (Typer copies it)
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",

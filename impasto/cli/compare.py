@@ -7,8 +7,6 @@ from typing import Annotated, Optional
 
 import typer
 
-from impasto import images
-
 from . import options
 from .console import err, out, write_json
 
@@ -25,24 +23,25 @@ def compare(
     photo: Annotated[Path, typer.Option(help="The picture that they draw.", show_default=False)],
     size: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--size", "-s", help="HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 4k, to scale it to."),
+        typer.Option("--size", "-s", help="HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 2160p (4k), to scale it to."),
     ] = None,
     rounds: Annotated[
         int, typer.Option(help="In each, every model draws three times, and its fastest counts.", min=1)
     ] = 15,
     device: options.Device = 0,
-    sheet: Annotated[Optional[Path], typer.Option(help="Also write their pictures side by side to this file.")] = None,  # noqa: UP045
+    sheet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(callback=options.writable_picture, help="Also write their pictures side by side to this file."),
+    ] = None,
     json: options.Json = None,
 ) -> None:
     """Compare models, backends and precisions in one interleaved run: how fast, and how alike their pictures."""
     from impasto.benchmarks.compare import Contender
     from impasto.benchmarks.compare import compare as compare_models
-    from impasto.benchmarks.report import parse_size
+    from impasto.sizes import parse_size
 
     from .tables import comparison_table
 
-    if sheet is not None:
-        images.check_suffix(sheet)
     contenders = [Contender.parse(text) for text in models]
     with err.status("loading") as status:
         found = compare_models(

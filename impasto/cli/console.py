@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from typer import Exit
 from typer.core import TyperGroup
 
 from impasto.errors import ImpastoError, ImpastoWarning
 from impasto.files import write_text
 
-out = Console(highlight=False)
+_WIDE = 1000
+"""Characters in a line where nobody's window is to be filled."""
+
+
+class _Results(Console):
+    """As wide as the terminal; wide in a pipe or a file, where a folded path is of no use to the next program."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        if self.is_terminal or "COLUMNS" in os.environ:
+            return super().size
+        return ConsoleDimensions(_WIDE, 25)
+
+    @size.setter
+    def size(self, dimensions: tuple[int, int]) -> None:
+        self._width, self._height = dimensions
+
+
+out = _Results(highlight=False)
 """Results."""
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -36,9 +57,23 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             say_stopped()
             raise Exit(130) from None
+        except OSError as error:
+            # What reads and writes files turns this into errors of ours; left is what stdout leads to. Typer knows closed pipes.
+            if error.filename is not None or error.errno == errno.EPIPE:
+                raise
+            _forget_stdout()
+            fail(f"cannot write the results: {error.strerror or error}; send them elsewhere")
+            raise Exit(1) from None
         except MemoryError:
             fail("out of memory; use a smaller picture, or close other programs")
             raise Exit(1) from None
+
+
+def _forget_stdout() -> None:
+    """What could not be written is not tried again, with a traceback, when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _show(others: Callable[..., None]) -> Callable[..., None]:

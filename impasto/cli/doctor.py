@@ -14,7 +14,9 @@ def doctor(json: options.Json = None) -> None:
     from impasto.doctor import examine
 
     diagnosis = examine()
-    table = Table("what", "", "found", "how to get it")
+    table = Table()
+    for heading in ("what", "", "found", "how to get it"):
+        table.add_column(heading, overflow="fold")
     for finding in diagnosis.findings:
         works = "[green]yes[/]" if finding.works else "[yellow]no[/]"
         table.add_row(finding.what, works, escape(finding.found), escape(finding.advice))

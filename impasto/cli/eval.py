@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
-from impasto import images
 from impasto.errors import OptionError
 from impasto.styles import parse
 
@@ -47,7 +46,10 @@ def evaluate(
         ),
     ] = False,
     json: options.Json = None,
-    sheet: Annotated[Optional[Path], typer.Option(help="Also write pictures before and after to this file.")] = None,  # noqa: UP045
+    sheet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(callback=options.writable_picture, help="Also write pictures before and after to this file."),
+    ] = None,
 ) -> None:
     """Judge a model on photos: PSNR and SSIM of a restorer, content and style distance of a stylizer."""
     from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer
@@ -55,8 +57,6 @@ def evaluate(
 
     if bool(degrade) == (painting is not None):
         raise OptionError("say what to judge by: --degrade DAMAGE for a restorer, or --painting FILE for a stylizer")
-    if sheet is not None:
-        images.check_suffix(sheet)
     if every_precision and (precision != "auto" or sheet is not None):
         raise OptionError("--every-precision takes no --precision and no --sheet; they are of one graph")
     # Only ONNX Runtime on the CPU draws the graphs of all families.

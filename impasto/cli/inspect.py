@@ -40,7 +40,9 @@ def inspect(
             files.add_row(Path(file.name).name, file.role, file.precision, f"{file.bytes:,}", file.sha256[:12], state)
         out.print(files)
     if found.layers:
-        layers = Table("layer", "kind", "computes in", "reads", "writes")
+        layers = Table()
+        for heading in ("layer", "kind", "computes in", "reads", "writes"):
+            layers.add_column(heading, overflow="fold")
         for layer in found.layers:
             sides = (", ".join(dict.fromkeys(side)) for side in (layer.inputs, layer.outputs))
             layers.add_row(layer.name, layer.kind, layer.precision, *sides)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.table import Table
+
+from impasto.errors import PackageError
 
 from . import options
 from .console import out, write_json
@@ -13,9 +16,19 @@ def models(json: options.Json = None) -> None:
     from impasto.runtime.manifest import read_manifest
     from impasto.runtime.resolve import known_names
 
-    found = {name: (path, read_manifest(path)) for name, path in known_names().items()}
-    table = Table("name", "task", "scale", "precisions", "where")
-    for name, (path, manifest) in found.items():
-        table.add_row(name, manifest.spec.task, f"×{manifest.spec.scale}", ", ".join(manifest.precisions()), str(path))
+    table = Table()
+    for heading in ("name", "task", "scale", "precisions", "where"):
+        table.add_column(heading, overflow="fold")
+    found = {}
+    for name, path in known_names().items():
+        try:
+            manifest = read_manifest(path)
+        except PackageError as error:  # the others can be run all the same
+            found[name] = {"path": str(path), "error": str(error)}
+            table.add_row(escape(name), "[red]unreadable[/]", "", "", escape(str(error)))
+            continue
+        found[name] = {"path": str(path), **manifest.to_json()}
+        row = (name, manifest.spec.task, f"×{manifest.spec.scale}", ", ".join(manifest.precisions()), str(path))
+        table.add_row(*map(escape, row))
     out.print(table)
-    write_json(json, {name: {"path": str(path), **manifest.to_json()} for name, (path, manifest) in found.items()})
+    write_json(json, found)

@@ -7,6 +7,9 @@ from typing import Annotated, Optional
 
 import typer
 
+from impasto import images
+from impasto.files import check_writable
+
 
 def located(model: Path | None) -> Path | None:
     """The path as it is, or the package of the model that is called so, where there is no such file."""
@@ -25,7 +28,26 @@ Layout = Annotated[
     Optional[str],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
     typer.Option(help="For a stranger's ONNX: channel order and range, such as 'rgb 0..1' or 'bgr 0..255'."),
 ]
-Json = Annotated[Optional[Path], typer.Option("--json", help="Also write the result to this file.")]  # noqa: UP045
+
+
+def writable(path: Path | None) -> Path | None:
+    """The path as it is. Raises OutputError, before any work is done, where it cannot be written."""
+    if path is not None:
+        check_writable(path)
+    return path
+
+
+def writable_picture(path: Path | None) -> Path | None:
+    """The same for a picture file. Raises OptionError for a suffix that is none of a picture's, too."""
+    if path is not None:
+        images.check_suffix(path)
+    return writable(path)
+
+
+Json = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--json", callback=writable, help="Also write the result to this file."),
+]
 Style = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(help="For a network of several styles: NAME, or NAME=SHARE for each of several."),

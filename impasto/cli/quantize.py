@@ -70,7 +70,7 @@ def quantize(
     ] = False,
     chart: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Also draw what each layer costs into this picture file."),
+        typer.Option(callback=options.writable_picture, help="Also draw what each layer costs into this picture file."),
     ] = None,
     json: options.Json = None,
 ) -> None:
@@ -79,10 +79,8 @@ def quantize(
     from impasto.export.precision import quantize as run
     from impasto.export.precision_budget import Budget
 
-    if chart is not None:
-        images.check_suffix(chart)
-        if to == "auto":
-            raise OptionError("a chart is of one precision; say --to int8 or --to fp16")
+    if chart is not None and to == "auto":
+        raise OptionError("a chart is of one precision; say --to int8 or --to fp16")
     wanted = QuantizeOptions(
         calibrate=calibrate,
         to=to,
@@ -126,8 +124,9 @@ def _bars(made: Made) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for heading in ("layer", "levels", "PSNR"):
-        table.add_column(heading, no_wrap=True, justify="left" if heading == "layer" else "right")
+    table.add_column("layer", overflow="fold")
+    for heading in ("levels", "PSNR"):
+        table.add_column(heading, no_wrap=True, justify="right")
     table.add_column("", no_wrap=True)
     worst = max(loss.levels for loss in made.losses)
     for loss in made.losses:

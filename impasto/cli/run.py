@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.errors import OptionError, PictureError
-from impasto.picture_run import PIPE, Job, plan, run_job
+from impasto.picture_run import FORMATS, PIPE, Job, is_one_video, plan, run_job
 from impasto.styles import parse
 from impasto.video_run import run_video
 from impasto.videos import CRF, Redrawn
@@ -33,10 +33,11 @@ def run(
         ),
     ],
     output: Annotated[
-        Optional[Path],  # noqa: UP045
+        Optional[str],  # noqa: UP045 (no Path, which forgets the slash at a folder's end)
         typer.Option(
             "--output",
             "-o",
+            metavar="PATH",
             help="A file for one picture or video, otherwise a folder; - is standard output, for a video as Y4M. "
             "By default NAME.MODEL.png or .mp4 beside each.",
         ),
@@ -47,6 +48,13 @@ def run(
     layout: options.Layout = None,
     style: options.Style = None,
     strength: options.Strength = 1.0,
+    format: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help=f"Of pictures where -o names no file: {', '.join(FORMATS)}.", show_default="png"),
+    ] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave results alone that are there already.")
+    ] = False,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP files.", min=1, max=100)] = 95,
     crf: Annotated[
         int, typer.Option(help="Of videos: x264's rate factor, 0 (largest file) to 51.", min=0, max=51)
@@ -63,16 +71,20 @@ def run(
     """Run a model on pictures and videos, and write the results."""
     import impasto
 
+    if (painting or json) and not is_one_video(inputs):
+        raise OptionError(
+            "--painting and --json are for one video; impasto eval --painting judges a stylizer by photos"
+        )
     with ExitStack() as opened:
         loaded = opened.enter_context(
             impasto.load(model, backend=backend, precision=precision, device=device, layout=layout)
         )
         loaded.set_style(parse(style) if style else None, strength=strength)
-        jobs = plan(inputs, output, loaded.info.name)
-        if (painting or json) and not (len(jobs) == 1 and jobs[0].is_video):
-            raise OptionError(
-                "--painting and --json are for one video; impasto eval --painting judges a stylizer by photos"
-            )
+        planned = plan(inputs, output, loaded.info.name, format=format)
+        # Files appear whole or not at all, so what is there is finished.
+        jobs = [job for job in planned if not (skip_existing and job.target.exists())]
+        if len(jobs) < len(planned):
+            err.print(f"{len(planned) - len(jobs)} of {len(planned)} results were there already")
         meter = opened.enter_context(_meter(painting, network, device)) if painting else None
         failures = 0
         with _progress() as progress:
@@ -83,14 +95,15 @@ def run(
                         _run_video(loaded, job, crf, meter, progress, json)
                     else:
                         _run_picture(loaded, job, quality, quiet=len(jobs) > 1)
-                except PictureError as error:  # a damaged one among several is reported and passed over
-                    if len(jobs) == 1:
+                except (PictureError, OptionError) as error:  # one among several is reported and passed over
+                    if len(planned) == 1:
                         raise
                     fail(error)
                     failures += 1
                 progress.advance(task)
     if len(jobs) > 1:
-        written = f"{len(jobs) - failures} of {len(jobs)} files written to {jobs[0].target.parent}"
+        folders = ", ".join(dict.fromkeys(str(job.target.parent) for job in jobs))
+        written = f"{len(jobs) - failures} of {len(jobs)} files written to {folders}"
         out.print(f"{written} with {loaded.info}", markup=False, soft_wrap=True)
     if failures:
         raise typer.Exit(1)

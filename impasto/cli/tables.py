@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def benchmark_table(*reports: BenchmarkReport) -> Table:
     """One row for each model, size and kind of latency."""
     table = Table(title="Latency in ms, one picture at a time", title_justify="left", caption_justify="left")
-    table.add_column("model, size", no_wrap=True)
+    table.add_column("model, size", overflow="fold")
     table.add_column("what", no_wrap=True)
     for heading in ("median", "p90", "p99", "std", "img/s"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -44,7 +44,7 @@ def comparison_table(found: Comparison) -> Table:
     table = Table(
         title=f"From picture to picture, {height} x {width}, in turn", title_justify="left", caption_justify="left"
     )
-    table.add_column("model", no_wrap=True)
+    table.add_column("model", overflow="fold")
     table.add_column("runs on")
     for heading in ("median", "speed", "PSNR"):
         table.add_column(heading, justify="right", no_wrap=True)

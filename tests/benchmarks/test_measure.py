@@ -8,8 +8,10 @@ import time
 import pytest
 
 from impasto.benchmarks import Latency, measure
-from impasto.benchmarks.report import _processor, parse_size
+from impasto.benchmarks.report import _processor
 from impasto.errors import OptionError
+from impasto.export.engine_options import Sizes
+from impasto.sizes import parse_size
 
 
 def test_figures_agree_with_the_standard_library():
@@ -49,6 +51,8 @@ def test_nonsense_is_refused(options):
 def test_sizes():
     assert parse_size("1080p") == (1080, 1920)
     assert parse_size("480x640") == (480, 640)
+    assert parse_size("4K") == parse_size("2160p") == (2160, 3840)
+    assert Sizes.parse("256x256:1080p:4k").high == (2160, 3840), "build knows what bench does"
     for wrong in ("0x3", "x", "big", "12", "-1x4"):
         with pytest.raises(OptionError, match="HEIGHTxWIDTH"):
             parse_size(wrong)

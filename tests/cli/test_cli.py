@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
+import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -14,9 +17,11 @@ import onnx
 import pytest
 from command_line import cli, interrupted
 from PIL import Image
+from typer.testing import CliRunner
 
 import impasto
 from conftest import REPOSITORY, float_graph, picture
+from impasto.cli.app import app
 from impasto.cli.options import located
 from impasto.doctor import examine
 from impasto.runtime.resolve import shipped_models
@@ -127,6 +132,95 @@ class TestRun:
         assert message in fails("run", folder, *arguments)
         assert {path for path in photo.parent.rglob("*") if path.is_file()} == before
 
+    @pytest.mark.parametrize(
+        ("given", "wanted"),
+        [(".", "pictures-tiny"), ("..", "in-tiny"), ("../pictures", "pictures-tiny"), ("", "pictures-tiny")],
+    )
+    def test_a_folders_results_lie_beside_it_however_it_is_called(
+        self, make_package, tmp_path, monkeypatch, given, wanted
+    ):
+        package = make_package()
+        folder = tmp_path / "in" / "pictures"
+        folder.mkdir(parents=True)
+        for place in (folder, folder.parent):
+            Image.fromarray(picture(8, 8)).save(place / "a.png")
+        monkeypatch.chdir(folder)
+        assert cli("run", package, given)[0] == 0
+        (made,) = tmp_path.rglob(f"{wanted}/a.png")
+        assert made.parent.parent == (tmp_path if given == ".." else tmp_path / "in")
+        assert sorted(path.name for path in folder.iterdir()) == ["a.png"]
+
+    def test_the_root_has_no_place_beside_it(self, make_package):
+        assert "say where the results go: -o FOLDER" in fails("run", make_package(), "/")
+
+    def test_what_is_refused_leaves_no_folder_behind(self, make_package, photo, tmp_path):
+        (tmp_path / "empty").mkdir()
+        before = sorted(tmp_path.rglob("*"))
+        package = make_package()
+        after = sorted([*before, *(path for path in tmp_path.rglob("*") if path not in before)])
+        fails("run", package, tmp_path / "empty")
+        fails("run", package, photo, photo, "-o", tmp_path / "new")
+        assert sorted(tmp_path.rglob("*")) == after
+
+    def test_a_slash_at_the_end_means_a_folder(self, make_package, photo, tmp_path):
+        package = make_package()
+        assert cli("run", package, photo, "-o", f"{tmp_path}/results.v2/")[0] == 0
+        assert cli("run", package, photo, "-o", tmp_path / "results.v2", "--format", "jpg")[0] == 0
+        assert sorted(path.name for path in (tmp_path / "results.v2").iterdir()) == ["photo.tiny.jpg", "photo.tiny.png"]
+
+    def test_a_folder_passes_over_videos_and_hidden_files_and_says_so(self, make_package, photo, tmp_path):
+        for name in ("b.mp4", "c.mov", "._photo.png", "._b.mp4"):
+            (tmp_path / name).write_bytes(b"")
+        code, _, stderr = cli("run", make_package(), tmp_path, "-o", tmp_path / "out")
+        assert code == 0
+        assert f"note: {tmp_path}/b.mp4 and 1 more videos passed over: a folder stands for its pictures" in stderr
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
+
+    def test_a_damaged_picture_stops_no_folder(self, make_package, photo, tmp_path):
+        Image.fromarray(picture(9, 9)).save(tmp_path / "a.tif")
+        damaged = bytearray((tmp_path / "a.tif").read_bytes())
+        after = 10 + 12 * damaged[8]  # its fields; there it says where the next picture's are
+        damaged[after : after + 4] = (len(damaged) - 3).to_bytes(4, "little")
+        (tmp_path / "a.tif").write_bytes(damaged)
+        code, out, stderr = cli("run", make_package(), tmp_path, "-o", tmp_path / "out")
+        assert code == 1
+        assert "1 of 2 files" in out
+        assert "a.tif is damaged" in stderr
+
+    @pytest.mark.parametrize("format", ["png", "jpg", "webp", "tiff"])
+    def test_a_folders_results_in_another_format(self, make_package, photo, tmp_path, format):
+        assert cli("run", make_package(), tmp_path, "-o", tmp_path / "out", "--format", format)[0] == 0
+        assert Image.open(tmp_path / "out" / f"photo.{format}").size == (60, 40)
+
+    def test_a_format_is_one_that_is_known_and_not_said_twice(self, make_package, photo):
+        package = make_package()
+        assert "choose one of png, jpg, webp, tiff" in fails("run", package, photo, "--format", "gif")
+        said = fails("run", package, photo, "-o", photo.with_name("a.png"), "--format", "jpg")
+        assert "leave --format out" in said
+
+    def test_what_is_there_already_is_left_alone(self, make_package, photo, tmp_path):
+        Image.fromarray(picture(8, 8)).save(tmp_path / "other.png")
+        done = tmp_path / "out" / "other.png"
+        done.parent.mkdir()
+        done.write_text("drawn before")
+        command = ("run", make_package(), tmp_path, "-o", tmp_path / "out", "--skip-existing")
+        code, out, stderr = cli(*command)
+        assert code == 0
+        assert "1 of 2 results were there already" in stderr
+        assert f"wrote {tmp_path / 'out' / 'photo.png'}" in out
+        assert done.read_text() == "drawn before"
+        code, out, stderr = cli(*command)
+        assert (code, out) == (0, "")
+        assert "2 of 2 results were there already" in stderr
+
+    def test_what_the_format_cannot_hold_is_refused_before_it_is_drawn(self, make_package, tmp_path, monkeypatch):
+        Image.fromarray(np.dstack([picture(8, 8), picture(8, 8)[..., 0]])).save(tmp_path / "a.png")
+        Image.fromarray(np.zeros((1, 8200, 3), np.uint8)).save(tmp_path / "b.png")
+        package = make_package(scale=2)
+        monkeypatch.setattr(impasto.Model, "__call__", lambda *_: pytest.fail("it was drawn"))
+        assert "transparency" in fails("run", package, tmp_path / "a.png", "-o", tmp_path / "a.jpg")
+        assert "2 x 16400 pixels" in fails("run", package, tmp_path / "b.png", "-o", tmp_path / "b.webp")
+
     def test_an_unknown_model(self, photo):
         assert "no model is called 'grate-wave'" in fails("run", "grate-wave", photo)
 
@@ -205,6 +299,94 @@ def test_models_lists_what_run_knows(make_package, monkeypatch):
     out = cli("models")[1]
     for name in ("own", "great-wave", "denoise"):
         assert name in out
+
+
+def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tmp_path):
+    folder = make_package("own")
+    (folder / "manifest.json").write_text("no JSON")
+    monkeypatch.setenv("IMPASTO_MODELS", str(folder.parent))
+    code, out, _ = cli("models", "--json", tmp_path / "m.json")
+    assert code == 0
+    assert "unreadable" in next(line for line in out.splitlines() if " own " in line)
+    assert "great-wave" in out
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert "manifest.json" in found["own"]["error"]
+    assert found["denoise"]["path"].endswith("denoise")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("bench", "denoise", "--json"),
+        ("compare", "denoise", "inpaint", "--photo", "photo.png", "--json"),
+        ("compare", "denoise", "inpaint", "--photo", "photo.png", "--sheet"),
+        ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--json"),
+        ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--sheet"),
+        ("quantize", "denoise", "--calibrate", ".", "--chart"),
+        ("build", "denoise", "--json"),
+        ("check", "denoise", "--json"),
+        ("inspect", "denoise", "--json"),
+        ("models", "--json"),
+        ("cache", "list", "--json"),
+        ("run", "denoise", "clip.mp4", "--json"),
+    ],
+)
+def test_where_results_cannot_go_is_told_before_any_work(command, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for begun in ("runtime.resolve._locate", "runtime.resolve.known_names", "export.engine_cache.EngineCache.entries"):
+        monkeypatch.setattr(f"impasto.{begun}", lambda *_, **__: pytest.fail("it had begun"))
+    assert "cannot write none/a.png: the folder none does not exist; make it first" in fails(*command, "none/a.png")
+
+
+def _in_a_process(*arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **more.pop("env", {})}
+    environment.pop("COLUMNS", None)
+    command = [sys.executable, "-m", "impasto", *map(str, arguments)]
+    return subprocess.run(
+        command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, check=False, **more
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_behind_stdout_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        found = _in_a_process("models", stdout=full)
+    assert found.returncode == 1
+    assert found.stderr == "error: cannot write the results: No space left on device; send them elsewhere\n"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+def test_an_encoding_that_lacks_a_character_prints_another(encoding):
+    found = _in_a_process("models", stdout=subprocess.PIPE, env={"PYTHONIOENCODING": encoding})
+    assert found.returncode == 0, found.stderr
+    assert "great-wave" in found.stdout
+
+
+def test_tables_in_a_pipe_keep_their_words_whole(make_package, tmp_path):
+    folder = make_package("a" * 60)
+    found = _in_a_process("models", stdout=subprocess.PIPE, env={"IMPASTO_MODELS": str(folder.parent)})
+    assert str(folder) in found.stdout
+
+
+def test_narrow_tables_fold_and_cut_nothing(monkeypatch, make_package):
+    folder = make_package("a" * 60)
+    result = CliRunner().invoke(app, ["models"], env={"COLUMNS": "80", "IMPASTO_MODELS": str(folder.parent)})
+    assert "…" not in result.stdout
+    assert "fp32" in result.stdout
+
+
+def test_ctrl_c_while_libraries_are_imported_is_one_line(tmp_path):
+    code = (
+        "import sys, builtins, impasto.__main__ as door\n"
+        "real = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    if name.startswith('rich'): raise KeyboardInterrupt\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = interrupted\n"
+        "door.main()\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (130, "stopped; nothing was begun\n")
 
 
 def test_what_may_not_be_wanted_is_a_note_of_one_line(monkeypatch):

@@ -243,6 +243,12 @@ def one_side_fixed() -> onnx.ModelProto:
         (one_channel(), {"layout": "rgb 0..1"}, ExportError, "a picture model has 3 channels"),
         (two_inputs(), {"layout": "rgb 0..1"}, ExportError, "takes x float .*, sigma float"),
         (one_side_fixed(), {"layout": "rgb 0..1"}, ExportError, "fixes one side"),
+        (
+            restorer().model(sizes=(4, 24, 32)),
+            {"layout": "rgb 0..1"},
+            ExportError,
+            "takes 4 pictures at once.* batch of 1",
+        ),
         (b"no graph at all", {"layout": "rgb 0..1"}, ExportError, "no ONNX file that can be read"),
     ],
 )

@@ -204,9 +204,17 @@ def test_run_into_allocates_no_picture(load, make_package):
         assert np.array_equal(out, model(image))
 
 
+def _read_only() -> np.ndarray:
+    out = np.empty((8, 8, 3), np.uint8)
+    out.flags.writeable = False
+    return out
+
+
 @pytest.mark.parametrize(
     "out",
     [
+        [1],
+        _read_only(),
         np.empty((8, 8, 3), np.float32),
         np.empty((8, 9, 3), np.uint8),
         np.empty((8, 16, 3), np.uint8)[:, ::2],
@@ -467,3 +475,13 @@ class TestStrangers:
         path.with_suffix(".json").write_text(sidecar)
         with pytest.raises(impasto.ImpastoError, match=message):
             impasto.load(path)
+
+
+@pytest.mark.parametrize("style", [["a", "b"], 3])
+def test_a_style_is_a_name_or_shares(make_package, style):
+    with impasto.load(make_package()) as model, pytest.raises(OptionError, match="give a name, or shares such as"):
+        model.set_style(style)
+
+
+def test_load_is_found_by_those_who_look_around():
+    assert {"load", "Model", "ModelInfo", "errors"} <= set(dir(impasto))

@@ -138,6 +138,21 @@ def test_an_unfinished_run_is_neither_overwritten_nor_mistaken(restoring):
         fit_restore(replace(options, resume=True))
 
 
+def test_a_finished_model_is_not_overwritten_by_another(restoring):
+    options = restoring(name="first")
+    fit_restore(options)
+    before = (options.output / CHECKPOINT).read_bytes()
+    with pytest.raises(
+        TrainingError, match="is the finished model 'first' and would be overwritten by 'second'; choose"
+    ):
+        fit_restore(replace(options, name="second"))
+    assert (options.output / CHECKPOINT).read_bytes() == before
+    fit_restore(options)  # the same again is wanted
+    (options.output / CHECKPOINT).write_bytes(b"something else")
+    with pytest.raises(TrainingError, match="of another kind"):
+        fit_restore(options)
+
+
 def test_nothing_to_resume(restoring):
     with pytest.raises(TrainingError, match="no unfinished run"):
         fit_restore(restoring(resume=True))
