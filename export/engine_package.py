@@ -214,7 +214,7 @@ def spec_of_graph(source: Source) -> ModelSpec:
             f"{source.path} is a bare graph, and looking into it needs onnx: pip install 'impasto[export]'; "
             "a package needs nothing"
         ) from None
-    from impasto.runtime.opening import SPEC_KEY
+    from impasto.runtime.opening import SPEC_KEY, spec_in_metadata
 
     try:
         model = onnx.load(str(source.graph), load_external_data=False)
@@ -225,17 +225,10 @@ def spec_of_graph(source: Source) -> ModelSpec:
     _require_canonical(inputs, source.graph)
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     if own:
-        return _described(own, source.graph)
+        return spec_in_metadata(own, source.graph)
     _require_pictures(inputs, list(model.graph.output), source.graph)
     with impasto.load(source.path, backend="onnxruntime-cpu") as drawing:
         return drawing.info.spec
-
-
-def _described(text: str, path: Path) -> ModelSpec:
-    try:
-        return ModelSpec.from_json(json.loads(text), str(path))
-    except ValueError as error:
-        raise PackageError(f"{path} describes itself in JSON that cannot be read ({error}); export it again") from None
 
 
 def _require_canonical(inputs: list[Any], path: Path) -> None:

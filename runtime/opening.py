@@ -111,10 +111,15 @@ def spec_in_metadata(text: str, graph: Path) -> ModelSpec:
 
 def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
     """Complete a stranger's spec by one run on a small picture: fixed size, and output side / input side."""
-    _, height, width, _ = graph.inputs[0].shape
+    batch, height, width, _ = graph.inputs[0].shape
+    if len(graph.inputs) != 1 or batch not in (None, 1):
+        taken = " and ".join(map(str, graph.inputs))
+        raise BackendError(f"the graph takes {taken}; a picture model takes one picture at a time, so N is 1 or free")
     size = replace(spec.size, fixed=(height, width)) if height and width else spec.size
     height, width = size.padded(64, 64)
     shape = graph.measure((np.zeros((1, height, width, 3), np.uint8),))
+    if len(shape) != 4:
+        raise BackendError(f"the graph gives {shape} for a picture; a picture model gives (N, H, W, C)")
     if shape[1] % height or shape[1] // height != shape[2] / width:
         raise BackendError(
             f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor "

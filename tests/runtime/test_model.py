@@ -120,6 +120,11 @@ def test_a_video_is_smoothed_within_a_scene_and_starts_afresh_after_a_cut(load, 
     assert np.array_equal(again[0], alone["bright"])
 
 
+def test_a_context_graph_by_itself_is_no_picture_model(load, make_package):
+    with pytest.raises(BackendError, match=r"gives \(1, 5\) for a picture"):
+        load(make_package(thumbnail=16) / "context.onnx")
+
+
 def test_videos_side_by_side_have_scenes_of_their_own(load, make_package):
     """Streams of one model, and one that begins while another runs, draw what each draws alone."""
     videos = [[np.full((32, 32, 3), level + step, np.uint8) for step in range(0, 20, 4)] for level in (120, 140)]
