@@ -23,6 +23,12 @@ if (worker := os.environ.get("PYTEST_XDIST_WORKER")) and hasattr(os, "sched_seta
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
+for name in (
+    "COLUMNS",
+    "LINES",
+):  # processes of pytest-xdist have both, and a console keeps what it finds when it is made
+    os.environ.pop(name, None)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -34,8 +34,8 @@ def record(**changed: object) -> EngineRecord:
     return EngineRecord(**(values | changed))  # type: ignore[arg-type]
 
 
-def write_plan(folder: Path, content: bytes = b"plan", **changed: object) -> Path:
-    path = folder / "tiny.plan"
+def write_plan(folder: Path, content: bytes = b"plan", name: str = "tiny", **changed: object) -> Path:
+    path = folder / f"{name}.plan"
     path.write_bytes(content)
     path.with_suffix(".json").write_text(
         json.dumps({"sha256": sha256(path), "record": record(**{"key": path.stem, **changed}).to_json()})

@@ -17,6 +17,7 @@ from impasto.runtime.tensorrt_api import TensorRT
 
 pytest_plugins = ("engine_fixtures",)
 
+PROFILES = ({"image": ((1, 16, 16, 3), (1, 32, 48, 3), (1, 64, 64, 3))},)
 FIGURES = {"engine_eager_ms", "upload_ms", "download_ms", "frame_eager_ms"}
 
 
@@ -27,7 +28,7 @@ def folder(vendor: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     api = TensorRT(vendor, "tensorrt")
     monkeypatch.setattr(benchmark, "tensorrt", lambda: api)
     monkeypatch.setattr(benchmark, "_FRAMES", 5)
-    write_plan(tmp_path, profiles=({"image": ((1, 16, 16, 3), (1, 32, 48, 3), (1, 64, 64, 3))},))
+    write_plan(tmp_path, profiles=PROFILES)
     np.save(tmp_path / "picture-32x48.npy", picture(32, 48))
     np.save(tmp_path / "expected-tiny-32x48.npy", 255 - picture(32, 48))
     return tmp_path
@@ -68,9 +69,7 @@ def test_an_engine_of_float_pixels_is_measured_without_a_model(
 
 @pytest.mark.parametrize("missing", ["picture-32x48.npy", "expected-tiny-32x48.npy"])
 def test_one_engine_that_fails_costs_the_others_nothing(folder: Path, missing: str) -> None:
-    whole = folder / "tiny.plan"
-    for suffix in (".plan", ".json"):
-        (folder / "also").with_suffix(suffix).write_bytes(whole.with_suffix(suffix).read_bytes())
+    write_plan(folder, name="also", profiles=PROFILES)
     content = (folder / missing).read_bytes()
     (folder / missing).unlink()
     assert [missing in entry["error"] for entry in measured(folder)["engines"]] == [True, True]

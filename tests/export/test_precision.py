@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from precision_graphs import canonical, chain, photos
 
 import impasto
@@ -209,8 +209,9 @@ def branching() -> onnx.ModelProto:
         [],
         [helper.make_tensor_value_info("then", TensorProto.FLOAT, None)],
     )
-    node = helper.make_node("If", ["unit"], ["unused"], then_branch=body, else_branch=body)
+    node = helper.make_node("If", ["always"], ["unused"], then_branch=body, else_branch=body)
     model.graph.node.append(node)
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
     return model
 
 
@@ -366,7 +367,7 @@ def darker(model: onnx.ModelProto) -> onnx.ModelProto:
     dark.CopyFrom(model)
     for tensor in dark.graph.initializer:
         if tensor.name == "top":  # both the factor and the upper limit
-            tensor.CopyFrom(onnx.numpy_helper.from_array(np.float32(127.5), "top"))
+            tensor.CopyFrom(numpy_helper.from_array(np.float32(127.5), "top"))
     return dark
 
 
