@@ -9,6 +9,7 @@ import pytest
 from fake_engines import write_plan
 from fake_gpu import FakeDriver, FakeTensorRT
 
+from impasto.export.engine_cache import EngineCache
 from impasto.runtime import cuda, tensorrt_api
 
 
@@ -34,3 +35,10 @@ def vendor(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
 @pytest.fixture
 def plan(tmp_path: Path) -> Path:
     return write_plan(tmp_path)
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EngineCache:
+    """The user's cache, empty."""
+    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path / "cache"))
+    return EngineCache()

@@ -27,14 +27,9 @@ from impasto.runtime.manifest import read_manifest
 from impasto.runtime.spec import ModelSpec, SizeRule
 
 pytest_plugins = ("engine_fixtures",)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 MakePackage = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EngineCache:
-    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path / "cache"))
-    return EngineCache()
 
 
 def put(cache: EngineCache, graph: Path, name: str = "engine", **changed: object) -> Path:

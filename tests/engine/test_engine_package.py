@@ -34,14 +34,9 @@ from impasto.runtime.resolve import resolve, shipped_models
 from impasto.runtime.spec import ModelSpec, SizeRule
 
 pytest_plugins = ("engine_fixtures",)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 MakePackage = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> EngineCache:
-    monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path / "cache"))
-    return EngineCache()
 
 
 def engines_of(package: Path, cache: EngineCache, precision: str = "fp16", **changed: object) -> list[CacheEntry]:
