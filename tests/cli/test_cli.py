@@ -342,9 +342,10 @@ def _in_a_process(*arguments: object, **more: Any) -> subprocess.CompletedProces
     environment = {**os.environ, **more.pop("env", {})}
     environment.pop("COLUMNS", None)
     command = [sys.executable, "-m", "impasto", *map(str, arguments)]
+    more |= {"stderr": subprocess.PIPE, "text": True, "errors": "replace", "env": environment}
     return subprocess.run(
-        command, stderr=subprocess.PIPE, text=True, errors="replace", env=environment, check=False, **more
-    )
+        command, cwd=Path(__file__).parent, check=False, **more
+    )  # there is no impasto but the installed one
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")

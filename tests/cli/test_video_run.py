@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def test_through_pipes(make_package, clip, tmp_path):
 
 def piped(*arguments, content=b""):
     command = [sys.executable, "-m", "impasto", "run", *(str(argument) for argument in arguments)]
-    return subprocess.run(command, input=content, capture_output=True, timeout=60)
+    return subprocess.run(command, input=content, capture_output=True, timeout=60, cwd=Path(__file__).parent)
 
 
 def test_ctrl_c_while_nothing_comes_in(make_package, tmp_path):
