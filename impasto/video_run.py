@@ -101,7 +101,6 @@ def _standard_input() -> BinaryIO:
 
 
 def _standard_output() -> BinaryIO:
-    """Without Python's buffer: what is left in that when the reader stops would be an error once more at exit."""
     if sys.stdout is None or sys.stdout.isatty():
         raise OptionError("standard output is no pipe; send it into a program that reads Y4M: … -o - | ffplay -")
-    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
+    return sys.stdout.buffer

@@ -110,8 +110,20 @@ def test_through_pipes(make_package, clip, tmp_path):
     assert len(read_clip(tmp_path / "out.mp4")[0]) == 10
 
 
+def test_a_reader_that_stops_ends_the_run_with_one_line(make_package, clip):
+    command = [*RUN, str(make_package()), str(clip), "-o", "-"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent)
+    process.stdout.close()
+    stderr = process.stderr.read().decode()
+    assert process.wait(60) == 1
+    assert stderr == "error: the program that reads the Y4M stream has stopped; look there for why\n"
+
+
+RUN = [sys.executable, "-m", "impasto", "run"]
+
+
 def piped(*arguments, content=b""):
-    command = [sys.executable, "-m", "impasto", "run", *(str(argument) for argument in arguments)]
+    command = [*RUN, *(str(argument) for argument in arguments)]
     return subprocess.run(command, input=content, capture_output=True, timeout=60, cwd=Path(__file__).parent)
 
 

@@ -175,9 +175,10 @@ def test_closing_a_model_stops_its_streams_and_frees_what_they_hold(
 
 
 def test_memory_kept_is_never_more_than_was_in_use_at_once(
-    driver: FakeDriver, vendor: FakeTensorRT, plan: Path
+    driver: FakeDriver, vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pictures of ever new sizes may not gather blocks of sizes that never come again."""
+    monkeypatch.setattr(cuda, "_GRANULE", 64)  # so that small pictures differ
     device = cuda.device()
     with impasto.load(plan) as model:
         most = 0
@@ -234,3 +235,16 @@ def test_the_bindings_old_name_is_taken_from_release_12_on(
     monkeypatch.setitem(sys.modules, "cuda", package)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     assert (cuda.graph_driver.__wrapped__() is old) == graphs
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_what_tensorrt_says_cannot_be_recorded_is_not(
+    vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch, capturable: bool
+) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(cuda.Stream, "capture", lambda self, work: tried.append(work))
+    monkeypatch.setattr(vendor.context, "is_stream_capturable", lambda self, stream: capturable, raising=False)
+    with impasto.load(plan) as model:
+        for _ in range(2):
+            np.testing.assert_array_equal(model(picture()), 255 - picture())
+    assert len(tried) == capturable

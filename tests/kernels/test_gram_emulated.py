@@ -31,7 +31,7 @@ from gram_checks import (  # noqa: E402
 
 from impasto.errors import KernelError  # noqa: E402
 from impasto.kernels import build, launch, operators, reference  # noqa: E402
-from impasto.kernels.plan import plan  # noqa: E402
+from impasto.kernels.plan import LONGEST_RUN, LayerShape, plan  # noqa: E402
 
 pytestmark = pytest.mark.skipif(emulated_gpu.missing() is not None, reason=str(emulated_gpu.missing()))
 
@@ -109,6 +109,14 @@ def test_all_layers_of_a_loss_in_one_launch_however_it_is_divided(gpu, flavour, 
     check_loss(EMULATED, [drawn(shape, flavour, layout) for shape in shapes], flavour)
     assert gpu.launched[0].startswith(f"gram_forward_{flavour}_")
     assert len(gpu.launched) == 4, "forward, finish, pack, backward"
+
+
+def test_the_longest_run_is_short_enough_for_float16(gpu):
+    """Rounding toward zero grows with a run, and twice as fast on Turing; of float16's tolerance, 1e-3, it may take half."""
+    gpu.residents = 1
+    features = drawn((1, 16, 256, LONGEST_RUN // 256), "f16")
+    assert launch.plan((LayerShape(1, 16, LONGEST_RUN, 2),), 1).layers[0].gangs == 1
+    assert error(operators._gram_forward_cuda(features, None, False), reference.gram(features.double())) <= 5e-4
 
 
 @pytest.mark.parametrize("layout", [as_is, channels_last, unaligned])

@@ -34,3 +34,25 @@ def test_a_failure_leaves_the_graph_usable(make_package):
     held.run([right], np.empty_like(right))
     with pytest.raises(BackendError, match="onnxruntime-cuda cannot run"):
         OnnxRuntimeBackend(make_package("other") / "model.onnx", "onnxruntime-cuda", 0)
+
+
+def test_a_graph_that_begins_on_the_cpu_gets_every_picture(make_package, monkeypatch):
+    """ONNX Runtime copies such a graph's input when it is bound, and never looks at it again."""
+    bind = _DeviceTensors.bind
+
+    def copying(self, binding):
+        held, value = self._inputs, onnxruntime().OrtValue
+        self._inputs = {name: value.ortvalue_from_numpy(tensor.numpy().copy()) for name, tensor in held.items()}
+        bind(self, binding)
+        self._inputs = held
+
+    monkeypatch.setattr(_DeviceTensors, "bind", copying)
+    graph = make_package() / "model.onnx"
+    plain, held = (OnnxRuntimeBackend(graph, "onnxruntime-cpu", 0) for _ in range(2))
+    held._held = _DeviceTensors(onnxruntime(), "cpu", 0)
+    for seed in range(3):
+        image = picture(16, 20, seed=seed)[None]
+        drawn, expected = np.empty_like(image), np.empty_like(image)
+        held.run([image], drawn)
+        plain.run([image], expected)
+        np.testing.assert_array_equal(drawn, expected)

@@ -144,14 +144,15 @@ def test_a_picture_may_be_drawn_over_itself(load, make_package, monkeypatch):
     monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
     monkeypatch.setattr(work_area, "TILE", 64)
     with load(make_package()) as model:
-        image = picture(150, 200)
+        image = picture(152, 200)
         wanted = model(image)
+        assert next(iter(model._areas.values()))._direct, "tiles are read from the picture itself"
         assert next(iter(model._areas.values())).tiled
         model.run_into(image, image)
         assert np.array_equal(image, wanted)
-        memory = np.zeros(150 * 200 * 3 + 3000, np.uint8)
-        image, out = (memory[start:][: 150 * 200 * 3].reshape(150, 200, 3) for start in (0, 3000))
-        image[...] = picture(150, 200)
+        memory = np.zeros(152 * 200 * 3 + 3000, np.uint8)
+        image, out = (memory[start:][: 152 * 200 * 3].reshape(152, 200, 3) for start in (0, 3000))
+        image[...] = picture(152, 200)
         model.run_into(image, out)
         assert np.array_equal(out, wanted)
 
