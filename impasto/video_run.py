@@ -101,6 +101,7 @@ def _standard_input() -> BinaryIO:
 
 
 def _standard_output() -> BinaryIO:
+    """Without Python's buffer: what is left in that when the reader stops would be an error once more at exit, with code 120."""
     if sys.stdout is None or sys.stdout.isatty():
         raise OptionError("standard output is no pipe; send it into a program that reads Y4M: … -o - | ffplay -")
-    return sys.stdout.buffer
+    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)

@@ -112,7 +112,10 @@ def test_through_pipes(make_package, clip, tmp_path):
 
 def test_a_reader_that_stops_ends_the_run_with_one_line(make_package, clip):
     command = [*RUN, str(make_package()), str(clip), "-o", "-"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parent, env=buffered
+    )
     process.stdout.close()
     stderr = process.stderr.read().decode()
     assert process.wait(60) == 1
