@@ -85,6 +85,25 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def list_files(
+    folder: str | os.PathLike[str], *, recursive: bool = False, leaving_out: str | os.PathLike[str] | None = None
+) -> list[Path]:
+    """The files in a folder, sorted by path; hidden ones are none.
+
+    recursive: also those in the folders below, hidden ones and links to folders aside. leaving_out: a folder that is not looked into.
+    """
+    left_out = None if leaving_out is None else Path(os.path.realpath(leaving_out))
+    files: list[Path] = []
+    for place, below, names in os.walk(folder):
+        below[:] = [name for name in below if not name.startswith(".")] if recursive else []
+        if place != os.fspath(folder) and Path(os.path.realpath(place)) == left_out:
+            below.clear()
+            continue
+        # macOS puts a ._photo.jpg of its own beside each photo.jpg on a foreign disk.
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(file for file in files if file.is_file())
+
+
 def sha256(path: str | os.PathLike[str]) -> str:
     """The file's SHA-256 as 64 hexadecimal digits."""
     digest = hashlib.sha256()

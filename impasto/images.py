@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ImpastoWarning, MissingDependency, OptionError, PictureError
-from .files import atomic_path
+from .files import atomic_path, list_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +28,9 @@ MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 MAX_JPEG_EXIF = 65_533
 """Bytes: a JPEG's segment counts its length in 16 bits, two of which are for the count itself."""
+
+_PNG_LEVEL = 4
+"""zlib's. Pillow's own 6 takes twice as long on photos, for files that are hardly smaller."""
 
 _ORIENTATION = 0x0112
 """EXIF's tag."""
@@ -90,6 +93,20 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
             raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
 
 
+def within(image: np.ndarray, longest_side: int | None, *, multiple: int = 1) -> np.ndarray:
+    """The picture scaled down until no side is longer; itself where none is, or where longest_side is None.
+
+    image: uint8, (H, W, 3) or (H, W). multiple: of which the sides of what is scaled are.
+    """
+    height, width = image.shape[:2]
+    if longest_side is None or max(height, width) <= longest_side:
+        return image
+    pil = _pillow()
+    factor = longest_side / max(height, width)
+    size = [max(multiple, int(side * factor + 0.5) // multiple * multiple) for side in (width, height)]
+    return np.array(pil.Image.fromarray(image).resize(size, pil.Image.Resampling.LANCZOS))
+
+
 def read_painting(path: str | os.PathLike[str]) -> np.ndarray:
     """A painting at the size at which its style is learnt and measured: uint8 (H, W, 3). Raises PictureError."""
     pil = _pillow()
@@ -113,6 +130,13 @@ def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, qualit
     quality: 1 to 100, for JPEG and WebP. An EXIF block that the format cannot hold is left out, with a warning.
     Raises OptionError as `check_holds`, and OutputError where the file cannot be written.
     """
+    if note := write_telling(path, picture, quality=quality):
+        warnings.warn(note, ImpastoWarning, stacklevel=2)
+
+
+def write_telling(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> str | None:
+    """The same, but what `write` warns of is returned, None where there is nothing: for threads beside others, in which Python
+    before 3.14 loses warnings."""
     pil = _pillow()
     if not isinstance(picture, Picture):
         picture = Picture(picture)
@@ -126,25 +150,28 @@ def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, qualit
         options |= {"quality": quality}
     if path.suffix.lower() in (".jpg", ".jpeg"):
         options |= {"subsampling": 0}
+    if path.suffix.lower() == ".png":
+        options |= {"compress_level": _PNG_LEVEL}
     with atomic_path(path) as temporary:
-        _save(image, temporary, path, picture.exif, options)
+        why = _save(image, temporary, picture.exif, options)
+    return why and f"{path} is written without the picture's EXIF data ({len(picture.exif or b''):,} bytes): {why}"
 
 
-def _save(image: Image, temporary: Path, path: Path, exif: bytes | None, options: dict[str, Any]) -> None:
-    """With its EXIF block where the format holds it. path: what a warning calls the file. Raises OSError."""
-    why = "no JPEG can hold more than 64 kB"
-    if exif is not None and not (path.suffix.lower() in (".jpg", ".jpeg") and len(exif) > MAX_JPEG_EXIF):
-        try:
-            image.save(temporary, exif=exif, **options)
-            return
-        except OSError:
-            raise
-        except Exception as error:  # a TIFF's writer reads every field; what it stumbles over has no common base
-            why = str(error) or type(error).__name__
+def _save(image: Image, temporary: Path, exif: bytes | None, options: dict[str, Any]) -> str | None:
+    """With its EXIF block where the format holds it; returns why it does not. Raises OSError."""
+    why = None
     if exif is not None:
-        note = f"{path} is written without the picture's EXIF data ({len(exif):,} bytes): {why}"
-        warnings.warn(note, ImpastoWarning, stacklevel=3)
+        why = "no JPEG can hold more than 64 kB"
+        if not (temporary.suffix.lower() in (".jpg", ".jpeg") and len(exif) > MAX_JPEG_EXIF):
+            try:
+                image.save(temporary, exif=exif, **options)
+                return None
+            except OSError:
+                raise
+            except Exception as error:  # a TIFF's writer reads every field; what it stumbles over has no common base
+                why = str(error) or type(error).__name__
     image.save(temporary, **options)
+    return why
 
 
 def check_holds(path: Path, height: int, width: int, *, alpha: bool) -> None:
@@ -170,20 +197,21 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
-    """The picture files in a folder (not below it), sorted by name; hidden ones are none. Raises PictureError without any."""
+def list_folder(
+    folder: str | os.PathLike[str], *, recursive: bool = False, leaving_out: str | os.PathLike[str] | None = None
+) -> list[Path]:
+    """The picture files in a folder, as `files.list_files` lists them. Raises PictureError without any."""
     folder = Path(folder)
     if not folder.is_dir():
         raise PictureError(f"{folder} is not a folder; give a folder of pictures")
-    # macOS puts a ._photo.jpg of its own beside each photo.jpg on a foreign disk.
-    files = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
-        raise PictureError(f"no picture files in {folder}; looked for {', '.join(SUFFIXES)}")
-    return files
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PictureError(f"no permission to read the folder {folder}; change its permissions")
+    files = list_files(folder, recursive=recursive, leaving_out=leaving_out)
+    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+    if not pictures:
+        where = f"in {folder} or below it" if recursive else f"in {folder}"
+        raise PictureError(f"no picture files {where}; looked for {', '.join(SUFFIXES)}")
+    return pictures
 
 
 def thumbnail(image: np.ndarray, side: int) -> np.ndarray:

@@ -1,161 +1,105 @@
-"""A model over files: what goes where; and over pictures, alpha carried along."""
+"""A model over picture files: alpha carried along, results written while the next pictures are drawn."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import images, videos
-from .errors import ImpastoWarning, OptionError, OutputError
-from .files import check_writable, make_folder
+from . import images
+from .errors import ImpastoError
+from .jobs import Job
 
 if TYPE_CHECKING:
     from .runtime import Model
 
-
-PIPE = Path("-")
-"""Standard input or output, which carry video as Y4M."""
-
-FORMATS = ("png", "jpg", "webp", "tiff")
-"""What pictures are written as where no file name says it; the first by default."""
+_WRITERS = min(4, os.cpu_count() or 1)
+"""A 12-megapixel PNG takes seconds to compress, and a network on a GPU milliseconds to draw it."""
+_WAITING_BYTES = 1 << 28
+"""Drawn pictures that may wait to be written, unless a single one is larger: edge devices have little memory."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One picture or video to run."""
+class PictureRun:
+    """A picture that a model drew and that was written."""
 
-    source: Path
-    target: Path
+    job: Job
+    height: int
+    width: int
+    """Of the result, in pixels."""
+    seconds: float
+    """The model's alone, without reading and writing."""
+    changed: bool
+    """Whether any pixel is another than the source's."""
+    note: str | None
+    """What the file could not hold; None where it holds all."""
 
-    @property
-    def is_video(self) -> bool:
-        """Whether it is a video, by its name."""
-        return is_one_video([self.source])
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "source": str(self.job.source),
+            "file": str(self.job.target),
+            "size": [self.height, self.width],
+            "milliseconds": 1000 * self.seconds,
+        }
 
 
-def is_one_video(inputs: Sequence[Path]) -> bool:
-    """Whether they are one video and nothing else, by its name."""
-    return len(inputs) == 1 and (inputs[0] == PIPE or (videos.is_video(inputs[0]) and not inputs[0].is_dir()))
+def run_pictures(
+    model: Model, jobs: Sequence[Job], *, quality: int = 95, longest_side: int | None = None
+) -> Iterator[tuple[Job, Future[PictureRun]]]:
+    """Draw pictures. Yields each job with its outcome, which is there already, in the jobs' order.
 
-
-def plan(
-    inputs: Sequence[Path], output: str | os.PathLike[str] | None, model: str, *, format: str | None = None
-) -> list[Job]:
-    """Which file becomes which. Folders stand for the pictures in them.
-
-    output: for a single file a file or folder, otherwise a folder (made where missing); what ends in a slash is a folder. None
-    writes NAME.MODEL.png (.mp4 for a video) beside each file, and a folder's results into FOLDER-MODEL beside it. PIPE may be
-    the only input, and the output of one video. format: one of FORMATS, for pictures whose file `output` does not name.
-    Raises PictureError, OptionError and OutputError, so that nothing is computed which could not be written.
+    quality: 1 to 100, of JPEG and WebP. longest_side: larger pictures are scaled down to it, in pixels, before they are drawn.
+    Results may raise PictureError, OutputError, BackendError, and OptionError where the target's format cannot hold the picture.
     """
-    if format not in (None, *FORMATS):
-        raise OptionError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
-    target = None if output is None else Path(output)
-    if PIPE in (*inputs, target):
-        return [_piped(inputs, target)]
-    if target is not None and _names_file(inputs, os.fspath(output or "")):
-        if format is not None:
-            raise OptionError(f"{target} says by its ending what it is to be; leave --format out")
-        jobs, folders = [Job(inputs[0], target)], set()
-    else:
-        if target is not None and target.exists() and not target.is_dir():
-            raise OutputError(f"{target} is a file; give a folder to write into, or another name")
-        jobs = [job for entry in inputs for job in _jobs(entry, target, model, f".{format or FORMATS[0]}")]
-        folders = {job.target.parent for job in jobs if target is not None or job.source.parent in inputs}
-    _check(jobs, folders)
-    for folder in folders:  # last, so that what is refused leaves none behind
-        make_folder(folder)
-    return jobs
+    waiting: deque[tuple[Job, Future[PictureRun], int]] = deque()
+    with ThreadPoolExecutor(_WRITERS, "impasto-writer") as writers:
+        for job in jobs:
+            waiting.append((job, *_begin(writers, model, job, quality, longest_side)))
+            while waiting and (
+                waiting[0][1].done() or len(waiting) > _WRITERS or sum(size for *_, size in waiting) > _WAITING_BYTES
+            ):
+                yield _finished(waiting)
+        while waiting:
+            yield _finished(waiting)
 
 
-def _names_file(inputs: Sequence[Path], output: str) -> bool:
-    """Whether the output is the one file that a single input becomes, rather than a folder."""
-    if output.endswith(("/", os.sep)) or Path(output).is_dir():
-        return False
-    return len(inputs) == 1 and not inputs[0].is_dir() and bool(Path(output).suffix)
+def _finished(waiting: deque[tuple[Job, Future[PictureRun], int]]) -> tuple[Job, Future[PictureRun]]:
+    job, outcome, _ = waiting.popleft()
+    wait([outcome])
+    return job, outcome
 
 
-def _jobs(entry: Path, output: Path | None, model: str, suffix: str) -> list[Job]:
-    """A file, or the pictures in a folder. suffix: of pictures."""
-    if entry.is_dir():
-        _tell_videos(entry)
-        folder = output or _beside(entry, model)
-        return [Job(source, folder / f"{source.stem}{suffix}") for source in images.list_folder(entry)]
-    ending = ".mp4" if videos.is_video(entry) else suffix
-    return [Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{ending}")]
-
-
-def _beside(folder: Path, model: str) -> Path:
-    named = folder if folder.name not in ("", "..") else folder.resolve()  # the current folder, and those above it
-    if not named.name:
-        raise OptionError(f"{folder} has no name and nothing beside it; say where the results go: -o FOLDER")
-    return named.with_name(f"{named.name}-{model}")
-
-
-def _tell_videos(folder: Path) -> None:
-    """A folder stands for its pictures; whoever put clips there too should hear of it."""
-    names = sorted(path.name for path in folder.iterdir() if videos.is_video(path) and not path.name.startswith("."))
-    if names:
-        more = f" and {len(names) - 1} more videos" if len(names) > 1 else ""
-        warnings.warn(
-            f"{folder}/{names[0]}{more} passed over: a folder stands for its pictures; name the videos to run them",
-            ImpastoWarning,
-            stacklevel=4,
-        )
-
-
-def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
-    if len(inputs) > 1:
-        raise OptionError("- is one video, from standard input or to standard output; run the others by themselves")
-    if output is None:
-        raise OptionError(
-            "a video from standard input has no name to write beside; add -o FILE, or -o - for standard output"
-        )
-    job = Job(inputs[0], output)
-    if not job.is_video:
-        raise OptionError(f"standard output carries video alone, and {job.source} is none; give a file to write to")
-    _check([job], set())
-    return job
-
-
-def run_job(model: Model, job: Job, quality: int = 95) -> bool:
-    """Read, run, write. Transparency is kept, scaled with the picture. Returns whether the model changed anything.
-
-    Raises PictureError, OutputError, BackendError, and OptionError before it runs where the target's format cannot hold the result.
-    """
-    picture = images.read(job.source)
-    height, width = (side * model.info.scale for side in picture.rgb.shape[:2])
-    images.check_holds(job.target, height, width, alpha=picture.alpha is not None)
-    drawn = model(picture.rgb)
+def _begin(
+    writers: ThreadPoolExecutor, model: Model, job: Job, quality: int, longest_side: int | None
+) -> tuple[Future[PictureRun], int]:
+    """Read and draw a picture, and have it written. Returns the outcome and the bytes that wait for it."""
+    try:
+        picture = images.read(job.source)
+        source = images.within(picture.rgb, longest_side)
+        height, width = (side * model.info.scale for side in source.shape[:2])
+        images.check_holds(job.target, height, width, alpha=picture.alpha is not None)
+        begun = time.perf_counter()
+        drawn = model(source)
+        seconds = time.perf_counter() - begun
+    except ImpastoError as error:
+        failed: Future[PictureRun] = Future()
+        failed.set_exception(error)
+        return failed, 0
     alpha = picture.alpha
-    if alpha is not None and model.info.scale > 1:
-        alpha = np.repeat(np.repeat(alpha, model.info.scale, 0), model.info.scale, 1)
-    images.write(job.target, images.Picture(drawn, alpha, picture.exif), quality=quality)
-    return not np.array_equal(drawn, picture.rgb)
+    if alpha is not None:
+        alpha = images.within(alpha, longest_side).repeat(model.info.scale, 0).repeat(model.info.scale, 1)
+    result = images.Picture(drawn, alpha, picture.exif)
+    changed = not np.array_equal(drawn, source)
 
+    def write() -> PictureRun:
+        note = images.write_telling(job.target, result, quality=quality)
+        return PictureRun(job, height, width, seconds, changed, note)
 
-def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
-    """folders: those that are made afterwards."""
-    taken: dict[Path, Path] = {}
-    for job in jobs:
-        if job.target == PIPE:
-            continue
-        (videos if job.is_video else images).check_suffix(job.target)
-        target = job.target.resolve()
-        if target == job.source.resolve():
-            raise OptionError(
-                f"{job.target} is the {'video' if job.is_video else 'picture'} itself and would be overwritten; choose another output"
-            )
-        if target in taken:
-            raise OptionError(
-                f"{taken[target]} and {job.source} would both be written to {job.target}; run them one by one with -o"
-            )
-        taken[target] = job.source
-        if job.target.parent not in folders and job.source.exists():  # of one that is missing, reading tells
-            check_writable(job.target)
+    return writers.submit(write), drawn.nbytes

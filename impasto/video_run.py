@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from . import videos
+from . import images, videos
 from .errors import OptionError
-from .picture_run import PIPE, Job
+from .jobs import PIPE, Job
 
 if TYPE_CHECKING:
     from .runtime import Model, StyleMeter
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 class VideoRun:
     """A video that a model drew."""
 
+    source: Path
     video: videos.Redrawn
-    model: dict[str, Any]
-    """The model's `info`."""
     seconds: float
     """From the first frame read to the last one written."""
     drift: tuple[StyleDistance, ...] = ()
@@ -55,12 +55,12 @@ class VideoRun:
         times = [{"time_s": moment} for moment in self.video.times_s]
         drift = [distance.to_json() for distance in self.drift] or [{}] * len(times)
         return {
+            "source": str(self.source),
             "file": str(self.video.path or PIPE),
             "size": [self.video.height, self.video.width],
             "seconds": self.seconds,
             "frames_per_second": self.frames_per_second,
             "damaged_frames": self.video.damaged,
-            "model": self.model,
             "frames": [moment | distance for moment, distance in zip(times, drift, strict=True)],
         }
 
@@ -70,10 +70,12 @@ def run_video(
     job: Job,
     *,
     crf: int = videos.CRF,
+    longest_side: int | None = None,
     meter: StyleMeter | None = None,
     progress: videos.Progress | None = None,
 ) -> VideoRun:
-    """Draw a video. meter: measures each drawn frame's style.
+    """Draw a video. longest_side: larger frames are scaled down to it, in pixels, before they are drawn. meter: measures each drawn
+    frame's style.
 
     Raises OptionError where a pipe is wanted and there is a terminal, and what `videos.redraw`, the model and the meter raise.
     """
@@ -82,14 +84,15 @@ def run_video(
     drift: list[StyleDistance] = []
 
     def draw(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        for picture in model.stream(frames):
+        # Even sides, since videos hold one colour for two by two pixels.
+        for picture in model.stream(images.within(frame, longest_side, multiple=2) for frame in frames):
             if meter:
                 drift.append(meter(picture))
             yield picture
 
     begun = time.perf_counter()
     redrawn = videos.redraw(source, target, draw, crf=crf, progress=progress)
-    return VideoRun(redrawn, model.info.to_json(), time.perf_counter() - begun, tuple(drift))
+    return VideoRun(job.source, redrawn, time.perf_counter() - begun, tuple(drift))
 
 
 def _standard_input() -> BinaryIO:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.errors import OptionError, PictureError
-from impasto.picture_run import FORMATS, PIPE, Job, is_one_video, plan, run_job
+from impasto.errors import ImpastoError, ImpastoWarning, OptionError, PictureError
+from impasto.jobs import FORMATS, PIPE, Job, is_one_video, plan
+from impasto.picture_run import PictureRun, run_pictures
 from impasto.styles import parse
-from impasto.video_run import run_video
+from impasto.video_run import VideoRun, run_video
 from impasto.videos import CRF, Redrawn
 
 from . import options
@@ -55,6 +59,17 @@ def run(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave results alone that are there already.")
     ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-r", help="Of folders also those below, as folders of results.")
+    ] = False,
+    longest_side: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Pixels to which what is larger is scaled down first: strokes and grain are then as coarse as in a picture "
+            "of that size.",
+            min=1,
+        ),
+    ] = None,
     quality: Annotated[int, typer.Option(help="Of JPEG and WebP files.", min=1, max=100)] = 95,
     crf: Annotated[
         int, typer.Option(help="Of videos: x264's rate factor, 0 (largest file) to 51.", min=0, max=51)
@@ -71,47 +86,98 @@ def run(
     """Run a model on pictures and videos, and write the results."""
     import impasto
 
-    if (painting or json) and not is_one_video(inputs):
-        raise OptionError(
-            "--painting and --json are for one video; impasto eval --painting judges a stylizer by photos"
-        )
+    if painting and not is_one_video(inputs):
+        raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
     with ExitStack() as opened:
         loaded = opened.enter_context(
             impasto.load(model, backend=backend, precision=precision, device=device, layout=layout)
         )
         loaded.set_style(parse(style) if style else None, strength=strength)
-        planned = plan(inputs, output, loaded.info.name, format=format)
+        planned = plan(inputs, output, loaded.info.name, format=format, recursive=recursive)
         # Files appear whole or not at all, so what is there is finished.
         jobs = [job for job in planned if not (skip_existing and job.target.exists())]
         if len(jobs) < len(planned):
             err.print(f"{len(planned) - len(jobs)} of {len(planned)} results were there already")
         meter = opened.enter_context(_meter(painting, network, device)) if painting else None
-        failures = 0
-        with _progress() as progress:
-            task = progress.add_task("running", total=len(jobs), visible=len(jobs) > 1)
-            for job in jobs:
-                try:
-                    if job.is_video:
-                        _run_video(loaded, job, crf, meter, progress, json)
-                    else:
-                        _run_picture(loaded, job, quality, quiet=len(jobs) > 1)
-                except (PictureError, OptionError) as error:  # one among several is reported and passed over
-                    if len(planned) == 1:
-                        raise
-                    fail(error)
-                    failures += 1
-                progress.advance(task)
+        progress = opened.enter_context(_progress())
+        task = progress.add_task("running", total=len(jobs), visible=len(jobs) > 1)
+        outcomes = _outcomes(loaded, jobs, quality, crf, longest_side, meter, progress)
+        written: list[PictureRun | VideoRun] = []
+        failed: list[tuple[Job, ImpastoError]] = []
+        for job, outcome in opened.enter_context(closing(outcomes)):
+            try:
+                written.append(outcome())
+            except (PictureError, OptionError) as error:  # one among several is reported and passed over
+                if len(planned) == 1:
+                    raise
+                fail(error)
+                failed.append((job, error))
+            else:
+                _tell(written[-1], job, loaded, quiet=len(jobs) > 1)
+            progress.advance(task)
     if len(jobs) > 1:
-        folders = ", ".join(dict.fromkeys(str(job.target.parent) for job in jobs))
-        written = f"{len(jobs) - failures} of {len(jobs)} files written to {folders}"
-        out.print(f"{written} with {loaded.info}", markup=False, soft_wrap=True)
-    if failures:
+        number = f"{len(written)} of {len(jobs)} files written to {_folders(jobs)}"
+        out.print(f"{number} with {loaded.info}", markup=False, soft_wrap=True)
+    write_json(
+        json,
+        {
+            "model": loaded.info.to_json(),
+            "written": [run.to_json() for run in written],
+            "failed": [{"source": str(job.source), "why": str(error)} for job, error in failed],
+            "there_already": len(planned) - len(jobs),
+        },
+    )
+    if failed:
         raise typer.Exit(1)
 
 
-def _run_picture(loaded: Model, job: Job, quality: int, quiet: bool) -> None:
-    changed = run_job(loaded, job, quality)
-    if not changed and loaded.info.task == "inpaint":
+def _folders(jobs: Sequence[Job]) -> str:
+    folders = list(dict.fromkeys(str(job.target.parent) for job in jobs))
+    if len(folders) <= 3:
+        return ", ".join(folders)
+    return f"{folders[0]}, {folders[1]} and {len(folders) - 2} more folders"
+
+
+def _outcomes(
+    loaded: Model,
+    jobs: Sequence[Job],
+    quality: int,
+    crf: int,
+    longest_side: int | None,
+    meter: StyleMeter | None,
+    progress: Progress,
+) -> Generator[tuple[Job, Callable[[], PictureRun | VideoRun]], None, None]:
+    """Each job and what brings its result, in the jobs' order."""
+    for are_videos, group in groupby(jobs, lambda job: job.is_video):
+        if not are_videos:
+            for job, outcome in run_pictures(loaded, list(group), quality=quality, longest_side=longest_side):
+                yield job, outcome.result
+            continue
+        for job in group:
+            with _task(progress, job.source.name) as update:
+                yield (
+                    job,
+                    partial(run_video, loaded, job, crf=crf, longest_side=longest_side, meter=meter, progress=update),
+                )
+
+
+@contextmanager
+def _task(progress: Progress, name: str) -> Iterator[Callable[[int, int | None], None]]:
+    task = progress.add_task(name, total=None)
+    try:
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+    finally:
+        progress.remove_task(task)
+
+
+def _tell(run: PictureRun | VideoRun, job: Job, loaded: Model, quiet: bool) -> None:
+    """quiet: of one picture among several only what is unexpected."""
+    if isinstance(run, VideoRun):
+        _tell_video(run, job, loaded)
+        return
+    if run.note:
+        warnings.warn(run.note, ImpastoWarning, stacklevel=2)
+    if not run.changed and loaded.info.task == "inpaint":
         err.print(
             f"{job.source} had nothing to fill in: missing pixels are exactly magenta (255, 0, 255), and it has none. JPEG does not "
             "keep that colour; save the picture as PNG",
@@ -121,29 +187,15 @@ def _run_picture(loaded: Model, job: Job, quality: int, quiet: bool) -> None:
         out.print(f"wrote {job.target} with {loaded.info}", markup=False, soft_wrap=True)
 
 
-def _run_video(
-    loaded: Model, job: Job, crf: int, meter: StyleMeter | None, progress: Progress, json: Path | None
-) -> None:
-    task = progress.add_task(job.source.name, total=None)
-    try:
-        found = run_video(
-            loaded,
-            job,
-            crf=crf,
-            meter=meter,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-    finally:
-        progress.remove_task(task)
-    video, told = found.video, err if job.target == PIPE else out
-    for note in _notes(video, job):
+def _tell_video(run: VideoRun, job: Job, loaded: Model) -> None:
+    told = err if job.target == PIPE else out
+    for note in _notes(run.video, job):
         err.print(note, markup=False)
     between = "" if PIPE in (job.source, job.target) else " from file to file"
-    speed = f"{found.frames_per_second:.1f} frames/s{between}"
-    told.print(f"wrote {video}, {speed}, with {loaded.info}", markup=False, soft_wrap=True)
-    if found.drift:
-        told.print(found.drift_text(), markup=False, soft_wrap=True)
-    write_json(json, found.to_json())
+    speed = f"{run.frames_per_second:.1f} frames/s{between}"
+    told.print(f"wrote {run.video}, {speed}, with {loaded.info}", markup=False, soft_wrap=True)
+    if run.drift:
+        told.print(run.drift_text(), markup=False, soft_wrap=True)
 
 
 def _notes(video: Redrawn, job: Job) -> Iterator[str]:

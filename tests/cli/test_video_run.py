@@ -21,7 +21,7 @@ from videos import moving, packets, read_clip, write_clip
 
 import impasto
 from conftest import picture
-from impasto.picture_run import Job
+from impasto.jobs import Job
 from impasto.runtime import StyleMeter
 from impasto.video_run import run_video
 from impasto.videos import redraw
@@ -76,9 +76,11 @@ def test_the_style_of_every_frame_is_measured(make_package, clip, tmp_path):
         "--network", network, "--json", tmp_path / "run.json",
     )  # fmt: skip
     assert code == 0, stderr
-    told = json.loads((tmp_path / "run.json").read_text())
+    report = json.loads((tmp_path / "run.json").read_text())
+    (told,) = report["written"]
+    assert (told["source"], told["file"]) == (str(clip), str(tmp_path / "out.mp4"))
     assert told["size"] == [48, 64]
-    assert told["model"]["model"]["name"] == "tiny"
+    assert report["model"]["model"]["name"] == "tiny"
     with impasto.load(package) as model, StyleMeter(tmp_path / "painting.png", network) as meter:
         wanted = [meter(frame) for frame in model.stream(_given(clip))]
     assert len(told["frames"]) == len(wanted) == 10
@@ -89,6 +91,13 @@ def test_the_style_of_every_frame_is_measured(make_package, clip, tmp_path):
     totals = [entry["total"] for entry in told["frames"]]
     assert f"{min(totals):.4g} at {totals.index(min(totals)) / 25:.2f} s" in stdout
     assert f"largest change from frame to frame {np.abs(np.diff(totals)).max():.2g}" in stdout
+
+
+def test_large_frames_are_drawn_small_with_even_sides(make_package, clip, tmp_path):
+    code, stdout, stderr = cli("run", make_package(), clip, "-o", tmp_path / "out.mp4", "--longest-side", 33)
+    assert code == 0, stderr
+    assert "10 frames of 32x24" in stdout
+    assert [frame.shape for frame in read_clip(tmp_path / "out.mp4")[0]] == [(24, 32, 3)] * 10
 
 
 def test_through_pipes(make_package, clip, tmp_path):
@@ -168,8 +177,8 @@ def _given(clip):
         (("{clip}", "-o", "{folder}/out.png"), "cannot write a video to 'out.png'"),
         (("{clip}", "-o", "{clip}"), "is the video itself and would be overwritten"),
         (("{photo}", "-o", "{folder}/out.mp4"), "cannot tell the picture format of 'out.mp4'"),
-        (("{photo}", "--painting", "{photo}"), "--painting and --json are for one video"),
-        (("{clip}", "{photo}", "--json", "{folder}/a.json"), "--painting and --json are for one video"),
+        (("{photo}", "--painting", "{photo}"), "--painting is for one video"),
+        (("{clip}", "{photo}", "--painting", "{photo}"), "--painting is for one video"),
         (("{clip}", "--painting", "{folder}/nothing.png"), "nothing.png does not exist"),
         (("{clip}", "--painting", "{photo}", "--network", "{folder}/none"), "no perceptual network at"),
         (("{folder}/nothing.mp4",), "nothing.mp4 does not exist"),

@@ -1,0 +1,144 @@
+"""What goes where when a model runs over files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import images, videos
+from .errors import ImpastoWarning, OptionError, OutputError
+from .files import check_writable, list_files, make_folder
+
+PIPE = Path("-")
+"""Standard input or output, which carry video as Y4M."""
+
+FORMATS = ("png", "jpg", "webp", "tiff")
+"""What pictures are written as where no file name says it; the first by default."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture or video to run."""
+
+    source: Path
+    target: Path
+
+    @property
+    def is_video(self) -> bool:
+        """Whether it is a video, by its name."""
+        return is_one_video([self.source])
+
+
+def is_one_video(inputs: Sequence[Path]) -> bool:
+    """Whether they are one video and nothing else, by its name."""
+    return len(inputs) == 1 and (inputs[0] == PIPE or (videos.is_video(inputs[0]) and not inputs[0].is_dir()))
+
+
+def plan(
+    inputs: Sequence[Path],
+    output: str | os.PathLike[str] | None,
+    model: str,
+    *,
+    format: str | None = None,
+    recursive: bool = False,
+) -> list[Job]:
+    """Which file becomes which. Folders stand for the pictures in them; recursive: and in the folders below, which results repeat.
+
+    output: for a single file a file or folder, otherwise a folder (made where missing); what ends in a slash is a folder. None
+    writes NAME.MODEL.png (.mp4 for a video) beside each file, and a folder's results into FOLDER-MODEL beside it. PIPE may be
+    the only input, and the output of one video. format: one of FORMATS, for pictures whose file `output` does not name.
+    Raises PictureError, OptionError and OutputError, so that nothing is computed which could not be written.
+    """
+    if format not in (None, *FORMATS):
+        raise OptionError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
+    target = None if output is None else Path(output)
+    if PIPE in (*inputs, target):
+        return [_piped(inputs, target)]
+    if target is not None and _names_file(inputs, os.fspath(output or "")):
+        if format is not None:
+            raise OptionError(f"{target} says by its ending what it is to be; leave --format out")
+        jobs, folders = [Job(inputs[0], target)], set()
+    else:
+        if target is not None and target.exists() and not target.is_dir():
+            raise OutputError(f"{target} is a file; give a folder to write into, or another name")
+        jobs = [job for entry in inputs for job in _jobs(entry, target, model, f".{format or FORMATS[0]}", recursive)]
+        folders = {job.target.parent for job in jobs if target is not None or job.target.parent != job.source.parent}
+    _check(jobs, folders)
+    for folder in folders:  # last, so that what is refused leaves none behind
+        make_folder(folder)
+    return jobs
+
+
+def _names_file(inputs: Sequence[Path], output: str) -> bool:
+    """Whether the output is the one file that a single input becomes, rather than a folder."""
+    if output.endswith(("/", os.sep)) or Path(output).is_dir():
+        return False
+    return len(inputs) == 1 and not inputs[0].is_dir() and bool(Path(output).suffix)
+
+
+def _jobs(entry: Path, output: Path | None, model: str, suffix: str, recursive: bool) -> list[Job]:
+    """A file, or the pictures in a folder. suffix: of pictures."""
+    if entry.is_dir():
+        folder = output or _beside(entry, model)
+        _tell_videos(entry, recursive, folder)
+        sources = images.list_folder(entry, recursive=recursive, leaving_out=folder)
+        return [Job(source, folder / source.relative_to(entry).with_suffix(suffix)) for source in sources]
+    ending = ".mp4" if videos.is_video(entry) else suffix
+    return [Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{ending}")]
+
+
+def _beside(folder: Path, model: str) -> Path:
+    named = folder if folder.name not in ("", "..") else folder.resolve()  # the current folder, and those above it
+    if not named.name:
+        raise OptionError(f"{folder} has no name and nothing beside it; say where the results go: -o FOLDER")
+    return named.with_name(f"{named.name}-{model}")
+
+
+def _tell_videos(folder: Path, recursive: bool, leaving_out: Path) -> None:
+    """A folder stands for its pictures; whoever put clips there too should hear of it."""
+    clips = [file for file in list_files(folder, recursive=recursive, leaving_out=leaving_out) if videos.is_video(file)]
+    if clips:
+        more = f" and {len(clips) - 1} more videos" if len(clips) > 1 else ""
+        warnings.warn(
+            f"{clips[0]}{more} passed over: a folder stands for its pictures; name the videos to run them",
+            ImpastoWarning,
+            stacklevel=4,
+        )
+
+
+def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
+    if len(inputs) > 1:
+        raise OptionError("- is one video, from standard input or to standard output; run the others by themselves")
+    if output is None:
+        raise OptionError(
+            "a video from standard input has no name to write beside; add -o FILE, or -o - for standard output"
+        )
+    job = Job(inputs[0], output)
+    if not job.is_video:
+        raise OptionError(f"standard output carries video alone, and {job.source} is none; give a file to write to")
+    _check([job], set())
+    return job
+
+
+def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
+    """folders: those that are made afterwards."""
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        if job.target == PIPE:
+            continue
+        (videos if job.is_video else images).check_suffix(job.target)
+        target = job.target.resolve()
+        if target == job.source.resolve():
+            raise OptionError(
+                f"{job.target} is the {'video' if job.is_video else 'picture'} itself and would be overwritten; choose another output"
+            )
+        if target in taken:
+            raise OptionError(
+                f"{taken[target]} and {job.source} would both be written to {job.target}; run them one by one with -o"
+            )
+        taken[target] = job.source
+        if job.target.parent not in folders and job.source.exists():  # of one that is missing, reading tells
+            check_writable(job.target)
