@@ -41,7 +41,7 @@ class StoredEngine:
         if not self.plan.is_file() or sha256(self.plan) != self.sha256:
             raise PackageError(
                 f"{self.plan} is not the engine that {self.plan.stem}.json describes; an engine is executable code, so it "
-                "is not loaded. Build it again, or load it with trust=True if you know where it comes from"
+                "is not loaded. Build it again, or load it in a program with trust=True if you know where it comes from"
             )
         return self.plan
 

@@ -130,7 +130,7 @@ def verify(package: Path, file: PackageFile) -> Path:
     if found != file.sha256:
         raise PackageError(
             f"{path} is not the file that its manifest describes (SHA-256 {found[:12]}…, expected {file.sha256[:12]}…); "
-            "export the model again, or load it with trust=True if you changed it yourself"
+            "export the model again, or load it in a program with trust=True if you changed it yourself"
         )
     return path
 

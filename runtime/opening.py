@@ -83,7 +83,7 @@ def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Bac
         if pixels is None:
             raise BackendError(
                 f"{source.graph} takes {graph.inputs[0]} and does not say how pixels are laid out in it; "
-                f"load it with layout='rgb 0..1' ('bgr 0..255', 'rgb -1..1', …), or write that into "
+                f"load it with layout='rgb 0..1' ('bgr 0..255', 'rgb -1..1', …; --layout at the command line), or write that into "
                 f'{source.graph.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
             )
         graph = PixelAdapter(graph, pixels)
