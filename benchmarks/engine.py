@@ -9,6 +9,7 @@ a second input, `context-NAME.npy`. Needs NumPy, PyCUDA and TensorRT alone.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import sys
@@ -23,7 +24,7 @@ import numpy as np
 
 import impasto
 from impasto.errors import ImpastoError
-from impasto.files import write_text
+from impasto.files import check_writable, write_text
 from impasto.quality import psnr
 from impasto.runtime import cuda
 from impasto.runtime.backends import open_engine
@@ -275,5 +276,20 @@ def _median(function: Callable[[], object], repeats: int) -> float:
     return float(np.median(times[3:]))
 
 
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of engines, pictures and expected results")
+    parser.add_argument("out", type=Path, help="JSON to write")
+    options = parser.parse_args(arguments)
+    try:
+        check_writable(options.out)
+        if not any(options.folder.glob("*.plan")):
+            parser.error(f"{options.folder} holds no engines (*.plan); build some there first")
+        measure_folder(options.folder, options.out)
+    except ImpastoError as error:
+        parser.error(str(error))
+    return 0
+
+
 if __name__ == "__main__":
-    measure_folder(Path(sys.argv[1]), Path(sys.argv[2]))
+    raise SystemExit(main())

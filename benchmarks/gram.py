@@ -29,6 +29,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from impasto.errors import OutputError
+from impasto.files import check_writable
+
 VGG16 = {"relu1_2": (64, 512), "relu2_2": (128, 256), "relu3_3": (256, 128), "relu4_3": (512, 64)}
 """Channels and side of the layers of a style loss, for pictures of 512 x 512."""
 VARIANTS = {
@@ -373,10 +376,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true", help="only run the grouped kernel a few times, for a profiler")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out, which takes its time")
     options = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
-        parser.error("a CUDA device is needed")
     if options.variants and shutil.which("nvcc") is None:
         parser.error("--variants needs nvcc on the PATH")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install 'impasto[plots]'")
+    try:
+        for path in filter(None, (options.json, options.plot)):
+            check_writable(path)
+    except OutputError as error:
+        parser.error(str(error))
+    if not torch.cuda.is_available():
+        parser.error("a CUDA device is needed")
 
     grouped = problem("VGG16, 4 x 512²", list(VGG16.values()), 4, torch.float16)
     if options.once:

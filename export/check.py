@@ -71,7 +71,11 @@ class CheckResult:
 
 
 def check_package(
-    model: str | os.PathLike[str], pictures: Sequence[str | os.PathLike[str]] = (), *, backend: str = "auto"
+    model: str | os.PathLike[str],
+    pictures: Sequence[str | os.PathLike[str]] = (),
+    *,
+    backend: str = "auto",
+    device: int = 0,
 ) -> CheckResult:
     """Draw pictures with the package's weights in torch and with its graph in a backend, and compare.
 
@@ -96,7 +100,7 @@ def check_package(
         )
     network = checkpoints.load(source.path).network
     results = []
-    with impasto.load(source.path, backend=backend) as runtime:
+    with impasto.load(source.path, backend=backend, device=device) as runtime:
         for name, image in (*given_pictures(pictures), *synthetic_pictures(SYNTHETIC)):
             results.append(compare(name, runtime(image), draw(network, image)))
         return CheckResult(runtime.info.name, runtime.info.backend, tuple(results))

@@ -249,12 +249,12 @@ def _compile(
 ) -> Compiled:
     """All that TensorRT does and says, on the builder's thread: contexts of GPUs are current in one thread at a time."""
     with _active(target, device), api.log.recording() as lines:
-        builder = api.module.Builder(api.log.vendor)
+        builder = api.make("builder", api.module.Builder, api.log.vendor)
         typed = _is_typed(api, graph, options)
-        network = builder.create_network(api.network_flags(typed=typed))
+        network = api.make("network", builder.create_network, api.network_flags(typed=typed))
         content, islands = _prepared(graph, api.max_opset, islands=_keeps_islands(api, graph, options))
         _parse(api, network, graph, content)
-        config = builder.create_builder_config()
+        config = api.make("builder configuration", builder.create_builder_config)
         profiles = _add_profiles(builder, config, network, spec, options)
         _configure(api, config, options, typed)
         if any(islands.values()) and not engine_islands.keep(api, network, config, islands):
@@ -271,12 +271,19 @@ def _compile(
         serialized = _serialize(builder, network, config, stop)
         if serialized is None:
             raise ExportError(f"{api} cannot build {graph.name} for {target}: {api.log.errors()}")
-        if timing is not None:
-            write_bytes(timing, bytes(config.get_timing_cache().serialize()))
+        _keep_timing(config, timing)
         plan = bytes(serialized)
         layers, memory = _read_back(api, plan, lines, target, profiles[0])
-    engine_layers.require_precision(layers, options.precision, str(target))
+        arithmetic = _arithmetic_layers(api, network)
+    engine_layers.require_precision(layers, options.precision, str(target), arithmetic)
     return plan, layers, profiles, memory
+
+
+def _arithmetic_layers(api: TensorRT, network: Any) -> int:
+    """How many convolutions and matrix products the parsed network has."""
+    names = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED")
+    kinds = [getattr(api.module.LayerType, name) for name in names if hasattr(api.module.LayerType, name)]
+    return sum(network.get_layer(index).type in kinds for index in range(network.num_layers))
 
 
 def _serialize(builder: Any, network: Any, config: Any, stop: threading.Event) -> Any:
@@ -319,7 +326,7 @@ def _keeps_islands(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
 
 def _parse(api: TensorRT, network: Any, graph: Path, content: bytes) -> None:
     """Fill the network. content: as `_prepared` gives it. Raises ExportError with the parser's errors, one a line."""
-    parser = api.module.OnnxParser(network, api.log.vendor)
+    parser = api.make("ONNX parser", api.module.OnnxParser, network, api.log.vendor)
     native = getattr(getattr(api.module, "OnnxParserFlag", None), "NATIVE_INSTANCENORM", None)
     if native is not None:
         parser.set_flag(native)
@@ -420,6 +427,9 @@ def _configure(api: TensorRT, config: Any, options: BuildOptions, typed: bool) -
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # without it, nothing can be read back
     for name in _precision_flags(api, options, typed):
         config.set_flag(getattr(module.BuilderFlag, name))
+    if hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # Otherwise TensorRT-RTX may allocate while it runs, for large pictures: then no frame can be recorded as a graph.
+        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
     if options.precision == "fp32":
         config.clear_flag(module.BuilderFlag.TF32)  # 10 bits of mantissa are not FP32
     preview = getattr(getattr(module, "PreviewFeature", None), "FASTER_DYNAMIC_SHAPES_0805", None)
@@ -449,12 +459,21 @@ def _load_timing(api: TensorRT, config: Any, cache: EngineCache, target: Target)
     if not api.has_timing_cache:
         return None
     path = cache.timing_path(f"{api.flavour}-{api.version}-{target}-driver{target.driver_major}")
-    content = path.read_bytes() if path.is_file() else b""
-    measured = config.create_timing_cache(content)
-    if measured is None:  # damaged, or of another version
-        measured = config.create_timing_cache(b"")
-    config.set_timing_cache(measured, ignore_mismatch=False)
+    kept = path.read_bytes() if path.is_file() else b""
+    for content in (kept, b""):
+        measured = config.create_timing_cache(content)  # None where it is damaged, or of another version
+        # A Jetson in another power mode is another device by its multiprocessors, and still has its name.
+        if measured is not None and config.set_timing_cache(measured, ignore_mismatch=False):
+            break
     return path
+
+
+def _keep_timing(config: Any, path: Path | None) -> None:
+    """Write what the builder measured; where that fails the next build takes longer, and nothing else is lost."""
+    measured = config.get_timing_cache() if path is not None else None
+    if path is not None and measured is not None:
+        with contextlib.suppress(OutputError):
+            write_bytes(path, bytes(measured.serialize()))
 
 
 def _monitor(api: TensorRT, progress: Progress | None, stop: threading.Event) -> Any:

@@ -1,6 +1,7 @@
 """Engines on disk: named by a hash of everything that reached the builder, written whole, built once, evicted by age of use.
 
-An entry is `<key>.plan` with `<key>.json`, its record and the plan's SHA-256, and the `.kernels` that TensorRT-RTX compiled for it.
+An entry is `<key>.plan` with `<key>.json`, its record and the plan's SHA-256, and the `.kernels` that TensorRT-RTX compiled for it,
+a file for each kind of GPU.
 A reader trusts the hash in the record as far as it trusts the folder: whoever can write there can replace both. Whoever builds or
 copies an entry holds `<key>.lock`, and what is held is not evicted. Lock files stay: another process may be about to lock them.
 Timing caches lie beside the entries and go with `clean --all` only. Nothing else in the folder is ours, and nothing else is touched.
@@ -27,13 +28,13 @@ from impasto.runtime.engines import CACHE_VARIABLE, cache_folder, read_stored
 
 from .engine_options import parse_bytes
 
-SCHEMA = 1
+SCHEMA = 2
 """Part of every key: raise it when the same inputs begin to give another engine."""
 
 LIMIT_VARIABLE = "IMPASTO_CACHE_BYTES"
 DEFAULT_LIMIT = 4 << 30
 
-_ENTRY = re.compile(r"[0-9a-f]{32}\.(json|plan|kernels)")
+_ENTRY = re.compile(r"[0-9a-f]{32}(\.json|\.plan|-[0-9a-f]{8}\.kernels)")
 _TIMING = re.compile(r"tensorrt-[\w.-]+-driver\w+\.timing")
 _UNFINISHED = re.compile(r"\.(.+)-[0-9a-f]{16}(\.\w+)")
 """What `atomic_path` calls a file before it is complete: name and suffix."""
@@ -124,6 +125,11 @@ class EngineCache:
         _write_record(entry)
         return entry
 
+    def discard(self, key: str) -> None:
+        """Remove an entry, its record first. Raises OutputError."""
+        with self.locked(key):
+            _remove(self.folder / f"{key}{suffix}" for suffix in (".json", ".plan"))
+
     def entries(self) -> list[CacheEntry]:
         """Every readable entry, the one used last first."""
         found = (_read(path) for path in self._files(_ENTRY) if path.suffix == ".plan")
@@ -177,7 +183,8 @@ class EngineCache:
         plans = (_read(path) for path in files if path.suffix == ".plan")
         owners = {entry.sha256[:32]: entry.plan.stem for entry in plans if entry}  # as KernelCache names its file
         for path in files:  # the record first: what begins to go is no engine any more
-            key = owners.get(path.stem, path.stem) if path.suffix == ".kernels" else path.stem
+            name = path.stem[:32]
+            key = owners.get(name, name) if path.suffix == ".kernels" else name
             groups.setdefault(key, []).append(path)
         found = []
         for key, paths in groups.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from impasto.errors import PrecisionMismatch
+from impasto.errors import ImpastoWarning, PrecisionMismatch
 from impasto.runtime.engine_record import EngineLayer
 
 _TYPES = (
@@ -90,11 +91,21 @@ def from_log(lines: Iterable[str]) -> tuple[EngineLayer, ...]:
     return tuple(layers)
 
 
-def require_precision(layers: tuple[EngineLayer, ...], precision: str, where: str) -> None:
-    """Raises PrecisionMismatch unless the arithmetic runs in `precision`; `where` names the engine's target."""
+def require_precision(layers: tuple[EngineLayer, ...], precision: str, where: str, expected: int) -> None:
+    """Raises PrecisionMismatch unless the arithmetic runs in `precision`; `where` names the engine's target.
+
+    expected: the convolutions and matrix products that the builder was given. Warns where it names none of them afterwards.
+    """
     arithmetic = [layer for layer in layers if _ARITHMETIC.search(layer.kind)]
     if not arithmetic:
-        return  # nothing to be fast or slow: casts and shuffles alone
+        if expected:  # all are in layers that hide what they fuse ("ForeignNode"), or the words of this version are new
+            warnings.warn(
+                f"the engine for {where} may not be {precision}: of {expected} convolutions and matrix products, TensorRT names none "
+                f"among the engine's {len(layers)} layers, so their types could not be read back; compare its speed: impasto bench",
+                ImpastoWarning,
+                stacklevel=2,
+            )
+        return
     right = [layer for layer in arithmetic if layer.precision == precision]
     if len(right) >= LEAST_SHARE * len(arithmetic):
         return

@@ -14,7 +14,7 @@ from typing import Any
 
 import impasto
 from impasto.errors import ExportError, OptionError, PackageError
-from impasto.files import atomic_path, make_folder, sha256
+from impasto.files import atomic_path, make_folder, sha256, write_text
 from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.engines import ENGINES, why_not_here
 from impasto.runtime.manifest import MANIFEST, PackageFile, read_manifest, verify
@@ -166,6 +166,21 @@ def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
         complete = replace(manifest, files=(*kept, *added.values()))
         manifest_path.write_text(json.dumps(complete.to_json(), indent=1) + "\n", encoding="utf-8")
     return [engines / entry.plan.name for entry in entries]
+
+
+def discard(result: BuildResult, cache: EngineCache | None = None) -> None:
+    """Take an engine that does not draw what it should out of its package and the cache. Raises OutputError."""
+    (cache or EngineCache()).discard(result.record.key)
+    folder = result.plan.parent.parent
+    if result.plan.parent.name != ENGINES or not (folder / MANIFEST).is_file():
+        return
+    names = {f"{ENGINES}/{result.plan.stem}{suffix}" for suffix in (".plan", ".json")}
+    with locked(folder / ".lock"):
+        manifest = read_manifest(folder)
+        kept = replace(manifest, files=tuple(file for file in manifest.files if file.name not in names))
+        write_text(folder / MANIFEST, json.dumps(kept.to_json(), indent=1) + "\n")
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _takes_engines(source: Source) -> bool:

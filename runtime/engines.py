@@ -64,7 +64,7 @@ def read_stored(plan: Path) -> StoredEngine:
         if not isinstance(data, dict):
             raise ValueError(f"it holds {type(data).__name__}, not an object")
         stored = StoredEngine(plan, str(data["sha256"]), EngineRecord.from_json(data["record"], str(beside)))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         raise PackageError(
             f"{plan} has no readable record {beside.name} ({error}), so nobody knows what it is; build it again: impasto build"
         ) from None
@@ -158,9 +158,9 @@ def engine_source(
     """
     if backend not in ("auto", "tensorrt"):
         return None
+    if Path(path_or_name).suffix.lower() == ".plan":
+        return resolve(path_or_name, precision, trust)
     source = resolve(path_or_name, "auto", trust)
-    if source.graph.suffix == ".plan":
-        return source
     among = _all_engines(source)
     hashes = _model_hashes(source) if among else set()
     built = [e for e in among if e.record.role == "model" and e.record.source_sha256 in hashes]

@@ -58,6 +58,8 @@ def open_context(source: Source, path: Path, backend: str, device: int) -> Backe
 
 def _rebuild(source: Source) -> str:
     """The command that builds another engine, without its --size."""
+    if source.engine is None and source.manifest is None:
+        return "impasto build MODEL, of the model that it was built from"
     name = str(source.engine.spec.get("name", source.path)) if source.engine else str(source.path)
     return f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
 

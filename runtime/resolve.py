@@ -68,7 +68,7 @@ def resolve(
     if path.is_dir():
         return _from_package(path, precision, trust, family)
     if path.suffix.lower() == ".plan":
-        return _from_plan(path, trust)
+        return _from_plan(path, precision, trust)
     if path.suffix.lower() != ".onnx":
         raise BackendError(
             f"{path} is no model that can be run: expected a package folder or an .onnx file (or a .plan of impasto build)"
@@ -189,13 +189,22 @@ def _listed(graph: Path) -> tuple[PackageFile, ...]:
     return read_manifest(graph.parent).files if (graph.parent / MANIFEST).is_file() else ()
 
 
-def _from_plan(path: Path, trust: bool) -> Source:
+def _from_plan(path: Path, precision: str, trust: bool) -> Source:
     """An engine by itself, with the record that `impasto build` left beside it and the engine of its context."""
     from .engines import context_engine, read_stored, stored_in, with_engine
 
     if trust and not path.with_suffix(".json").exists():
+        if precision != "auto":
+            raise PackageError(
+                f"{path} has no record, so nobody knows whether it is {precision}; leave the precision out"
+            )
         return Source(path, path, "unknown")
     stored = read_stored(path)
+    if precision not in ("auto", stored.record.precision):
+        raise PackageError(
+            f"{path} is {stored.record.precision}, not {precision}; leave the precision out, or load the model that it was built "
+            f"from: {stored.record.spec['name']}"
+        )
     context = None
     if stored.record.context_sha256:
         context = context_engine(stored, stored_in(path.parent))

@@ -10,7 +10,7 @@ import functools
 import importlib
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ _INSTALL = {
     "tensorrt": "on a Jetson use JetPack's (python3 -m venv --system-site-packages), elsewhere: pip install tensorrt",
     "tensorrt-rtx": "pip install 'impasto[rtx]'",
 }
-_KEPT_ERRORS = 8
+_KEPT_LINES = 8
 
 
 _loading = threading.Lock()
@@ -145,13 +145,24 @@ class TensorRT:
             raise BackendError(f"an engine's tensor is {dtype.name}; pictures go in and out as uint8")
         return np.dtype(known[dtype.name])
 
+    def make(self, what: str, constructor: Callable[..., Any], *arguments: Any) -> Any:
+        """What the vendor's constructor makes. what: for the message. Raises BackendError with TensorRT's own words.
+
+        Where the library makes nothing, methods return None and classes raise TypeError ("factory function returned nullptr"). The
+        reason is in the log alone: mostly a driver that is too old for this TensorRT, or a GPU without free memory.
+        """
+        self.log.forget()
+        try:
+            made = constructor(*arguments)
+        except Exception as error:  # the bindings raise RuntimeError, TypeError or a vendor class
+            raise BackendError(f"{self} makes no {what} here: {error}; {self.log.errors()}") from error
+        if made is None:
+            raise BackendError(f"{self} makes no {what} here: {self.log.errors()}")
+        return made
+
     def create_runtime(self) -> Any:
         """A runtime. Raises BackendError."""
-        self.log.forget()
-        runtime = self.module.Runtime(self.log.vendor)
-        if runtime is None:
-            raise BackendError(f"TensorRT {self.version} has no runtime here: {self.log.errors()}")
-        return runtime
+        return self.make("runtime", self.module.Runtime, self.log.vendor)
 
     def deserialize(self, runtime: Any, plan: bytes) -> Any:
         """The engine in these bytes. Raises BackendError with TensorRT's own words: some versions raise, some return None."""
@@ -171,10 +182,11 @@ class TensorRT:
 
 
 class Log:
-    """What TensorRT says: its last errors, and every line while somebody records."""
+    """What TensorRT says: its last errors and warnings, and every line while somebody records."""
 
     def __init__(self, module: Any) -> None:
-        self._errors: deque[str] = deque(maxlen=_KEPT_ERRORS)
+        self._errors: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._warnings: deque[str] = deque(maxlen=_KEPT_LINES)
         self._recorded: list[str] | None = None
         collector = self
 
@@ -192,6 +204,8 @@ class Log:
         """Keep one line. severity: "INTERNAL_ERROR", "ERROR", "WARNING", "INFO" or "VERBOSE"."""
         if severity.endswith("ERROR"):
             self._errors.append(message.strip())
+        elif severity.endswith("WARNING"):
+            self._warnings.append(message.strip())
         recorded = self._recorded  # read once: a recording may end while a builder that cannot be stopped goes on
         if recorded is not None:
             recorded.append(message)
@@ -207,9 +221,10 @@ class Log:
             self._recorded = None
 
     def forget(self) -> None:
-        """Begin a new operation: earlier errors are not its own."""
+        """Begin a new operation: earlier lines are not its own."""
         self._errors.clear()
+        self._warnings.clear()
 
     def errors(self) -> str:
-        """The errors since `forget`, as one sentence part."""
-        return " | ".join(dict.fromkeys(self._errors)) or "it gave no reason"
+        """The errors since `forget`, as one sentence part; without any the warnings, as which some versions tell CUDA's errors."""
+        return " | ".join(dict.fromkeys(self._errors or self._warnings)) or "it gave no reason"

@@ -13,6 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from impasto.errors import CheckFailed
 from impasto.runtime.spec import PERCEPTUAL
 
 from . import options
@@ -73,7 +74,7 @@ def build(
     json: options.Json = None,
 ) -> None:
     """Build a TensorRT engine of a model, and prove that it is what was asked for."""
-    from impasto.export.engine_package import build_model
+    from impasto.export.engine_package import build_model, discard
 
     wanted = _options(precision, size or [], batch, workspace, opt_level, tactics, hardware_compatible, target)
     with _bar_or_exit(f"building {model}, {precision}") as (report, waiting):
@@ -88,7 +89,12 @@ def build(
         out.print(f"compute capability {capability}: {layers}", markup=False)
     write_json(json, result.to_json())
     if check:
-        _check(result, device)
+        try:
+            _check(result, device)
+        except CheckFailed:
+            discard(result)
+            err.print("the engine was removed, so that nothing loads it; --no-check keeps such a one")
+            raise
 
 
 @cache.command("list")

@@ -53,6 +53,10 @@ def check(
     json: options.Json = None,
 ) -> None:
     """Prove that a package draws what its checkpoint draws in torch, an engine what its graph draws, or both in one style."""
+    if against is not None and backend != "auto":
+        raise OptionError(
+            "--against compares TensorRT with ONNX Runtime on the CPU, which draws what the graph says; leave --backend out"
+        )
     if style is not None:
         if min_psnr is not None:
             raise OptionError("--min-psnr is of another check than --style; run both, one after the other")
@@ -65,10 +69,14 @@ def check(
         return
     if model.endswith(".plan"):
         raise OptionError(f"{model} is an engine; say what it must draw like: --against MODEL.onnx, or its package")
+    if min_psnr is not None:
+        raise OptionError(
+            "--min-psnr is of engines, with --against; a package must draw what torch draws to 1 level of 255"
+        )
     from impasto.export.check import TOLERANCE, check_package
 
     with err.status(f"drawing with {model} and with torch"):
-        result = check_package(model, pictures or (), backend=backend)
+        result = check_package(model, pictures or (), backend=backend, device=device)
     table = Table(
         "picture", "max difference", "values that differ", "PSNR", title=f"{result.model}: {result.backend} / torch"
     )

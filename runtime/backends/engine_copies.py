@@ -26,10 +26,10 @@ class EngineCopies:
     A copy costs what the plan is large, a few MB. Threads may share it.
     """
 
-    def __init__(self, api: TensorRT, plan: bytes) -> None:
-        """The device is active, here and in `seat`. Raises BackendError."""
+    def __init__(self, api: TensorRT, runtime: Any, plan: bytes) -> None:
+        """runtime: of `api`. The device is active, here and in `seat`. Raises BackendError."""
         self._api = api
-        self._runtime = api.create_runtime()
+        self._runtime = runtime
         self._plan = plan if not api.shares_profiles else b""
         self._copies = [api.deserialize(self._runtime, plan)]
         self._taken: set[tuple[int, int]] = set()

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from typing import Any
 
 from impasto.errors import OutputError
 from impasto.files import make_folder, write_bytes
 
+from ..cuda import Device
 from ..engines import cache_folder
 from ..tensorrt_api import TensorRT
 
 
 class KernelCache:
-    """The kernels of one engine, in the user's cache folder. Flavours that compile everything when building have none."""
+    """The kernels of one engine on one kind of GPU, in the user's cache folder. Flavours that compile all when building have none."""
 
-    def __init__(self, api: TensorRT, engine: Any, plan: bytes) -> None:
+    def __init__(self, api: TensorRT, engine: Any, plan: bytes, device: Device) -> None:
         """The device is active: TensorRT-RTX compares it, and itself, with where the kernels were made."""
         self._config: Any = None
         self._kept = b""
         if not hasattr(api.module, "IRuntimeCache"):
             return
-        self._path = cache_folder() / f"{hashlib.sha256(plan).hexdigest()[:32]}.kernels"
+        gpu = f"{device.name} {device.compute_capability} {device.driver_major}"  # machines with different ones may share a home
+        name = f"{hashlib.sha256(plan).hexdigest()[:32]}-{hashlib.sha256(gpu.encode()).hexdigest()[:8]}"
+        self._path = cache_folder() / f"{name}.kernels"
         self._config = engine.create_runtime_config()
         strategies = getattr(api.module, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies is not None:
@@ -31,6 +35,7 @@ class KernelCache:
         self._cache = self._config.create_runtime_cache()
         with contextlib.suppress(OSError):
             self._kept = self._path.read_bytes()
+            os.utime(self._path)  # loading is use: what was used longest ago is evicted first
         if self._kept:
             self._cache.deserialize(self._kept)  # says False, and stays empty, for another GPU, driver or version
         self._config.set_runtime_cache(self._cache)

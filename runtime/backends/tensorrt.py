@@ -51,12 +51,13 @@ class TensorRTBackend(Backend):
         if record:
             require_match(record, self._api, self._device, rebuild)
         with self._device.active():
+            runtime = self._api.create_runtime()  # what stops this has nothing to do with the engine
             try:
-                self._copies = EngineCopies(self._api, plan)
+                self._copies = EngineCopies(self._api, runtime, plan)
             except BackendError as error:
                 raise EngineMismatch(f"{error}. Build it again: {rebuild}") from None
             self._engine = self._copies.first
-            self._kernels = KernelCache(self._api, self._engine, plan)
+            self._kernels = KernelCache(self._api, self._engine, plan, self._device)
         self._describe()
         self.device = f"{self._device.name} (CUDA device {device})"
         self.metadata = {}

@@ -26,7 +26,7 @@ from fake_gpu import FakeDriver
 from fake_network import FakeParser, Parsed
 from graphs import network
 
-from impasto.errors import OptionError
+from impasto.errors import BackendError, OptionError
 from impasto.export import engine as builder_module
 from impasto.export.engine import Target, check_options, compile_graph
 from impasto.export.engine_cache import EngineCache
@@ -88,7 +88,7 @@ class Bindings:
             tensor = self.strict("ITensor", shape=shape)
             tensor.name = name
             tensors.append(tensor)
-        self.network = self.strict("INetworkDefinition", num_inputs=2)
+        self.network = self.strict("INetworkDefinition", num_inputs=2, num_layers=0)
         self.network.get_input.side_effect = tensors.__getitem__
         self.builder = self.strict("Builder")
         self.builder.create_network.return_value = self.network
@@ -193,6 +193,63 @@ def test_the_builder_calls_only_what_the_version_has(bindings: Bindings, gpu: An
     assert len(list(tmp_path.glob("*.timing"))) == bindings.api.has_timing_cache
 
 
+def test_a_vendor_that_makes_nothing_says_why(bindings: Bindings, gpu: Any, tmp_path: Path) -> None:
+    """As pybind's constructors do with a driver that is too old: TypeError, and the reason as a line of the log."""
+
+    def nothing(*_: Any) -> None:
+        bindings.api.log.receive("WARNING", "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    bindings.module.Runtime = bindings.module.Builder = nothing
+    with pytest.raises(
+        BackendError, match=r"makes no runtime here: pybind11.*; CUDA initialization failure with error: 35"
+    ):
+        bindings.api.create_runtime()
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    with pytest.raises(BackendError, match=r"makes no builder here: .*error: 35"):
+        build(bindings, tmp_path)
+    bindings.module.Builder = lambda log: bindings.builder
+    bindings.builder.create_network.return_value = None
+    with pytest.raises(BackendError, match="makes no network here: it gave no reason"):
+        build(bindings, tmp_path)
+
+
+def build(bindings: Bindings, folder: Path) -> bytes:
+    target, spec = Target(("8.7",), "Fake GPU", 12), ModelSpec("m", size=SizeRule(4))
+    options = everything(bindings.api)
+    return compile_graph(bindings.api, target, folder / "model.onnx", spec, options, EngineCache(folder), 0)[0]
+
+
+def test_a_timing_cache_that_does_not_fit_costs_time_and_nothing_else(
+    bindings: Bindings, gpu: Any, tmp_path: Path
+) -> None:
+    """A Jetson in another power mode has other multiprocessors and the same name."""
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    if not bindings.api.has_timing_cache:
+        assert build(bindings, tmp_path) == b"plan"
+        return
+    config, tried = bindings.config, []
+
+    def set_timing_cache(cache: Any, ignore_mismatch: bool) -> bool:
+        tried.append(cache)
+        return len(tried) != 2
+
+    config.create_timing_cache.side_effect = lambda content: content
+    config.set_timing_cache.side_effect = set_timing_cache
+    for _ in range(2):
+        assert build(bindings, tmp_path) == b"plan"
+    assert tried == [b"", b"measured", b""]
+    config.get_timing_cache.return_value = None
+    assert build(bindings, tmp_path) == b"plan"
+
+
+def test_tensorrt_rtx_allocates_nothing_while_it_runs(bindings: Bindings) -> None:
+    """Otherwise no stream can be captured where sizes are large ("BuilderFlag", REQUIRE_USER_ALLOCATION)."""
+    builder_module._configure(bindings.api, bindings.config, BuildOptions(), True)
+    flags = [call.args[0].name for call in bindings.config.set_flag.call_args_list]
+    assert ("REQUIRE_USER_ALLOCATION" in flags) == (bindings.flavour == "tensorrt-rtx")
+
+
 @pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1"])
 @pytest.mark.parametrize(
     ("sizes", "batch"), [("512x512", (1, 1, 1)), ("64x64:64x64:512x512", (1, 1, 1)), ("512x512", (1, 1, 2))]
@@ -235,13 +292,20 @@ def test_kernels_that_were_compiled_on_the_device_are_kept(
     TensorRTBackend(b"plan", None, 0, "impasto build m").close()
     (kept,) = tmp_path.glob("*.kernels")
     assert kept.read_bytes() == b"kernels"
+    os.utime(kept, (1000, 1000))
     # A graph is recorded of the first frame's kernels, so they must be the right ones.
     assert bindings.runtime_config.dynamic_shapes_kernel_specialization_strategy.name == "EAGER"
     bindings.kernels.deserialize.assert_not_called()
     TensorRTBackend(b"plan", None, 0, "impasto build m").close()
     bindings.kernels.deserialize.assert_called_once_with(b"kernels")
+    assert kept.stat().st_mtime > 1000, "loading is use"
+    gpu.name = "another GPU that shares this home"
+    bindings.kernels.deserialize.reset_mock()
+    TensorRTBackend(b"plan", None, 0, "impasto build m").close()
+    bindings.kernels.deserialize.assert_not_called()
+    assert len(list(tmp_path.glob("*.kernels"))) == 2
     EngineCache(tmp_path).clean(everything=True)
-    assert not kept.exists()
+    assert not list(tmp_path.glob("*.kernels"))
 
 
 @pytest.mark.parametrize(

@@ -78,3 +78,15 @@ def test_one_engine_that_fails_costs_the_others_nothing(folder: Path, missing: s
     broken, good = measured(folder)["engines"]
     assert "error" in broken
     assert "error" not in good and set(good) >= FIGURES
+
+
+@pytest.mark.parametrize(("files", "words"), [([], "holds no engines"), (["a.plan"], "cannot write")])
+def test_what_cannot_be_measured_is_told_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], files: list[str], words: str
+) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(SystemExit) as ended:
+        benchmark.main([str(tmp_path), str(tmp_path / ("none/out.json" if files else "out.json"))])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err

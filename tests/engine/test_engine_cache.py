@@ -124,14 +124,17 @@ def test_builders_that_evict_at_once_keep_what_they_build(tmp_path: Path) -> Non
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 60_000
 
 
+GPUS = ("0123abcd", "4567cdef")
+
+
 def test_kernels_count_and_go_with_their_engine(tmp_path: Path) -> None:
     cache = EngineCache(tmp_path)
     used, old = put(cache, A, b"a", age_s=10), put(cache, B, b"b", age_s=1000)
-    kernels = [tmp_path / f"{entry.sha256[:32]}.kernels" for entry in (used, old)]
+    kernels = [tmp_path / f"{entry.sha256[:32]}-{gpu}.kernels" for entry, gpu in zip((used, old), GPUS, strict=True)]
     for path in kernels:
         path.write_bytes(bytes(1000))
         os.utime(path, (0, 0))
-    orphan = tmp_path / f"{C}.kernels"  # of an engine in a package
+    orphan = tmp_path / f"{C}-{GPUS[0]}.kernels"  # of an engine in a package
     orphan.write_bytes(bytes(1000))
     os.utime(orphan, (0, 0))
     cache.limit = size_of(used) + 1000

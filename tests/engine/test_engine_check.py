@@ -72,6 +72,15 @@ def test_the_command_exits_by_the_budget(vendor: FakeTensorRT, plan: Path, tmp_p
     assert CliRunner().invoke(app, [*arguments, "--min-psnr", "30"]).exit_code == 0
 
 
+def test_options_without_effect_are_refused(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
+    against = ("--against", inverter(tmp_path / "same.onnx", 255))
+    for options in (against, (*against, "--style", tmp_path / "painting.png")):
+        code, _, stderr = cli("check", plan, *options, "--backend", "openvino")
+        assert (code, "leave --backend out" in stderr) == (1, True)
+    code, _, stderr = cli("check", "upscale-x2", "--min-psnr", 500)
+    assert (code, "--min-psnr is of engines" in stderr) == (1, True)
+
+
 def test_the_picture_may_have_any_name(vendor: FakeTensorRT, tmp_path: Path) -> None:
     shapes = ((1, 16, 16, 3), (1, 20, 24, 3), (1, 64, 64, 3))
     plan = write_plan(tmp_path, profiles=({"context": ((1, 5),) * 3, "photo": shapes},))

@@ -15,7 +15,7 @@ from fake_gpu import FakeDriver, FakeTensorRT
 
 import impasto
 from conftest import canonical_graph
-from impasto.errors import EngineMismatch, OptionError
+from impasto.errors import EngineMismatch, OptionError, PackageError
 from impasto.export.engine import find_target, key_parts
 from impasto.export.engine_cache import EngineCache
 from impasto.export.engine_options import BuildOptions
@@ -135,6 +135,26 @@ def test_the_wider_range_of_sizes_is_preferred_whatever_the_input_is_called(
     source = engine_source(package, "tensorrt", "auto", 0, trust=False)
     assert source
     assert source.graph.stem == key("wide")
+
+
+def test_an_engine_has_one_precision_and_says_so(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
+    with impasto.load(plan, precision="fp16") as model:
+        assert model.info.precision == "fp16"
+    for backend in ("auto", "tensorrt"):
+        with pytest.raises(PackageError, match=r"is fp16, not int8; leave the precision out.*tiny"):
+            impasto.load(plan, backend=backend, precision="int8")
+        with pytest.raises(OptionError, match="unknown precision"):
+            impasto.load(plan, backend=backend, precision="nonsense")
+    plan.with_suffix(".json").unlink()
+    with pytest.raises(PackageError, match="nobody knows whether it is fp16"):
+        impasto.load(plan, precision="fp16", trust=True)
+
+
+def test_of_an_engine_without_a_record_no_command_is_made_up(vendor: FakeTensorRT, plan: Path) -> None:
+    plan.with_suffix(".json").unlink()
+    plan.write_bytes(b"of another version")
+    with pytest.raises(EngineMismatch, match="Build it again: impasto build MODEL, of the model"):
+        impasto.load(plan, trust=True)
 
 
 def test_loading_counts_as_use(vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache) -> None:

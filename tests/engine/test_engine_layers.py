@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 import pytest
 
-from impasto.errors import PrecisionMismatch
+from impasto.errors import ImpastoWarning, PrecisionMismatch
 from impasto.export.engine_layers import from_inspector, hides_formats, require_precision
 
 HIDDEN = "N/A due to dynamic shapes"
@@ -63,4 +64,15 @@ def test_names_with_separators_between_them_are_read() -> None:
 def test_what_nothing_is_known_of_is_not_taken_for_what_was_asked() -> None:
     layers = from_inspector(json.dumps({"Layers": [layer(HIDDEN)]}))
     with pytest.raises(PrecisionMismatch, match="1 in unknown"):
-        require_precision(layers, "fp16", "a GPU")
+        require_precision(layers, "fp16", "a GPU", 1)
+
+
+@pytest.mark.parametrize("entries", [[], [{"Name": "{ForeignNode[conv1...conv9]}", "LayerType": "Myelin"}]])
+def test_arithmetic_that_is_named_nowhere_is_told(entries: list[dict[str, str]]) -> None:
+    """Of layers that hide what they fuse, or where the words of a version are new, nobody knows what they compute in."""
+    layers = from_inspector(json.dumps({"Layers": entries}))
+    with pytest.warns(ImpastoWarning, match=rf"of 9 convolutions .* none among the engine's {len(entries)} layers"):
+        require_precision(layers, "int8", "a GPU", 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        require_precision(layers, "int8", "a GPU", 0)

@@ -21,10 +21,10 @@ from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
 
 import impasto
 from conftest import canonical_graph, float_graph
-from impasto.errors import EngineMismatch, OptionError, OutputError, PackageError
+from impasto.errors import CheckFailed, EngineMismatch, OptionError, OutputError, PackageError
 from impasto.export.engine_cache import CacheEntry, EngineCache
 from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.engine_package import add_to_package, build_model, find_graph
+from impasto.export.engine_package import BuildResult, add_to_package, build_model, find_graph
 from impasto.export.inspection import inspect_path
 from impasto.files import sha256
 from impasto.runtime.engines import read_stored
@@ -167,6 +167,28 @@ def test_build_records_engines_of_model_and_context_in_the_package(make_package:
     inspect_path(str(package)).require_intact()
     with pytest.raises(EngineMismatch, match="impasto build"):
         impasto.load(package, backend="tensorrt")
+
+
+def test_an_engine_that_draws_something_else_does_not_stay(
+    make_package: MakePackage, own_cache: EngineCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason=REAL)
+
+    def differs(result: BuildResult, device: int) -> None:
+        raise CheckFailed("it draws at 3.0 dB")
+
+    monkeypatch.setattr("impasto.cli.build._check", differs)
+    package = make_package()
+    arguments = ("build", package, "--precision", "fp32", "--size", "64x64", "--target", "sm86")
+    assert cli(*arguments, "--no-check")[0] == 0
+    (other,) = (package / "engines").glob("*.plan")
+    code, _, stderr = cli(*arguments[:-1], "sm89")
+    assert code == 1
+    assert "the engine was removed, so that nothing loads it; --no-check keeps such a one" in stderr
+    assert "it draws at 3.0 dB" in stderr
+    assert list((package / "engines").glob("*.plan")) == [other]
+    inspect_path(str(package)).require_intact()
+    assert [entry.plan.name for entry in own_cache.entries()] == [other.name]
 
 
 SMALL = BuildOptions("fp32", (Sizes.parse("64x64"),), targets=("sm86",))

@@ -118,3 +118,20 @@ def test_chips_of_any_size_are_used_evenly(layers, blocks):
 def test_no_run_is_so_long_that_rounding_toward_zero_shows(N, C, pixels, blocks):
     (layer,) = plan((LayerShape(N, C, pixels, 2),), blocks).layers
     assert N * pixels / layer.gangs <= LONGEST_RUN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--json", "none/gram.json"), "cannot write none/gram.json"),
+        (("--plot", "gram.png"), "--plot needs matplotlib"),
+    ],
+)
+def test_what_the_benchmark_cannot_write_is_told_before_it_measures(monkeypatch, capsys, arguments, words):
+    from impasto.benchmarks import gram
+
+    monkeypatch.setattr(gram.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as ended:
+        gram.main(list(arguments))
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
