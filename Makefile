@@ -47,13 +47,15 @@ clean:  ## remove what make has made
 	rm -rf $(VENV) build dist *.egg-info
 
 $(VENV)/.created:
+	@command -v $(PYTHON) > /dev/null || { echo "there is no $(PYTHON) here; name a Python of 3.10 or newer: make PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Impasto needs Python 3.10 or newer; got " + sys.version.split()[0] + ". Name one: make PYTHON=python3.11")'
+	@test ! -e $(VENV) || { echo "$(VENV) is there already and was not made by make; move it away, or choose another: make VENV=build/venv"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@touch $@
 
 $(VENV)/.demo-ready: $(VENV)/.created $(SOURCES)
 	@echo "installing into $(VENV) (the first time this downloads torch)"
-	@$(PIP) -e '.[demo]'
+	@$(PIP) -e '.[demo]' || { echo "the packages above could not be installed; is a package index within reach? PIP_ARGS goes to pip"; exit 1; }
 	@touch $@
 
 $(VENV)/.test-ready: $(VENV)/.demo-ready

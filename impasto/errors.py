@@ -46,6 +46,26 @@ class MissingDependency(ImpastoError):
     """An optional library is not installed; the message holds the command that installs it."""
 
 
+_EXTRAS = {
+    **dict.fromkeys(("typer", "rich", "PIL"), "cli"),
+    **dict.fromkeys(("torch", "onnxscript", "safetensors", "lightning_fabric", "torchmetrics", "tensorboard"), "train"),
+    "onnx": "export",
+    "onnxruntime": "cpu",
+    "av": "video",
+}
+"""Modules that are not Impasto's own -> the extra that brings them."""
+
+
+def missing(error: ModuleNotFoundError) -> MissingDependency | None:
+    """The same with the command that installs it; None where it is no library of ours."""
+    name = (error.name or "").split(".")[0]
+    return (
+        MissingDependency(f"{name} is not installed: pip install 'impasto[{_EXTRAS[name]}]'")
+        if name in _EXTRAS
+        else None
+    )
+
+
 class BackendError(ImpastoError):
     """A backend cannot load this model, cannot run here, or failed while running."""
 

@@ -239,7 +239,9 @@ def compile_architecture(
 def compile_all(folder: Path) -> tuple[bytes, dict[str, dict[str, Resources]], dict[str, str]]:
     """The fatbin's bytes, the table {architecture: {kernel: what it takes}}, and {architecture: its compiler's version}."""
     newest, ptx_release = PTX
-    versions = {release: compiler(release).version() for release in {*ARCHITECTURES.values(), ptx_release}}
+    # The newest first: it alone cannot be fetched, so where it is missing nothing is.
+    releases = sorted({*ARCHITECTURES.values(), ptx_release}, key=lambda release: release in PACKAGES)
+    versions = {release: compiler(release).version() for release in releases}
     # NVRTC compiles one source at a time in a process, hence processes and not threads.
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
         ptx = pool.submit(compiler(ptx_release).ptx, newest)

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from impasto.errors import EngineMismatch, ImpastoError, PackageError
+from impasto.errors import EngineMismatch, ImpastoError, OutputError, PackageError
 from impasto.files import sha256
 
 from . import cuda
@@ -47,13 +47,18 @@ class StoredEngine:
 
 
 def cache_folder() -> Path:
-    """$IMPASTO_CACHE, or `impasto/engines` in the user's cache folder."""
+    """$IMPASTO_CACHE, or `impasto/engines` in the user's cache folder. Raises OutputError where nobody knows that one."""
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "impasto" / "engines"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "impasto" / "engines"
+    folder = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    try:
+        parent = Path(folder) if folder else Path.home() / ("" if sys.platform == "win32" else ".cache")
+    except RuntimeError:  # neither $HOME nor an entry in passwd: containers that run as any user
+        raise OutputError(
+            f"this user has no home folder to keep engines in; name a folder with ${CACHE_VARIABLE}"
+        ) from None
+    return parent / "impasto" / "engines"
 
 
 def read_stored(plan: Path) -> StoredEngine:
@@ -204,15 +209,17 @@ def with_engine(source: Source, stored: StoredEngine, context: StoredEngine | No
 def _taken(stored: StoredEngine, trust: bool) -> Path:
     """The plan's path, verified unless trusted; in the cache it is now the one used last, and so the last to be evicted."""
     plan = stored.plan if trust else stored.verified()
-    if plan.resolve().parent == cache_folder().resolve():
-        with contextlib.suppress(OSError):  # a cache that may only be read still serves
+    with contextlib.suppress(OSError, OutputError):  # a cache that may only be read still serves
+        if plan.resolve().parent == cache_folder().resolve():
             os.utime(plan)
     return plan
 
 
 def _all_engines(source: Source) -> list[StoredEngine]:
     own = stored_in_package(source.path, source.manifest) if source.manifest else []
-    return [*own, *stored_in(cache_folder())]
+    with contextlib.suppress(OutputError):  # no cache, no engines in it
+        return [*own, *stored_in(cache_folder())]
+    return own
 
 
 def _model_hashes(source: Source) -> set[str]:

@@ -15,7 +15,7 @@ from rich.console import Console, ConsoleDimensions
 from typer import Exit
 from typer.core import TyperGroup
 
-from impasto.errors import ImpastoError, ImpastoWarning
+from impasto.errors import ImpastoError, ImpastoWarning, missing
 from impasto.files import write_text
 
 _WIDE = 1000
@@ -53,6 +53,12 @@ class Commands(TyperGroup):
                 return super().invoke(ctx)
         except ImpastoError as error:
             fail(error)
+            raise Exit(1) from None
+        except ModuleNotFoundError as error:
+            told = missing(error)
+            if told is None:
+                raise
+            fail(told)
             raise Exit(1) from None
         except KeyboardInterrupt:
             say_stopped()

@@ -50,6 +50,15 @@ def check_suffix(path: Path) -> None:
         raise OptionError(f"cannot write a video to {path.name!r}; let its name end in one of {', '.join(WRITTEN)}")
 
 
+def _opened(path: Path) -> InputContainer:
+    """The file, whatever bytes its metadata hold: PyAV before 19 must be told that they do not matter, 19 takes no such word."""
+    av = pyav()
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except TypeError:
+        return av.open(str(path))
+
+
 class FileSource(Source):
     """A video file. Raises PictureError where it cannot be read."""
 
@@ -60,8 +69,12 @@ class FileSource(Source):
         if not path.is_file():
             raise PictureError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a video file")
         try:
-            self._container: InputContainer = av.open(str(path), metadata_errors="replace")
-        except Exception as error:  # FFmpeg's, or an IndexError of PyAV's where a damaged header contradicts itself
+            self._container: InputContainer = _opened(path)
+        except (
+            av.FFmpegError,
+            IndexError,
+            UnicodeError,
+        ) as error:  # IndexError where a damaged header contradicts itself
             reason = getattr(error, "strerror", None) or error
             raise PictureError(f"{path} is no video file that can be read: {reason}; get it again") from None
         videos = [

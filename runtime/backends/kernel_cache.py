@@ -26,16 +26,17 @@ class KernelCache:
             return
         gpu = f"{device.name} {device.compute_capability} {device.driver_major}"  # machines with different ones may share a home
         name = f"{hashlib.sha256(plan).hexdigest()[:32]}-{hashlib.sha256(gpu.encode()).hexdigest()[:8]}"
-        self._path = cache_folder() / f"{name}.kernels"
+        self._name = f"{name}.kernels"
         self._config = engine.create_runtime_config()
         strategies = getattr(api.module, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies is not None:
             # Lanes record their first frame's launches; by default those are of makeshift kernels while the right ones are compiled.
             self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = self._config.create_runtime_cache()
-        with contextlib.suppress(OSError):
-            self._kept = self._path.read_bytes()
-            os.utime(self._path)  # loading is use: what was used longest ago is evicted first
+        with contextlib.suppress(OSError, OutputError):
+            path = cache_folder() / self._name
+            self._kept = path.read_bytes()
+            os.utime(path)  # loading is use: what was used longest ago is evicted first
         if self._kept:
             self._cache.deserialize(self._kept)  # says False, and stays empty, for another GPU, driver or version
         self._config.set_runtime_cache(self._cache)
@@ -54,6 +55,5 @@ class KernelCache:
         content = b"" if serialized is None else bytes(serialized)
         if content and content != self._kept:
             with contextlib.suppress(OutputError):  # it costs time at the next start, nothing else
-                make_folder(self._path.parent)
-                write_bytes(self._path, content)
+                write_bytes(make_folder(cache_folder()) / self._name, content)
         self._config = self._cache = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,10 @@ import numpy as np
 from impasto.errors import BackendError, MissingDependency
 
 from .base import Backend, TensorSpec
+
+# From 1.29 on it reports to Microsoft, and keeps an identity in the home folder: who runs a model did not ask for that.
+# It looks at this when it is first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PROVIDERS = {"onnxruntime-cpu": "CPUExecutionProvider", "onnxruntime-cuda": "CUDAExecutionProvider"}
 _DTYPES: dict[str, np.dtype] = {

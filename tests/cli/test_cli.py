@@ -401,6 +401,23 @@ def test_what_may_not_be_wanted_is_a_note_of_one_line(monkeypatch):
     assert stderr.strip() == "note: look [here]: impasto doctor"
 
 
+@pytest.mark.parametrize(
+    ("module", "extra", "verb"),
+    [
+        ("onnx", "export", ("quantize", "denoise", "--to", "fp16", "--calibrate", "photos")),
+        ("onnx", "export", ("export", "denoise")),
+        ("torch", "train", ("train", "style", "wave", "--painting", "a.png", "--photos", "photos")),
+    ],
+)
+def test_a_library_that_is_not_there_is_one_line_with_its_extra(tmp_path, module, extra, verb):
+    code = f"import sys; sys.modules[{module!r}] = None; sys.argv = ['impasto', *{verb!r}]; from impasto.__main__ import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert f"pip install 'impasto[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_doctor_says_what_runs_here(tmp_path):
     code, out, _ = cli("doctor", "--json", tmp_path / "d.json")
     assert code == 0

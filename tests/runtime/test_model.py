@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 from functools import partial
@@ -377,6 +380,43 @@ def test_a_named_backend_that_cannot_run_here_raises(make_package):
         pytest.skip("this ONNX Runtime has a CUDA provider")
     with pytest.raises(BackendError, match="cannot run"):
         impasto.load(make_package(), backend="onnxruntime-cuda")
+
+
+def alone(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A process with this environment and the path alone."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={"PATH": os.environ["PATH"], **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_onnx_runtime_reports_nothing(make_package, tmp_path):
+    """Left alone, it keeps an identity for Microsoft in the home folder (Privacy.md of its 1.29 and later)."""
+    code = (
+        "import impasto, numpy\n"
+        f"with impasto.load({str(make_package())!r}, backend='onnxruntime-cpu') as model: model(numpy.zeros((8, 8, 3), 'uint8'))"
+    )
+    (tmp_path / "home").mkdir()
+    done = alone(code, HOME=str(tmp_path / "home"))
+    assert done.returncode == 0, done.stderr
+    assert not list((tmp_path / "home").rglob("*"))
+
+
+def test_a_user_without_a_home_runs_models(make_package, tmp_path):
+    """Containers run as any number, of which no passwd knows."""
+    unknown = "import os, pathlib\ndef home(*_): raise RuntimeError('Could not determine home directory.')\npathlib.Path.home = home\n"
+    code = unknown + f"import impasto\nprint(impasto.load({str(make_package())!r}).info.backend)"
+    assert alone(code).stdout.strip() in ("openvino", "onnxruntime-cpu")
+    from_main = (
+        unknown + "import sys\nfrom impasto.__main__ import main\nsys.argv = ['impasto', 'cache', 'path']\nmain()"
+    )
+    done = alone(from_main)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "this user has no home folder to keep engines in; name a folder with $IMPASTO_CACHE" in done.stderr
+    assert alone(from_main, XDG_CACHE_HOME="/x").stdout.strip() == "/x/impasto/engines"
 
 
 def test_files_that_are_no_graph_are_named(load, tmp_path):
