@@ -237,4 +237,4 @@ def _stale(folder: Path, graphs: Collection[str]) -> list[Path]:
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+    return one.exists() and other.exists() and one.samefile(other)
