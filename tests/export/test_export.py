@@ -128,7 +128,9 @@ def test_exporting_twice_gives_the_same_graph(network, package, tmp_path):
 def test_a_package_is_renamed_in_place_and_replaced_by_no_other(package, tmp_path):
     copy = shutil.copytree(package, tmp_path / "copy")
     assert export_checkpoint(copy, name="renamed") == copy
-    with pytest.raises(OptionError, match=r"holds the package renamed, and this one is called random; .*--name renamed"):
+    with pytest.raises(
+        OptionError, match=r"holds the package renamed, and this one is called random; .*--name renamed"
+    ):
         export_checkpoint(package, copy)
     with pytest.raises(OutputError, match=r"manifest.json is a file; choose another place"):
         export_checkpoint(package, copy / "manifest.json" / "sub")
