@@ -25,11 +25,30 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
+def bodies(node: NodeProto) -> list[onnx.GraphProto]:
+    """The graphs inside a node: branches of an If, the body of a Loop or Scan. They may read any tensor of the graph around them."""
+    kinds = onnx.AttributeProto
+    return [
+        body
+        for entry in node.attribute
+        for body in ([entry.g] if entry.type == kinds.GRAPH else entry.graphs if entry.type == kinds.GRAPHS else [])
+    ]
+
+
+def captured(node: NodeProto) -> Iterator[str]:
+    """What the graphs inside a node read, names of their own among it."""
+    for body in bodies(node):
+        for inner in body.node:
+            yield from inner.input
+            yield from captured(inner)
+        yield from (value.name for value in body.output)
+
+
 def readers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
-    """For each tensor, the nodes that take it."""
+    """For each tensor, the nodes that take it, once for each time; or read it in a graph inside them."""
     found: dict[str, list[NodeProto]] = {}
     for node in graph.node:
-        for name in node.input:
+        for name in (*node.input, *captured(node)):
             found.setdefault(name, []).append(node)
     return found
 
@@ -110,7 +129,7 @@ def replace_nodes(graph: onnx.GraphProto, nodes: Iterable[NodeProto]) -> None:
 
 def drop_unread(graph: onnx.GraphProto) -> None:
     """Remove the initializers that nothing reads any more."""
-    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    read = {*readers(graph), *(value.name for value in graph.output)}
     kept = [tensor for tensor in graph.initializer if tensor.name in read]
     del graph.initializer[:]
     graph.initializer.extend(kept)

@@ -6,19 +6,29 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
-from contextlib import ExitStack
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 from impasto._version import __version__
-from impasto.errors import MissingDependency, OptionError, PackageError
+from impasto.errors import MissingDependency, OptionError, OutputError, PackageError
 from impasto.files import atomic_path, make_folder, sha256
 from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile, read_manifest
 from impasto.runtime.spec import ModelSpec
 
+from .engine_cache import locked
+
+if TYPE_CHECKING:
+    from impasto.training.checkpoint import Checkpoint
+
+LOCK = ".lock"
+"""Who changes a package holds this file of it: exports, quantizations and builds may end at once."""
 MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
 
 
@@ -38,19 +48,30 @@ def export_checkpoint(
     checkpoint = Path(checkpoint)
     try:
         import impasto.training.checkpoint as checkpoints
-
-        from . import onnx as canonical
     except ImportError as error:
         raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
+    checkpoint = Path(checkpoint)
     loaded = checkpoints.load(checkpoint)
     name = check_name(name or loaded.name)
-    if not loaded.ours or checkpoint.is_dir():
-        with tempfile.TemporaryDirectory() as temporary:
-            ours = Path(temporary) / CHECKPOINT
-            checkpoints.save_checkpoint(
-                ours, loaded.network, name=name, task=loaded.task, recipe=loaded.recipe, quality=loaded.quality
-            )
-            return export_checkpoint(ours, folder or (checkpoint if checkpoint.is_dir() else checkpoint.parent / name))
+    if folder is None:
+        folder = checkpoint if checkpoint.is_dir() else checkpoint.parent if loaded.ours else checkpoint.parent / name
+    target = Path(folder)
+    in_place = loaded.ours and (_same_file(checkpoint, target) or _same_file(checkpoint, target / CHECKPOINT))
+    check_target(target, None if in_place else name, () if loaded.ours else (checkpoint,))
+    if loaded.ours and checkpoint.is_file():
+        return _export_ours(loaded, checkpoint, target, name)
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = Path(temporary) / CHECKPOINT
+        checkpoints.save_checkpoint(
+            ours, loaded.network, name=name, task=loaded.task, recipe=loaded.recipe, quality=loaded.quality
+        )
+        return _export_ours(checkpoints.load(ours), ours, target, name)
+
+
+def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) -> Path:
+    """Write the package of a checkpoint file in our format. Returns its folder."""
+    from . import onnx as canonical
+
     network = loaded.network.folded()
     spec = canonical.spec_of(network, name, loaded.task)
     graphs = {MODEL: canonical.export_model(network, spec)}
@@ -58,7 +79,7 @@ def export_checkpoint(
         graphs[CONTEXT] = canonical.export_context(network)
     held = canonical.hold_weights(graphs.values(), loaded.network)
     about = {"architecture": network.architecture, "config": network.config} if held else {}
-    target = make_folder(checkpoint.parent if folder is None else folder)
+    make_folder(target)
     write_package(
         target, spec, graphs, None if held else checkpoint, recipe=loaded.recipe, quality=loaded.quality, network=about
     )
@@ -81,6 +102,8 @@ def export_perceptual(
         from . import onnx as canonical
     except ImportError as error:
         raise MissingDependency(f"exporting a backbone needs torch ({error}): pip install 'impasto[train]'") from None
+    target = Path(backbone if folder is None else folder)
+    check_target(target, backbone)
     network = backbones.load_backbone(backbone, weights)
     file = backbones.find(type(network), weights)
     spec = canonical.spec_of_backbone(network, backbone)
@@ -90,9 +113,42 @@ def export_perceptual(
         "style_layers": list(network.style_layers),
         "weights": {"file": file.name, "sha256": sha256(file)},
     }
-    target = make_folder(backbone if folder is None else folder)
+    make_folder(target)
     write_package(target, spec, {MODEL: graph}, None, recipe=recipe, quality={})
     return target
+
+
+def check_target(folder: Path, name: str | None, sources: Collection[Path] = ()) -> None:
+    """Look, before any work is done, whether a package may be written into `folder`.
+
+    name: the model's; None where whatever package lies there may be replaced. sources: the files that it is made of.
+    Raises OptionError where it would take the place of a source or of another model's package, OutputError where the folder cannot
+    be made or written.
+    """
+    check_folder(folder)
+    there = _present(folder)
+    listed = {file.name for file in there.files} if there else set()
+    for file in sorted({MANIFEST, MODEL, CONTEXT, CHECKPOINT} | listed):
+        if any(_same_file(source, folder / file) for source in sources):
+            raise OptionError(
+                f"the package would replace {folder / file}, which it is to be made of; choose another folder with -o"
+            )
+    if there and name not in (None, there.spec.name):
+        raise OptionError(
+            f"{folder} holds the package {there.spec.name}, and this one is called {name}; choose another folder with -o, or replace "
+            f"it: --name {there.spec.name}"
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Raises OutputError where a folder can neither be written nor made, as far as that is seen beforehand."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise OutputError(f"cannot make the folder {folder}: {place} is a file; choose another place")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise OutputError(f"{place} cannot be written to; choose another folder with -o, or change its permissions")
 
 
 def write_package(
@@ -108,27 +164,50 @@ def write_package(
     """Write the graphs, a copy of the checkpoint if one is given, and the manifest into `folder`. Raises OutputError.
 
     All temporary files are complete before the first one is renamed, and the manifest is renamed last: a failure
-    leaves the old package, and a crash between two renames leaves one whose hashes say so. Graphs of other precisions that
-    were made of an older model are removed.
+    leaves the old package, and a crash between two renames leaves one whose hashes say so. Graphs of an older model that lies
+    there, of other precisions or its context, are removed.
     """
-    stale = _other_precisions(folder)
-    files = []
-    with ExitStack() as renames:  # unwinds in reverse: what enters first is renamed last
-        manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))
-        for file_name, graph in graphs.items():
-            path = renames.enter_context(atomic_path(folder / file_name))
-            path.write_bytes(graph.SerializeToString(deterministic=True))
-            role = "context" if file_name == CONTEXT else "model"
-            files.append(PackageFile(file_name, role, sha256(path)))
-        if checkpoint is not None:
-            if not _same_file(checkpoint, folder / CHECKPOINT):
-                path = renames.enter_context(atomic_path(folder / CHECKPOINT))
-                shutil.copyfile(checkpoint, path)
-            files.append(PackageFile(CHECKPOINT, "checkpoint", sha256(checkpoint), "fp16"))
-        manifest = Manifest(spec, tuple(files), recipe, quality, network or {}, __version__)
-        manifest_path.write_text(json.dumps(manifest.to_json(), indent=1) + "\n", encoding="utf-8")
-    for path in stale:
-        path.unlink(missing_ok=True)
+    with locked(folder / LOCK):
+        stale = _stale(folder, graphs)
+        files = []
+        with ExitStack() as renames:  # unwinds in reverse: what enters first is renamed last
+            manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))
+            for file_name, graph in graphs.items():
+                path = renames.enter_context(atomic_path(folder / file_name))
+                path.write_bytes(graph.SerializeToString(deterministic=True))
+                role = "context" if file_name == CONTEXT else "model"
+                files.append(PackageFile(file_name, role, sha256(path)))
+            if checkpoint is not None:
+                if not _same_file(checkpoint, folder / CHECKPOINT):
+                    path = renames.enter_context(atomic_path(folder / CHECKPOINT))
+                    shutil.copyfile(checkpoint, path)
+                files.append(PackageFile(CHECKPOINT, "checkpoint", sha256(checkpoint), "fp16"))
+            write_manifest(manifest_path, Manifest(spec, tuple(files), recipe, quality, network or {}, __version__))
+            with uninterrupted():
+                renames.close()
+        for path in stale:
+            path.unlink(missing_ok=True)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """As `read_manifest` reads it. Raises ValueError for a number that JSON has not, such as NaN."""
+    path.write_text(json.dumps(manifest.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended. Other threads never get one."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def check_name(name: str) -> str:
@@ -141,14 +220,21 @@ def check_name(name: str) -> str:
     return name
 
 
-def _other_precisions(folder: Path) -> list[Path]:
-    """The FP16 and INT8 graphs of the package that lies in `folder` already, if one does."""
+def _present(folder: Path) -> Manifest | None:
+    """Of the package that lies in `folder` already, if one does that can be read."""
     try:
-        files = read_manifest(folder).files
+        return read_manifest(folder)
     except PackageError:
+        return None
+
+
+def _stale(folder: Path, graphs: Collection[str]) -> list[Path]:
+    """The graphs of the package that lies in `folder` already, but for those that are replaced."""
+    there = _present(folder)
+    if there is None:
         return []
-    return [folder / file.name for file in files if file.role == "model" and file.precision != "fp32"]
+    return [folder / file.name for file in there.files if file.role in ("model", "context") and file.name not in graphs]
 
 
 def _same_file(one: Path, other: Path) -> bool:
-    return other.exists() and one.samefile(other)
+    return one.exists() and other.exists() and one.samefile(other)

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper, utils
 
-from impasto.runtime.backends.onnxruntime import onnxruntime
+from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
 
-from .graph_parts import attribute, copy, producers, readers, replace_nodes, shape_of
+from .graph_parts import attribute, captured, copy, producers, readers, replace_nodes, shape_of
 
 _UNSHUFFLE, _SHUFFLE = [0, 1, 3, 5, 2, 4], [0, 1, 4, 2, 5, 3]
 """How the six axes (N, C, H, block, W, block), or (N, C, block, block, H, W), are reordered between the reshapes."""
@@ -110,12 +110,10 @@ def _wanted(values: np.ndarray, block: int, unshuffles: bool) -> np.ndarray:
 
 def _run(model: onnx.ModelProto, start: str, end: str, values: np.ndarray) -> np.ndarray | None:
     """What the chain gives; None where it needs more than its start, or does not take the size."""
-    ort = onnxruntime()
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    open_session = onnxruntime().InferenceSession
     try:
         part = utils.Extractor(model).extract_model([start], [end])
-        session = ort.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(part.SerializeToString(), session_options(), providers=["CPUExecutionProvider"])
         result: np.ndarray = session.run(None, {start: values})[0]
     except Exception:  # whatever the two libraries say, the chain is no whole one then, and stays as it is
         return None
@@ -131,6 +129,6 @@ def _replace(graph: onnx.GraphProto, end: str, nodes: list[NodeProto]) -> None:
     alive = []
     for node in reversed(kept):
         if wanted.intersection(node.output):
-            wanted.update(node.input)
+            wanted.update(node.input, captured(node))
             alive.append(node)
     replace_nodes(graph, alive[::-1])

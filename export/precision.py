@@ -14,17 +14,16 @@ import onnx
 
 from impasto.errors import OptionError, PackageError, PrecisionError
 from impasto.runtime.manifest import FAMILIES
-from impasto.runtime.resolve import Source, resolve
-from impasto.runtime.spec import PERCEPTUAL, ModelSpec
+from impasto.runtime.resolve import resolve
+from impasto.runtime.spec import PERCEPTUAL
 
 from . import modelopt
 from . import precision_int8 as int8
-from .engine_package import spec_of_graph
 from .graph_parts import LEAST_OPSET, opset, with_names
 from .precision_budget import Budget, Judge, Quality
 from .precision_fp16 import Island, exact_pixels, find_islands, rounded, to_half
 from .precision_lint import require_parsable
-from .precision_package import NewGraph, target_of, write_graphs
+from .precision_package import NewGraph, package_of, target_of, write_graphs
 from .precision_pictures import Pictures, read_pictures
 from .precision_ranges import observe, require_finite
 from .precision_speed import Timing, fastest
@@ -72,6 +71,10 @@ class QuantizeOptions:
             raise OptionError(f"unknown family {', '.join(sorted(unknown))}; choose among {', '.join(FAMILIES)}")
         if self.method is not None and self.method not in int8.METHODS:
             raise OptionError(f"unknown calibration {self.method!r}; choose one of {', '.join(int8.METHODS)}")
+        if self.to == "fp16" and self.families:
+            raise OptionError("one FP16 graph suits every family; leave --for out")
+        if self.to == "fp16" and self.method is not None:
+            raise OptionError(f"FP16 needs no calibration by {self.method}; leave --calibration out, or say --to int8")
         if self.modelopt is not None and (self.families != ("tensorrt",) or self.to != "int8"):
             raise OptionError("ModelOpt quantizes to INT8 for TensorRT; say --to int8 --for tensorrt beside --modelopt")
         if self.modelopt is not None and self.method not in (None, *modelopt.METHODS):
@@ -157,7 +160,7 @@ class QuantizeResult:
 def quantize(
     model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda line: None
 ) -> QuantizeResult:
-    """Write FP16 or INT8 graphs of a package (by path or name) or of a canonical ONNX file that hold a budget of quality.
+    """Write FP16 or INT8 graphs of a package (by path or name) that hold a budget of quality.
 
     Either all that was asked for is written, or nothing. Raises PrecisionError where no assignment holds the budget or the graph
     cannot take the precision, PictureError for too few pictures, OptionError, PackageError, MissingDependency, OutputError.
@@ -165,20 +168,20 @@ def quantize(
     began = time.monotonic()
     source = resolve(model)
     if source.engine or source.graph.suffix != ".onnx":
-        raise OptionError(f"{source.path} is an engine; quantize the package or the ONNX file that it was built from")
-    target = target_of(source, options.output)
-    spec = source.manifest.spec if source.manifest else spec_of_graph(source)
+        raise OptionError(f"{source.path} is an engine; quantize the package that it was built from")
+    manifest = package_of(source)
+    target, spec = target_of(source, options.output), manifest.spec
     if spec.task == PERCEPTUAL:
         raise OptionError(
             f"{spec.name} is a perceptual network, which draws no pictures; it measures styles in FP32. Quantize a stylizer or a "
             "restorer"
         )
-    graph = _load(source, spec)
+    graph = _load(source.graph)
     if options.modelopt is not None:
         modelopt.require(options.modelopt)
     style = style_distance(paintings_of(spec.styles, options.paintings), options.vgg) if options.paintings else None
     progress("reading pictures")
-    recipe = source.manifest.recipe if source.manifest else {}
+    recipe = manifest.recipe
     inputs = [value.name for value in graph.graph.input]
     pictures = read_pictures(options.calibrate, spec, inputs, source.context, damage=options.damage, recipe=recipe)
     if options.budget and options.budget.truth is not None and not pictures.truth:
@@ -422,27 +425,25 @@ class _Search:
         return self._artificial.on_pieces(rounded(model)).psnr
 
 
-def _load(source: Source, spec: ModelSpec) -> onnx.ModelProto:
+def _load(path: Path) -> onnx.ModelProto:
     """The FP32 graph with node names. Raises PrecisionError for one that cannot take another precision."""
     try:
-        model = onnx.load(str(source.graph), load_external_data=False)
+        model = onnx.load(str(path))
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise PackageError(f"{source.graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
-    if spec.thumbnail and source.context is None:
-        raise OptionError(f"{source.path} needs its context graph; quantize the package folder instead")
+        raise PackageError(f"{path} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
     operators = {node.op_type for node in model.graph.node}
     if found := sorted(operators.intersection(_QUANTIZED)):
         raise PrecisionError(
-            f"{source.graph} is quantized already (it has {found[0]}); quantize the FP32 model that it was made of"
+            f"{path} is quantized already (it has {found[0]}); quantize the FP32 model that it was made of"
         )
     model = unpacked(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
-        raise PrecisionError(f"{source.graph} is in FP16 already; start from the FP32 model that it was made of")
+        raise PrecisionError(f"{path} is in FP16 already; start from the FP32 model that it was made of")
     if branching := sorted(operators & {"If", "Loop", "Scan"}):
-        raise PrecisionError(f"{source.graph} branches ({branching[0]}); only straight graphs can be quantized")
+        raise PrecisionError(f"{path} branches ({branching[0]}); only straight graphs can be quantized")
     if opset(model) < LEAST_OPSET:
         raise PrecisionError(
-            f"{source.graph} has opset {opset(model)}; quantization needs {LEAST_OPSET} or later. Export the model again"
+            f"{path} has opset {opset(model)}; quantization needs {LEAST_OPSET} or later. Export the model again"
         )
     return with_names(model)
 

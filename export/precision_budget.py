@@ -14,7 +14,7 @@ from impasto.errors import OptionError
 from impasto.quality import psnr
 
 from .engine_check import LEAST_PSNR, ssim
-from .precision_pictures import JudgedPicture
+from .precision_pictures import LEAST_SIDE, JudgedPicture
 from .precision_ranges import Session
 from .precision_style import Distance
 
@@ -44,7 +44,7 @@ class Quality:
     """In dB, of the picture that came off worst."""
     mean_psnr: float
     ssim: float | None
-    """Of the luma, of the worst picture; None where nobody asked."""
+    """Of the luma, of the worst picture; None where nobody asked, or the network draws nothing as large as its window."""
     style: float | None
     """Relative change of the mean distance to the painting; None without one."""
     truth: float | None
@@ -97,15 +97,15 @@ class Budget:
         return cls(psnr=_DEFAULT_PSNR[precision], truth=_DEFAULT_LOSS if restores else None)
 
     def misses(self, quality: Quality) -> tuple[str, ...]:
-        """What the quality falls short in, one phrase each; empty where the budget holds."""
+        """What the quality falls short in, one phrase each; empty where the budget holds. What is no number holds nothing."""
         found = []
-        if self.psnr is not None and quality.psnr < self.psnr:
+        if self.psnr is not None and not quality.psnr >= self.psnr:
             found.append(f"PSNR {quality.psnr:.1f} dB, wanted {self.psnr:g}")
-        if self.ssim is not None and quality.ssim is not None and quality.ssim < self.ssim:
+        if self.ssim is not None and quality.ssim is not None and not quality.ssim >= self.ssim:
             found.append(f"SSIM {quality.ssim:.4f}, wanted {self.ssim:g}")
-        if self.style is not None and quality.style is not None and abs(quality.style) > self.style:
+        if self.style is not None and quality.style is not None and not abs(quality.style) <= self.style:
             found.append(f"style distance {100 * quality.style:+.2f} %, wanted within {100 * self.style:g} %")
-        if self.truth is not None and quality.truth is not None and quality.truth > self.truth:
+        if self.truth is not None and quality.truth is not None and not quality.truth <= self.truth:
             found.append(f"{quality.truth:.2f} dB lost against the truth, wanted {self.truth:g} at most")
         return tuple(found)
 
@@ -125,12 +125,21 @@ class Judge:
         style: Distance | None = None,
         similarity: bool = False,
     ) -> None:
-        """style: a drawing's distance to its painting, where there is one. similarity: measure SSIM on pieces too."""
+        """style: a drawing's distance to its painting, where there is one. similarity: SSIM counts, and is measured on pieces too.
+
+        Raises OptionError where it counts and no picture is large enough to have one.
+        """
         self._similarity = similarity
         self._style = style
         session = Session(model)
         self._pieces = [_Reference(picture, _drawn(session, picture)) for picture in pieces]
         self._whole = [_Reference(picture, _drawn(session, picture)) for picture in whole]
+        if similarity and not any(reference.has_similarity for reference in self._whole):
+            height, width = self._whole[0].drawn.shape[:2]
+            raise OptionError(
+                f"SSIM takes pictures of {LEAST_SIDE} x {LEAST_SIDE} pixels at least, and this network draws {height} x {width}; leave "
+                "ssim out of the budget"
+            )
         self._styles = [style(reference.drawn, reference.picture.style) for reference in self._whole] if style else []
 
     def on_pieces(self, model: onnx.ModelProto) -> Quality:
@@ -157,10 +166,11 @@ class Judge:
         ratios = [_psnr(drawn, reference.drawn) for drawn, reference in pairs]
         losses = [reference.loss(drawn) for drawn, reference in pairs if reference.picture.truth is not None]
         styles = [style(drawn, reference.picture.style) for drawn, reference in pairs] if style else []
+        alike = [ssim(drawn, reference.drawn) for drawn, reference in pairs if similarity and reference.has_similarity]
         return Quality(
             psnr=min(ratios),
             mean_psnr=float(np.mean(ratios)),
-            ssim=min(ssim(drawn, reference.drawn) for drawn, reference in pairs) if similarity else None,
+            ssim=min(alike, default=None),
             style=float(np.mean(styles) / np.mean(self._styles) - 1) if style else None,
             truth=max(losses, default=None),
             pictures=len(pairs),
@@ -173,6 +183,10 @@ class _Reference:
 
     picture: JudgedPicture
     drawn: np.ndarray
+
+    @property
+    def has_similarity(self) -> bool:
+        return min(self.drawn.shape[:2]) >= LEAST_SIDE
 
     def loss(self, drawn: np.ndarray) -> float:
         """How much farther from the picture's truth another drawing is, in dB."""

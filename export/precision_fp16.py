@@ -15,7 +15,19 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from .graph_parts import FLOATS, cast, constants, copy, element_types, opset, producers, readers, replace_nodes
+from .graph_parts import (
+    FLOATS,
+    bodies,
+    captured,
+    cast,
+    constants,
+    copy,
+    element_types,
+    opset,
+    producers,
+    readers,
+    replace_nodes,
+)
 from .precision_ranges import Observed
 
 HIGHEST = 65504.0
@@ -148,14 +160,11 @@ def rounded(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def widened(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The float32 graph again: no halves, and no casts to or from them. For builders that choose FP16 by a flag."""
+    """The float32 graph again: no halves, no casts between them and floats, and nothing that makes halves of other numbers."""
     plain = copy(model)
     graph, types = plain.graph, element_types(model)
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT16:
-            values = numpy_helper.to_array(tensor).astype(np.float32)
-            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    outputs = {value.name for value in graph.output}
+    _widen(graph)
+    kept = {value.name for value in graph.output} | {name for node in graph.node for name in captured(node)}
     same: dict[str, str] = {}
     """Tensors that were only cast, and what they were cast from."""
     nodes: list[NodeProto] = []
@@ -163,13 +172,32 @@ def widened(model: onnx.ModelProto) -> onnx.ModelProto:
         for index, name in enumerate(node.input):
             node.input[index] = same.get(name, name)
         floats = [types.get(name) in FLOATS for name in (*node.input[:1], *node.output[:1])]
-        if node.op_type == "Cast" and all(floats) and node.output[0] not in outputs:
+        if node.op_type == "Cast" and all(floats) and node.output[0] not in kept:
             same[node.output[0]] = node.input[0]
         else:
             nodes.append(node)
     replace_nodes(graph, nodes)
     del graph.value_info[:]
     return plain
+
+
+def _widen(graph: onnx.GraphProto) -> None:
+    """Say float32 wherever the graph, or one inside its nodes, says float16: of weights, results, and types that nodes are told."""
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for entry in node.attribute:
+            if entry.name in ("to", "dtype", "output_dtype") and entry.i == TensorProto.FLOAT16:
+                entry.i = TensorProto.FLOAT
+            tensors += [entry.t] if entry.HasField("t") else []
+        for body in bodies(node):
+            _widen(body)
+    for tensor in tensors:
+        if tensor.data_type == TensorProto.FLOAT16:
+            values = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
 class _Walk:

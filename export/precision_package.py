@@ -1,9 +1,8 @@
-"""Graphs of other precisions put beside the FP32 one: in its package, in a copy of it, or beside a bare ONNX file."""
+"""Graphs of other precisions put beside the FP32 one: in its package, or in a copy of it."""
 
 from __future__ import annotations
 
-import json
-import os
+import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from impasto.runtime.manifest import FAMILIES, MANIFEST, Manifest, PackageFile, 
 from impasto.runtime.resolve import Source, is_shipped
 
 from .engine_cache import locked
+from .package import LOCK, check_folder, uninterrupted, write_manifest
 
 QUALITY = "precision"
 """The key of a manifest's quality under which each graph's own is kept."""
@@ -40,32 +40,45 @@ class NewGraph:
 
 
 def target_of(source: Source, output: Path | None) -> Path:
-    """The folder to write into. Raises OptionError where that may not be, before any work is done."""
-    if output is not None:
-        if source.manifest and (output / MANIFEST).is_file():
-            _require_copy(source.manifest, output)
-        elif output.exists() and (not output.is_dir() or any(output.iterdir())):
-            raise OptionError(f"{output} exists and is no copy of {source.path}; choose a new folder with -o")
-        return output
-    folder = source.path if source.manifest else source.path.parent
-    if source.manifest and is_shipped(folder):
-        raise OptionError(
-            f"{source.manifest.spec.name} came with Impasto and stays as it is; write a copy: -o {source.manifest.spec.name}"
-        )
-    if not os.access(folder, os.W_OK):
-        raise OptionError(f"{folder} cannot be written to; write a copy elsewhere with -o FOLDER")
+    """The folder to write into. Raises OptionError or OutputError where that may not be, before any work is done."""
+    folder = source.path if output is None else output
+    if is_shipped(folder):
+        name = folder.resolve().name
+        raise OptionError(f"{name} came with Impasto and stays as it is; write a copy: -o {name}")
+    check_folder(folder)
+    if (folder / MANIFEST).is_file():
+        _require_same(source, folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise OptionError(f"{folder} exists and is no copy of {source.path}; choose a new folder with -o")
     return folder
 
 
-def write_graphs(source: Source, target: Path, graphs: Sequence[NewGraph]) -> list[Path]:
-    """Write the graphs, and the manifest last. Returns their paths, in their order. Raises OutputError, PackageError.
+def package_of(source: Source) -> Manifest:
+    """The manifest of what is to get other precisions. Raises OptionError for a graph by itself, with the folder to name instead.
 
-    All files are complete before the first is renamed: a failure leaves what was there.
+    What is known of a model, and what its graphs of other precisions are, stands in a manifest: beside a lone file there is none.
+    """
+    if source.manifest is not None:
+        return source.manifest
+    folder = source.path.parent
+    if (folder / MANIFEST).is_file() and source.path.name in {file.name for file in read_manifest(folder).files}:
+        raise OptionError(
+            f"{source.path} is a file of the package {folder}; name the package: impasto quantize {shlex.quote(str(folder))}"
+        )
+    raise OptionError(
+        f"{source.path} is a graph by itself, and other precisions are files of a package; make one of it first: "
+        f"impasto export {shlex.quote(str(source.path))} -o FOLDER (--layout 'rgb 0..1', or what its pixels are, unless they are bytes)"
+    )
+
+
+def write_graphs(source: Source, target: Path, graphs: Sequence[NewGraph]) -> list[Path]:
+    """Write the graphs, and the manifest last. Returns their paths, in their order.
+
+    All files are complete before the first is renamed: a failure leaves what was there. Raises OutputError, PackageError, and
+    OptionError where somebody has put another model into `target` since `target_of` looked.
     """
     make_folder(target)
-    if source.manifest is None:
-        return _write_beside(source.path, target, graphs)
-    with locked(target / ".lock"), ExitStack() as renames:  # a build may be adding engines
+    with locked(target / LOCK), ExitStack() as renames:  # others may be adding engines, or exporting
         manifest_path = renames.enter_context(atomic_path(target / MANIFEST))  # entered first, renamed last
         manifest = _present(source, target, renames)
         added: dict[str, PackageFile] = {}
@@ -77,43 +90,44 @@ def write_graphs(source: Source, target: Path, graphs: Sequence[NewGraph]) -> li
         files = sorted((*(file for file in manifest.files if file.name not in added), *added.values()), key=_order)
         quality = manifest.quality.get(QUALITY, {}) | {graph.key: graph.quality for graph in graphs}
         complete = replace(manifest, files=tuple(files), quality={**manifest.quality, QUALITY: quality})
-        manifest_path.write_text(json.dumps(complete.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_manifest(manifest_path, complete)
+        with uninterrupted():
+            renames.close()
     return [target / name for name in added]
-
-
-def _write_beside(graph: Path, target: Path, graphs: Sequence[NewGraph]) -> list[Path]:
-    paths = [target / f"{graph.stem}.{new.key}.onnx" for new in graphs]
-    with ExitStack() as renames:
-        for path, new in zip(paths, graphs, strict=True):
-            temporary = renames.enter_context(atomic_path(path))
-            temporary.write_bytes(new.model.SerializeToString(deterministic=True))
-    return paths
 
 
 def _present(source: Source, target: Path, renames: ExitStack) -> Manifest:
     """What the package in `target` holds already; for a new copy, its files are written first."""
     assert source.manifest
     if (target / MANIFEST).is_file():
-        return read_manifest(target)
+        return _require_same(source, target)
     kept = []
     for file in source.manifest.files:
         if file.role in ("context", "checkpoint") or (file.role, file.precision) == ("model", "fp32"):
             copied = renames.enter_context(atomic_path(target / file.name))
             shutil.copyfile(source.path / file.name, copied)
+            if sha256(copied) != file.sha256:
+                raise PackageError(f"{source.path / file.name} has changed meanwhile; quantize it again")
             kept.append(file)
     quality = {key: value for key, value in source.manifest.quality.items() if key != QUALITY}
     return replace(source.manifest, files=tuple(kept), quality=quality)
 
 
-def _require_copy(manifest: Manifest, output: Path) -> None:
-    """The package at `output` must be of the same FP32 model."""
+def _require_same(source: Source, folder: Path) -> Manifest:
+    """What the package in `folder` holds, which must be the FP32 graphs that lower precisions are made of. Raises OptionError."""
+    assert source.manifest
     try:
-        there = read_manifest(output).find("model")
+        manifest = read_manifest(folder)
     except PackageError as error:
-        raise OptionError(f"{output} holds a package that cannot be read ({error}); choose another folder") from None
-    here = manifest.find("model")
-    if there is None or here is None or there.sha256 != here.sha256:
-        raise OptionError(f"{output} holds another model than {manifest.spec.name}; choose another folder with -o")
+        raise OptionError(f"{folder} holds a package that cannot be read ({error}); choose another folder") from None
+    here, there = ([one.find(role) for role in ("model", "context")] for one in (source.manifest, manifest))
+    if [file and file.sha256 for file in here] != [file and file.sha256 for file in there]:
+        raise OptionError(
+            f"{folder} holds another model than {source.manifest.spec.name}; choose another folder with -o"
+            if folder != source.path
+            else f"{folder} holds another model by now; quantize it again"
+        )
+    return manifest
 
 
 def _order(file: PackageFile) -> tuple[bool, str, int]:

@@ -36,6 +36,11 @@ CROP = 256
 """Side of the pieces that ranges are calibrated and layers compared on."""
 LARGEST = 1280
 """Side of the middle part that stands for a larger picture."""
+LEAST_SIDE = 11
+"""Of a drawing that can be judged, in pixels: that of SSIM's window."""
+MARGIN = 384
+"""Around LARGEST, what of a larger picture is damaged: that takes minutes where photos come from a camera, and no damage reaches
+further."""
 AS_THEY_ARE = "none"
 """Written in place of a damage: the pictures are what the model will be given."""
 _TRAINED_ON = {"denoise": "noise:0-55"}
@@ -90,38 +95,56 @@ def read_pictures(
     """Read and cut the pictures of a folder for a model.
 
     inputs: the graph's, in their order. context: the context graph, where the model has one. damage: what a restorer undoes, such
-    as "noise:0-55"; by default what its recipe says. Files that cannot be read are skipped.
+    as "noise:0-55"; by default what its recipe says. Files that cannot be read are skipped, and those too small to judge by. One
+    picture after the other, so that never two of a camera's are in memory.
     Raises PictureError for fewer than LEAST pictures, OptionError, MissingDependency for a damage without torch.
     """
     damage = damage or _damage_of(spec, recipe or {})
     spoil = _spoiler(damage, spec)
     files = images.list_folder(folder)
-    pictures: list[_Picture] = []
+    pieces: list[JudgedPicture] = []
+    whole: list[JudgedPicture] = []
     skipped = []
-    for index, file in enumerate(_spread(files, MOST)):
-        try:
-            pictures.append(spoil(images.read(file).rgb, index))
-        except PictureError as error:
-            skipped.append(str(error))
-    if len(pictures) < LEAST:
-        raise PictureError(
-            f"{folder} has {len(pictures)} pictures that can be read ({len(skipped)} skipped); calibration wants at least {LEAST}, "
-            f"better {MOST}" + (f". The first that was skipped: {skipped[0]}" if skipped else "")
-        )
     with _Feeds(spec, inputs, context) as feeds:
-        pieces = [feeds.piece(picture, index) for index, picture in enumerate(pictures)]
-        held = range(HELD_OUT - 1, len(pictures), HELD_OUT)
-        whole = [feeds.whole(pictures[index], index) for index in list(held)[:WHOLE]]
+        for number, file in enumerate(_spread(files, MOST)):
+            try:
+                picture = spoil(images.read(file).rgb, number)
+                _require_judgeable(file, picture, spec)
+            except PictureError as error:
+                skipped.append(str(error))
+                continue
+            index = len(pieces)
+            pieces.append(feeds.piece(picture, index))
+            if _is_held_out(index) and len(whole) < WHOLE:
+                whole.append(feeds.whole(picture, index))
+        if len(pieces) < LEAST:
+            raise PictureError(
+                f"{folder} has {len(pieces)} pictures that can be used ({len(skipped)} skipped); calibration wants at least {LEAST}, "
+                f"better {MOST}" + (f". The first that was skipped: {skipped[0]}" if skipped else "")
+            )
         extremes = [feeds.piece(_Picture(rgb, None), index) for index, rgb in enumerate(extreme_pictures(CROP // 4))]
     return Pictures(
-        calibration=tuple(piece.feed for index, piece in enumerate(pieces) if index not in held),
-        judged=tuple(pieces[index] for index in held),
+        calibration=tuple(piece.feed for index, piece in enumerate(pieces) if not _is_held_out(index)),
+        judged=tuple(piece for index, piece in enumerate(pieces) if _is_held_out(index)),
         whole=tuple(whole),
         extremes=tuple(extremes),
-        used=len(pictures),
+        used=len(pieces),
         skipped=tuple(skipped),
         damage=damage,
     )
+
+
+def _is_held_out(index: int) -> bool:
+    return index % HELD_OUT == HELD_OUT - 1
+
+
+def _require_judgeable(file: Path, picture: _Picture, spec: ModelSpec) -> None:
+    """Raises PictureError for one whose drawing has no SSIM; it says nothing about pictures in general either."""
+    if min(picture.given.shape[:2]) * spec.scale < LEAST_SIDE:
+        height, width = picture.given.shape[:2]
+        raise PictureError(
+            f"{file}: {height} x {width} pixels are too few to judge by, {LEAST_SIDE} x {LEAST_SIDE} is the least"
+        )
 
 
 def extreme_pictures(side: int) -> list[np.ndarray]:
@@ -147,7 +170,8 @@ class _Picture:
         if self.truth is None:
             return _Picture(given, None)
         bottom, right = top + given.shape[0], left + given.shape[1]
-        return _Picture(given, self.truth[top * scale : bottom * scale, left * scale : right * scale])
+        truth = self.truth[top * scale : bottom * scale, left * scale : right * scale]
+        return _Picture(given, truth.copy())  # the rest of the picture may go
 
 
 class _Feeds:
@@ -232,6 +256,7 @@ def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], _Pictu
         raise OptionError(f"{damage} makes pictures smaller by {kind.scale}, and {spec.name} enlarges by {spec.scale}")
 
     def spoil(picture: np.ndarray, index: int) -> _Picture:
+        picture = _middle(picture, LARGEST * kind.scale + 2 * MARGIN)
         height, width = (side // kind.scale * kind.scale for side in picture.shape[:2])
         if not height or not width:
             raise PictureError(f"a picture of {picture.shape[0]} x {picture.shape[1]} is too small to be damaged")
@@ -240,6 +265,12 @@ def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], _Pictu
         return _Picture(degrade.damaged(truth, kind.at(share), index), truth)
 
     return spoil
+
+
+def _middle(picture: np.ndarray, side: int) -> np.ndarray:
+    """At most side x side pixels of it."""
+    top, left = (max(have - side, 0) // 2 for have in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

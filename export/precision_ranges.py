@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from impasto.errors import PrecisionError
-from impasto.runtime.backends.onnxruntime import onnxruntime
+from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
 
 from .graph_parts import FLOATS, copy, element_types, producers
 from .precision_pictures import Feed
@@ -29,12 +29,13 @@ class Observed:
 class Session:
     """A graph in ONNX Runtime on the CPU, from memory."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        ort = onnxruntime()
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # failures come back as exceptions, with the same text
+    def __init__(self, model: onnx.ModelProto, *, exact: bool = True) -> None:
+        """exact: see `session_options`; False for graphs that `opened` made. Raises PrecisionError."""
+        open_session = onnxruntime().InferenceSession
         try:
-            self._session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+            self._session = open_session(
+                model.SerializeToString(), session_options(exact=exact), providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # the vendor's exceptions have no common base
             raise PrecisionError(
                 f"ONNX Runtime cannot load this graph: {str(error).splitlines()[0]}; check it with impasto inspect"
@@ -66,7 +67,7 @@ def opened(model: onnx.ModelProto, tensors: Sequence[str] | None = None) -> onnx
 
 def observe(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Observed]:
     """The range of every float tensor that the graph computes, by name."""
-    session = Session(opened(model))
+    session = Session(opened(model), exact=False)
     highest: dict[str, float] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for feed in feeds:
@@ -83,7 +84,7 @@ def require_finite(model: onnx.ModelProto, feeds: Iterable[Feed], what: str) -> 
     model: a graph of float32 values, where FP16 has been written out (`precision_fp16.rounded`). what: the precision.
     """
     shown = opened(model)
-    session = Session(shown)
+    session = Session(shown, exact=False)
     layers = producers(model.graph)
     for feed in feeds:
         found = session.all(feed)

@@ -8,7 +8,7 @@ an operator that looks at the whole picture, or that is not known here, makes th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from .graph_parts import attribute, constants
+from .graph_parts import LEAST_OPSET, attribute, bodies, constants, opset, shape_of
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,44 @@ class _Unknown(Exception):
     """What a tensor sees cannot be told; its readers' neither."""
 
 
-Values = Mapping[str, np.ndarray]
-_Rule = Callable[[NodeProto, Sequence[_View], Values], _View]
+class _Others:
+    """The tensors that the picture does not reach: stored ones, other inputs, and what is computed of those."""
+
+    def __init__(self, model: onnx.ModelProto, reached: Container[str]) -> None:
+        """reached: the tensors that the picture does reach, as far as they are known by now."""
+        self._values = constants(model.graph)
+        self._reached = reached
+        self._inferred = onnx.shape_inference.infer_shapes(model).graph
+
+    def get(self, name: str) -> np.ndarray | None:
+        """The value of a stored one."""
+        return self._values.get(name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """0 where a size is free. Raises _Unknown where nothing is known of it."""
+        value = self._values.get(name)
+        shape = shape_of(self._inferred, name) if value is None else value.shape
+        if shape is None:
+            raise _Unknown
+        return tuple(shape)
+
+    def shapes(self, node: NodeProto) -> list[tuple[int, ...]]:
+        """Of what the node takes beside the picture."""
+        return [self.shape(name) for name in node.input if name and name not in self._reached]
+
+
+_Rule = Callable[[NodeProto, Sequence[_View], _Others], _View]
 
 
 def receptive_field(model: onnx.ModelProto) -> ReceptiveField | None:
     """Of a picture graph: its first input and its only output are (N, H, W, 3) or (N, 3, H, W).
 
-    model: as `onnx` loads it, of opset 13 or later, constants as initializers. Other inputs are taken for the same at every pixel.
-    None where the graph looks at the whole picture, or uses something that is not known here.
+    model: as `onnx` loads it, constants as initializers. None where the graph looks at the whole picture, where it draws differently
+    from place to place, or uses something that is not known here, such as an opset below 13.
     """
     graph = model.graph
-    values = constants(graph)
+    if opset(model) < LEAST_OPSET:
+        return None
     picture = graph.input[0]
     sizes = [dimension.dim_value for dimension in picture.type.tensor_type.shape.dim]
     if len(sizes) != 4:
@@ -91,10 +117,11 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField | None:
     start = _Reach(Fraction(1), Fraction(0), Fraction(0))
     axes = (1, 2) if sizes[3] == 3 and sizes[1] != 3 else (2, 3)
     found: dict[str, _View | None] = {picture.name: _View(4, axes, (start, start))}
+    others = _Others(model, found)
     for node in graph.node:
-        read = [name for name in node.input if name in found]
-        if read:
-            found |= dict.fromkeys(node.output, _seen(node, found, values))
+        # What is inside a branch or a loop may read any tensor, and nobody looks there.
+        if bodies(node) or any(name in found for name in node.input):
+            found |= dict.fromkeys(filter(None, node.output), _seen(node, found, others))
     result = found.get(graph.output[0].name)
     if result is None:
         return None
@@ -104,8 +131,10 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField | None:
     return ReceptiveField(max(math.floor(far), 0), math.lcm(*(step.numerator for step in steps)))
 
 
-def _seen(node: NodeProto, found: Mapping[str, _View | None], values: Values) -> _View | None:
+def _seen(node: NodeProto, found: Mapping[str, _View | None], others: _Others) -> _View | None:
     """What the node's outputs see; None where that cannot be told."""
+    if bodies(node) or node.domain not in ("", "ai.onnx"):
+        return None
     views = []
     for name in node.input:
         if name in found:
@@ -114,15 +143,15 @@ def _seen(node: NodeProto, found: Mapping[str, _View | None], values: Values) ->
                 return None
             views.append(view)
     rule = _RULES.get(node.op_type)
-    if rule is not _same and node.input[0] not in found:  # the picture chooses among constants, or weighs them
-        return None
+    if rule not in (_same, _concat) and (node.input[0] not in found or len(views) > 1):
+        return None  # the picture chooses among constants, weighs them, or is the layer's parameter
     try:
-        return rule(node, views, values) if rule else None
+        return rule(node, views, others) if rule else None
     except _Unknown:
         return None
 
 
-def _same(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _same(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     """Each position from the same position of every input."""
     view = views[0]
     for other in views[1:]:
@@ -130,14 +159,13 @@ def _same(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
             raise _Unknown
         rows, columns = (one.joined(two) for one, two in zip(view.reaches, other.reaches, strict=True))
         view = replace(view, reaches=(rows, columns))
-    for name in node.input:
-        if name in values:
-            _require_even(values[name].shape, view)
+    for shape in others.shapes(node):
+        _require_even(shape, view)
     return view
 
 
 def _require_even(shape: tuple[int, ...], view: _View) -> None:
-    """Raises _Unknown for a constant that differs from pixel to pixel: moved, the network would draw something else."""
+    """Raises _Unknown for a tensor that may differ from pixel to pixel: moved, the network would draw something else."""
     if len(shape) > view.rank:
         raise _Unknown
     for axis in view.axes:
@@ -146,7 +174,7 @@ def _require_even(shape: tuple[int, ...], view: _View) -> None:
             raise _Unknown
 
 
-def _first(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _first(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     """Each position from the same position of the first input; the others are parameters."""
     return views[0]
 
@@ -154,11 +182,33 @@ def _first(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
 def _off(*where: int) -> _Rule:
     """Like `_first`, where the attribute `axis` is none of the picture's. where: the attribute's default."""
 
-    def rule(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+    def rule(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
         _require_off([attribute(node, "axis", *where)], views[0])
-        return _same(node, views, values) if node.op_type == "Concat" else views[0]
+        return views[0]
 
     return rule
+
+
+def _concat(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
+    _require_off([attribute(node, "axis", 1)], views[0])
+    return _same(node, views, others)
+
+
+def _gather(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
+    """The axis gives place to as many as the indices have: none for a single one."""
+    view = views[0]
+    axis = attribute(node, "axis", 0) % view.rank
+    _require_off([axis], view)
+    more = len(others.shape(node.input[1])) - 1
+    height, width = (place + more if place > axis else place for place in view.axes)
+    return replace(view, rank=view.rank + more, axes=(height, width))
+
+
+def _batch_norm(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
+    _require_off([1], views[0])
+    if attribute(node, "training_mode", 0):  # with the picture's own mean
+        raise _Unknown
+    return views[0]
 
 
 def _require_off(axes: Sequence[int], view: _View) -> None:
@@ -166,23 +216,25 @@ def _require_off(axes: Sequence[int], view: _View) -> None:
         raise _Unknown
 
 
-def _layer_norm(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _layer_norm(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     first = attribute(node, "axis", -1) % views[0].rank
     _require_off(range(first, views[0].rank), views[0])
+    for shape in others.shapes(node):
+        _require_even(shape, views[0])
     return views[0]
 
 
-def _reduce(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
-    axes = values.get(node.input[1]) if len(node.input) > 1 else attribute(node, "axes", None)
+def _reduce(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
+    axes = others.get(node.input[1]) if len(node.input) > 1 else attribute(node, "axes", None)
     if axes is None or not attribute(node, "keepdims", 1):
         raise _Unknown
     _require_off([int(axis) for axis in axes], views[0])
     return views[0]
 
 
-def _kernel(node: NodeProto, values: Values) -> tuple[list[int], list[int], list[int], list[int]]:
+def _kernel(node: NodeProto, others: _Others) -> tuple[list[int], list[int], list[int], list[int]]:
     """Kernel, strides, dilations and the padding in front, along height and width. Raises _Unknown."""
-    weights = values.get(node.input[1]) if len(node.input) > 1 else None
+    weights = others.get(node.input[1]) if len(node.input) > 1 else None
     kernel = attribute(node, "kernel_shape", None if weights is None else list(weights.shape[2:]))
     if kernel is None or len(kernel) != 2:
         raise _Unknown
@@ -199,17 +251,17 @@ def _kernel(node: NodeProto, values: Values) -> tuple[list[int], list[int], list
     return kernel, strides, dilations, pads[:2]
 
 
-def _window(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _window(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     """Convolution and pooling."""
     _require_planes(views[0])
-    kernel, strides, dilations, pads = _kernel(node, values)
+    kernel, strides, dilations, pads = _kernel(node, others)
     return views[0].each(lambda r, i: r.window(strides[i], -pads[i], dilations[i] * (kernel[i] - 1) - pads[i]))
 
 
-def _transposed(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _transposed(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     """Transposed convolution: position q takes from p where q = p · stride - pad + dilation · k."""
     _require_planes(views[0])
-    kernel, strides, dilations, pads = _kernel(node, values)
+    kernel, strides, dilations, pads = _kernel(node, others)
     if attribute(node, "output_shape", None):
         raise _Unknown
     return views[0].each(lambda r, i: r.spread(strides[i], pads[i] - dilations[i] * (kernel[i] - 1), pads[i]))
@@ -220,21 +272,21 @@ def _require_planes(view: _View) -> None:
         raise _Unknown
 
 
-def _depth_to_space(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _depth_to_space(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     _require_planes(views[0])
     block = attribute(node, "blocksize", 1)
     return views[0].each(lambda reach, _: reach.spread(block, 1 - block, 0))
 
 
-def _space_to_depth(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _space_to_depth(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     _require_planes(views[0])
     block = attribute(node, "blocksize", 1)
     return views[0].each(lambda reach, _: reach.window(block, 0, block - 1))
 
 
-def _resize(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _resize(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     """By constant factors: position q lies at (q + ½) / factor - ½, or q / factor, and takes from its neighbours there."""
-    scales = values.get(node.input[2]) if len(node.input) > 2 else None
+    scales = others.get(node.input[2]) if len(node.input) > 2 else None
     if scales is None or len(scales) != views[0].rank or attribute(node, "axes", None):
         raise _Unknown
     mode = attribute(node, "mode", b"nearest").decode()
@@ -258,18 +310,18 @@ def _resize(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
     return views[0].each(change)
 
 
-def _pad(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
-    pads = values.get(node.input[1]) if len(node.input) > 1 else None
+def _pad(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
+    pads = others.get(node.input[1]) if len(node.input) > 1 else None
     if pads is None or (len(node.input) > 3 and node.input[3]) or attribute(node, "mode", b"constant") == b"wrap":
         raise _Unknown
     before = [int(pads[axis]) for axis in views[0].axes]
     return views[0].each(lambda reach, index: reach.window(1, -before[index], -before[index]))
 
 
-def _slice(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _slice(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     """Along the picture: from a constant place counted from the front, in steps of one."""
     starts, axes, steps = (
-        values.get(node.input[index]) if len(node.input) > index and node.input[index] else None for index in (1, 3, 4)
+        others.get(node.input[index]) if len(node.input) > index and node.input[index] else None for index in (1, 3, 4)
     )
     if starts is None:
         raise _Unknown
@@ -287,16 +339,16 @@ def _slice(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
     return views[0].each(change)
 
 
-def _transpose(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _transpose(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     view = views[0]
     order = list(attribute(node, "perm", list(reversed(range(view.rank)))))
     height, width = (order.index(axis) for axis in view.axes)
     return replace(view, axes=(height, width))
 
 
-def _matrix_product(node: NodeProto, views: Sequence[_View], values: Values) -> _View:
+def _matrix_product(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
     """With constant weights on the last axis: channels are mixed at each pixel by itself."""
-    weights = values.get(node.input[1])
+    weights = others.get(node.input[1])
     if weights is None or weights.ndim != 2:
         raise _Unknown
     _require_off([-1], views[0])
@@ -307,7 +359,7 @@ def _matrix_product(node: NodeProto, views: Sequence[_View], values: Values) -> 
 _ALONE = (
     "Abs", "Cast", "Ceil", "Celu", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
     "Identity", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin",
-    "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu", "BatchNormalization",
+    "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
 )
 _TOGETHER = (
     "Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or",
@@ -330,11 +382,12 @@ _RULES: dict[str, _Rule] = {
     **dict.fromkeys(_TOGETHER, _same),
     **dict.fromkeys(_REDUCTIONS, _reduce),
     "AveragePool": _window,
-    "Concat": _off(1),
+    "BatchNormalization": _batch_norm,
+    "Concat": _concat,
     "Conv": _window,
     "ConvTranspose": _transposed,
     "DepthToSpace": _depth_to_space,
-    "Gather": _off(0),
+    "Gather": _gather,
     "LayerNormalization": _layer_norm,
     "MatMul": _matrix_product,
     "MaxPool": _window,

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from .graph_parts import attribute, copy, readers, replace_nodes
+from .graph_parts import attribute, captured, copy, readers, replace_nodes
 
 _WORTH_A_CAST = 1024
 """Elements. A cast takes about a hundred bytes itself, and makes a graph longer to read."""
@@ -64,7 +64,10 @@ def unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
 def _name_as_before(graph: onnx.GraphProto, origins: dict[str, str]) -> None:
     """Call what was folded like the weight that it was made of, where that is gone and nothing else was made of it."""
     held = Counter(origins.get(tensor.name, tensor.name) for tensor in graph.initializer)
-    names = {result: weight for result, weight in origins.items() if held[weight] == 1}
+    inside = {name for node in graph.node for name in captured(node)}
+    names = {
+        result: weight for result, weight in origins.items() if held[weight] == 1 and not inside & {result, weight}
+    }
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for node in graph.node:

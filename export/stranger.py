@@ -24,17 +24,17 @@ from impasto.errors import BackendError, ExportError, OptionError
 from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
-from impasto.runtime.opening import SPEC_KEY
-from impasto.runtime.resolve import Sidecar, Source, resolve
+from impasto.runtime.opening import SPEC_KEY, spec_in_metadata
+from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
 
 from .check import TOLERANCE, PictureCheck, compare, synthetic
 from .engine_check import LEAST_PSNR
 from .graph_parts import attribute, constants, copy, element_types, shape_of
-from .package import MODEL, check_name, write_package
+from .package import MODEL, check_name, check_target, write_package
 from .receptive_field import receptive_field
 from .stored_weights import unpacked
-from .stranger_graph import dressed, finished, is_canonical, modernized, read_stranger
+from .stranger_graph import dressed, finished, is_canonical, is_modern, modernized, read_stranger
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """Of what sides may have to be multiples, as strides by two make it."""
@@ -91,12 +91,16 @@ def export_graph(
     if task is not None and task not in TASKS:
         raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
     read = read_stranger(source.graph)
-    described = _described(read, source.sidecar)
+    described = _described(read, source)
     name = check_name(name or described.get("name") or _as_name(source.graph.stem))
+    target = source.graph.parent / name if folder is None else Path(folder)
+    check_target(target, name, _files_of(source.graph))
     pixels = _pixels(read, layout, source)
-    model = dressed(modernized(read), pixels) if pixels else finished(read)
     spec = ModelSpec.from_json({"name": name, **described, **({"task": task} if task else {})}, str(source.graph))
     spec = replace(spec, name=name)
+    _require_possible(spec, source.graph)
+    modern = read if not pixels and is_modern(read) else modernized(read)
+    model = dressed(modern, pixels) if pixels else finished(modern)
     with tempfile.TemporaryDirectory() as temporary:
         trial = Path(temporary) / MODEL
         onnx.save(model, str(trial))
@@ -110,15 +114,39 @@ def export_graph(
             "written. Please report the file"
         )
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
-    target = make_folder(source.graph.parent / name if folder is None else folder)
+    make_folder(target)
     write_package(target, spec, {MODEL: model}, None, recipe={"origin": _origin(source.graph, pixels)}, quality={})
     return Adopted(target, source.graph, spec, check)
 
 
-def _described(model: onnx.ModelProto, sidecar: Sidecar | None) -> dict[str, Any]:
-    """What the graph's own metadata says, where Impasto wrote it, and what a sidecar does."""
+def _described(model: onnx.ModelProto, source: Source) -> dict[str, Any]:
+    """What the graph's own metadata says, where Impasto wrote it, and what a sidecar does. Raises PackageError."""
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
-    return {**(json.loads(own) if own else {}), **(sidecar.described if sidecar else {})}
+    if own:
+        spec_in_metadata(own, source.graph)  # says what is wrong; what it leaves out is found by trying
+    return {**(json.loads(own) if own else {}), **(source.sidecar.described if source.sidecar else {})}
+
+
+def _require_possible(spec: ModelSpec, path: Path) -> None:
+    """Raises OptionError for what a sidecar, or metadata, says and a package of one graph cannot be."""
+    if spec.task not in TASKS:
+        raise OptionError(
+            f"{path} is said to have the unknown task {spec.task!r}; write one of {', '.join(TASKS)} into the sidecar, or say --task"
+        )
+    if spec.thumbnail is not None or spec.styles:
+        raise OptionError(
+            f"{path} is said to have a thumbnail or styles, which a context graph takes, and a package of one file has none; leave "
+            "them out of the sidecar"
+        )
+
+
+def _files_of(graph: Path) -> list[Path]:
+    """The graph, the sidecar, and the files of weights, as far as there are such."""
+    stored = onnx.load(str(graph), load_external_data=False)
+    weights = {
+        entry.value for tensor in stored.graph.initializer for entry in tensor.external_data if entry.key == "location"
+    }
+    return [graph, graph.with_suffix(".json"), *(graph.parent / name for name in weights)]
 
 
 def _pixels(model: onnx.ModelProto, layout: str | None, source: Source) -> Pixels | None:

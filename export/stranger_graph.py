@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, ValueInfoProto, compose, helper, numpy_helper, version_converter
+from onnx import NodeProto, TensorProto, ValueInfoProto, compose, helper, inliner, numpy_helper, version_converter
 
 from impasto._version import __version__
 from impasto.errors import ExportError
-from impasto.runtime.backends.onnxruntime import onnxruntime
+from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
 from impasto.runtime.spec import Pixels
 
 from .graph_parts import (
@@ -32,7 +32,8 @@ _INPUT, _OUTPUT = "image", "picture"
 
 
 def read_stranger(path: Path) -> onnx.ModelProto:
-    """The file's graph: one picture in, one out. Weights are no inputs, constants are initializers, nodes have names.
+    """The file's graph: one picture in, one out. Weights are no inputs, constants are initializers, nodes have names, and
+    functions that the file defines are written out.
 
     Raises ExportError for what is no ONNX file, or no graph from one picture to one picture.
     """
@@ -58,6 +59,8 @@ def read_stranger(path: Path) -> onnx.ModelProto:
             f"{path} takes {batch} pictures at once, neither more nor fewer ({tensor_text(inputs[0])}), and pictures are drawn one by "
             "one; export it again with a free batch, or a batch of 1"
         )
+    if model.functions:  # few tools look into them, and a change of the opset loses them
+        model = inliner.inline_local_functions(model, convert_version=True)
     return with_names(model)
 
 
@@ -65,6 +68,11 @@ def is_canonical(model: onnx.ModelProto) -> bool:
     """Whether it takes and gives uint8 (N, H, W, 3) as it is."""
     ends = (model.graph.input[0].type.tensor_type, model.graph.output[0].type.tensor_type)
     return all(end.elem_type == TensorProto.UINT8 and end.shape.dim[3].dim_value == 3 for end in ends)
+
+
+def is_modern(model: onnx.ModelProto) -> bool:
+    """Whether `modernized` has nothing to do: opset 20, and no halves but stored weights."""
+    return opset(model) == OPSET and TensorProto.FLOAT16 not in element_types(unpacked(model)).values()
 
 
 def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -83,9 +91,6 @@ def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
                 ) from None
     if TensorProto.FLOAT16 in element_types(model).values():
         model = widened(model)
-        for value in (*model.graph.input, *model.graph.output):
-            if value.type.tensor_type.elem_type == TensorProto.FLOAT16:
-                value.type.tensor_type.elem_type = TensorProto.FLOAT
     return fold_pixel_shuffles(with_names(_simplified(model)))
 
 
@@ -95,8 +100,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "before.onnx", Path(folder) / "after.onnx"
         onnx.save(model, str(before))
-        options = ort.SessionOptions()
-        options.log_severity_level = 4
+        options = session_options(exact=False)  # its INT8 products are prepared by rewriting weights
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(after)
         try:

@@ -104,7 +104,9 @@ def quantize_command(folder: Path, precision: str, family: str | None = None) ->
     shipped = is_shipped(folder)
     name = folder.resolve().name if shipped else shlex.quote(str(folder))
     words = ["impasto quantize", name, "--to", precision, "--calibrate PHOTOS"]
-    return " ".join([*words, *(["--for", family] if family else []), *(["-o COPY"] if shipped else [])])
+    if family and precision == "int8":  # one FP16 graph suits every family
+        words += ["--for", family]
+    return " ".join([*words, *(["-o COPY"] if shipped else [])])
 
 
 def known_names() -> dict[str, Path]:

@@ -22,16 +22,14 @@ _BAR = 24
 
 
 def quantize(
-    model: Annotated[
-        str, typer.Argument(help="A package folder, a model's name, or an .onnx file of ours.", show_default=False)
-    ],
+    model: Annotated[str, typer.Argument(help="A package folder, or a model's name.", show_default=False)],
     calibrate: Annotated[
         Path, typer.Option(help="Folder of pictures to calibrate on and to judge by.", show_default=False)
     ],
     to: Annotated[str, typer.Option(help="fp16, int8, or auto: the fastest that holds the budget.")] = "int8",
     family: Annotated[
         Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
-        typer.Option("--for", help="tensorrt, openvino or onnxruntime; may be repeated. All by default."),
+        typer.Option("--for", help="For INT8: tensorrt, openvino or onnxruntime; may be repeated. All by default."),
     ] = None,
     budget: Annotated[
         Optional[str],  # noqa: UP045
@@ -42,7 +40,7 @@ def quantize(
     ] = None,
     calibration: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="percentile, entropy or min-max; the best of them by default."),
+        typer.Option(help="For INT8: percentile, entropy or min-max; the best of them by default."),
     ] = None,
     degrade: Annotated[
         Optional[str],  # noqa: UP045

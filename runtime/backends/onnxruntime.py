@@ -49,6 +49,18 @@ def onnxruntime() -> Any:
     return onnxruntime
 
 
+def session_options(*, exact: bool = True) -> Any:
+    """What sessions are opened with: who judges a graph must compute as who runs it does.
+
+    exact: INT8 products are exact on every CPU. ONNX Runtime (1.32) cannot have that where dequantized tensors are outputs.
+    """
+    options = onnxruntime().SessionOptions()
+    options.log_severity_level = 4  # failures come back as exceptions, with the same text
+    if exact:  # without VNNI, the fast products of x86-64 CPUs saturate; has no effect elsewhere
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
 class OnnxRuntimeBackend(Backend):
     """An ONNX graph in an ONNX Runtime session on the CPU or on a CUDA device."""
 
@@ -61,13 +73,9 @@ class OnnxRuntimeBackend(Backend):
                 f"{name} cannot run: the installed ONNX Runtime {ort.__version__} has no {provider}; "
                 f"choose backend='onnxruntime-cpu', or get one that has it ({cuda_advice()})"
             )
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # failures come back as exceptions, with the same text
-        # Without VNNI, the fast INT8 products of x86-64 CPUs saturate; has no effect elsewhere.
-        options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             choice = (provider, {"device_id": device}) if name == "onnxruntime-cuda" else provider
-            self._session = ort.InferenceSession(str(path), options, providers=[choice], enable_fallback=0)
+            self._session = ort.InferenceSession(str(path), session_options(), providers=[choice], enable_fallback=0)
         except Exception as error:  # the vendor's exceptions have no common base
             raise BackendError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
         # Asked for CUDA, ONNX Runtime falls back to the CPU with a log line; we do not.

@@ -294,7 +294,7 @@ def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePac
     code, _, stderr = cli(*common, "--precision", "fp16")
     assert code == 1
     assert "holds no fp16 graph" in stderr
-    assert f"impasto quantize {package} --to fp16 --calibrate PHOTOS --for tensorrt;" in stderr
+    assert f"impasto quantize {package} --to fp16 --calibrate PHOTOS;" in stderr
     assert "--precision fp32" in stderr
     assert cli("cache", "clean", "--all")[0] == 0
     assert not Path(plan).exists()

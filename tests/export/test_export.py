@@ -125,6 +125,17 @@ def test_exporting_twice_gives_the_same_graph(network, package, tmp_path):
         assert (again / path.name).read_bytes() == path.read_bytes()
 
 
+def test_a_package_is_renamed_in_place_and_replaced_by_no_other(package, tmp_path):
+    copy = shutil.copytree(package, tmp_path / "copy")
+    assert export_checkpoint(copy, name="renamed") == copy
+    with pytest.raises(
+        OptionError, match=r"holds the package renamed, and this one is called random; .*--name renamed"
+    ):
+        export_checkpoint(package, copy)
+    with pytest.raises(OutputError, match=r"manifest.json is a file; choose another place"):
+        export_checkpoint(package, copy / "manifest.json" / "sub")
+
+
 def test_a_package_is_its_own_checkpoint(network, package):
     assert not (package / "checkpoint.safetensors").exists()
     trained, held = (checkpoints.load(path) for path in (package.parent / "random.safetensors", package))

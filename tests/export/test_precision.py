@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from precision_graphs import canonical, chain, photos
 
 import impasto
-from conftest import canonical_graph, float_graph, picture
+from conftest import canonical_graph, picture
 from impasto import images
-from impasto.errors import ImpastoError, OptionError, PackageError, PictureError, PrecisionError
+from impasto.errors import ImpastoError, OptionError, OutputError, PackageError, PictureError, PrecisionError
 from impasto.export import precision
 from impasto.export.inspection import inspect_path
 from impasto.export.package import write_package
@@ -29,7 +31,7 @@ from impasto.export.precision_ranges import Session
 from impasto.export.sensitivity import NoAssignment, assign, groups
 from impasto.quality import psnr
 from impasto.runtime.manifest import MANIFEST, read_manifest
-from impasto.runtime.resolve import resolve
+from impasto.runtime.resolve import resolve, shipped_models
 from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
 
 MakePackage = Callable[..., Path]
@@ -165,8 +167,8 @@ def test_a_copy_leaves_the_package_alone(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small")
     before = state(model)
     copy = tmp_path / "copy"
-    for to in ("fp16", "int8"):
-        quantize(model, QuantizeOptions(folder, to, ("openvino",), output=copy))
+    for to, families in (("fp16", ()), ("int8", ("openvino",))):
+        quantize(model, QuantizeOptions(folder, to, families, output=copy))
     assert state(model) == before
     assert {file.precision for file in read_manifest(copy).files} == {"fp32", "fp16", "int8"}
     inspect_path(str(copy)).require_intact()
@@ -175,26 +177,40 @@ def test_a_copy_leaves_the_package_alone(tmp_path: Path, folder: Path) -> None:
         quantize(model, QuantizeOptions(folder, "fp16", output=other))
     with pytest.raises(OptionError, match="is no copy of"):
         quantize(model, QuantizeOptions(folder, "fp16", output=folder))
+    with pytest.raises(OutputError, match=r"0\.png is a file; choose another place"):
+        quantize(model, QuantizeOptions(tmp_path / "nowhere", "fp16", output=folder / "0.png" / "sub"))
 
 
 def test_models_that_ship_stay_as_they_are(folder: Path) -> None:
     with pytest.raises(OptionError, match="denoise came with Impasto and stays as it is; write a copy: -o denoise"):
         quantize("denoise", QuantizeOptions(folder))
+    with pytest.raises(OptionError, match="dejpeg came with Impasto and stays as it is"):
+        quantize("denoise", QuantizeOptions(folder, output=shipped_models() / "dejpeg"))
     with pytest.raises(PackageError, match="impasto quantize denoise --to int8 --calibrate PHOTOS -o COPY"):
         resolve("denoise", "int8")
 
 
-def test_a_bare_graph_of_ours_gets_its_others_beside_it(tmp_path: Path, folder: Path) -> None:
-    onnx.save(chain(3), str(tmp_path / "own.onnx"))
-    result = quantize(tmp_path / "own.onnx", QuantizeOptions(folder, "int8", ("openvino",)))
-    assert [made.path.name for made in result.made] == ["own.int8-openvino.onnx"]
-    with impasto.load(result.made[0].path) as narrow:
-        assert narrow(picture(20, 30)).shape == (20, 30, 3)
-    with pytest.raises(PrecisionError, match=r"is quantized already .*the FP32 model"):
-        quantize(result.made[0].path, QuantizeOptions(folder))
-    (half,) = quantize(tmp_path / "own.onnx", QuantizeOptions(folder, "fp16")).made
-    with pytest.raises(PrecisionError, match="is in FP16 already"):
-        quantize(half.path, QuantizeOptions(folder, "int8"))
+def test_what_is_no_package_is_named_what_to_do(tmp_path: Path, folder: Path) -> None:
+    """A graph of a package by its path would be written beside without the manifest's knowing; one alone has no manifest."""
+    model = package(tmp_path / "small", chain(2))
+    before = state(model)
+    for output in (None, tmp_path / "copy"):
+        with pytest.raises(OptionError, match=rf"file of the package {model}; .*: impasto quantize {model}$"):
+            quantize(model / "model.onnx", QuantizeOptions(folder, "fp16", output=output))
+    assert state(model) == before
+    onnx.save(chain(2), str(tmp_path / "own.onnx"))
+    with pytest.raises(OptionError, match=r"make one of it first: impasto export .*own\.onnx -o FOLDER"):
+        quantize(tmp_path / "own.onnx", QuantizeOptions(folder, "fp16"))
+
+
+def test_what_is_narrow_already_is_refused(tmp_path: Path, folder: Path) -> None:
+    narrow = {}
+    for to, families in (("fp16", ()), ("int8", ("openvino",))):
+        (made,) = quantize(package(tmp_path / to, chain(2)), QuantizeOptions(folder, to, families)).made
+        narrow[to] = onnx.load(str(made.path))
+    for to, words in (("int8", "is quantized already .*the FP32 model"), ("fp16", "is in FP16 already")):
+        with pytest.raises(PrecisionError, match=words):
+            quantize(package(tmp_path / f"again-{to}", narrow[to]), QuantizeOptions(folder))
 
 
 def without_layers() -> onnx.ModelProto:
@@ -221,16 +237,14 @@ def branching() -> onnx.ModelProto:
         (without_layers, "no Conv, ConvTranspose, Gemm, MatMul with stored weights"),
         (lambda: chain(2, opset=11), "has opset 11; quantization needs 13"),
         (branching, "branches"),
-        (float_graph, r"no uint8 \(N, H, W, 3\) picture"),
     ],
 )
 def test_graphs_that_cannot_be_quantized_are_refused(make, words: str, tmp_path: Path, folder: Path) -> None:
-    onnx.save(make(), str(tmp_path / "own.onnx"))
-    before = state(tmp_path / "photos")
+    model = package(tmp_path / "small", make())
+    before = state(model)
     with pytest.raises(ImpastoError, match=words):
-        quantize(tmp_path / "own.onnx", QuantizeOptions(folder))
-    assert state(tmp_path / "photos") == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["own.onnx", "photos"]
+        quantize(model, QuantizeOptions(folder))
+    assert state(model) == before
 
 
 def test_a_perceptual_network_is_refused(tmp_path: Path, folder: Path) -> None:
@@ -248,12 +262,63 @@ def test_pictures_that_cannot_be_read_are_skipped_and_counted(tmp_path: Path, fo
     assert "broken.png" in result.skipped[0]
 
 
+def test_pictures_too_small_for_an_ssim_are_left_out_and_do_not_undo_its_budget(tmp_path: Path, folder: Path) -> None:
+    for name in ("3.png", "7.png"):  # held out
+        images.write(folder / name, picture(10, 64))
+    model = package(tmp_path / "small", chain(3))
+    with pytest.raises(PrecisionError, match=r"SSIM 0\.\d+, wanted 1"):
+        quantize(model, QuantizeOptions(folder, "int8", ("openvino",), Budget(ssim=1)))
+    found = read_pictures(folder, SPEC, ["image"], None)
+    assert (found.used, len(found.skipped), len(found.judged)) == (6, 2, 1)
+    assert "10 x 64 pixels are too few" in found.skipped[0]
+    assert read_pictures(folder, replace(SPEC, scale=2), ["image"], None).used == 8, "drawn twice as large"
+    tiny = [replace(one, inside=(slice(0, 8), slice(0, 8))) for one in found.judged]
+    assert Judge(chain(2), tiny, tiny).on_whole(chain(2)).ssim is None
+    with pytest.raises(OptionError, match="this network draws 8 x 8; leave ssim out"):
+        Judge(chain(2), tiny, tiny, similarity=True)
+
+
+def test_what_is_no_number_holds_no_budget() -> None:
+    nothing = Quality(psnr=math.nan, mean_psnr=math.nan, ssim=math.nan, style=math.nan, truth=math.nan, pictures=1)
+    assert len(Budget(psnr=1, ssim=0.1, style=1, truth=9).misses(nothing)) == 4
+
+
+def test_the_judge_multiplies_as_the_runtime_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without VNNI, ONNX Runtime's INT8 products saturate unless it is told; only some CPUs show it."""
+    told = []
+
+    class Options:
+        def add_session_config_entry(self, *entry: str) -> None:
+            told.append(entry)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: None)
+    Session(chain(1))
+    assert told == [("session.x64quantprecision", "1")]
+
+
+def test_large_pictures_are_cut_before_they_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    degrade = pytest.importorskip(
+        "impasto.training.degrade", reason="torch is not installed: pip install 'impasto[train]'"
+    )
+    monkeypatch.setattr("impasto.export.precision_pictures.LARGEST", 32)
+    monkeypatch.setattr("impasto.export.precision_pictures.MARGIN", 4)
+    damaged = []
+    monkeypatch.setattr(degrade, "damaged", lambda clean, *_: damaged.append(clean) or clean)
+    folder = photos(tmp_path / "photos", 4)  # 48 x 56
+    (whole,) = read_pictures(folder, SPEC, ["image"], None, damage="noise:5").whole
+    assert {clean.shape for clean in damaged} == {(40, 40, 3)}
+    middle = images.read(sorted(folder.iterdir())[3]).rgb[8:40, 12:44]
+    assert np.array_equal(whole.feed["image"][0], middle)
+    assert np.array_equal(whole.truth, middle)
+
+
 def test_too_few_pictures_are_refused(tmp_path: Path) -> None:
     model = package(tmp_path / "small", chain(2))
     few = photos(tmp_path / "few", LEAST - 1)
     for name in ("a.png", "b.jpg"):
         (few / name).write_bytes(b"no picture")
-    with pytest.raises(PictureError, match=r"3 pictures that can be read \(2 skipped\).*at least 4"):
+    with pytest.raises(PictureError, match=r"3 pictures that can be used \(2 skipped\).*at least 4"):
         quantize(model, QuantizeOptions(few))
     (tmp_path / "empty").mkdir()
     with pytest.raises(PictureError, match="no picture files"):
@@ -344,6 +409,8 @@ def test_a_budget_says_what_is_missed() -> None:
         ({"to": "int4"}, "unknown precision 'int4'"),
         ({"families": ("coral",)}, "unknown family coral"),
         ({"method": "guess"}, "unknown calibration 'guess'"),
+        ({"to": "fp16", "families": ("openvino",)}, "suits every family; leave --for out"),
+        ({"to": "fp16", "method": "entropy"}, "no calibration by entropy; leave --calibration out"),
         ({"budget": Budget(style=0.03)}, "--painting"),
         ({"paintings": (Path("x.jpg"),)}, "style=3%"),
     ],

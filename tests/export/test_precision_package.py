@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
 
 from conftest import canonical_graph
-from impasto.errors import PackageError
-from impasto.export.package import write_package
+from impasto.errors import OptionError, PackageError
+from impasto.export.engine_cache import locked
+from impasto.export.inspection import inspect_path
+from impasto.export.package import CONTEXT, LOCK, write_package
+from impasto.export.precision_package import NewGraph, write_graphs
 from impasto.files import sha256
 from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile, read_manifest
 from impasto.runtime.resolve import resolve
@@ -68,6 +75,74 @@ def test_an_unknown_family_is_refused(make_package: MakePackage) -> None:
 def test_exporting_again_drops_the_graphs_of_other_precisions(make_package: MakePackage) -> None:
     package = make_package()
     add(package, ("fp16", None), ("int8", "tensorrt"))
-    write_package(package, SPEC, {"model.onnx": canonical_graph(seed=9)}, None, recipe={}, quality={})
-    assert sorted(path.name for path in package.iterdir()) == [MANIFEST, "model.onnx"]
+    export_another(package)
+    assert sorted(path.name for path in package.iterdir()) == [LOCK, MANIFEST, "model.onnx"]
     assert read_manifest(package).precisions() == ("fp32",)
+
+
+def test_exporting_again_drops_a_context_that_the_new_model_has_not(make_package: MakePackage) -> None:
+    package = make_package(thumbnail=16)
+    assert (package / CONTEXT).is_file()
+    export_another(package)
+    assert not (package / CONTEXT).exists()
+
+
+def export_another(package: Path) -> None:
+    write_package(package, SPEC, {"model.onnx": canonical_graph(seed=9)}, None, recipe={}, quality={})
+
+
+def half() -> NewGraph:
+    return NewGraph(canonical_graph(seed=5), "fp16", None, {})
+
+
+def test_precisions_of_one_model_never_get_beside_another(make_package: MakePackage, tmp_path: Path) -> None:
+    """An export, or another quantization, may have ended since the work began."""
+    package = make_package()
+    source = resolve(package)
+    write_graphs(source, tmp_path / "copy", [half()])
+    export_another(package)
+    with pytest.raises(OptionError, match="another model by now; quantize it again"):
+        write_graphs(source, package, [half()])
+    with pytest.raises(OptionError, match="holds another model than tiny"):
+        write_graphs(resolve(package), tmp_path / "copy", [half()])
+    with pytest.raises(PackageError, match="has changed meanwhile"):
+        write_graphs(source, tmp_path / "new", [half()])
+    for folder in (package, tmp_path / "copy"):
+        inspect_path(str(folder)).require_intact()
+    assert not (tmp_path / "new" / MANIFEST).exists()
+
+
+def test_an_export_waits_for_who_is_changing_the_package(make_package: MakePackage) -> None:
+    package = make_package()
+    with ThreadPoolExecutor(1) as threads:
+        with locked(package / LOCK):
+            export = threads.submit(export_another, package)
+            with pytest.raises(TimeoutError):
+                export.result(0.2)
+        export.result(10)
+
+
+@pytest.mark.parametrize("write", [export_another, lambda package: write_graphs(resolve(package), package, [half()])])
+def test_control_c_between_two_renames_leaves_a_whole_package(
+    make_package: MakePackage, monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], object]
+) -> None:
+    package = make_package()
+    rename = Path.replace
+
+    def interrupted(self: Path, target: Path) -> Path:
+        renamed = rename(self, target)
+        signal.raise_signal(signal.SIGINT)
+        return renamed
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(package)
+    inspect_path(str(package)).require_intact()
+    assert not list(package.glob(".*.onnx"))
+
+
+def test_a_manifest_holds_no_number_that_json_has_not(make_package: MakePackage) -> None:
+    package = make_package()
+    with pytest.raises(ValueError, match="JSON"):
+        write_graphs(resolve(package), package, [replace(half(), quality={"ssim": math.nan})])
+    inspect_path(str(package)).require_intact()

@@ -149,9 +149,45 @@ def looked_up(sketch: Sketch) -> Sketch:
     return sketch.op("Gather", sketch.last, take=sketch.constant(np.ones((2, 5))), axis=0)
 
 
+def branched(sketch: Sketch) -> Sketch:
+    """What the branches read of the graph around them is none of the node's inputs."""
+    pool = onnx.helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[9, 9], pads=[4] * 4)
+    given = onnx.helper.make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, None)
+    body = onnx.helper.make_graph([pool], "body", [], [given])
+    sketch.op("If", take=sketch.constant(True, bool), then_branch=body, else_branch=body)
+    return sketch.op("Add", "x")
+
+
+def computed_places(sketch: Sketch) -> Sketch:
+    ramp = sketch.constant(np.linspace(0, 1, SIDE).reshape(1, 1, 1, SIDE))
+    return sketch.op("Expand", sketch.constant([1, 1, SIDE, SIDE], np.int64), take=ramp).op("Add", "x")
+
+
+def stored_places(sketch: Sketch) -> Sketch:
+    ramp = sketch.constant(np.tile(np.arange(SIDE), (1, 1, SIDE, 1)), np.int8)
+    return sketch.op("DequantizeLinear", sketch.constant(0.01), take=ramp).op("Add", "x")
+
+
+def one_colour_over_rows(sketch: Sketch) -> Sketch:
+    """A single index takes the axis away, so that 1 is the rows'."""
+    sketch.op("Gather", sketch.constant(1, np.int64), axis=1).op("ReduceMax", sketch.constant([1], np.int64))
+    return sketch.op("Add", "x")
+
+
+def rows_as_channels(sketch: Sketch) -> Sketch:
+    sketch.op("Transpose", perm=[0, 2, 3, 1])
+    sketch.op("BatchNormalization", *(sketch.constant(np.linspace(1, 2, SIDE)) for _ in range(4)))
+    return sketch.op("Transpose", perm=[0, 3, 1, 2])
+
+
 @pytest.mark.parametrize(
     "branch",
     [
+        branched,
+        computed_places,
+        stored_places,
+        one_colour_over_rows,
+        rows_as_channels,
         looked_up,
         everywhere,
         normalized,
@@ -166,6 +202,16 @@ def looked_up(sketch: Sketch) -> Sketch:
 )
 def test_what_looks_everywhere_or_depends_on_the_place_has_none(branch):
     assert receptive_field(branch(Sketch()).model(opset=20)) is None
+
+
+def test_softmax_of_old_opsets_takes_all_axes_together():
+    assert receptive_field(Sketch().op("Softmax", axis=1).model(opset=12)) is None
+
+
+def test_what_is_computed_for_each_channel_is_the_same_everywhere():
+    sketch = Sketch()
+    factors = sketch.op("Relu", take=sketch.constant(np.ones((1, 3, 1, 1)))).last
+    assert receptive_field(sketch.conv(3).op("Mul", factors, take="x").conv(3).model(opset=20)).radius == 1
 
 
 def test_what_the_output_does_not_depend_on_does_not_matter():

@@ -8,16 +8,20 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from strangers import HALF, Sketch, restorer, u_net, upscaler
 
 import impasto
 from conftest import canonical_graph, picture
 from impasto.errors import ExportError, OptionError, OutputError, PackageError, ShapeError
 from impasto.export.check import check_package
+from impasto.export.graph_parts import element_types
+from impasto.export.inspection import inspect_path
+from impasto.export.package import check_target
 from impasto.export.stranger import export_graph
 from impasto.runtime import work_area
 from impasto.runtime.manifest import read_manifest
+from impasto.runtime.opening import SPEC_KEY
 
 LAYOUTS = ("rgb 0..1", "bgr 0..1", "rgb 0..255", "bgr -1..1")
 
@@ -211,6 +215,121 @@ def test_a_graph_that_says_no_sizes_of_what_it_gives(saved):
     for dimension in model.graph.output[0].type.tensor_type.shape.dim:
         dimension.Clear()
     assert export_graph(saved(model), layout="rgb 0..1").check.max_difference == 0
+
+
+class TestWhatLiesThere:
+    @pytest.mark.parametrize("stored", ["inside", "beside"])
+    def test_no_source_is_replaced(self, saved, stored):
+        path = saved(restorer().model(), "graph.onnx" if stored == "beside" else "model.onnx")
+        if stored == "beside":
+            model = onnx.load(str(path))
+            onnx.save(model, str(path), save_as_external_data=True, location="model.onnx", size_threshold=0)
+        before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+        with pytest.raises(
+            OptionError, match=r"would replace .*model\.onnx, which it is to be made of; choose another"
+        ):
+            export_graph(path, path.parent, layout="rgb 0..1")
+        assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+    def test_no_graph_of_the_package_is_dropped_to_make_it(self, saved):
+        made = export_graph(saved(restorer().model()), layout="rgb 0..1").folder
+        for name in ("model.onnx", "manifest.json"):
+            with pytest.raises(OptionError, match="which it is to be made of"):
+                check_target(made, None, [made / name])
+
+    def test_another_models_package_stays(self, saved, make_package):
+        package, path = make_package(thumbnail=16), saved(restorer().model())
+        with pytest.raises(
+            OptionError, match=r"holds the package tiny, and this one is called some-model_x; .*--name tiny"
+        ):
+            export_graph(path, package, layout="rgb 0..1")
+        inspect_path(str(package)).require_intact()
+        assert export_graph(path, package, layout="rgb 0..1", name="tiny").folder == package
+        inspect_path(str(package)).require_intact()
+
+
+class TestWhatOthersWrite:
+    def test_halves_that_are_made_as_the_graph_runs(self, saved):
+        """As torch's exporters write `.half()`: sizes cast to halves, tensors filled with one, noise of a type."""
+        sketch = Sketch().op("Shape")
+        sizes = sketch.last
+        sketch.op("Gather", sketch.constant(2, np.int64)).op("Cast", to=HALF)
+        height = sketch.op("Div", sketch.last).last
+        filling = numpy_helper.from_array(np.array([0.1], np.float16))
+        filled = sketch.op("ConstantOfShape", take=sizes, value=filling).last
+        sketch.last = "x"
+        path = saved(sketch.conv(3).op("Mul", height).op("Add", filled).model(dtype=HALF))
+        made = export_graph(path, layout="rgb 0..1")
+        model = onnx.load(str(made.folder / "model.onnx"))
+        assert HALF not in element_types(model).values()
+        assert_same(path, made.folder, picture(20, 31), "rgb 0..1", differing=0.1)
+
+    def test_branches_keep_the_weights_that_they_read(self, saved):
+        sketch = Sketch()
+        bodies = {}
+        for name, factor in (("then_branch", 0.5), ("else_branch", 0.25)):
+            scale = helper.make_node("Mul", ["x", sketch.constant(factor)], [name])
+            given = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            bodies[name] = helper.make_graph([scale], name, [], [given])
+        sketch.op("Shape").op("Gather", sketch.constant(2, np.int64)).op("Greater", sketch.constant(30, np.int64))
+        path = saved(sketch.op("If", **bodies).model())
+        made = export_graph(path, layout="rgb 0..1")
+        assert made.spec.receptive_field is None
+        for height in (20, 40):
+            assert_same(path, made.folder, picture(height, 31), "rgb 0..1")
+
+    @pytest.mark.parametrize("opset", [17, 20])
+    def test_functions_are_written_out(self, saved, opset):
+        model = Sketch().conv(8).op("Relu").conv(3).model(opset=opset)
+        model.functions.append(
+            helper.make_function(
+                "theirs", "Rectify", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], model.opset_import
+            )
+        )
+        model.graph.node[1].op_type, model.graph.node[1].domain = "Rectify", "theirs"
+        model.opset_import.append(helper.make_opsetid("theirs", 1))
+        path = saved(model)
+        made = export_graph(path, layout="rgb 0..1")
+        assert made.spec.receptive_field == 2
+        assert_same(path, made.folder, picture(20, 31), "rgb 0..1")
+
+    @pytest.mark.parametrize(("opset", "dtype"), [(11, TensorProto.FLOAT), (20, HALF)])
+    def test_canonical_graphs_are_modernized_too(self, saved, opset, dtype):
+        """Opset 11 has another Softmax, and no INT8; halves are no FP32 to make precisions of."""
+        sketch = Sketch().op("Cast", to=dtype).op("Transpose", perm=[0, 3, 1, 2]).conv(3)
+        sketch.op("Clip", sketch.constant(0), sketch.constant(255)).op("Transpose", perm=[0, 2, 3, 1])
+        model = sketch.op("Cast", to=TensorProto.UINT8).model(opset=opset, dtype=dtype, channels_last=True)
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.elem_type = TensorProto.UINT8
+        path = saved(model)
+        made = export_graph(path)
+        assert made.spec.receptive_field == 1
+        written = onnx.load(str(made.folder / "model.onnx"))
+        assert written.opset_import[0].version == 20
+        assert HALF not in element_types(written).values()
+        assert np.abs(drawn(path, picture(20, 31)) - drawn(made.folder, picture(20, 31))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("described", "words"),
+    [
+        ({"task": "nonsense"}, "unknown task 'nonsense'; write one of .* into the sidecar"),
+        ({"thumbnail": 64}, "thumbnail or styles, which a context graph takes"),
+        ({"styles": ["a", "b"]}, "thumbnail or styles"),
+    ],
+)
+def test_what_a_sidecar_says_must_be_possible(saved, described, words):
+    path = saved(restorer().model(), layout="rgb 0..1", **described)
+    with pytest.raises(OptionError, match=words):
+        export_graph(path)
+
+
+@pytest.mark.parametrize(("text", "words"), [("{oops", "is no JSON"), ("[1]", "is list, not an object")])
+def test_metadata_of_ours_that_is_none_says_so(saved, text, words):
+    model = restorer().model()
+    model.metadata_props.add(key=SPEC_KEY, value=text)
+    with pytest.raises(PackageError, match=words):
+        export_graph(saved(model), layout="rgb 0..1")
 
 
 def one_channel() -> onnx.ModelProto:
