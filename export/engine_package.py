@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -14,10 +13,10 @@ from typing import Any
 
 import impasto
 from impasto.errors import ExportError, OptionError, PackageError
-from impasto.files import atomic_path, make_folder, sha256, write_text
+from impasto.files import atomic_path, make_folder, sha256, uninterrupted
 from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.engines import ENGINES, why_not_here
-from impasto.runtime.manifest import MANIFEST, PackageFile, read_manifest, verify
+from impasto.runtime.manifest import LOCK, MANIFEST, PackageFile, read_manifest, verify, write_manifest
 from impasto.runtime.resolve import Source, is_shipped, quantize_command, resolve
 from impasto.runtime.spec import ModelSpec, SizeRule
 from impasto.runtime.tensorrt_api import TensorRT
@@ -151,7 +150,7 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
 def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
     """Copy engines with their records into the package and its manifest. Returns the plans' new paths. Raises OutputError."""
     engines = make_folder(folder / ENGINES)
-    with locked(folder / ".lock"), ExitStack() as renames:  # two builds may end at once, or a quantization
+    with locked(folder / LOCK), ExitStack() as renames:
         manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))  # entered first, renamed last
         manifest = read_manifest(folder)
         added = {}
@@ -163,8 +162,9 @@ def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
                 name = f"{ENGINES}/{path.name}"
                 added[name] = PackageFile(name, role, sha256(copy), entry.record.precision)
         kept = [file for file in manifest.files if file.name not in added]
-        complete = replace(manifest, files=(*kept, *added.values()))
-        manifest_path.write_text(json.dumps(complete.to_json(), indent=1) + "\n", encoding="utf-8")
+        write_manifest(manifest_path, replace(manifest, files=(*kept, *added.values())))
+        with uninterrupted():
+            renames.close()
     return [engines / entry.plan.name for entry in entries]
 
 
@@ -175,10 +175,11 @@ def discard(result: BuildResult, cache: EngineCache | None = None) -> None:
     if result.plan.parent.name != ENGINES or not (folder / MANIFEST).is_file():
         return
     names = {f"{ENGINES}/{result.plan.stem}{suffix}" for suffix in (".plan", ".json")}
-    with locked(folder / ".lock"):
+    with locked(folder / LOCK):
         manifest = read_manifest(folder)
-        kept = replace(manifest, files=tuple(file for file in manifest.files if file.name not in names))
-        write_text(folder / MANIFEST, json.dumps(kept.to_json(), indent=1) + "\n")
+        kept = tuple(file for file in manifest.files if file.name not in names)
+        with atomic_path(folder / MANIFEST) as path:
+            write_manifest(path, replace(manifest, files=kept))
         for name in names:
             (folder / name).unlink(missing_ok=True)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import signal
 import tempfile
-import threading
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +15,8 @@ import onnx
 
 from impasto._version import __version__
 from impasto.errors import MissingDependency, OptionError, OutputError, PackageError
-from impasto.files import atomic_path, make_folder, sha256
-from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile, read_manifest
+from impasto.files import atomic_path, make_folder, sha256, uninterrupted
+from impasto.runtime.manifest import LOCK, MANIFEST, Manifest, PackageFile, read_manifest, write_manifest
 from impasto.runtime.spec import ModelSpec
 
 from .engine_cache import locked
@@ -27,8 +24,6 @@ from .engine_cache import locked
 if TYPE_CHECKING:
     from impasto.training.checkpoint import Checkpoint
 
-LOCK = ".lock"
-"""Who changes a package holds this file of it: exports, quantizations and builds may end at once."""
 MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
 
 
@@ -187,27 +182,6 @@ def write_package(
                 renames.close()
         for path in stale:
             path.unlink(missing_ok=True)
-
-
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """As `read_manifest` reads it. Raises ValueError for a number that JSON has not, such as NaN."""
-    path.write_text(json.dumps(manifest.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until the block has ended. Other threads never get one."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
-        yield
-        return
-    came = []
-    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        signal.raise_signal(signal.SIGINT)
 
 
 def check_name(name: str) -> str:

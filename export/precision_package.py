@@ -13,12 +13,12 @@ from typing import Any
 import onnx
 
 from impasto.errors import OptionError, PackageError
-from impasto.files import atomic_path, make_folder, sha256
-from impasto.runtime.manifest import FAMILIES, MANIFEST, Manifest, PackageFile, read_manifest
+from impasto.files import atomic_path, make_folder, sha256, uninterrupted
+from impasto.runtime.manifest import FAMILIES, LOCK, MANIFEST, Manifest, PackageFile, read_manifest, write_manifest
 from impasto.runtime.resolve import Source, is_shipped
 
 from .engine_cache import locked
-from .package import LOCK, check_folder, uninterrupted, write_manifest
+from .package import check_folder
 
 QUALITY = "precision"
 """The key of a manifest's quality under which each graph's own is kept."""

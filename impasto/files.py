@@ -7,7 +7,9 @@ import errno
 import hashlib
 import os
 import secrets
+import signal
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +104,22 @@ def list_files(
         # macOS puts a ._photo.jpg of its own beside each photo.jpg on a foreign disk.
         files += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(file for file in files if file.is_file())
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block has ended. Other threads never get one."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def sha256(path: str | os.PathLike[str]) -> str:

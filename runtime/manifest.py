@@ -16,6 +16,8 @@ SCHEMA = 1
 """Version of the manifest. A reader refuses newer ones; a change that old readers would misread raises it."""
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
+"""Who changes a package holds this file of it: exports, quantizations and builds may end at once."""
 PRECISIONS = ("fp32", "fp16", "int8")
 FAMILIES = ("onnxruntime", "openvino", "tensorrt")
 """Kinds of backends that want INT8 placed differently in a graph. A package lists their files in this order: readers older
@@ -119,6 +121,11 @@ def read_manifest(package: Path) -> Manifest:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise PackageError(f"cannot read {path}: {error}; export the model again") from None
     return Manifest.from_json(data, str(path))
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """As `read_manifest` reads it. Raises ValueError for a number that JSON has not, such as NaN."""
+    path.write_text(json.dumps(manifest.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def verify(package: Path, file: PackageFile) -> Path:

@@ -17,10 +17,10 @@ from conftest import canonical_graph
 from impasto.errors import OptionError, PackageError
 from impasto.export.engine_cache import locked
 from impasto.export.inspection import inspect_path
-from impasto.export.package import CONTEXT, LOCK, write_package
+from impasto.export.package import CONTEXT, write_package
 from impasto.export.precision_package import NewGraph, write_graphs
 from impasto.files import sha256
-from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile, read_manifest
+from impasto.runtime.manifest import LOCK, MANIFEST, Manifest, PackageFile, read_manifest
 from impasto.runtime.resolve import resolve
 from impasto.runtime.spec import ModelSpec, SizeRule
 
