@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from .engines import engine_source
 from .frames import LanePool, overlapped
 from .opening import describe, graph_source, open_context, open_source
 from .spec import ModelSpec, Pixels, SizeRule
+from .turns import Turn
 from .work_area import WorkArea, size_limits, tiling_text
 
 KEPT_SIZES = 4
@@ -123,7 +123,7 @@ class Model:
         self._graph = graph
         self._limits = size_limits(info.spec, graph)
         self._context = context
-        self._lock = threading.Lock()
+        self._lock = Turn()
         self._areas: OrderedDict[tuple[int, int], WorkArea] = OrderedDict()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
