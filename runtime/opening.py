@@ -63,10 +63,17 @@ def _rebuild(source: Source) -> str:
 
 
 def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
-    """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar."""
+    """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar.
+
+    pixels: the layout that was asked for. Raises OptionError where the graph leaves no choice, PackageError and BackendError.
+    """
     if not graph.inputs:
         raise BackendError(f"{source.graph} takes nothing, so it is no picture model (an empty file?); export it again")
     canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
+    if pixels and (canonical or graph.limits or source.manifest or SPEC_KEY in graph.metadata):
+        raise OptionError(
+            f"{source.path} says how its pixels are laid out, {graph.inputs[0]} RGB; leave layout out (--layout at the command line)"
+        )
     if graph.limits and source.engine is None and source.graph.suffix == ".plan":
         return graph, _measured(graph, graph.limits, source.graph)
     if source.engine and not source.manifest:

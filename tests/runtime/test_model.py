@@ -446,6 +446,15 @@ class TestStrangers:
         with load(self.save(tmp_path, float_graph(), layout="bgr 0..1"), layout="rgb 0..1") as model:
             assert np.abs(model(image) - image * [0.5, 1, 1]).max() <= 0.5
 
+    def test_a_layout_is_refused_where_the_graph_leaves_no_choice(self, load, tmp_path, make_package):
+        graph = canonical_graph()
+        described = {"name": "own", "size": {"multiple": 4}}
+        graph.metadata_props.add(key="impasto.spec", value=json.dumps(described))
+        for path in (make_package(), self.save(tmp_path, canonical_graph(), multiple=4), self.save(tmp_path, graph)):
+            with pytest.raises(OptionError, match=r"says how its pixels are laid out, uint8 .* leave layout out"):
+                load(path, layout="bgr 0..1")
+            load(path).close()
+
     def test_without_a_layout_the_message_says_how_to_give_one(self, load, tmp_path):
         with pytest.raises(BackendError, match=r"layout='rgb 0\.\.1'"):
             load(self.save(tmp_path, float_graph()))
