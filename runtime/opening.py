@@ -14,7 +14,7 @@ from impasto.errors import BackendError, OptionError, PackageError
 
 from .backends import NAMES, Backend, family, open_engine, open_graph, preferred
 from .backends.base import SizeLimits
-from .backends.pixels import PixelAdapter
+from .backends.pixels import MULTIPLE_HINT, PixelAdapter
 from .engine_record import EngineRecord
 from .resolve import Sidecar, Source, resolve
 from .spec import ModelSpec, Pixels
@@ -129,8 +129,7 @@ def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
         raise BackendError(f"the graph gives {shape} for a picture; a picture model gives (N, H, W, C)")
     if shape[1] % height or shape[1] // height != shape[2] / width:
         raise BackendError(
-            f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor "
-            '(if the graph needs sizes of a certain multiple, say so in a sidecar: {"multiple": 8})'
+            f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor ({MULTIPLE_HINT})"
         )
     return replace(spec, size=size, scale=shape[1] // height)
 

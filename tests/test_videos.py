@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from fractions import Fraction
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -230,6 +231,22 @@ def test_whatever_the_drawer_raises_comes_through_and_stops_it(tmp_path):
     with pytest.raises(ZeroDivisionError):
         redraw(refused_by, tmp_path / "b.mp4", draw)
     assert stopped and sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "number"),
+    [
+        (lambda frames: (frame for index, frame in enumerate(frames) if index % 2), "only 2 of"),
+        (lambda frames: islice(frames, 3), "only 3 of"),
+        (lambda frames: iter(()), "only 0 of"),
+        (lambda frames: (frame for frame in frames for _ in range(2)), "more than"),
+    ],
+)
+def test_a_drawer_gives_as_many_frames_as_there_are(tmp_path, draw, number):
+    clip = write_clip(tmp_path / "a.mp4", moving(5))
+    with pytest.raises(OptionError, match=f"draw gave {number} the frames"):
+        redraw(clip, tmp_path / "b.mp4", draw)
+    assert not (tmp_path / "b.mp4").exists()
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "A.MOV", "folder/a.webm"])

@@ -259,6 +259,14 @@ def test_auto_takes_openvino_alone_everywhere(make_package, monkeypatch):
         assert model.info.backend == "openvino"
 
 
+def test_a_broken_graph_is_told_where_openvino_is_alone(tmp_path, monkeypatch):
+    (tmp_path / "broken.onnx").write_text("hello")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match=r"OpenVINO cannot load .*broken\.onnx"):
+        impasto.load(tmp_path / "broken.onnx")
+
+
 def test_auto_does_without_it(make_package, monkeypatch):
     monkeypatch.setattr(backends, "find_spec", lambda name: None)
     with impasto.load(make_package()) as model:
