@@ -101,7 +101,7 @@ class WorkArea:
         once = graph.computation((image[None], *extra), out[None])
 
         def compute() -> None:
-            for _ in self._tiles or [None]:
+            for _ in range(len(self._tiles) or 1):
                 once()
 
         return compute

@@ -109,7 +109,7 @@ def test_sound_is_carried_bit_by_bit(tmp_path, codec, source, target):
 
 
 def test_sound_of_unnamed_speakers_is_carried_where_they_must_be_named(tmp_path):
-    clip = write_clip(tmp_path / "a.avi", moving(5), sound="pcm_s16le")  # .avi names none
+    clip = write_clip(tmp_path / "a.avi", moving(5), sound="pcm_s16le", speakers="stereo")  # .avi names none
     redraw(clip, tmp_path / "b.mp4", same)
     before, after = (b"".join(content for content, _ in packets(path)) for path in (clip, tmp_path / "b.mp4"))
     assert before == after
