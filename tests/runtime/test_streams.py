@@ -12,6 +12,9 @@ import pytest
 
 import impasto
 from conftest import picture
+from impasto.runtime.backends.base import Lane
+from impasto.runtime.frames import LanePool, overlapped
+from impasto.runtime.turns import Turn
 
 
 @pytest.fixture
@@ -119,3 +122,43 @@ def test_a_stream_collected_by_its_own_worker_ends(model, monkeypatch):
     assert collected.wait(5)
     assert_they_end()
     assert not failures
+
+
+class CountedLane(Lane):
+    """Gives back what was put in; `open` counts those that hold something."""
+
+    open = 0
+
+    def __init__(self, frame: np.ndarray) -> None:
+        self.images, self.result = [np.empty_like(frame)], np.empty_like(frame)
+        CountedLane.open += 1
+
+    def start(self) -> None:
+        time.sleep(0.05)
+        self.result[...] = self.images[0]
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None:
+        CountedLane.open -= 1
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("taken", [0, 1, 3, 8])
+def test_every_lane_is_freed_whoever_closes_the_stream(waits, taken):
+    def fill(lane: Lane, frame: np.ndarray) -> None:
+        lane.images[0][...] = frame
+
+    frames = [picture(8, 8 + seed // 4, seed) for seed in range(8)]  # the second half is of another size
+    pool = LanePool(CountedLane)
+    results = overlapped(iter(frames), 3, pool, fill, lambda lane, frame: lane.result.copy(), lambda frame: frame)
+    for frame in frames[:taken]:
+        assert np.array_equal(next(results), frame)
+    if waits:
+        results.close()
+        assert CountedLane.open == 0
+    else:
+        with Turn():
+            results.close()
+    assert_they_end()
+    assert CountedLane.open == 0
