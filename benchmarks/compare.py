@@ -22,6 +22,8 @@ from .measure import Latency, in_turn
 from .report import SCHEMA, describe_machine
 
 ROUNDS = 15
+LEAST_ROUNDS = 6
+"""With fewer, all of them lie on one side of the median more often than one time in twenty: they give no interval of 95 %."""
 _CHOICES = ("backend", "precision", "layout", "style", "strength")
 
 
@@ -74,7 +76,8 @@ class Standing:
     latency: Latency
     """From a NumPy picture to a NumPy picture; the fastest call of each round."""
     speed: tuple[float, float, float]
-    """How many times as fast as the first, by rounds: the lower end of its interval, the median, the upper end."""
+    """How many times as fast as the first, by rounds: the lower end of its interval, the median, the upper end. Without `certain`, the
+    ends are the slowest and the fastest round's."""
     psnr_db: float | None
     """Of its picture against the first's, infinite where they are equal; None where they have different sizes."""
     drawn: np.ndarray
@@ -97,17 +100,27 @@ class Standing:
         return self.psnr_db == math.inf
 
     @property
+    def certain(self) -> bool:
+        """Whether there were rounds enough for an interval of 95 %."""
+        return len(self.latency.samples_ms) >= LEAST_ROUNDS
+
+    @property
     def differs(self) -> bool:
         """Whether it is faster or slower than the first, and not just by chance."""
         low, _, high = self.speed
-        return not low <= 1 <= high
+        return self.certain and not low <= 1 <= high
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary, with every sample."""
+        """A plain dictionary, with every sample; without `certain`, the interval's ends are None."""
+        low, median, high = self.speed
         return {
             "contender": self.contender.text,
             "model": self.info.to_json(),
-            "speed": {"low": self.speed[0], "median": self.speed[1], "high": self.speed[2]},
+            "speed": {
+                "low": low if self.certain else None,
+                "median": median,
+                "high": high if self.certain else None,
+            },
             "psnr_db": None if self.equal else self.psnr_db,
             "equal": self.equal,
             "latency": self.latency.to_json(),
@@ -185,7 +198,7 @@ def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float
     """An interval for the median of what the values were drawn from, around their own median: (low, median, high).
 
     Between two order statistics, whatever the distribution is (Conover, Practical Nonparametric Statistics, 1999, 3.2); from the
-    least to the largest where there are too few values (below 6 for 0.95).
+    least to the largest where there are too few values (below LEAST_ROUNDS for 0.95).
     """
     ordered = np.sort(values)
     count = len(ordered)

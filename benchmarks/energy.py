@@ -6,7 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,14 +154,21 @@ class _Counting:
         self.seconds = 0.0
 
     def __enter__(self) -> _Counting:
-        for sensor in self._sensors:
-            sensor.start()
+        with ExitStack() as started:  # where one fails, the others are stopped
+            for sensor in self._sensors:
+                self.joules[sensor.name] = 0.0
+                sensor.start()
+                started.callback(self._stop, sensor)
+            self._started = started.pop_all()
         self.begun = time.perf_counter()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.seconds = time.perf_counter() - self.begun
-        self.joules = {sensor.name: sensor.stop(self.seconds) for sensor in self._sensors}
+        self._started.close()
+
+    def _stop(self, sensor: Sensor) -> None:
+        self.joules[sensor.name] = sensor.stop(self.seconds)
 
 
 def find_sensors(system: Path = Path("/sys")) -> list[Sensor]:

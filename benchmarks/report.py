@@ -34,7 +34,7 @@ class SizeResult:
     height: int
     width: int
     compute: Latency
-    """The graph alone, on buffers that are in place."""
+    """The graph alone, on buffers that are in place: of somebody else's float graph without the conversion of pixels."""
     end_to_end: Latency
     """From a NumPy picture to a NumPy picture: padding, copies, compute, cropping."""
     energy: Energy | None = None

@@ -15,13 +15,16 @@ from pathlib import Path
 
 from .errors import OutputError
 
+_LONGEST_NAME = 255
+"""Bytes of a file's name on Linux's, Apple's and Windows' usual file systems."""
+
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `target`, renamed to it when the block ends well and removed when it does not.
 
     The temporary name ends in the target's own suffix, since writers choose the format by it. A link stays one, and what it
-    leads to is replaced. A device or a pipe is nothing to replace: it is written into itself.
+    leads to is replaced, but for its permissions. A device or a pipe is nothing to replace: it is written into itself.
     Raises OutputError where the folder is missing or not writable, or the disk is full.
     """
     target = Path(target)
@@ -33,9 +36,11 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         return
     place = Path(os.path.realpath(target))
     # The name is known before there is a file: Ctrl-C inside `tempfile.mkstemp` would leave one that nobody knows.
-    temporary = place.parent / f".{place.stem}-{secrets.token_hex(8)}{target.suffix}"
+    temporary = place.parent / _temporary_name(place.stem, target.suffix)
     try:
         temporary.touch(exist_ok=False)
+        with contextlib.suppress(OSError):  # there is none to replace, or the file system knows no permissions
+            temporary.chmod(stat.S_IMODE(place.stat().st_mode) | stat.S_IWUSR)
         yield temporary
         temporary.replace(place)
     except OSError as error:
@@ -43,6 +48,12 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # there is none, or no such folder
             temporary.unlink()
+
+
+def _temporary_name(stem: str, suffix: str) -> str:
+    """A hidden name that nobody has, no longer than file systems allow, which count bytes."""
+    end = f"-{secrets.token_hex(8)}{suffix}"
+    return f".{os.fsencode(stem)[: _LONGEST_NAME - 1 - len(os.fsencode(end))].decode(errors='ignore')}{end}"
 
 
 def is_special(path: str | os.PathLike[str]) -> bool:

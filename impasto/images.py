@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +34,8 @@ MAX_JPEG_EXIF = 65_533
 
 _PNG_LEVEL = 4
 """zlib's. Pillow's own 6 takes twice as long on photos, for files that are hardly smaller."""
+
+_RULES = threading.Lock()
 
 _ORIENTATION = 0x0112
 """EXIF's tag."""
@@ -72,25 +77,43 @@ def read(path: str | os.PathLike[str]) -> Picture:
 def decode(content: bytes, name: str = "the picture") -> Picture:
     """The same as `read`, from the bytes of a file; `name` is what error messages call it."""
     pil = _pillow()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is refused below with a message of our own
-        try:
-            with pil.Image.open(io.BytesIO(content)) as image:
+    try:
+        with _our_rules():
+            image = pil.Image.open(io.BytesIO(content))
+        with image:
+            with _our_rules():
                 _refuse_unusable(image, name)
-                image.load()
-                return _upright_srgb(image)
-        except pil.UnidentifiedImageError:
-            raise PictureError(
-                f"{name} is not a picture file that can be read (it begins with {content[:8]!r}); "
-                "give a PNG, JPEG, WebP, BMP or TIFF file"
-            ) from None
-        except pil.Image.DecompressionBombError as error:
-            raise PictureError(f"{name} is too large: {error}; the limit is {MAX_PIXELS:,} pixels") from None
-        except (PictureError, MissingDependency):
-            raise
-        except Exception as error:  # struct.error, TypeError, …: what Pillow's parsers stumble over has no common base
-            why = " ".join(str(error).split()) or type(error).__name__
-            raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
+            image.load()
+            return _upright_srgb(image)
+    except pil.UnidentifiedImageError:
+        raise PictureError(
+            f"{name} is not a picture file that can be read (it begins with {content[:8]!r}); "
+            "give a PNG, JPEG, WebP, BMP or TIFF file"
+        ) from None
+    except pil.Image.DecompressionBombError as error:
+        raise PictureError(f"{name} is too large: {error}; the limit is {MAX_PIXELS:,} pixels") from None
+    except (PictureError, MissingDependency):
+        raise
+    except Exception as error:  # struct.error, TypeError, …: what Pillow's parsers stumble over has no common base
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
+
+
+@contextmanager
+def _our_rules() -> Iterator[None]:
+    """Pillow's limit and Python's warnings are the whole program's, so they are ours for a block alone, one thread at a time.
+
+    Our own limit stands in for Pillow's, which only warns up to twice its size. What Pillow warns of otherwise is refused with a
+    message of our own, or does no harm.
+    """
+    image = _pillow().Image
+    with _RULES, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs, image.MAX_IMAGE_PIXELS = image.MAX_IMAGE_PIXELS, MAX_PIXELS
+        try:
+            yield
+        finally:
+            image.MAX_IMAGE_PIXELS = theirs
 
 
 def within(image: np.ndarray, longest_side: int | None, *, multiple: int = 1) -> np.ndarray:
@@ -252,7 +275,8 @@ def _refuse_unusable(image: Image, name: str) -> None:
 
 
 def _upright_srgb(image: Image) -> Picture:
-    orientation, exif = _exif(image)
+    with _our_rules():
+        orientation, exif = _exif(image)
     transpose = _pillow().Image.Transpose
     upright = {
         2: transpose.FLIP_LEFT_RIGHT,
@@ -291,7 +315,7 @@ def _to_srgb(image: Image) -> Image:
     pil = _pillow()
     profile = image.info.get("icc_profile")
     if profile:
-        source = image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB")
+        source = image if image.mode in ("RGB", "CMYK", "L") else _rgb(image)
         try:
             embedded = pil.ImageCms.ImageCmsProfile(io.BytesIO(profile))
             converted = pil.ImageCms.profileToProfile(
@@ -301,6 +325,11 @@ def _to_srgb(image: Image) -> Image:
                 return converted
         except (pil.ImageCms.PyCMSError, OSError):
             pass  # a broken or mismatched profile says nothing: the picture is taken for sRGB, as browsers do
+    return _rgb(image)
+
+
+def _rgb(image: Image) -> Image:
+    # Pillow warns where transparency would be lost with the palette.
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
 
 
@@ -308,9 +337,7 @@ def _pillow() -> Any:
     """Pillow's modules. Raises MissingDependency."""
     try:
         import PIL
-        from PIL import Image, ImageCms  # noqa: F401
+        from PIL import Image, ImageCms  # noqa: F401 (modules of their own, which PIL has once they are imported)
     except ImportError:
         raise MissingDependency("reading and writing pictures needs Pillow: pip install 'impasto[cli]'") from None
-    # Our own limit stands in for Pillow's, which only warns up to twice its size.
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     return PIL

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import images, videos
-from .errors import ImpastoWarning, OptionError, OutputError
+from .errors import BackendError, ImpastoWarning, OptionError, OutputError, ShapeError
 from .files import check_writable, list_files, make_folder
 
 PIPE = Path("-")
@@ -30,6 +31,16 @@ class Job:
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
         return is_one_video([self.source])
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Models know pictures and no files: their errors get the source's name in front."""
+        try:
+            yield
+        except (ShapeError, BackendError) as error:
+            if self.source == PIPE or str(self.source) in str(error):
+                raise
+            raise type(error)(f"{self.source}: {error}") from error
 
 
 def is_one_video(inputs: Sequence[Path]) -> bool:
@@ -125,6 +136,7 @@ def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
 
 def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
     """folders: those that are made afterwards."""
+    sources = {job.source.resolve() for job in jobs}
     taken: dict[Path, Path] = {}
     for job in jobs:
         if job.target == PIPE:
@@ -134,6 +146,11 @@ def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
         if target == job.source.resolve():
             raise OptionError(
                 f"{job.target} is the {'video' if job.is_video else 'picture'} itself and would be overwritten; choose another output"
+            )
+        if target in sources:
+            raise OptionError(
+                f"{job.source} would be written to {job.target}, which is an input too and would be overwritten; "
+                "give a folder for the results: -o FOLDER"
             )
         if target in taken:
             raise OptionError(

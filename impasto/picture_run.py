@@ -56,7 +56,8 @@ def run_pictures(
     """Draw pictures. Yields each job with its outcome, which is there already, in the jobs' order.
 
     quality: 1 to 100, of JPEG and WebP. longest_side: larger pictures are scaled down to it, in pixels, before they are drawn.
-    Results may raise PictureError, OutputError, BackendError, and OptionError where the target's format cannot hold the picture.
+    Results may raise PictureError, ShapeError for a picture that the model does not take, OutputError, BackendError, and OptionError
+    where the target's format cannot hold the picture.
     """
     waiting: deque[tuple[Job, Future[PictureRun], int]] = deque()
     with ThreadPoolExecutor(_WRITERS, "impasto-writer") as writers:
@@ -86,7 +87,8 @@ def _begin(
         height, width = (side * model.info.scale for side in source.shape[:2])
         images.check_holds(job.target, height, width, alpha=picture.alpha is not None)
         begun = time.perf_counter()
-        drawn = model(source)
+        with job.naming():
+            drawn = model(source)
         seconds = time.perf_counter() - begun
     except ImpastoError as error:
         failed: Future[PictureRun] = Future()

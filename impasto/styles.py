@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import numpy as np
 
@@ -28,8 +29,8 @@ def mixture(known: Sequence[str], wanted: Wanted = None, strength: float = 1.0) 
     """
     names = list(known)
     shares = _shares(names, wanted)
-    if not 0 <= strength <= 1:
-        raise OptionError(f"strength is {strength:g}; wanted 0 (the photo itself) to 1")
+    if not isinstance(strength, Real) or not 0 <= strength <= 1:
+        raise OptionError(f"strength is {strength!r}; wanted a number from 0 (the photo itself) to 1")
     if strength < 1 and PHOTO not in names:
         raise OptionError(
             f"strength {strength:g} needs a network that has learnt it: train it with --with-strength; this one knows "

@@ -85,10 +85,11 @@ def run_video(
 
     def draw(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
         # Even sides, since videos hold one colour for two by two pixels.
-        for picture in model.stream(images.within(frame, longest_side, multiple=2) for frame in frames):
-            if meter:
-                drift.append(meter(picture))
-            yield picture
+        with job.naming():
+            for picture in model.stream(images.within(frame, longest_side, multiple=2) for frame in frames):
+                if meter:
+                    drift.append(meter(picture))
+                yield picture
 
     begun = time.perf_counter()
     redrawn = videos.redraw(source, target, draw, crf=crf, progress=progress)

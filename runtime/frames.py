@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import numpy as np
 
 from .backends.base import Lane
+from .turns import may_wait, never_wait
 
 Fill = Callable[[Lane, np.ndarray], None]
 """Puts a frame into a lane's `images`."""
@@ -20,41 +21,34 @@ Open = Callable[[np.ndarray], "Lane | None"]
 
 
 class LanePool:
-    """Idle lanes for one picture size. Threads may share it."""
+    """Idle lanes. One thread takes them, another may give back, and any may close, also in the midst of the others' steps."""
 
     def __init__(self, open_lane: Open) -> None:
         self._open_lane = open_lane
-        self._size: tuple[int, ...] = ()
-        self._idle: list[Lane] = []
-        self._lock = threading.Lock()
+        self._idle: deque[tuple[tuple[int, ...], Lane]] = deque()
 
     def take(self, frame: np.ndarray) -> Lane | None:
-        """An idle lane for this frame, or a new one; None where the frame does not fit into one."""
-        with self._lock:
-            if frame.shape != self._size:
-                self._clear()
-                self._size = frame.shape
-            if self._idle:
-                return self._idle.pop()
+        """An idle lane for this frame, or a new one; None where the frame does not fit into one. Those of other sizes are freed."""
+        for shape, lane in self._taken():
+            if shape == frame.shape:
+                return lane
+            lane.close()
         return self._open_lane(frame)
 
     def give_back(self, lane: Lane, frame: np.ndarray) -> None:
         """The lane is idle again; it served this frame."""
-        with self._lock:
-            if frame.shape == self._size:
-                self._idle.append(lane)
-                return
-        lane.close()
+        self._idle.append((frame.shape, lane))
 
     def close(self) -> None:
         """Free the idle lanes."""
-        with self._lock:
-            self._clear()
-
-    def _clear(self) -> None:
-        for lane in self._idle:
+        for _, lane in self._taken():
             lane.close()
-        self._idle.clear()
+
+    def _taken(self) -> Iterator[tuple[tuple[int, ...], Lane]]:
+        # No lock, which the garbage collector may find held by its own thread: a deque gives each lane once, whoever asks.
+        with suppress(IndexError):
+            while True:
+                yield self._idle.popleft()
 
 
 def overlapped(
@@ -67,10 +61,12 @@ def overlapped(
 ) -> Iterator[np.ndarray]:
     """The results in order, with up to `depth` frames in flight. `alone` draws a frame that fits into no lane.
 
-    One thread fills lanes and starts them, the caller's own waits for them and takes the results out.
+    One thread fills lanes and starts them, the caller's own waits for them and takes the results out. What `frames` raises comes
+    after the results of the frames before it.
     """
     pending: deque[tuple[np.ndarray, Future[Lane | np.ndarray]]] = deque()
-    worker = ThreadPoolExecutor(1, thread_name_prefix="impasto-stream")
+    worker = ThreadPoolExecutor(1, thread_name_prefix="impasto-stream", initializer=never_wait)
+    failures: list[Exception] = []
 
     def finish() -> np.ndarray:
         frame, begun = pending[0]
@@ -88,18 +84,37 @@ def overlapped(
         return drawn
 
     try:
-        for frame in frames:
+        for frame in _until_failure(frames, failures):
             pending.append((frame, worker.submit(_begin, frame, pool, fill, alone)))
             if len(pending) >= depth:
                 yield finish()
         while pending:
             yield finish()
     finally:  # also when the caller stops early: nothing may go on behind its back
-        worker.shutdown(cancel_futures=True)
-        for _, begun in pending:
-            if not begun.cancelled() and not begun.exception() and isinstance(lane := begun.result(), Lane):
-                lane.close()
+        worker.shutdown(wait=False, cancel_futures=True)
+        begun = [future for _, future in pending if not future.cancelled()]
+        if may_wait():  # else the garbage collector found this stream in a thread that the worker may be waiting for
+            wait(begun)
+        for future in begun:
+            future.add_done_callback(_discard)  # called at once where it is done
         pool.close()
+    if failures:
+        raise failures.pop()
+
+
+def _until_failure(frames: Iterator[np.ndarray], failures: list[Exception]) -> Iterator[np.ndarray]:
+    """The frames before the first failure, which is put into the list."""
+    try:
+        for frame in frames:  # noqa: UP028 (`yield from` would also close them with this)
+            yield frame
+    except Exception as error:
+        failures.append(error)
+
+
+def _discard(begun: Future[Lane | np.ndarray]) -> None:
+    """Free the lane of a frame that nobody takes."""
+    if not begun.exception() and isinstance(lane := begun.result(), Lane):
+        lane.close()
 
 
 def _begin(

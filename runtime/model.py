@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,10 +22,13 @@ from .engines import engine_source
 from .frames import LanePool, overlapped
 from .opening import describe, graph_source, open_context, open_source
 from .spec import ModelSpec, Pixels, SizeRule
+from .turns import Turn
 from .work_area import WorkArea, size_limits, tiling_text
 
 KEPT_SIZES = 4
-"""Work areas kept for the picture sizes used last."""
+"""Work areas kept for the picture sizes used last..."""
+KEPT_BYTES = 1 << 28
+"""...of which large pictures' take hundreds of megabytes: no more than this, unless a single one does."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Model:
         self._graph = graph
         self._limits = size_limits(info.spec, graph)
         self._context = context
-        self._lock = threading.Lock()
+        self._lock = Turn()
         self._areas: OrderedDict[tuple[int, int], WorkArea] = OrderedDict()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -151,8 +153,8 @@ class Model:
         depth: frames in flight, which bounds the memory (>= 1). Several streams may run at once.
         A model with a context treats the sequence as a video: smoothed within a scene, afresh after a cut.
         """
-        if depth < 1:
-            raise OptionError(f"depth is {depth}; expected at least 1")
+        if not isinstance(depth, int | np.integer) or depth < 1:
+            raise OptionError(f"depth is {depth!r}; expected a whole number of at least 1")
         return self._stream(iter(frames), depth)
 
     def set_style(self, style: Wanted = None, *, strength: float = 1.0) -> None:
@@ -166,11 +168,13 @@ class Model:
             self._context.mixture = shares
 
     def output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
-        """The shape of the result for this picture."""
+        """The shape of the result for this picture. Raises ShapeError."""
+        self._check_image(image)
         return image.shape[0] * self.info.scale, image.shape[1] * self.info.scale, 3
 
     def computation(self, image: np.ndarray) -> Callable[[], None]:
-        """A function that repeats only the graphs' work on this picture: no padding, cropping or thumbnail. For benchmarks.
+        """A function that repeats only the graphs' work on this picture: no padding, cutting, conversion of pixels or thumbnail. For
+        benchmarks.
 
         Not to be called while other threads use the model. Raises ShapeError.
         """
@@ -181,11 +185,12 @@ class Model:
         out = np.empty(self.output_shape(image), np.uint8)
         area = WorkArea(self.info.spec, self._limits, image.shape[0], image.shape[1])
         area.run(self._graph, image, out, extra)
+        drawing = area.computation(self._graph, image, out, extra)
 
         def compute() -> None:
             if context:
                 context.repeat()
-            area.compute(self._graph, image, out, extra)
+            drawing()
 
         return compute
 
@@ -265,9 +270,12 @@ class Model:
         if area is None:
             area = WorkArea(self.info.spec, self._limits, height, width)
         self._areas[height, width] = area
-        if len(self._areas) > KEPT_SIZES:
+        while len(self._areas) > KEPT_SIZES or (len(self._areas) > 1 and self._kept_bytes() > KEPT_BYTES):
             self._areas.popitem(last=False)
         return area
+
+    def _kept_bytes(self) -> int:
+        return sum(area.nbytes for area in self._areas.values())
 
     def _check_image(self, image: np.ndarray) -> None:
         if not isinstance(image, np.ndarray):

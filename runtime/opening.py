@@ -14,7 +14,7 @@ from impasto.errors import BackendError, OptionError, PackageError
 
 from .backends import NAMES, Backend, family, open_engine, open_graph, preferred
 from .backends.base import SizeLimits
-from .backends.pixels import PixelAdapter
+from .backends.pixels import MULTIPLE_HINT, PixelAdapter
 from .engine_record import EngineRecord
 from .resolve import Sidecar, Source, resolve
 from .spec import ModelSpec, Pixels
@@ -65,10 +65,17 @@ def _rebuild(source: Source) -> str:
 
 
 def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
-    """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar."""
+    """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar.
+
+    pixels: the layout that was asked for. Raises OptionError where the graph leaves no choice, PackageError and BackendError.
+    """
     if not graph.inputs:
         raise BackendError(f"{source.graph} takes nothing, so it is no picture model (an empty file?); export it again")
     canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
+    if pixels and (canonical or graph.limits or source.manifest or SPEC_KEY in graph.metadata):
+        raise OptionError(
+            f"{source.path} says how its pixels are laid out, {graph.inputs[0]} RGB; leave layout out (--layout at the command line)"
+        )
     if graph.limits and source.engine is None and source.graph.suffix == ".plan":
         return graph, _measured(graph, graph.limits, source.graph)
     if source.engine and not source.manifest:
@@ -124,8 +131,7 @@ def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
         raise BackendError(f"the graph gives {shape} for a picture; a picture model gives (N, H, W, C)")
     if shape[1] % height or shape[1] // height != shape[2] / width:
         raise BackendError(
-            f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor "
-            '(if the graph needs sizes of a certain multiple, say so in a sidecar: {"multiple": 8})'
+            f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor ({MULTIPLE_HINT})"
         )
     return replace(spec, size=size, scale=shape[1] // height)
 

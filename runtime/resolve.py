@@ -121,11 +121,13 @@ def known_names() -> dict[str, Path]:
 def _locate(path_or_name: str | os.PathLike[str]) -> Path:
     text = os.fspath(path_or_name)
     path = Path(text)
-    if path.is_file() or (path / MANIFEST).is_file():
+    if (path.is_file() and path.suffix.lower() in (".onnx", ".plan")) or (path / MANIFEST).is_file():
         return path
     known = known_names()
     if text in known:
         return known[text]
+    if path.is_file():  # after the names: what else lies in the working folder hides no model
+        return path
     if path.is_dir():
         raise ModelNotFound(
             f"{path} is a folder without a {MANIFEST}; make a package of a checkpoint with impasto export"
@@ -178,6 +180,8 @@ def _from_graph(path: Path, precision: str, trust: bool) -> Source:
     """An ONNX file by itself. One that lies in its package finds its context there, and knows its precision."""
     own = next((file for file in _listed(path) if file.name == path.name), None)
     context = next((file for file in _listed(path) if file.role == "context"), None)
+    if own is not None and not trust:
+        verify(path.parent, own)
     if own is None or own.role != "model":
         return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=_read_sidecar(path))
     if precision not in ("auto", own.precision):

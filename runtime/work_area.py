@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from .spec import ModelSpec
 from .tiling import Span, spans
 
 TILE = 1024
-"""Side of a tile's window, in pixels; bounds the memory that large pictures take."""
+"""Side of a tile's window, in pixels; bounds the memory that a network takes for large pictures."""
 
 WHOLE_PIXELS = 1920 * 1280
 """A padded picture of at most this many pixels runs in one piece."""
@@ -57,6 +58,11 @@ class WorkArea:
         return self._padded_size
 
     @property
+    def nbytes(self) -> int:
+        """What the buffers take."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
+    @property
     def tiled(self) -> bool:
         return bool(self._tiles)
 
@@ -77,15 +83,28 @@ class WorkArea:
             image = np.ascontiguousarray(image)
         else:
             reflect_into(self._padded, image, self._border, self._border)
-        self.compute(graph, image, out, extra)
-        if not self._direct:
-            out[...] = self._result[self._crop]
+        if self._direct:
+            self._run_pieces(graph, image, out, extra)
+            return
+        self._run_pieces(graph, self._padded, self._result, extra)
+        out[...] = self._result[self._crop]
 
-    def compute(self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
-        """The graph's part: in one piece or in tiles, on the padded picture that `run` has left."""
-        if not self._direct:
+    def computation(
+        self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]
+    ) -> Callable[[], None]:
+        """A function that repeats the graph's work of the `run` before, on what that has left in the buffers: as often as there are
+        tiles."""
+        if self._tiles:
+            image, out = self._tile, self._tile_result
+        elif not self._direct:
             image, out = self._padded, self._result
-        self._run_pieces(graph, image, out, extra)
+        once = graph.computation((image[None], *extra), out[None])
+
+        def compute() -> None:
+            for _ in range(len(self._tiles) or 1):
+                once()
+
+        return compute
 
     def _run_pieces(self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
         if not self._tiles:

@@ -6,7 +6,9 @@ import errno
 import io
 import os
 import sys
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -365,3 +367,34 @@ def test_whether_a_file_can_be_written_is_known_beforehand(tmp_path):
     with pytest.raises(OutputError, match="is a folder; name a file in it"):
         files.check_writable(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a" * 251 + ".png", "ä" * 125 + ".png"])
+def test_the_longest_names_are_written(tmp_path, name):
+    images.write(tmp_path / name, picture(4, 4))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o664, 0o444])
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path, mode):
+    path = tmp_path / "a.txt"
+    path.touch(mode)
+    path.chmod(mode)
+    files.write_text(path, "new")
+    assert path.stat().st_mode & 0o777 == mode | 0o200
+    assert path.read_text() == "new"
+
+
+def test_threads_leave_pillow_and_pythons_warnings_as_they_are(monkeypatch):
+    """Pillow's limit and the filters of warnings are the whole program's."""
+    content = _bytes(picture(30, 30), "PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(images.decode, [content] * 300))
+    assert warnings.filters == before
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert images.decode(content).rgb.shape == (30, 30, 3)

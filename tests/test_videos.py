@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from fractions import Fraction
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -93,7 +94,11 @@ def test_a_phone_held_upright_gives_upright_frames(tmp_path, rotation, shape):
 
 @pytest.mark.parametrize(
     ("codec", "source", "target"),
-    [("aac", "a.mp4", "b.mp4"), ("libopus", "a.mkv", "b.mkv"), ("flac", "a.mkv", "b.mp4")],
+    [
+        ("aac", "a.mp4", "b.mp4"),
+        ("libopus", "a.mkv", "b.mkv"),
+        ("flac", "a.mkv", "b.mp4"),
+    ],
 )
 def test_sound_is_carried_bit_by_bit(tmp_path, codec, source, target):
     clip = write_clip(tmp_path / source, moving(40), sound=codec)
@@ -103,10 +108,22 @@ def test_sound_is_carried_bit_by_bit(tmp_path, codec, source, target):
     assert [float(time) for _, time in before] == pytest.approx([float(time) for _, time in after], abs=2e-3)
 
 
-def test_sound_that_the_file_cannot_hold(tmp_path):
-    clip = write_clip(tmp_path / "a.mkv", moving(5), sound="pcm_u8")
-    with pytest.raises(OptionError, match=r"\.mp4 files hold no pcm_u8 sound; \.mkv files hold more.*ffmpeg -i a\.mkv"):
-        redraw(clip, tmp_path / "b.mp4", same)
+def test_sound_of_unnamed_speakers_is_carried_where_they_must_be_named(tmp_path):
+    clip = write_clip(tmp_path / "a.avi", moving(5), sound="pcm_s16le", speakers="stereo")  # .avi names none
+    redraw(clip, tmp_path / "b.mp4", same)
+    before, after = (b"".join(content for content, _ in packets(path)) for path in (clip, tmp_path / "b.mp4"))
+    assert before == after
+
+
+@pytest.mark.parametrize(
+    ("codec", "target"),
+    [("pcm_u8", "b.mp4"), ("libopus", "b.mov"), ("flac", "b.mov")],
+)
+def test_sound_that_the_file_cannot_hold(tmp_path, codec, target):
+    clip = write_clip(tmp_path / "a.mkv", moving(5), sound=codec)
+    named = rf"{target[1:]} files hold no {codec.removeprefix('lib')} sound; \.mkv files hold more.*ffmpeg -i a\.mkv"
+    with pytest.raises(OptionError, match=named):
+        redraw(clip, tmp_path / target, same)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv"]
     assert redraw(clip, tmp_path / "b.mkv", same).sounds == 1
 
@@ -214,6 +231,22 @@ def test_whatever_the_drawer_raises_comes_through_and_stops_it(tmp_path):
     with pytest.raises(ZeroDivisionError):
         redraw(refused_by, tmp_path / "b.mp4", draw)
     assert stopped and sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("draw", "number"),
+    [
+        (lambda frames: (frame for index, frame in enumerate(frames) if index % 2), "only 2 of"),
+        (lambda frames: islice(frames, 3), "only 3 of"),
+        (lambda frames: iter(()), "only 0 of"),
+        (lambda frames: (frame for frame in frames for _ in range(2)), "more than"),
+    ],
+)
+def test_a_drawer_gives_as_many_frames_as_there_are(tmp_path, draw, number):
+    clip = write_clip(tmp_path / "a.mp4", moving(5))
+    with pytest.raises(OptionError, match=f"draw gave {number} the frames"):
+        redraw(clip, tmp_path / "b.mp4", draw)
+    assert not (tmp_path / "b.mp4").exists()
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "A.MOV", "folder/a.webm"])

@@ -32,6 +32,7 @@ def write_clip(
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
     sound: str | None = None,
+    speakers: str = "mono",
     rotation: int = 0,
     matrix: int = 1,
     limited: bool = True,
@@ -40,6 +41,7 @@ def write_clip(
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write frames, nearly without loss. times: when each is shown, in units of time_base. sound: a codec's name.
+    speakers: "mono" or "stereo".
 
     rotation: counterclockwise, by which players turn the frames. matrix: 1 BT.709, 5 BT.601. transfer: AVCOL_TRC_*.
     """
@@ -56,7 +58,7 @@ def write_clip(
             context.sample_aspect_ratio = aspect
         if rotation:
             video.set_display_rotation(rotation)
-        tone = _tone(container, sound) if sound else None
+        tone = container.add_stream(sound, rate=SAMPLE_RATE, layout=speakers) if sound else None
         for index, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
                 format=pix_fmt,
@@ -67,23 +69,19 @@ def write_clip(
             picture.pts, picture.time_base = (times or range(len(frames)))[index], time_base
             container.mux(video.encode(picture))
             if tone:
-                _play(container, tone, index)
+                _play(container, tone, index, speakers)
         for stream in (video, tone):
             if stream:
                 container.mux(stream.encode(None))
     return path
 
 
-def _tone(container: Any, codec: str) -> Any:
-    return container.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
-
-
-def _play(container: Any, tone: Any, index: int) -> None:
+def _play(container: Any, tone: Any, index: int, speakers: str) -> None:
     """A frame's length of 440 Hz."""
     count = SAMPLE_RATE // 25
     moments = (np.arange(count) + index * count) / SAMPLE_RATE
-    samples = (np.sin(2 * np.pi * 440 * moments) * 8000).astype(np.int16)[None]
-    frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+    samples = (np.sin(2 * np.pi * 440 * moments) * 8000).astype(np.int16).repeat(2 if speakers == "stereo" else 1)
+    frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout=speakers)
     frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, index * count, Fraction(1, SAMPLE_RATE)
     container.mux(tone.encode(frame))
 

@@ -50,6 +50,8 @@ class Commands(TyperGroup):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _show(warnings.showwarning)
+                # Of broken fields in picture files, which the decoder skips; what it cannot read is an error of ours.
+                warnings.filterwarnings("ignore", module=r"PIL\b")
                 return super().invoke(ctx)
         except ImpastoError as error:
             fail(error)

@@ -50,19 +50,23 @@ def comparison_table(found: Comparison) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for index, standing in enumerate(found.standings):
         low, middle, high = standing.speed
+        interval = f" ({low:.2f}–{high:.2f})" if standing.certain else ""
         colour = "" if not standing.differs else "[green]" if middle > 1 else "[red]"
         table.add_row(
             escape(standing.name),
             standing.runs_on,
             f"{standing.latency.median_ms:.1f} ms",
-            f"{colour}{middle:.2f} ×{'[/]' if colour else ''} ({low:.2f}–{high:.2f})" if index else "1",
+            f"{colour}{middle:.2f} ×{'[/]' if colour else ''}{interval}" if index else "1",
             _likeness(standing) if index else "",
         )
     machine = found.environment
-    table.caption = (
-        f"speed and PSNR against the first; in brackets 95 % of {len(found.standings[0].latency.samples_ms)} rounds' median; "
-        f"{machine['processor']}, {machine['cores']} cores"
+    rounds = len(found.standings[0].latency.samples_ms)
+    brackets = (
+        f"in brackets 95 % of {rounds} rounds' median"
+        if found.standings[0].certain
+        else f"{rounds} rounds are too few to tell a difference from chance"
     )
+    table.caption = f"speed and PSNR against the first; {brackets}; {machine['processor']}, {machine['cores']} cores"
     return table
 
 

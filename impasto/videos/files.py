@@ -237,6 +237,13 @@ class FileTarget:
         video.colorspace, video.color_range = source.matrix(height), colours.LIMITED
         video.color_primaries, video.color_trc = source.primaries, source.transfer
         self._sounds = {sound.index: self._sound(sound) for sound in source.sounds}
+        self._video.codec_context.open(strict=False)
+        try:
+            self._container.start_encoding()  # some sound is refused only here, where the header is written
+        except av.ArgumentError:
+            if not source.sounds:
+                raise
+            raise self._holds_no(*source.sounds) from None
         early, self._early = self._early, []
         for packet in early:
             self._carry(packet)
@@ -244,13 +251,21 @@ class FileTarget:
     def _sound(self, sound: AudioStream) -> AudioStream:
         assert self._container is not None
         try:
-            return self._container.add_stream_from_template(sound)
+            copied = self._container.add_stream_from_template(sound)
+            if sound.layout.name.endswith(
+                " channels"
+            ):  # no speakers are named, and .mp4 must name them: the usual ones
+                copied.codec_context.layout = f"{sound.layout.nb_channels}c"
+            return copied
         except ValueError:
-            kind = sound.codec_context.name if sound.codec_context else "such"
-            raise OptionError(
-                f"{self._target.suffix} files hold no {kind} sound; .mkv files hold more kinds, or convert it first: "
-                f"ffmpeg -i {Path(self._source.name).name} -c:v copy -c:a aac converted.mkv"
-            ) from None
+            raise self._holds_no(sound) from None
+
+    def _holds_no(self, *sounds: AudioStream) -> OptionError:
+        kinds = dict.fromkeys(sound.codec_context.name if sound.codec_context else "such" for sound in sounds)
+        return OptionError(
+            f"{self._target.suffix} files hold no {' or no '.join(kinds)} sound; .mkv files hold more kinds, or convert it first: "
+            f"ffmpeg -i {Path(self._source.name).name} -c:v copy -c:a aac converted.mkv"
+        )
 
     def _mux(self, packets: list[Packet]) -> None:
         assert self._container is not None

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from impasto.errors import OptionError
 from impasto.files import atomic_path
 
 from .files import CRF, FileSource, FileTarget, check_suffix
@@ -68,21 +69,26 @@ def redraw(
     with the colours that their video means. Files are written as H.264 with the same colour matrix, both in YCbCr 4:2:0 (4:4:4
     where a side is odd). A file appears whole or not at all; a stream is written as frames come.
     crf: 0 to 51, of files. Raises MissingDependency, PictureError for what cannot be read, OptionError for a suffix or sound that the
-    target cannot have, OutputError, and whatever `draw` raises.
+    target cannot have and for a `draw` that gives more or fewer frames than there are, OutputError, and whatever `draw` raises.
     """
     times: list[int] = []
     if isinstance(target, str | os.PathLike):
         check_suffix(Path(target))
     with _source(source) as reader, _target(target, reader, crf) as writer:
-        drawn = draw(reader.frames(writer.carry))
+        frames = reader.frames(writer.carry)
+        drawn = draw(frames)
         try:
             for picture in drawn:
+                if not reader.waiting:
+                    raise _uneven("more than")
                 times.append(reader.waiting.popleft())
                 writer.add(picture, times[-1])
                 if progress:
                     progress(len(times), reader.count)
         finally:  # a generator that computes ahead may not go on behind the caller's back
             getattr(drawn, "close", lambda: None)()
+        if reader.waiting or next(frames, None) is not None:
+            raise _uneven(f"only {len(times)} of")
     return Redrawn(
         path=Path(target) if isinstance(target, str | os.PathLike) else None,
         height=picture.shape[0],
@@ -93,6 +99,10 @@ def redraw(
         damaged=reader.damaged,
         interlaced=reader.interlaced,
     )
+
+
+def _uneven(number: str) -> OptionError:
+    return OptionError(f"draw gave {number} the frames that the video has; let it give one for each, in their order")
 
 
 def _source(source: str | os.PathLike[str] | BinaryIO) -> Source:

@@ -6,7 +6,7 @@ import platform
 from importlib.util import find_spec
 from pathlib import Path
 
-from impasto.errors import BackendError, OptionError
+from impasto.errors import BackendError, MissingDependency, OptionError
 
 from ..engine_record import EngineRecord
 from .base import Backend, Lane, SizeLimits, TensorSpec
@@ -53,12 +53,18 @@ def open_graph(path: Path, backend: str, device: int, *, features: bool = False)
     if backend == "tensorrt":
         raise BackendError(f"{path.name} is a graph, and TensorRT runs engines: build one with impasto build {path}")
     *better, last = preferred() if backend == "auto" else (backend,)
+    first: BackendError | None = None
     for name in better:
         try:
             return _checked(_open(path, name, device), path, features)
-        except BackendError:
-            continue
-    return _checked(_open(path, last, device), path, features)
+        except BackendError as error:
+            first = first or error
+    try:
+        return _checked(_open(path, last, device), path, features)
+    except MissingDependency:
+        if first is None:
+            raise
+        raise first from None
 
 
 def _open(path: Path, backend: str, device: int) -> Backend:

@@ -15,6 +15,7 @@ import numpy as np
 
 from impasto.errors import BackendError, MissingDependency
 
+from ..turns import Turn
 from .base import Backend, TensorSpec
 
 KEPT_SHAPES = 2
@@ -22,11 +23,15 @@ KEPT_SHAPES = 2
 
 _DTYPES = ("uint8", "float32", "float16")
 
+_loading = Turn()
+"""Taken to import OpenVINO, load and compile. What its bindings make on first use, such as the table of types, they make with
+C++'s lock held and Python's given away: a second thread that comes then waits for the first with Python's held, for ever."""
+
 
 def openvino() -> Any:
     """The installed openvino module. Raises MissingDependency with the command that installs it."""
     try:
-        with _untold():
+        with _loading, _untold():
             import openvino
             import openvino.frontend
     except ImportError as error:
@@ -52,7 +57,7 @@ def _untold() -> Iterator[None]:
 
 @cache
 def _core() -> Any:
-    """The process's one core, kept to its end.
+    """The process's one core, kept to its end; to be called with `_loading` taken, since `cache` makes one for each thread at once.
 
     On CPUs with AMX each core's CPU plugin gives the thread a signal stack of its own, and puts back the one before when it ends. Where
     several end out of order, that one is freed already, and the next signal, such as Ctrl-C, kills the process (OpenVINO 2026.4).
@@ -67,19 +72,20 @@ def computes_int8() -> bool:
     x86-64 CPUs without VNNI add products of 8 bits in pairs to 16, and large pairs saturate; on aarch64 OpenVINO computes in halves.
     Which instructions it takes is its own affair, so a sum of the largest products is computed instead of reading the CPU's flags.
     """
-    openvino()
-    from openvino import Model
-    from openvino import opset13 as op
+    with _loading:
+        openvino()
+        from openvino import Model
+        from openvino import opset13 as op
 
-    channels, most, weight = 32, 255, 127
-    pixels = op.parameter([1, channels, 8, 8], np.float32)
-    limits = [op.constant(np.float32(limit)) for limit in (0, most, 0, most)]
-    weights = op.convert(op.constant(np.full((channels, channels, 3, 3), weight, np.int8)), "f32")
-    scaled = op.multiply(weights, op.constant(np.ones((channels, 1, 1, 1), np.float32)))
-    drawn = op.convolution(op.fake_quantize(pixels, *limits, most + 1), scaled, [1, 1], [0, 0], [0, 0], [1, 1])
-    compiled = _core().compile_model(Model([drawn], [pixels]), "CPU")
-    (sums,) = compiled.create_infer_request().infer({0: np.full((1, channels, 8, 8), most, np.float32)}).values()
-    return bool((sums == most * weight * channels * 9).all())
+        channels, most, weight = 32, 255, 127
+        pixels = op.parameter([1, channels, 8, 8], np.float32)
+        limits = [op.constant(np.float32(limit)) for limit in (0, most, 0, most)]
+        weights = op.convert(op.constant(np.full((channels, channels, 3, 3), weight, np.int8)), "f32")
+        scaled = op.multiply(weights, op.constant(np.ones((channels, 1, 1, 1), np.float32)))
+        drawn = op.convolution(op.fake_quantize(pixels, *limits, most + 1), scaled, [1, 1], [0, 0], [0, 0], [1, 1])
+        compiled = _core().compile_model(Model([drawn], [pixels]), "CPU")
+        (sums,) = compiled.create_infer_request().infer({0: np.full((1, channels, 8, 8), most, np.float32)}).values()
+        return bool((sums == most * weight * channels * 9).all())
 
 
 class OpenVinoBackend(Backend):
@@ -94,11 +100,15 @@ class OpenVinoBackend(Backend):
 
     def __init__(self, path: Path) -> None:
         """Raises MissingDependency, or BackendError where the graph does not load, or would be drawn wrong on this CPU."""
-        vendor = openvino()
-        self._vendor = vendor
+        self._vendor = openvino()
+        with _loading:
+            self._load(path)
+        self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
+
+    def _load(self, path: Path) -> None:
         try:
             # Its general reader tries the readers of six formats in turn, and each prints what it thinks of a broken file.
-            reader = vendor.frontend.FrontEndManager().load_by_framework("onnx")
+            reader = self._vendor.frontend.FrontEndManager().load_by_framework("onnx")
             self._graph = reader.convert(reader.load(str(path)))
             self._core = _core()
         except Exception as error:  # the vendor's exceptions have no common base
@@ -112,7 +122,6 @@ class OpenVinoBackend(Backend):
                 f"{path} is INT8, which OpenVINO does not compute right on this CPU (on x86-64 it needs VNNI instructions). Choose "
                 "backend='onnxruntime-cpu', which does, or precision='fp32'"
             )
-        self._requests: OrderedDict[tuple[tuple[int, ...], ...], Any] = OrderedDict()
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         try:
@@ -157,9 +166,10 @@ class OpenVinoBackend(Backend):
         return request
 
     def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
-        graph = self._graph.clone()
-        graph.reshape({graph.input(index): list(shape) for index, shape in enumerate(shapes)})
-        return self._core.compile_model(graph, "CPU", self._options()).create_infer_request()
+        with _loading:
+            graph = self._graph.clone()
+            graph.reshape({graph.input(index): list(shape) for index, shape in enumerate(shapes)})
+            return self._core.compile_model(graph, "CPU", self._options()).create_infer_request()
 
     def _options(self) -> dict[str, Any]:
         options = {"PERFORMANCE_HINT": "LATENCY"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from impasto.errors import BackendError
 from impasto.runtime.spec import Pixels
 
 from .base import Backend, TensorSpec
+
+MULTIPLE_HINT = 'if the graph needs sizes of a certain multiple, say so in a sidecar: {"multiple": 8}'
+"""What may be wrong where a graph takes one size and not another."""
 
 _UINT8 = np.dtype(np.uint8)
 
@@ -36,13 +39,21 @@ class PixelAdapter(Backend):
         self.inputs = (TensorSpec(inner.inputs[0].name, _UINT8, (batch, *sides)),)
         self.outputs = (TensorSpec(inner.output.name, _UINT8, (batch, None, None, 3)),)
 
+    def computation(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> Callable[[], None]:
+        return self._inner.computation((self._encode(inputs[0]),), self._room(out))
+
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
-        encoded = self._encode(inputs[0])
-        batch, height, width, _ = out.shape
-        shape = out.shape if self._channels_last else (batch, 3, height, width)
-        result = np.empty(shape, self._inner.output.dtype)
-        self._inner.run((encoded,), result)
+        result = self._room(out)
+        try:
+            self._inner.run((self._encode(inputs[0]),), result)
+        except BackendError as error:
+            raise BackendError(f"{error} ({MULTIPLE_HINT})") from error
         out[...] = self._pixels.decode(result.transpose(0, 3, 1, 2) if self._channels_last else result)
+
+    def _room(self, out: np.ndarray) -> np.ndarray:
+        """An array for what the graph gives for this picture."""
+        batch, height, width, _ = out.shape
+        return np.empty(out.shape if self._channels_last else (batch, 3, height, width), self._inner.output.dtype)
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         shape = self._inner.measure((self._encode(inputs[0]),))

@@ -92,6 +92,10 @@ def test_speed_is_by_rounds(make_package: MakePackage, photo: Path, monkeypatch:
     assert found.standings[1].speed == (0.5, 0.5, 0.5)
     assert found.standings[1].differs
     assert not found.standings[0].differs
+    few = compare(contenders, photo, rounds=5).standings[1]
+    assert few.speed == (0.5, 0.5, 0.5)
+    assert not few.certain and not few.differs
+    assert few.to_json()["speed"] == {"low": None, "median": 0.5, "high": None}
 
 
 def test_the_command_line(make_package: MakePackage, photo: Path, tmp_path: Path) -> None:
@@ -104,6 +108,7 @@ def test_the_command_line(make_package: MakePackage, photo: Path, tmp_path: Path
     assert "24 x 32" in stdout
     assert "onnxruntime-cpu fp32" in stdout
     assert "other size" in stdout
+    assert "too few to tell" in stdout and "95 %" not in stdout
     told = json.loads((tmp_path / "c.json").read_text())
     assert (told["kind"], told["height"], told["width"]) == ("impasto.comparison", 24, 32)
     assert [entry["contender"] for entry in told["standings"]] == [

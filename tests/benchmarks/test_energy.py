@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 import types
 
@@ -53,6 +54,23 @@ def test_a_reading_that_fails_leaves_no_gap():
     rail.start()
     rest(0.2)
     assert rail.stop(1.0) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("when", [0, 1])
+def test_where_one_sensor_fails_the_others_stop(when):
+    """At the start, and at the end."""
+    readings = iter([1.0, 2.0][:when])
+
+    def read():
+        try:
+            return next(readings)
+        except StopIteration:
+            raise OSError("gone") from None
+
+    sensors = [Rail("rail", lambda: 5.0), Counter("CPU", read), Rail("other", lambda: 5.0)]
+    with pytest.raises(BackendError, match="gone; measure again"):
+        measure_energy(rest, sensors, seconds=0.05, idle_seconds=0.05)
+    assert not [thread for thread in threading.enumerate() if thread.name == "impasto-energy"]
 
 
 def test_a_counter_that_begins_again_at_zero():

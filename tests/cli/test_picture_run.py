@@ -8,12 +8,13 @@ import threading
 import time
 
 import numpy as np
+import onnx
 import pytest
 from command_line import cli, interrupted
 from PIL import Image
 
 import impasto
-from conftest import picture
+from conftest import float_graph, picture
 from impasto import images, picture_run
 from impasto.errors import ImpastoWarning, OutputError, PictureError
 from impasto.jobs import Job, plan
@@ -100,6 +101,32 @@ class TestLongestSide:
 
     def test_wrong_ones_are_refused(self, tmp_path):
         assert cli("run", "denoise", tmp_path / "a.png", "--longest-side", 0)[0] == 2
+
+
+class TestInputsAreSafe:
+    def test_none_is_overwritten_by_anothers_result(self, make_package, album):
+        """`impasto run MODEL *.png` twice asks for it."""
+        album /= "day"
+        Image.fromarray(picture(20, 30, 7)).save(album / "b.tiny.png")
+        content = (album / "b.tiny.png").read_bytes()
+        package = make_package()
+        for inputs in (("b.png", "b.tiny.png"), ("b.tiny.png", "b.png")):
+            code, _, stderr = cli("run", package, *(album / name for name in inputs))
+            assert code == 1
+            assert "b.tiny.png, which is an input too and would be overwritten; give a folder" in " ".join(
+                stderr.split()
+            )
+        assert (album / "b.tiny.png").read_bytes() == content
+
+    def test_one_that_the_model_does_not_take_is_named_and_passed_over(self, album, tmp_path):
+        onnx.save(float_graph(side=32), str(tmp_path / "fixed.onnx"))
+        Image.fromarray(picture(40, 33)).save(album / "day" / "a.png")
+        code, stdout, stderr = cli(
+            "run", tmp_path / "fixed.onnx", album / "day", "--layout", "rgb 0..1", "-o", tmp_path / "out"
+        )
+        assert (code, files(tmp_path / "out")) == (1, ["b.png"])
+        assert "day/a.png: the picture is 40 x 33" in " ".join(stderr.split())
+        assert "1 of 2 files written" in stdout
 
 
 class TestReport:

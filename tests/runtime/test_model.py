@@ -13,11 +13,15 @@ from functools import partial
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 import impasto
 from conftest import canonical_graph, float_graph, picture
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError, ShapeError
+from impasto.runtime import model as module
 from impasto.runtime import work_area
+from impasto.runtime.spec import Pixels
+from impasto.runtime.work_area import WorkArea
 
 
 @pytest.fixture(params=["onnxruntime-cpu", "openvino"])
@@ -160,6 +164,28 @@ def test_a_picture_may_be_drawn_over_itself(load, make_package, monkeypatch):
         assert np.array_equal(out, wanted)
 
 
+def test_the_graphs_work_is_repeated_once_for_each_tile(load, make_package, monkeypatch):
+    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(work_area, "TILE", 64)
+    with load(make_package()) as model:
+        compute = model.computation(picture(64, 160))
+        runs = []
+        monkeypatch.setattr(model._graph, "_run", lambda *arrays: runs.append(arrays))
+        compute()
+        assert len(runs) == len(WorkArea(model.info.spec, None, 64, 160)._tiles) > 1
+
+
+def test_large_pictures_buffers_are_few(make_package, monkeypatch):
+    monkeypatch.setattr(module, "KEPT_BYTES", 4 * 40 * 40 * 3)
+    with impasto.load(make_package(border=4)) as model:
+        for side in (20, 24, 28, 32, 36):
+            model(picture(side, side))
+        assert list(model._areas) == [(32, 32), (36, 36)][-len(model._areas) :]
+        assert model._kept_bytes() <= module.KEPT_BYTES
+        model(picture(200, 200))
+        assert list(model._areas) == [(200, 200)]
+
+
 def test_the_graphs_work_is_repeated_on_a_picture_that_lies_anyhow(load, make_package):
     with load(make_package()) as model:
         model.computation(picture(40, 60)[:, ::2])()
@@ -187,8 +213,6 @@ def test_stream_reads_no_further_ahead_than_its_depth(make_package):
         next(results)
         assert len(read) == 3
         results.close()
-        assert threading.active_count() < 20
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("impasto-stream")]
 
 
 def test_stream_passes_a_bad_frame_on_in_its_place(load, make_package):
@@ -197,8 +221,10 @@ def test_stream_passes_a_bad_frame_on_in_its_place(load, make_package):
         next(results)
         with pytest.raises(ShapeError, match="wanted uint8"):
             next(results)
-    with load(model.info.path) as model, pytest.raises(OptionError, match="at least 1"):
-        model.stream([], depth=0)
+    with load(model.info.path) as model:
+        for depth in (0, "2", 1.5, None):
+            with pytest.raises(OptionError, match="at least 1"):
+                model.stream([], depth=depth)
 
 
 def test_run_into_allocates_no_picture(load, make_package):
@@ -248,8 +274,10 @@ def test_run_into_refuses_arrays_that_do_not_fit(make_package, out):
     ],
 )
 def test_anything_but_an_rgb_picture_is_refused(make_package, image):
-    with impasto.load(make_package()) as model, pytest.raises(ShapeError, match="wanted"):
-        model(image)
+    with impasto.load(make_package()) as model:
+        for use in (model, model.output_shape):
+            with pytest.raises(ShapeError, match="wanted"):
+                use(image)
 
 
 def test_views_with_strides_are_pictures_too(load, make_package):
@@ -302,6 +330,18 @@ def test_names_are_found_in_the_folders_of_the_environment_first(make_package, m
         impasto.load("owm")
 
 
+def test_a_file_in_the_working_folder_hides_no_model(make_package, monkeypatch, tmp_path):
+    folder = make_package("own")
+    monkeypatch.setenv("IMPASTO_MODELS", str(folder.parent))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here" / "own").write_text("notes")
+    with impasto.load("own") as model:
+        assert model.info.path == folder
+    with pytest.raises(BackendError, match="no model that can be run"):
+        impasto.load("./own")
+
+
 def test_unknown_models_are_one_clear_line(tmp_path):
     for wrong in ("no-such-model", tmp_path / "missing.onnx", tmp_path):
         with pytest.raises(ModelNotFound) as error:
@@ -314,8 +354,11 @@ def test_a_changed_file_is_refused_unless_trusted(make_package):
     onnx.save(canonical_graph(seed=5), str(folder / "model.onnx"))
     with pytest.raises(PackageError, match="not the file that its manifest describes"):
         impasto.load(folder)
-    with impasto.load(folder, trust=True) as model:
-        model(picture(8, 8))
+    with pytest.raises(PackageError, match="not the file that its manifest describes"):
+        impasto.load(folder / "model.onnx")
+    for path in (folder, folder / "model.onnx"):
+        with impasto.load(path, trust=True) as model:
+            model(picture(8, 8))
 
 
 @pytest.mark.parametrize(
@@ -488,6 +531,41 @@ class TestStrangers:
         with load(self.save(tmp_path, float_graph(), layout="bgr 0..1"), layout="rgb 0..1") as model:
             assert np.abs(model(image) - image * [0.5, 1, 1]).max() <= 0.5
 
+    def test_a_layout_is_refused_where_the_graph_leaves_no_choice(self, load, tmp_path, make_package):
+        graph = canonical_graph()
+        described = {"name": "own", "size": {"multiple": 4}}
+        graph.metadata_props.add(key="impasto.spec", value=json.dumps(described))
+        for path in (make_package(), self.save(tmp_path, canonical_graph(), multiple=4), self.save(tmp_path, graph)):
+            with pytest.raises(OptionError, match=r"says how its pixels are laid out, uint8 .* leave layout out"):
+                load(path, layout="bgr 0..1")
+            load(path).close()
+
+    def test_a_size_that_the_graph_rounds_down_is_told_with_the_remedy(self, load, tmp_path):
+        graph = float_graph()
+        names = ["half", "sizes"]
+        graph.graph.node[0].input[0] = names[0] + "x2"
+        graph.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "sizes"))
+        for node in (
+            helper.make_node("Resize", ["half", "", "sizes"], ["halfx2"], mode="nearest"),
+            helper.make_node("MaxPool", ["input"], ["half"], kernel_shape=[2, 2], strides=[2, 2]),
+        ):
+            graph.graph.node.insert(0, node)
+        path = self.save(tmp_path, graph, layout="rgb 0..1")
+        with load(path) as model:
+            assert model(picture(8, 6)).shape == (8, 6, 3)
+            with pytest.raises(BackendError, match=r'sidecar: \{"multiple": 8\}'):
+                model(picture(9, 6))
+        self.save(tmp_path, graph, layout="rgb 0..1", multiple=2)
+        with load(path) as model:
+            assert model(picture(9, 6)).shape == (9, 6, 3)
+
+    def test_its_computation_converts_no_pixels(self, load, tmp_path, monkeypatch):
+        with load(self.save(tmp_path, float_graph(), layout="rgb 0..1")) as model:
+            compute = model.computation(picture(9, 6))
+            monkeypatch.setattr(Pixels, "encode", None)
+            monkeypatch.setattr(Pixels, "decode", None)
+            compute()
+
     def test_without_a_layout_the_message_says_how_to_give_one(self, load, tmp_path):
         with pytest.raises(BackendError, match=r"layout='rgb 0\.\.1'"):
             load(self.save(tmp_path, float_graph()))
@@ -521,6 +599,14 @@ class TestStrangers:
         path.with_suffix(".json").write_text(sidecar)
         with pytest.raises(impasto.ImpastoError, match=message):
             impasto.load(path)
+
+
+def test_a_strength_is_a_number(make_package):
+    with (
+        impasto.load(make_package()) as model,
+        pytest.raises(OptionError, match=r"strength is '0\.5'; wanted a number"),
+    ):
+        model.set_style(strength="0.5")
 
 
 @pytest.mark.parametrize("style", [["a", "b"], 3])

@@ -7,6 +7,8 @@ import os
 import platform
 import subprocess
 import sys
+import threading
+import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -169,6 +171,52 @@ except KeyboardInterrupt:
     assert (run.returncode, run.stdout.strip()) == (0, "interrupted"), run.stderr
 
 
+def test_models_load_in_many_threads_at_once(make_package):
+    """Seen on most runs: one thread waited for Python's lock with a lock of C++'s held, and another the other way round."""
+    code = f"""
+import threading, impasto
+together, models = threading.Barrier(8), []
+def load():
+    together.wait()
+    models.append(impasto.load({str(make_package())!r}, backend="openvino"))
+threads = [threading.Thread(target=load, daemon=True) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(models), len({{id(model._graph._core) for model in models}}))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert run.stdout.split() == ["8", "1"], run.stderr
+
+
+def test_only_one_thread_at_a_time_is_within_what_openvino_makes_on_first_use(make_package, monkeypatch):
+    path = make_package() / "model.onnx"
+    within: list[int] = []
+    most = 0
+
+    def counted(work):
+        def count(*arguments):
+            nonlocal most
+            within.append(1)
+            most = max(most, len(within))
+            time.sleep(0.01)
+            done = work(*arguments)
+            within.pop()
+            return done
+
+        return count
+
+    for name in ("_untold", "_core", "_tensor", "_metadata"):
+        monkeypatch.setattr(module, name, counted(getattr(module, name)))
+    threads = [threading.Thread(target=OpenVinoBackend, args=(path,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+
+
 def test_a_failed_run_is_told_in_the_vendors_words_and_leaves_the_model_fit(make_package):
     backend = OpenVinoBackend(make_package() / "model.onnx")
     odd, fit = picture(30, 33)[None], picture(32, 32)[None]
@@ -209,6 +257,14 @@ def test_auto_takes_openvino_alone_everywhere(make_package, monkeypatch):
     monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "onnxruntime" else find_spec(name))
     with impasto.load(make_package()) as model:
         assert model.info.backend == "openvino"
+
+
+def test_a_broken_graph_is_told_where_openvino_is_alone(tmp_path, monkeypatch):
+    (tmp_path / "broken.onnx").write_text("hello")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BackendError, match=r"OpenVINO cannot load .*broken\.onnx"):
+        impasto.load(tmp_path / "broken.onnx")
 
 
 def test_auto_does_without_it(make_package, monkeypatch):
