@@ -174,14 +174,14 @@ def evaluate_stylizer(
     from .training.losses import StyleTarget, content
     from .training.recipes import read_painting
 
-    files, skipped = _usable(photos, 16, progress)
     drawn_like = read_painting(Path(painting))
-    backbone = _backbone(vgg)
-    target = StyleTarget(_features(backbone, drawn_like))
     found: list[dict[str, float]] = []
     panels: list[tuple[Panel, ...]] = []
     with load(model, **asdict(options)) as loaded:
         _check_stylizer(loaded, style)
+        files, skipped = _usable(photos, 16, progress)
+        backbone = _backbone(vgg)
+        target = StyleTarget(_features(backbone, drawn_like))
         loaded.set_style(style, strength=strength)
         for number, file in enumerate(files):
             progress(f"{file.name}, {number + 1} of {len(files)}")
@@ -189,8 +189,8 @@ def evaluate_stylizer(
             drawing = loaded(photo)
             of_photo, of_drawing = _features(backbone, photo), _features(backbone, drawing)
             kept = float(content(of_drawing["relu3_3"], of_photo["relu3_3"]))
-            painted = float(target.distance(of_drawing))
-            found.append({"content": kept, "style": painted, "objective": kept + 10 * painted})
+            distance = float(target.distance(of_drawing))
+            found.append({"content": kept, "style": distance, "objective": kept + 10 * distance})
             if len(panels) < SHEET_ROWS:
                 panels.append((Panel(file.name, photo), Panel(loaded.info.name, drawing)))
         row = Condition(Path(painting).name, _collected(found))

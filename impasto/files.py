@@ -36,7 +36,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.touch(exist_ok=False)
         yield temporary
         # Else a power cut may leave the new name on a file whose content never came to the disk.
-        _to_disk(temporary, os.O_RDWR)
+        _to_disk(temporary, os.O_WRONLY)
         temporary.replace(place)
         with contextlib.suppress(OSError):  # not every system can for a folder
             _to_disk(place.parent, os.O_RDONLY)

@@ -53,7 +53,7 @@ def cache_folder() -> Path:
         return Path(given)
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home())) / "impasto" / "engines"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "impasto" / "engines"
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "impasto" / "engines"
 
 
 def read_stored(plan: Path) -> StoredEngine:

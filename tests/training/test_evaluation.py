@@ -200,20 +200,15 @@ def test_what_cannot_be_judged_is_one_line(arguments, message, doing_nothing, cl
     assert message in line
 
 
-def test_a_restorer_is_no_stylizer(doing_nothing, clean, vgg):
-    refused = cli(doing_nothing, "--photos", clean, "--painting", clean / "0.png", "--vgg", vgg)
+def test_a_restorer_is_no_stylizer(doing_nothing, clean):
+    refused = cli(doing_nothing, "--photos", clean, "--painting", clean / "0.png")
     assert "is a network for denoise; judge it with --degrade" in refused.stderr
 
 
-def test_of_several_styles_the_painting_s_is_named(exported, clean, vgg, tmp_path):
+def test_of_several_styles_the_painting_s_is_named(exported, clean):
     several = exported(shaken("thumbnail-stylizer", styles=["photo", "wave", "night"]), "stylize")
     with pytest.raises(OptionError, match="draws wave, night; say with --style"):
-        evaluate_stylizer(several, clean, clean / "0.png", vgg=vgg)
-    images.write(tmp_path / "one.png", photo(32, 32))
-    wave, night = (
-        evaluate_stylizer(several, tmp_path, clean / "0.png", vgg=vgg, style=name) for name in ("wave", "night")
-    )
-    assert wave.conditions[0].scores["style"].values != night.conditions[0].scores["style"].values
+        evaluate_stylizer(several, clean, clean / "0.png")
 
 
 def test_what_cannot_be_read_is_left_out_and_said(doing_nothing, clean, tmp_path):
