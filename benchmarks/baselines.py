@@ -13,7 +13,7 @@ import numpy as np
 
 import impasto
 from impasto import images
-from impasto.errors import ImpastoError, MissingDependency
+from impasto.errors import ImpastoError, MissingDependency, OptionError
 from impasto.files import write_text
 from impasto.quality import psnr
 
@@ -37,10 +37,17 @@ def mean_psnr(photos: Sequence[np.ndarray], restored: Sequence[np.ndarray]) -> f
     return float(np.mean([psnr(picture, photo) for picture, photo in zip(restored, photos, strict=True)]))
 
 
-def run(description: str, compare: Compare, line: Callable[[str, dict[str, float]], str], *, cell: int = 1) -> None:
+def run(
+    description: str,
+    compare: Compare,
+    line: Callable[[str, dict[str, float]], str],
+    *,
+    cell: int = 1,
+    enlarging: bool = False,
+) -> None:
     """The command line: PHOTOS --model MODEL [--json FILE]. Prints `line` for each condition.
 
-    cell: sides are cut to multiples of this.
+    cell: sides are cut to multiples of this. enlarging: whether the comparison is of models that enlarge.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
@@ -51,6 +58,11 @@ def run(description: str, compare: Compare, line: Callable[[str, dict[str, float
         photos = [images.read(path).rgb for path in images.list_folder(arguments.photos)]
         photos = [np.ascontiguousarray(p[: p.shape[0] // cell * cell, : p.shape[1] // cell * cell]) for p in photos]
         with impasto.load(arguments.model) as model:
+            if model.info.scale != 1 and not enlarging:
+                raise OptionError(
+                    f"{model.info.name} enlarges ×{model.info.scale}, and this comparison is of models that keep the size; name "
+                    "another with --model, or compare it by impasto.benchmarks.upscale"
+                )
             results = compare(model, photos)
             report = {
                 "model": model.info.to_json(),

@@ -45,8 +45,10 @@ def compare(model: impasto.Model, photos: Sequence[np.ndarray]) -> dict[str, dic
 
 
 def _non_local_means(picture: np.ndarray, strength: float) -> np.ndarray:
-    denoised: np.ndarray = opencv().fastNlMeansDenoisingColored(picture, None, strength, strength, 7, 21)
-    return denoised
+    # OpenCV takes BGR, and tells brightness from colour by it.
+    blue_first = np.ascontiguousarray(picture[..., ::-1])
+    denoised: np.ndarray = opencv().fastNlMeansDenoisingColored(blue_first, None, strength, strength, 7, 21)
+    return np.ascontiguousarray(denoised[..., ::-1])
 
 
 def _line(sigma: str, row: dict[str, float]) -> str:

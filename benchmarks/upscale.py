@@ -49,4 +49,4 @@ def _line(scale: str, row: dict[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    run(__doc__ or "", compare, _line, cell=16)
+    run(__doc__ or "", compare, _line, cell=16, enlarging=True)

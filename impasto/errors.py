@@ -10,6 +10,11 @@ class ImpastoError(Exception):
     """The base of every error that Impasto raises on purpose."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what a library's error says; its kind where it says nothing, as an EOFError does."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class ImpastoWarning(UserWarning):
     """Something that works, and may not be what was wanted; the command line prints its message as a note."""
 

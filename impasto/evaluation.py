@@ -17,7 +17,7 @@ from .benchmarks.report import describe_machine
 from .contact_sheet import Panel, write_contact_sheet
 from .errors import MissingDependency, OptionError, PictureError
 from .runtime import Model, ModelInfo, load
-from .styles import Wanted
+from .styles import Wanted, painted
 
 if TYPE_CHECKING:
     from .training.backbones import Backbone
@@ -82,6 +82,8 @@ class Evaluation:
     conditions: tuple[Condition, ...]
     panels: tuple[tuple[Panel, ...], ...] = field(repr=False)
     """The first few pictures before and after, for a contact sheet."""
+    skipped: tuple[str, ...] = ()
+    """One line for each file that could not be judged."""
 
     def write_sheet(self, path: str | os.PathLike[str]) -> None:
         """Write the contact sheet. Raises OutputError, and OptionError for a suffix that is no picture format."""
@@ -91,6 +93,7 @@ class Evaluation:
         return {
             "model": self.info.to_json(),
             "pictures": list(self.pictures),
+            "skipped": list(self.skipped),
             "conditions": [
                 {"name": row.name, "scores": {key: score.to_json() for key, score in row.scores.items()}}
                 for row in self.conditions
@@ -117,7 +120,7 @@ def evaluate_restorer(
     options: LoadOptions = LoadOptions(),
     progress: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
-    """PSNR and SSIM of damaged and of restored photos, at STRENGTHS of each damage's range.
+    """PSNR and SSIM of damaged and of restored photos, at STRENGTHS of each damage's range; unusable files are left out and listed.
 
     photos: a folder of clean pictures; their sides are cut to multiples of 8 times the scale. damages: as
     `impasto.training.degrade.parse` reads them. Picture number i is damaged by seed i. Where the model enlarges, "damaged" is the
@@ -127,10 +130,10 @@ def evaluate_restorer(
     """
     degrade, _ = _training()
     wanted = [degrade.parse(text) for text in damages]
-    files = images.list_folder(photos)
     backbone = _backbone(vgg) if vgg is not None else None
     with load(model, **asdict(options)) as loaded:
         _check_restorer(loaded, wanted)
+        files, skipped = _usable(photos, 8 * loaded.info.scale, progress)
         fixed = {str(damage): damage for given in wanted for damage in map(given.at, STRENGTHS)}
         shown = {str(given.at(0.5)) for given in wanted}
         found: dict[str, list[dict[str, float]]] = {name: [] for name in fixed}
@@ -146,7 +149,7 @@ def evaluate_restorer(
                 if name in shown and len(panels) < SHEET_ROWS:
                     panels.append((Panel(file.name, clean), Panel(name, plain), Panel(loaded.info.name, restored)))
         rows = tuple(Condition(name, _collected(scores)) for name, scores in found.items())
-        return Evaluation(loaded.info, tuple(file.name for file in files), rows, tuple(panels))
+        return Evaluation(loaded.info, tuple(file.name for file in files), rows, tuple(panels), skipped)
 
 
 def evaluate_stylizer(
@@ -160,7 +163,8 @@ def evaluate_stylizer(
     options: LoadOptions = LoadOptions(),
     progress: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
-    """Content and style distance and their objective, content + 10 · style, as training measures them.
+    """Content and style distance and their objective, content + 10 · style, as training measures them; unusable files are left out
+    and listed.
 
     photos: a folder; their sides are cut to multiples of 16. painting: the picture that was learnt. vgg: VGG16's weights; by
     default those in the cache. style, strength: as `Model.set_style` takes them.
@@ -170,15 +174,14 @@ def evaluate_stylizer(
     from .training.losses import StyleTarget, content
     from .training.recipes import read_painting
 
-    files = images.list_folder(photos)
     drawn_like = read_painting(Path(painting))
-    backbone = _backbone(vgg)
-    target = StyleTarget(_features(backbone, drawn_like))
     found: list[dict[str, float]] = []
     panels: list[tuple[Panel, ...]] = []
     with load(model, **asdict(options)) as loaded:
-        if loaded.info.scale != 1:
-            raise OptionError(f"{loaded.info.name} enlarges ×{loaded.info.scale}; a stylizer keeps the size")
+        _check_stylizer(loaded, style)
+        files, skipped = _usable(photos, 16, progress)
+        backbone = _backbone(vgg)
+        target = StyleTarget(_features(backbone, drawn_like))
         loaded.set_style(style, strength=strength)
         for number, file in enumerate(files):
             progress(f"{file.name}, {number + 1} of {len(files)}")
@@ -186,12 +189,45 @@ def evaluate_stylizer(
             drawing = loaded(photo)
             of_photo, of_drawing = _features(backbone, photo), _features(backbone, drawing)
             kept = float(content(of_drawing["relu3_3"], of_photo["relu3_3"]))
-            painted = float(target.distance(of_drawing))
-            found.append({"content": kept, "style": painted, "objective": kept + 10 * painted})
+            distance = float(target.distance(of_drawing))
+            found.append({"content": kept, "style": distance, "objective": kept + 10 * distance})
             if len(panels) < SHEET_ROWS:
                 panels.append((Panel(file.name, photo), Panel(loaded.info.name, drawing)))
         row = Condition(Path(painting).name, _collected(found))
-        return Evaluation(loaded.info, tuple(file.name for file in files), (row,), tuple(panels))
+        return Evaluation(loaded.info, tuple(file.name for file in files), (row,), tuple(panels), skipped)
+
+
+def _usable(
+    photos: str | os.PathLike[str], cell: int, progress: Callable[[str], None]
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The files that can be judged, and a line for each other: read beforehand, for it is minutes that judging takes.
+
+    Raises PictureError where there is none.
+    """
+    files, skipped = [], []
+    for file in images.list_folder(photos):
+        progress(f"reading {file.name}")
+        try:
+            _cut(images.read(file).rgb, file, cell)
+        except PictureError as error:
+            skipped.append(str(error))
+        else:
+            files.append(file)
+    if not files:
+        raise PictureError(f"none of the {len(skipped)} pictures in {photos} can be judged; the first: {skipped[0]}")
+    return tuple(files), tuple(skipped)
+
+
+def _check_stylizer(loaded: Model, style: Wanted) -> None:
+    if loaded.info.task not in ("stylize", "unknown"):
+        raise OptionError(
+            f"{loaded.info.name} is a network for {loaded.info.task}; judge it with --degrade instead of --painting"
+        )
+    if loaded.info.scale != 1:
+        raise OptionError(f"{loaded.info.name} enlarges ×{loaded.info.scale}; a stylizer keeps the size")
+    known = painted(loaded.info.spec.styles)
+    if style is None and len(known) > 1:
+        raise OptionError(f"{loaded.info.name} draws {', '.join(known)}; say with --style which is the painting's")
 
 
 def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
@@ -231,7 +267,10 @@ def _restorer_scores(
 
 
 def _ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Wang et al. 2004: a Gaussian window of 1.5 pixels, mean over colours."""
+    """Wang et al. 2004: a Gaussian window of 1.5 pixels, mean over colours.
+
+    At the edges the window sees the picture's reflection; the paper, and scikit-image, leave those 5 pixels out of the mean.
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     similarity: Any = structural_similarity_index_measure(_tensor(one), _tensor(other), data_range=1.0)

@@ -42,7 +42,11 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # there is none to replace, or the file system knows no permissions
             temporary.chmod(stat.S_IMODE(place.stat().st_mode) | stat.S_IWUSR)
         yield temporary
+        # Else a power cut may leave the new name on a file whose content never came to the disk.
+        _to_disk(temporary, os.O_WRONLY)
         temporary.replace(place)
+        with contextlib.suppress(OSError):  # not every system can for a folder
+            _to_disk(place.parent, os.O_RDONLY)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {_reason(error, target)}") from error
     finally:
@@ -140,6 +144,15 @@ def sha256(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _to_disk(path: Path, access: int) -> None:
+    """Wait until what was written to a file or folder is on the disk. access: for `os.open`."""
+    descriptor = os.open(path, access)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _reason(error: OSError, target: Path) -> str:

@@ -278,6 +278,13 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    target, calls = tmp_path / "a.bin", []
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append(target.exists()))
+    files.write_bytes(target, b"content")
+    assert calls[0] is False
+
+
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     with pytest.raises(KeyboardInterrupt), files.atomic_path(tmp_path / "a.txt") as temporary:
         temporary.write_text("half")

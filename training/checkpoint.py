@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from impasto.errors import CheckpointError, MissingDependency, OptionError
+from impasto.errors import CheckpointError, MissingDependency, OptionError, first_line
 from impasto.files import write_bytes
 
 from . import packaged
@@ -117,7 +117,7 @@ def _of_ours(path: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> C
     try:
         network = _rebuilt(about["network"]["architecture"], about["network"]["config"], tensors)
     except (OptionError, KeyError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} does not fit the network that it names: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path} does not fit the network that it names: {first_line(error)}") from None
     return Checkpoint(
         network.eval(),
         name=str(about.get("name", path.stem)),

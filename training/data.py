@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +35,8 @@ class Photos:
     """One line for each file that could not be used."""
     targets: tuple[np.ndarray, ...] = ()
     """What each picture is to become, uint8, (scale · H, scale · W, 3); empty where that is not said."""
+    digests: tuple[str, ...] = ()
+    """Of each file's pixels, before they were scaled, its target's too; empty for pictures that come from no files."""
 
     @property
     def scale(self) -> int:
@@ -44,23 +48,28 @@ class Photos:
         return self._take(lambda index: index < count)
 
     def split(self, held_out: float) -> tuple[Photos, Photos]:
-        """(train, validation): every 1/held_out-th file by name, so that the split depends on nothing else.
+        """(train, validation): files evenly spaced by name, such as every 20th, so that the split depends on nothing else.
 
-        held_out: share for validation, 0 to 0.5; at least one picture where it is above 0 and there are two.
+        held_out: share for validation, 0 to below 1; at least one picture where it is above 0 and there are two, and at least one is
+        left to train on.
         """
-        if held_out == 0 or len(self.names) < 2:
+        count = len(self.names)
+        if held_out == 0 or count < 2:
             return self, Photos((), (), ())
-        step = max(2, round(1 / held_out))
-        chosen = set(range(0, len(self.names), step))
+        # Multiples of 1/held_out, rounded down; what is added keeps 3 / 0.1 from being less than 30.
+        places = (int(number / held_out + 1e-9) for number in range(count))
+        chosen = set(itertools.islice((place for place in places if place < count), count - 1))
         return self._take(lambda index: index not in chosen), self._take(lambda index: index in chosen)
 
     def joined(self, other: Photos) -> Photos:
         """Both, this one's first; what was skipped is told once."""
-        return Photos(self.pictures + other.pictures, self.names + other.names, self.skipped)
+        return Photos(
+            self.pictures + other.pictures, self.names + other.names, self.skipped, digests=self.digests + other.digests
+        )
 
     def scaled(self, longest: int, smallest: int) -> Photos:
         """The same photos, scaled down to `longest` pixels on their longer side as far as `smallest` on the shorter allows."""
-        return Photos(tuple(_scaled(picture, smallest, longest) for picture in self.pictures), self.names, self.skipped)
+        return replace(self, pictures=tuple(_scaled(picture, smallest, longest) for picture in self.pictures))
 
     def _take(self, wanted: Callable[[int], bool]) -> Photos:
         kept = [index for index in range(len(self.names)) if wanted(index)]
@@ -69,6 +78,7 @@ class Photos:
             tuple(self.names[index] for index in kept),
             self.skipped,
             tuple(self.targets[index] for index in kept if self.targets),
+            tuple(self.digests[index] for index in kept if self.digests),
         )
 
 
@@ -99,17 +109,18 @@ def read_photos(
     than MEMORY bytes.
     """
     files = images.list_folder(folder)
-    pictures, names, skipped, held = [], [], [], 0
+    pictures, names, digests, skipped, held = [], [], [], [], 0
     for file, result in _in_threads(lambda f: _decode(f, smallest, longest, enlarged_to), files, progress):
         if isinstance(result, str):
             skipped.append(result)
         else:
-            pictures.append(result)
+            pictures.append(result.pixels)
             names.append(file.name)
-            held += _held(folder, held, result)
+            digests.append(result.digest)
+            held += _held(folder, held, result.pixels)
     if not pictures:
-        raise TrainingError(f"none of the {len(files)} pictures in {folder} can be trained on; the first: {skipped[0]}")
-    return Photos(tuple(pictures), tuple(names), tuple(skipped))
+        raise TrainingError(f"none of the {len(files)} pictures in {folder} can be used; the first: {skipped[0]}")
+    return Photos(tuple(pictures), tuple(names), tuple(skipped), digests=tuple(digests))
 
 
 def read_pairs(
@@ -126,23 +137,25 @@ def read_pairs(
     sizes that do not fit, where no pair can be used, and where they take more than MEMORY bytes.
     """
     files = _partners(Path(sources), Path(targets))
-    pictures, wanted, names, skipped, held = [], [], [], [], 0
+    pictures, wanted, names, digests, skipped, held = [], [], [], [], [], 0
     for (source, target), result in _in_threads(lambda pair: _decode_pair(*pair, smallest), files, progress):
         if isinstance(result, str):
             skipped.append(result)
             continue
-        pictures.append(result[0])
-        wanted.append(result[1])
+        both = tuple(decoded.pixels for decoded in result)
+        pictures.append(both[0])
+        wanted.append(both[1])
         names.append(source.name)
-        scale = _scale(source, target, *result)
+        digests.append("-".join(decoded.digest for decoded in result))
+        scale = _scale(source, target, *both)
         if scale != _scale(source, target, pictures[0], wanted[0]):
             raise TrainingError(
                 f"{target} is {scale} times the size of {source}, unlike the pairs before it; sort them by size"
             )
-        held += _held(sources, held, *result)
+        held += _held(sources, held, *both)
     if not pictures:
         raise TrainingError(f"none of the {len(files)} pairs in {sources} can be trained on; the first: {skipped[0]}")
-    return Photos(tuple(pictures), tuple(names), tuple(skipped), tuple(wanted))
+    return Photos(tuple(pictures), tuple(names), tuple(skipped), tuple(wanted), tuple(digests))
 
 
 class CropSampler:
@@ -311,7 +324,24 @@ def _by_stem(files: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def _decode_pair(source: Path, target: Path, smallest: int) -> tuple[np.ndarray, np.ndarray] | str:
+def digest(pixels: np.ndarray) -> str:
+    """A name for a picture by its pixels, 32 hexadecimal digits; another size is another picture. pixels: uint8 (H, W, 3)."""
+    made = hashlib.blake2b(str(pixels.shape).encode(), digest_size=16)
+    made.update(np.ascontiguousarray(pixels).data)
+    return made.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A file's picture."""
+
+    pixels: np.ndarray
+    """uint8 (H, W, 3), at the size that was asked for."""
+    digest: str
+    """Of the pixels at the file's own size."""
+
+
+def _decode_pair(source: Path, target: Path, smallest: int) -> tuple[_Decoded, _Decoded] | str:
     """Both pictures, or why not."""
     one, other = _decode(source, smallest, None, None), _decode(target, smallest, None, None)
     for result in (one, other):
@@ -330,7 +360,7 @@ def _scale(source: Path, target: Path, one: np.ndarray, other: np.ndarray) -> in
     return scale
 
 
-def _decode(file: Path, smallest: int, longest: int | None, enlarged_to: int | None) -> np.ndarray | str:
+def _decode(file: Path, smallest: int, longest: int | None, enlarged_to: int | None) -> _Decoded | str:
     """The picture, or why not."""
     try:
         rgb = images.read(file).rgb
@@ -339,9 +369,10 @@ def _decode(file: Path, smallest: int, longest: int | None, enlarged_to: int | N
     shorter = min(rgb.shape[:2])
     if shorter < smallest:
         return f"{file} is {rgb.shape[0]} x {rgb.shape[1]}; a side of at least {smallest} is needed"
+    name = digest(rgb)
     if enlarged_to and shorter < enlarged_to:
-        return _resized(rgb, enlarged_to / shorter)
-    return _scaled(rgb, enlarged_to or smallest, longest) if longest else rgb
+        return _Decoded(_resized(rgb, enlarged_to / shorter), name)
+    return _Decoded(_scaled(rgb, enlarged_to or smallest, longest) if longest else rgb, name)
 
 
 def _scaled(rgb: np.ndarray, smallest: int, longest: int) -> np.ndarray:

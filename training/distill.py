@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from impasto.errors import OptionError
-from impasto.styles import mixture
+from impasto.styles import mixture, painted
 
 from . import checkpoint, losses, metrics
 from .data import CropSampler, Photos, thumbnails
@@ -23,7 +23,7 @@ from .fit import FitResult, Progress, fit, pick_device
 from .networks import Network, kmac_per_pixel, mixed
 from .networks.unet_restorer import UnetRestorer
 from .processes import ALONE, Processes, launched
-from .recipes import CommonOptions, arguments_for, new_network, recipe_of, split_photos
+from .recipes import CommonOptions, arguments_for, digest_of_weights, new_network, recipe_of, split_photos
 from .tasks import Task, random_colours, recoloured, side_by_side
 
 DISTILL_WEIGHTS = {"teacher": 1.0, "truth": 0.0}
@@ -41,6 +41,8 @@ class DistillOptions(CommonOptions):
     """The checkpoint or package that it learns from."""
     degradation: Degradation | None = None
     """What is done to the photos before both see them; None for stylizers."""
+    style: str = ""
+    """Which of its styles a teacher of several shows."""
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DISTILL_WEIGHTS))
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
             f"{f'damaged by {degradation}' if degradation else 'not damaged'}: name with --degrade what it undoes, or nothing for a "
             "stylizer"
         )
+    shares = _taught_style(teacher, options)
     options = replace(options, architecture=options.architecture or STUDENTS.get(taught.task, "unet-restorer"))
     sizes = {} if degradation else {"longest": 768, "enlarged_to": options.crop}
     split = split_photos(options, options.crop * scale, **sizes)
@@ -72,6 +75,10 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
     if degradation and options.architecture == UnetRestorer.architecture:
         implied = arguments_for(degradation)
     network = new_network(options, implied).to(device)
+    if network.styles:
+        raise OptionError(
+            f"a student learns one style, and this network draws {', '.join(network.styles)}; begin with another one, or anew"
+        )
     task = DistillTask(
         network,
         teacher,
@@ -83,6 +90,7 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
         seed=options.fit.seed,
         device=device,
         weights=options.weights,
+        shares=shares,
         processes=launched(),
     )
     extra = {
@@ -91,6 +99,7 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
             "architecture": teacher.architecture,
             "kmac_per_pixel": round(kmac_per_pixel(teacher), 1),
             "recipe": taught.recipe,
+            **({"style": options.style} if options.style else {}),
         },
         "degradation": str(degradation or "none"),
     }
@@ -100,11 +109,21 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
         options.output,
         name=options.name,
         kind=degradation.task if degradation else taught.task,
-        recipe=recipe_of(options, network, split, extra),
+        recipe=recipe_of(options, network, split, extra, {"teacher": digest_of_weights(teacher)}),
         test=split.test,
         resume=options.resume,
         report=report,
     )
+
+
+def _taught_style(teacher: Network, options: DistillOptions) -> np.ndarray:
+    """What the teacher is to draw: shares of its styles, float32 (styles,). Raises OptionError where that is left open."""
+    known = painted(teacher.styles)
+    if len(known) > 1 and not options.style:
+        raise OptionError(
+            f"{options.teacher} draws {', '.join(known)}, and a student learns one style; name it with --style"
+        )
+    return mixture(teacher.styles, options.style or None)
 
 
 class DistillTask(Task):
@@ -113,12 +132,14 @@ class DistillTask(Task):
     def __init__(
         self, network: Network, teacher: Network, photos: Photos, validation: Photos,
         *, degradation: Degradation | None, crop: int, batch: int, seed: int, device: torch.device,
-        weights: Mapping[str, float], processes: Processes = ALONE,
+        weights: Mapping[str, float], shares: np.ndarray | None = None, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
-        """crop: side of what both see of a picture, besides surroundings as wide as either looks."""
+        """crop: side of what both see of a picture, besides surroundings as wide as either looks. shares: of the teacher's styles,
+        float32 (styles,); by default those of its first painting."""
         super().__init__()
         self.network, self.teacher = network, teacher.eval().requires_grad_(False)
         self.weights = {name: value for name, value in weights.items() if value or name == "teacher"}
+        self._shares = mixture(teacher.styles) if shares is None else shares
         self._degradation, self._validation, self._seed, self._device = degradation, validation, seed, device
         batch *= processes.count
         self._part, self._batch = processes.part(batch), batch
@@ -157,7 +178,7 @@ class DistillTask(Task):
         given, clean, *small = batch
         drawn = self.network(given, *_context(self.network, small[:1])).float()
         with torch.no_grad():
-            wanted = self.teacher(given, *_context(self.teacher, small[1:])).float().clamp(0, 1)
+            wanted = self.teacher(given, *_context(self.teacher, small[1:], self._shares)).float().clamp(0, 1)
         inside = slice(self._around, drawn.shape[-1] - self._around)
         terms = {"teacher": losses.charbonnier(drawn[..., inside, inside], wanted[..., inside, inside])}
         return {**terms, "truth": losses.charbonnier(drawn, clean)} if "truth" in self.weights else terms
@@ -166,7 +187,7 @@ class DistillTask(Task):
         pictures = [self._given(picture, seed) for seed, picture in enumerate(photos.pictures)]
         if not pictures:
             return {}
-        alike = [metrics.bounded_psnr(draw(network, p), draw(self.teacher, p)) for p in pictures]
+        alike = [metrics.bounded_psnr(draw(network, p), draw(self.teacher, p, self._shares)) for p in pictures]
         truth = metrics.restore_psnr(network, photos.pictures, self._degradation) if self._degradation else {}
         return {"psnr_to_teacher": float(np.mean(alike)), **truth}
 
@@ -177,21 +198,24 @@ class DistillTask(Task):
         pictures = [self._given(picture, seed) for seed, picture in enumerate(self._validation.pictures[:2])]
         scale = network.scale
         return side_by_side(
-            [(p.repeat(scale, 0).repeat(scale, 1), draw(self.teacher, p), draw(network, p)) for p in pictures]
+            [
+                (p.repeat(scale, 0).repeat(scale, 1), draw(self.teacher, p, self._shares), draw(network, p))
+                for p in pictures
+            ]
         )
 
     def _given(self, picture: np.ndarray, seed: int) -> np.ndarray:
         """What a network gets of a photo when it is judged."""
         if self._degradation is None:
             return picture
-        return damaged(metrics.whole_cells(picture, self._degradation.scale), self._degradation.at(0.5), seed)
+        return damaged(metrics.judged(picture, self._degradation.scale), self._degradation.at(0.5), seed)
 
 
-def _context(network: Network, small: list[Tensor]) -> tuple[Tensor, ...]:
-    """What the network takes besides the picture. small: its thumbnail, or none."""
+def _context(network: Network, small: list[Tensor], shares: np.ndarray | None = None) -> tuple[Tensor, ...]:
+    """What the network takes besides the picture. small: its thumbnail, or none. shares: of its styles, where it has several."""
     if not network.thumbnail:
         return ()
     context = network.context(small[0])
-    if network.styles:
-        context = mixed(context, torch.from_numpy(mixture(network.styles)).to(context.device))
+    if network.styles and shares is not None:
+        context = mixed(context, torch.from_numpy(shares).to(context.device))
     return (context,)

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from impasto import images
 from impasto._version import __version__
-from impasto.errors import OptionError, TrainingError
+from impasto.errors import OptionError, TrainingError, first_line
 from impasto.files import atomic_path, make_folder, write_text
 
 from . import losses, qat, stages
@@ -87,6 +87,8 @@ class FitOptions:
                 f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
                 "at least 1, above 0, 0 to 1, above 0"
             )
+        if not 0 <= self.seed < 1 << 32:  # generators take 64 bits, and each step has a seed of its own
+            raise OptionError(f"seed {self.seed}: wanted a whole number from 0 to {(1 << 32) - 1}")
         if self.qat and self.branches:
             raise OptionError("weights get used to INT8 when branches have done their work; leave one of the two away")
         if not 0 < self.depth_decay <= 1:
@@ -193,15 +195,23 @@ def fit(
     name, kind: the model's name and its task for the checkpoint. recipe: what the caller knows of how it is made.
     test: photos to judge the finished network by, once.
     resume: go on from the state in `folder`; the result is the same, to the bit on one device, as without the
-    interruption. Ctrl-C saves the state first. Raises TrainingError, with the step and the cause, where a loss is no
-    longer finite, and where there is a run in `folder` that is neither resumed nor finished, or another model that is.
+    interruption. Ctrl-C saves the state first, and so does the end of the last step: what follows can fail and be done again.
+    Raises TrainingError, with the step and the cause, where a loss or a weight is no longer finite, where `patience` has
+    nothing to judge by, and where there is a run in `folder` that is neither resumed nor finished, or another model that is.
+    Raises OptionError where all loss terms have weight 0.
 
     Under torchrun all processes call it alike; gradients are averaged over them, the first alone writes, validates and
     reports, and all get its result.
     """
+    if options.patience and not task.can_validate:
+        raise TrainingError("patience needs photos to judge by; hold some out, or name a folder with --validation")
+    if not any(task.weights.values()):
+        raise OptionError(
+            f"all loss terms have weight 0 ({', '.join(task.weights)}); give one of them more with --weight"
+        )
     folder = make_folder(folder)
     _check_beginning(folder, resume, name)
-    run = _Run(task, options, folder, _fingerprint(recipe, options))
+    run = _Run(task, options, folder, _fingerprint(recipe, options, task.network))
     try:
         if resume:
             run.load()
@@ -233,6 +243,10 @@ def _finish(
     """Judge what was trained and write it."""
     network = run.averaged()
     round_to_half(network)
+    if not _all_finite(network.state_dict()):
+        raise TrainingError(
+            "the finished weights are not finite in FP16; begin anew elsewhere with a lower --learning-rate"
+        )
     quality = {}
     if options.qat:
         quality["validation in INT8"] = task.validate(network)
@@ -250,7 +264,9 @@ def _finish(
     }
     save_checkpoint(folder / CHECKPOINT, network, name=name, task=kind, recipe=recipe, quality=quality)
     preview = task.preview(network)
-    if preview is not None:
+    if preview is None:
+        (folder / PREVIEW).unlink(missing_ok=True)  # an earlier run's
+    else:
         images.write(folder / PREVIEW, preview)
     (folder / STATE).unlink(missing_ok=True)
     return FitResult(
@@ -335,7 +351,7 @@ class _Run:
         self.seconds = 0.0
         self.last_losses: dict[str, float] = {}
         self._best: _Best | None = None
-        self._judged = 0
+        self._judged = 0  # the last step that was validated
         self._stale = False
         self._saved = time.perf_counter()
         self._board: Board | None = None
@@ -351,6 +367,9 @@ class _Run:
             if options.tensorboard:
                 self._board = Board(self._folder / BOARD, self.step)
         with Interrupt(patient=together.processes.count > 1) as interrupt:
+            if self.step % LOOK_EVERY == 0 or self.step == options.steps:
+                # A run that was stopped leaves this step's validation to the one that goes on.
+                self._stale = together.from_chief(self._judge_in_turn)
             while self.step < options.steps and not self._stale:
                 with together.watched():
                     terms.append(self._descend_once())
@@ -364,6 +383,8 @@ class _Run:
                     self._stale = together.from_chief(partial(self._look, means, report, stop))
                 if stop:
                     raise KeyboardInterrupt
+            if together.any(interrupt.asked):  # in the last validation
+                raise KeyboardInterrupt
 
     def averaged(self) -> Network:
         """The network with the averaged weights, for inference."""
@@ -384,10 +405,13 @@ class _Run:
         self.together.leave()
 
     def save(self) -> None:
-        """Write the state atomically."""
+        """Write the state atomically. Raises TrainingError where it is not worth keeping: a weight is not finite."""
+        if not (_all_finite(self._task.network.state_dict()) and _all_finite(self._average.state_dict())):
+            raise TrainingError(f"step {self.step}: a weight is not finite any more; {self._what_now()}")
         state = {
             "fingerprint": self._fingerprint,
             "step": self.step,
+            "judged": self._judged,
             "seconds": self.seconds,
             "network": self._task.network.state_dict(),
             "average": self._average.state_dict(),
@@ -402,16 +426,17 @@ class _Run:
         path = self._folder / STATE
         try:
             state = torch.load(path, map_location=self._device, weights_only=True)
-            if state["fingerprint"] != self._fingerprint:
+            if other := _differences(state["fingerprint"], self._fingerprint):
                 raise TrainingError(
-                    f"the run in {self._folder} was begun with other options or data; begin anew elsewhere"
+                    f"the run in {self._folder} was begun with other options or data: {'; '.join(other)}. Give it the same again, or "
+                    "begin anew elsewhere"
                 )
             self._task.network.load_state_dict(state["network"])
             self._average.load_state_dict(state["average"])
             self._optimizer.load_state_dict(state["optimizer"])
             self.step, self.seconds = state["step"], state["seconds"]
             self._best = state.get("best") and _Best(**state["best"])
-            self._judged = self.step // self._options.validate_every
+            self._judged = state.get("judged", self.step)
             self._stale = self._has_best_for_long()
             if self.together.processes.chief:
                 self._forget_lines_after(self.step)
@@ -419,7 +444,7 @@ class _Run:
             raise
         except Exception as error:  # torch.load raises whatever unpickling raises
             raise TrainingError(
-                f"cannot resume from {path}: {str(error).splitlines()[0]}; begin anew elsewhere"
+                f"cannot resume from {path}: {first_line(error)}; begin anew elsewhere, or remove the file to begin anew here"
             ) from None
 
     def _descend_once(self) -> Tensor:
@@ -438,23 +463,29 @@ class _Run:
         self._average.update_parameters(self._task.network)
         return terms
 
-    def _judge_in_turn(self) -> None:
-        """Validate the averaged weights as they would ship, where it is time to. Raises TrainingError without pictures."""
+    def _judge_in_turn(self) -> bool:
+        """Validate the averaged weights as they would ship, where it is time to.
+
+        Returns whether validation has not become better for long enough.
+        """
+        if self._judging_is_due():
+            self._judge()
+        return self._has_best_for_long()
+
+    def _judging_is_due(self) -> bool:
         options = self._options
-        if not (options.patience or options.tensorboard):
-            return
-        due = self.step // options.validate_every
-        if due == self._judged and self.step < options.steps:
-            return
-        self._judged = due
+        if not (options.patience or options.tensorboard) or self._judged == self.step:
+            return False
+        return (
+            self.step == options.steps or self.step // options.validate_every > self._judged // options.validate_every
+        )
+
+    def _judge(self) -> None:
         network: Network = self._average.module.folded()  # type: ignore[operator]
         round_to_half(network)
         quality = self._task.validate(network)
-        if options.patience:
-            if not quality:
-                raise TrainingError(
-                    "patience needs photos to judge by; hold some out, or name a folder with --validation"
-                )
+        self._judged = self.step
+        if self._options.patience:
             self._remember_best(self._task.score(quality))
         self._log({"step": self.step, "validation": quality})
         if self._board is not None:
@@ -464,7 +495,7 @@ class _Run:
                 self._board.picture("before and after", preview, self.step)
 
     def _remember_best(self, score: float) -> None:
-        if self._best is not None and score <= self._best.score:
+        if self._best is not None and not score > self._best.score:
             self._best.stale += 1
             return
         weights = {key: value.detach().clone() for key, value in self._average.module.state_dict().items()}
@@ -485,23 +516,26 @@ class _Run:
         if len(broken):
             step = self.step - len(terms) + int(broken[0, 0])
             causes = sorted({self._names[int(index)] for row, index in broken.tolist() if row == int(broken[0, 0])})
-            raise TrainingError(
-                f"step {step}: {' and '.join(causes)} is not finite any more; lower --learning-rate, or look at the data. "
-                + (f"The last good state is {self._folder / STATE}" if (self._folder / STATE).exists() else "")
-            )
+            raise TrainingError(f"step {step}: {' and '.join(causes)} is not finite any more; {self._what_now()}")
+
+    def _what_now(self) -> str:
+        state = self._folder / STATE
+        return "lower --learning-rate, or look at the data." + (
+            f" The last good state is {state}" if state.exists() else ""
+        )
 
     def _look(self, terms: Tensor, report: Callable[[Progress], None], stop: bool) -> bool:
         """Log the means of the losses, validate and save where it is time to. terms: (steps, terms).
 
-        Returns whether validation has not become better for long enough.
+        A run that is to stop saves at once. Returns whether validation has not become better for long enough.
         """
         self.last_losses = dict(zip(self._names, terms.mean(0).tolist(), strict=True))
         report(Progress(self.step, self._options.steps, self.last_losses))
         if self._board is not None:
             self._board.scalars("loss", self.last_losses, self.step)
         self._log({"step": self.step, "seconds": round(self.seconds, 2), **self.last_losses})
-        self._judge_in_turn()
-        if stop or time.perf_counter() - self._saved > self._options.save_seconds:
+        done = not stop and (self._judge_in_turn() or self.step == self._options.steps)
+        if stop or done or time.perf_counter() - self._saved > self._options.save_seconds:
             self.save()
             self._saved = time.perf_counter()
         return self._has_best_for_long()
@@ -514,11 +548,11 @@ class _Run:
             log.write(json.dumps(line) + "\n")
 
     def _forget_lines_after(self, step: int) -> None:
-        """Drop what the log says of steps that a killed run did after it was last saved."""
+        """Drop what the log says of steps that a killed run did after it was last saved, and what a power cut left unreadable."""
         log = self._folder / LOG
         if log.exists():
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(log, "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step))
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+            write_text(log, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
 
 
 @dataclass
@@ -532,13 +566,52 @@ class _Best:
     network: dict[str, Tensor]
 
 
-def _fingerprint(recipe: dict[str, Any], options: FitOptions) -> str:
+def _step_of(line: str) -> float:
+    """The step that a line of the log tells of; infinity for one that is no such line."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
+
+
+def _all_finite(tensors: Mapping[str, Any]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors.values() if isinstance(tensor, Tensor))
+
+
+def _fingerprint(recipe: dict[str, Any], options: FitOptions, network: Network) -> str:
     """All that the result depends on, as text: two runs may be continued one by the other only where it is equal."""
     given, usual = asdict(options), asdict(FitOptions(steps=1))
     mathematics = {key: given[key] for key in _MATHEMATICS}
     mathematics |= {key: given[key] for key in _LATER if given[key] != usual[key]}
-    counted = {key: value for key, value in recipe.items() if key != "split"}  # told in full, it is already counted
-    return json.dumps([{**counted, "command": ""}, mathematics], sort_keys=True, default=str)
+    made = {"network": {"architecture": network.architecture, **network.config}}
+    return json.dumps([{**recipe, **made, "command": ""}, mathematics], sort_keys=True, default=str)
+
+
+_UNTOLD = ("network", "split", "digests")
+"""What the fingerprints of earlier versions do not tell; their runs can be gone on with."""
+
+
+def _differences(saved: str, own: str) -> list[str]:
+    """What two fingerprints do not agree in, such as "batch was 2 and is 3"; empty where they agree."""
+    (recipe, *before), (own_recipe, *now) = json.loads(saved), json.loads(own)
+    own_recipe = {key: value for key, value in own_recipe.items() if key in recipe or key not in _UNTOLD}
+    return [
+        line
+        for one, other in zip((recipe, *before), (own_recipe, *now), strict=True)
+        for line in _different_entries(one, other, "")
+    ]
+
+
+def _different_entries(one: dict[str, Any], other: dict[str, Any], within: str) -> list[str]:
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        was, now = one.get(key), other.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            found += _different_entries(was, now, f"{within}{key}: ")
+        elif was != now:
+            said = f"{within}{key} was {was} and is {now}"
+            found.append(said if len(said) < 100 else f"{within}{key}")
+    return found
 
 
 def _circumstances(seconds: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import CheckpointError, MissingDependency
+from impasto.errors import CheckpointError, MissingDependency, first_line
 from impasto.files import sha256
 
 from .networks import Network
@@ -72,7 +72,7 @@ def read(path: Path) -> tuple[ForeignRestorer, str, dict[str, Any]]:
     try:
         descriptor = loader.load_from_file(path)
     except Exception as error:  # whatever unpickling and detection raise
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{path} holds no network that spandrel knows: {reason}") from None
     network = _restorer(descriptor, path)
     about = {"architecture": network.config["architecture"], "file": path.name, "sha256": sha256(path)}
@@ -87,7 +87,7 @@ def rebuild(tensors: Mapping[str, Tensor]) -> ForeignRestorer:
     except MissingDependency:
         raise
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"these weights are of no network that spandrel knows: {reason}") from None
     return _restorer(descriptor, "the checkpoint")
 
@@ -117,7 +117,7 @@ def _spandrel() -> Any:
     try:
         import spandrel
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision for another torch raises the latter two
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise MissingDependency(
             f"networks of other projects are read by spandrel ({reason}): pip install 'impasto[zoo]'; its torchvision must be the "
             f"one made for torch {torch.__version__}"

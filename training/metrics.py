@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 SIGMAS = (15, 25, 50)
 """Noise strengths that denoisers are compared at, in levels of 255."""
 
+JUDGED_SIDE = 1024
+"""Pixels of a clean picture's side that restorers are judged on, at most: the middle of it. A whole picture of a camera takes
+gigabytes to draw at once."""
+
 EQUAL_PSNR = 100.0
 """What stands for the infinite PSNR of equal pictures, in dB."""
 
@@ -32,10 +36,10 @@ def bounded_psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, float]:
-    """Mean PSNR in dB at each of SIGMAS, on sides cut to multiples of 8; picture number i gets the noise of seed i."""
+    """Mean PSNR in dB at each of SIGMAS, on `judged` parts; picture number i gets the noise of seed i."""
     if not pictures:
         return {}
-    pictures = [whole_cells(picture, 1) for picture in pictures]
+    pictures = [judged(picture, 1) for picture in pictures]
     return {
         f"psnr_sigma_{sigma}": float(
             np.mean([psnr(draw(network, noisy(clean, sigma, seed)), clean) for seed, clean in enumerate(pictures)])
@@ -47,10 +51,10 @@ def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, 
 def restore_psnr(
     network: Network, pictures: Sequence[np.ndarray], degradation: degrade.Degradation
 ) -> dict[str, float]:
-    """Mean PSNR in dB at the weakest, middle and strongest damage; picture number i is damaged by seed i."""
+    """Mean PSNR in dB at the weakest, middle and strongest damage, on `judged` parts; picture number i is damaged by seed i."""
     if not pictures:
         return {}
-    pictures = [whole_cells(picture, degradation.scale) for picture in pictures]
+    pictures = [judged(picture, degradation.scale) for picture in pictures]
     fixed = {str(damage): damage for damage in map(degradation.at, (0, 0.5, 1))}
     return {
         f"psnr_{name}": float(
@@ -61,20 +65,37 @@ def restore_psnr(
 
 
 def pair_psnr(network: Network, photos: Photos) -> dict[str, float]:
-    """Mean PSNR in dB of the drawn pictures against their targets, and without the network where both have one size."""
+    """Mean PSNR in dB of the drawn pictures against their targets, and without the network where both have one size; of pairs
+    whose target is larger than JUDGED_SIDE, their middles."""
     if not photos.pictures:
         return {}
-    pairs = list(zip(photos.pictures, photos.targets, strict=True))
+    pairs = [middle_of_pair(*pair) for pair in zip(photos.pictures, photos.targets, strict=True)]
     found = {"psnr": float(np.mean([bounded_psnr(draw(network, source), target) for source, target in pairs]))}
     if photos.scale == 1:
         found["psnr_before"] = float(np.mean([bounded_psnr(source, target) for source, target in pairs]))
     return found
 
 
-def whole_cells(picture: np.ndarray, scale: int) -> np.ndarray:
-    """The picture with its sides cut to multiples of 8 · scale, as published figures cut them."""
+def judged(picture: np.ndarray, scale: int) -> np.ndarray:
+    """The picture's middle, of at most JUDGED_SIDE, with its sides cut to multiples of 8 · scale, as published figures cut them."""
     cell = 8 * scale
+    picture = middle(picture, JUDGED_SIDE)
     return picture[: picture.shape[0] // cell * cell, : picture.shape[1] // cell * cell]
+
+
+def middle_of_pair(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same place of both, at which the target has sides of at most JUDGED_SIDE. target: a whole multiple of the source's size."""
+    scale = target.shape[0] // source.shape[0]
+    side = JUDGED_SIDE // scale
+    top, left = (max(0, length - side) // 2 for length in source.shape[:2])
+    part = source[top : top + side, left : left + side]
+    return part, target[scale * top :, scale * left :][: scale * part.shape[0], : scale * part.shape[1]]
+
+
+def middle(picture: np.ndarray, side: int) -> np.ndarray:
+    """The part in the middle that is no longer than `side`; smaller pictures are as they are."""
+    top, left = (max(0, length - side) // 2 for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from impasto.errors import CheckpointError
+from impasto.errors import CheckpointError, first_line
 from impasto.files import sha256
 
 MANIFEST = "manifest.json"
@@ -77,7 +77,7 @@ def _load(path: Path) -> onnx.ModelProto:
     try:
         return onnx.load(str(path))
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise CheckpointError(f"{path} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
 
 
 def _unchanged(folder: Path, name: str, digest: str) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,8 +19,8 @@ from impasto.images import PAINTING_SIDE, read_painting
 from impasto.styles import PHOTO
 
 from . import checkpoint
-from .backbones import load_backbone
-from .data import Photos, Split, read_pairs, read_photos
+from .backbones import BACKBONES, load_backbone
+from .data import Photos, Split, digest, read_pairs, read_photos
 from .degrade import MISSING_COLOUR, Degradation, GaussianNoise, Missing
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
 from .foreign import FOREIGN
@@ -46,7 +49,7 @@ class CommonOptions:
     validation: Path | None = None
     """Folder of photos to judge by; none of `photos` is held out then."""
     test_share: float = 0.0
-    """Share of the photos kept for a test set, which is judged once, at the end."""
+    """Share of all the photos kept for a test set, which is judged once, at the end."""
     test: Path | None = None
     """Folder of photos for it, instead."""
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -74,6 +77,15 @@ class CommonOptions:
             )
         if not 0 <= self.test_share <= 0.5 or (self.test_share and self.test):
             raise OptionError(f"test share {self.test_share}: wanted 0 to 0.5, and none beside a folder of test photos")
+        if self.held_out + self.test_share > 0.9:
+            raise OptionError(
+                f"held out {self.held_out} and test share {self.test_share}: too little is left to train on; hold less out"
+            )
+        if self.backbone not in BACKBONES:
+            raise OptionError(f"unknown backbone {self.backbone!r}; choose one of {', '.join(BACKBONES)}")
+        unfit = {name: value for name, value in self.weights.items() if not (math.isfinite(value) and value >= 0)}
+        if unfit:
+            raise OptionError(f"weights of loss terms are numbers from 0 on; got {unfit}")
         if self.start is None and (self.fit.freeze or self.fit.depth_decay != 1):
             raise OptionError(
                 "frozen stages and lower rates by depth spare what was learnt before; name it with --start"
@@ -150,11 +162,17 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     # Each photo again at a smaller size: busier, the same things smaller.
     both = split.train.joined(split.train.scaled(512, smallest=options.crop))
     backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
-    network = new_network(options, {"styles": options.styles} if options.styles else {}).to(device)
+    named = options.architecture == "thumbnail-stylizer"
+    network = new_network(options, {"styles": options.styles} if named else {}, style=options.paintings[0].stem).to(
+        device
+    )
+    if list(network.styles) != options.styles:
+        raise OptionError("styles are what the paintings' files are called; leave styles out of --config")
+    paintings = [read_painting(painting) for painting in options.paintings]
     task = StyleTask(
         network,
         backbone,
-        [read_painting(painting) for painting in options.paintings],
+        paintings,
         both,
         split.validation,
         crop=options.crop,
@@ -169,7 +187,8 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
         "painting_side": PAINTING_SIDE,
         "backbone": str(backbone),
     }
-    return _fit(options, task, "stylize", split, extra, report)
+    digests = {"paintings": [digest(painting) for painting in paintings], "backbone": digest_of_weights(backbone)}
+    return _fit(options, task, "stylize", split, extra, report, digests)
 
 
 def fit_restore(options: RestoreOptions, report: Report = lambda progress: None) -> FitResult:
@@ -177,7 +196,8 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     device = pick_device(options.fit.device)
     split = _split_pairs(options) if options.pairs else split_photos(options, options.crop * options.degradation.scale)
     scale = split.train.scale if options.pairs else options.degradation.scale
-    network = new_network(options, {"scale": scale} if options.pairs else arguments_for(options.degradation)).to(device)
+    implied = {"scale": scale, "marker": None} if options.pairs else arguments_for(options.degradation)
+    network = new_network(options, implied).to(device)
     if network.scale != scale:
         raise OptionError(
             f"{'these pairs ask' if options.pairs else f'{options.degradation} asks'} for a network that enlarges ×{scale}; this one "
@@ -200,12 +220,13 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
         "backbone": backbone,
     }
     extra = {"backbone": str(backbone)} if backbone else {}
+    digests = {"backbone": digest_of_weights(backbone)} if backbone else {}
     if options.pairs:
         paired = PairTask(network, split.train, split.validation, **common)
-        return _fit(options, paired, "upscale" if scale > 1 else "restore", split, extra, report)
+        return _fit(options, paired, "upscale" if scale > 1 else "restore", split, extra, report, digests)
     task = RestoreTask(network, split.train, split.validation, degradation=options.degradation, **common)
     extra["degradation"] = str(options.degradation)
-    return _fit(options, task, options.degradation.task, split, extra, report)
+    return _fit(options, task, options.degradation.task, split, extra, report, digests)
 
 
 def _fit(
@@ -215,15 +236,16 @@ def _fit(
     split: Split,
     extra: dict[str, Any],
     report: Report,
+    digests: dict[str, Any],
 ) -> FitResult:
-    """extra: what the recipe says besides what all trainings say."""
+    """extra, digests: what the recipe and its digests say besides what those of all trainings say."""
     return fit(
         task,
         options.fit,
         options.output,
         name=options.name,
         kind=kind,
-        recipe=recipe_of(options, task.network, split, extra),
+        recipe=recipe_of(options, task.network, split, extra, digests),
         test=split.test,
         resume=options.resume,
         report=report,
@@ -238,32 +260,73 @@ def split_photos(
     A smaller photo fills a restorer's crops with its reflection: enlarged, it would teach that clean photos are blurred.
     """
     assert options.photos is not None
+    # Judging cuts sides to whole cells; there must be one.
+    smallest = max(32, 8 * crop // options.crop)
     train = read_photos(options.photos, smallest=crop // 2, longest=longest, enlarged_to=enlarged_to)
+    whole = len(train.names)
     if options.validation is None:
         train, validation = train.split(options.held_out)
     else:
-        validation = read_photos(options.validation, smallest=32)
+        validation = read_photos(options.validation, smallest=smallest, longest=longest)
     if options.test is not None:
-        return Split(train, validation, read_photos(options.test, smallest=32))
-    return _with_test(train, validation, options.test_share)
+        split = Split(train, validation, read_photos(options.test, smallest=smallest, longest=longest))
+    else:
+        split = _with_test(train, validation, whole, options.test_share)
+    if options.validation is not None or options.test is not None:
+        _check_apart(split)
+    return split
+
+
+def _check_apart(split: Split) -> None:
+    """Raises OptionError where a photo has two purposes: a figure on photos that were learnt says nothing of others."""
+    for (purpose, photos), (other, others) in itertools.combinations(_by_purpose(split).items(), 2):
+        known = set(photos.digests)
+        again = [name for name, found in zip(others.names, others.digests, strict=True) if found in known]
+        if again:
+            raise OptionError(
+                f"{len(again)} of the photos for {other} are also for {purpose}, such as {again[0]}; take them out of one of the two "
+                "folders, or leave the folder away and hold a share out"
+            )
+
+
+def _by_purpose(split: Split) -> dict[str, Photos]:
+    sets = {"training": split.train, "validation": split.validation, "test": split.test}
+    return {purpose: photos for purpose, photos in sets.items() if photos is not None}
+
+
+def _digest_of_all(photos: Photos) -> str:
+    return hashlib.blake2b("".join(photos.digests).encode(), digest_size=16).hexdigest()
+
+
+def digest_of_weights(network: torch.nn.Module) -> str:
+    """32 hexadecimal digits, the same for the same weights."""
+    made = hashlib.blake2b(digest_size=16)
+    for name, tensor in network.state_dict().items():
+        made.update(name.encode())
+        made.update(tensor.detach().cpu().contiguous().numpy())
+    return made.hexdigest()
 
 
 def _split_pairs(options: RestoreOptions) -> Split:
     """The pairs by purpose. A source is at least as large as a crop: its reflection and its target's do not fit each other."""
     assert options.pairs is not None
-    train, validation = read_pairs(*options.pairs, smallest=options.crop).split(options.held_out)
-    return _with_test(train, validation, options.test_share)
+    pairs = read_pairs(*options.pairs, smallest=options.crop)
+    return _with_test(*pairs.split(options.held_out), len(pairs.names), options.test_share)
 
 
-def _with_test(train: Photos, validation: Photos, share: float) -> Split:
+def _with_test(train: Photos, validation: Photos, whole: int, share: float) -> Split:
+    """train: what is left of `whole` photos, of which the test set is to have `share`."""
     if not share:
         return Split(train, validation, None)
-    train, test = train.split(share)
+    train, test = train.split(share * whole / len(train.names))
     return Split(train, validation, test)
 
 
-def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyType({})) -> Network:
-    """Fresh weights of this seed, or those of a checkpoint. implied: arguments that follow from the task."""
+def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProxyType({}), style: str = "") -> Network:
+    """Fresh weights of this seed, or those of a checkpoint.
+
+    implied: arguments that follow from the task. style: what a network of one style is to learn, as one of several may know it.
+    """
     if options.start is None:
         torch.manual_seed(options.fit.seed)
         return build(options.architecture, {**implied, **options.config}).train()
@@ -276,8 +339,9 @@ def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProx
         )
     if options.config:
         raise OptionError(f"--config and --start exclude each other: {options.start} has its own {network.config}")
-    if any(network.config.get(key) != value for key, value in implied.items()):
-        return _rebuilt(network, implied, options.fit.seed).train()
+    # Configurations leave out what is empty.
+    if any((network.config.get(key) or None) != (value or None) for key, value in implied.items()):
+        return _rebuilt(network, implied, options.fit.seed, style).train()
     return network.train()
 
 
@@ -287,15 +351,18 @@ def arguments_for(degradation: Degradation) -> dict[str, Any]:
     return {"scale": degradation.scale, "marker": marker}
 
 
-def _rebuilt(network: Network, implied: Mapping[str, Any], seed: int) -> Network:
+def _rebuilt(network: Network, implied: Mapping[str, Any], seed: int, style: str) -> Network:
     """The network with other arguments; weights that do not fit them, such as those of its head, begin afresh."""
     torch.manual_seed(seed)
     other = build(network.architecture, {**network.config, **implied})
-    other.adopt(network)
+    other.adopt(network, style)
     return other
 
 
-def recipe_of(options: CommonOptions, network: Network, split: Split, extra: dict[str, Any]) -> dict[str, Any]:
+def recipe_of(
+    options: CommonOptions, network: Network, split: Split, extra: dict[str, Any], digests: dict[str, Any]
+) -> dict[str, Any]:
+    """How a training is made. extra, digests: what is said besides what is the same for all; digests are of contents."""
     return {
         "command": options.command,
         "seed": options.fit.seed,
@@ -310,6 +377,7 @@ def recipe_of(options: CommonOptions, network: Network, split: Split, extra: dic
             "validation": list(split.validation.names),
             "test": list(split.test.names) if split.test else [],
         },
+        "digests": {**{purpose: _digest_of_all(photos) for purpose, photos in _by_purpose(split).items()}, **digests},
         # With the recipe of where it began: one file tells the whole history.
         "start": options.start and {"file": os.fspath(options.start), "recipe": checkpoint.load(options.start).recipe},
         "kmac_per_pixel": round(kmac_per_pixel(network), 1),
@@ -343,5 +411,15 @@ def _data(options: CommonOptions, split: Split) -> dict[str, Any]:
             if split.test
             else {}
         ),
-        "skipped": list(split.train.skipped),
+        "skipped": [line for photos in _read(options, split) for line in photos.skipped],
     }
+
+
+def _read(options: CommonOptions, split: Split) -> list[Photos]:
+    """Those of the sets that were read from a folder each; the others are shares, and their files are told with the rest."""
+    of_folders = [split.train]
+    if options.validation is not None:
+        of_folders.append(split.validation)
+    if options.test is not None and split.test is not None:
+        of_folders.append(split.test)
+    return of_folders

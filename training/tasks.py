@@ -68,6 +68,11 @@ class Task(nn.Module):
     def judge(self, network: Network, photos: Photos) -> dict[str, float]:
         """Quality on pictures that training has not seen; empty where there are none."""
 
+    @property
+    def can_validate(self) -> bool:
+        """Whether there are pictures that were held out."""
+        return bool(self._validation.pictures)
+
     def validate(self, network: Network) -> dict[str, float]:
         """Quality on the pictures that were held out."""
         return self.judge(network, self._validation)
@@ -108,6 +113,11 @@ class StyleTask(Task):
         self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
         if "temporal" in self.weights and crop <= 2 * self._temporal_margin(crop):
             raise OptionError(f"the temporal term sees nothing of crops of {crop} pixels; use larger ones")
+        if self.weights["shift"] and not self._around and crop - network.multiple <= 2 * SHIFT_MARGIN:
+            raise OptionError(
+                f"the shift term sees nothing of crops of {crop} pixels, of which it leaves out {SHIFT_MARGIN} at each edge; use "
+                f"crops above {2 * SHIFT_MARGIN + network.multiple}, or leave the term away (--weight shift=0)"
+            )
         self._painted = [name for name in network.styles if name != PHOTO]
         with torch.no_grad():
             self.targets = [
@@ -302,7 +312,7 @@ class RestoreTask(Restoration):
     def preview(self, network: Network) -> np.ndarray | None:
         scale, pairs = self._degradation.scale, []
         for seed, photo in enumerate(self._validation.pictures[:2]):
-            damaged = degrade.damaged(metrics.whole_cells(photo, scale), self._degradation.at(0.5), seed)
+            damaged = degrade.damaged(metrics.judged(photo, scale), self._degradation.at(0.5), seed)
             pairs.append((damaged.repeat(scale, 0).repeat(scale, 1), draw(network, damaged)))
         return side_by_side(pairs)
 
@@ -333,9 +343,13 @@ class PairTask(Restoration):
 
     def preview(self, network: Network) -> np.ndarray | None:
         shown = self._validation.first(2)
-        enlarged = (source.repeat(shown.scale, 0).repeat(shown.scale, 1) for source in shown.pictures)
-        drawn = (draw(network, source) for source in shown.pictures)
-        return side_by_side(list(zip(enlarged, drawn, shown.targets, strict=True)))
+        pairs = [metrics.middle_of_pair(*pair) for pair in zip(shown.pictures, shown.targets, strict=True)]
+        return side_by_side(
+            [
+                (source.repeat(shown.scale, 0).repeat(shown.scale, 1), draw(network, source), target)
+                for source, target in pairs
+            ]
+        )
 
 
 def random_colours(count: int, generator: np.random.Generator) -> np.ndarray:

@@ -57,6 +57,8 @@ def evaluate(
 
     if bool(degrade) == (painting is not None):
         raise OptionError("say what to judge by: --degrade DAMAGE for a restorer, or --painting FILE for a stylizer")
+    if degrade and (style or strength != 1):
+        raise OptionError("--style and --strength are a stylizer's; leave them away, or judge one with --painting FILE")
     if every_precision and (precision != "auto" or sheet is not None):
         raise OptionError("--every-precision takes no --precision and no --sheet; they are of one graph")
     # Only ONNX Runtime on the CPU draws the graphs of all families.
@@ -72,6 +74,8 @@ def evaluate(
     with err.status(f"judging {model}") as status:
         graphs = resolve(model).graphs() if every_precision else {"": model}
         results = {name: judge(graph, progress=status.update) for name, graph in graphs.items()}
+    for line in next(iter(results.values())).skipped:
+        err.print(f"left out: {line}", markup=False)
     if every_precision:
         out.print(_precision_table(results))
         write_json(json, {name: result.to_json() for name, result in results.items()})

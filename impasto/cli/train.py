@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -199,8 +200,11 @@ def restore(
     batch: Batch = 32,
     crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 128,
     degrade: Annotated[
-        str, typer.Option(help="The damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40.")
-    ] = "noise:0-55",
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="The damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40; by default noise:0-55."
+        ),
+    ] = None,
     learning_rate: Rate = 1e-3,
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -231,6 +235,8 @@ def restore(
     training = _training()
     from impasto.training.degrade import parse
 
+    if pairs and degrade:
+        raise OptionError("pairs show their own damage; leave --degrade away, or name clean photos with --photos")
     options = training.RestoreOptions(
         name=_checked_name(name),
         photos=photos,
@@ -260,7 +266,7 @@ def restore(
         start=start,
         resume=resume,
         command=_command(),
-        degradation=parse(degrade),
+        degradation=parse(degrade or "noise:0-55"),
         pairs=pairs,
         backbone=backbone,
         backbone_weights=backbone_weights,
@@ -287,6 +293,7 @@ def distill(
         Optional[str],  # noqa: UP045
         typer.Option(help="The damage that the teacher undoes, such as noise:0-55; left away for a stylizer."),
     ] = None,
+    style: Annotated[str, typer.Option(help="The style to learn, of a teacher that has several.")] = "",
     architecture: Annotated[
         str,
         typer.Option(help="The student; by default thumbnail-stylizer or unet-restorer, as the teacher's task says."),
@@ -350,6 +357,7 @@ def distill(
         architecture=architecture,
         teacher=teacher,
         degradation=parse(degrade) if degrade else None,
+        style=style,
         weights=_weights(weight or [], DISTILL_WEIGHTS),
     )
     _show(_with_bar(options, fit_distill))
@@ -363,7 +371,11 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
         TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
     )
+    from impasto.training.fit import STATE
+
     chief = _is_chief()
+    state = options.output / STATE
+    anothers = state.exists() and not options.resume
     with Progress(*columns, console=err, transient=True, disable=not chief) as bar:
         task = bar.add_task("", total=options.fit.steps, speed=0.0, losses="reading the photos")
 
@@ -377,7 +389,11 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
             if not chief:  # the first process has said it all
                 raise typer.Exit(130) from None
             bar.stop()
-            err.print(f"the state is saved in {options.output}; go on with the same command and --resume", markup=False)
+            if state.exists() and not anothers:
+                said = f"the state is saved in {options.output}; go on with the same command and --resume"
+            else:
+                said = "stopped; nothing was saved"
+            err.print(said, markup=False)
             raise
 
 
@@ -432,9 +448,9 @@ def _weights(given: list[str], defaults: dict[str, float]) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = -1
-        if key not in weights or number < 0:
+        if key not in weights or not 0 <= number < math.inf:
             raise OptionError(
-                f"cannot read the weight {entry!r}; write NAME=VALUE with NAME one of {', '.join(weights)}"
+                f"cannot read the weight {entry!r}; write NAME=VALUE with NAME one of {', '.join(weights)} and VALUE a number from 0 on"
             )
         weights[key] = number
     return weights

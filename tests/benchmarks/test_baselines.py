@@ -52,6 +52,15 @@ def test_baselines_undo_what_they_are_told(photos):
     assert noise["50"]["opencv"] > noise["50"]["noisy"] + 3
 
 
+def test_opencv_takes_red_for_red(photos):
+    import cv2
+
+    wanted = cv2.cvtColor(
+        cv2.fastNlMeansDenoisingColored(photos[1][..., ::-1].copy(), None, 9, 9, 7, 21), cv2.COLOR_BGR2RGB
+    )
+    np.testing.assert_array_equal(denoise._non_local_means(photos[1], 9), wanted)
+
+
 def test_worse_damage_scores_worse(photos):
     for compare, key in ((dejpeg.compare, "jpeg"), (deblur.compare, "shaken"), (inpaint.compare, "damaged")):
         scores = [row[key] for row in compare(idle, photos).values()]
@@ -95,6 +104,11 @@ def test_the_command_writes_its_figures(photos, make_package, tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["photos"] == 2
     assert set(report["psnr_db"]) == {str(quality) for quality in dejpeg.QUALITIES}
-    failed = subprocess.run([*command, "no-such-model"], capture_output=True, text=True, check=False)
-    assert failed.returncode == 1
-    assert "Traceback" not in failed.stderr
+    for model, said in (
+        ("no-such-model", "no-such-model"),
+        (str(make_package("larger", scale=2)), "impasto.benchmarks.upscale"),
+    ):
+        failed = subprocess.run([*command, model], capture_output=True, text=True, check=False)
+        assert failed.returncode == 1
+        assert said in failed.stderr
+        assert "Traceback" not in failed.stderr

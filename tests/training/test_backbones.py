@@ -281,6 +281,13 @@ def test_an_altered_package_is_refused(place, monkeypatch, tmp_path):
         load_backbone("efficientnet-lite0")
 
 
+@pytest.mark.parametrize("content", [b"", b"so\n", b"this is a text"])
+def test_files_that_are_no_weights_at_all_are_refused(tmp_path, content):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.pth holds no VGG16 weights: \S"):
+        load_backbone("vgg16", tmp_path / "a.pth")
+
+
 def test_files_that_hold_something_else_are_refused(tmp_path):
     save_file({"conv1_1.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.safetensors")
     (tmp_path / "text.safetensors").write_text("nothing")

@@ -77,6 +77,20 @@ def test_the_split_is_a_partition_by_name():
     assert photos.split(0)[1].names == ()
 
 
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 1 / 3, 0.4, 0.45, 0.5, 0.9])
+def test_the_split_has_the_share_that_is_asked_for(share):
+    photos = some(*[(1, 1)] * 60)
+    train, validation = photos.split(share)
+    assert len(train.names) + len(validation.names) == 60
+    assert len(validation.names) == pytest.approx(60 * share, abs=1e-6)
+    if (1 / share).is_integer():
+        assert validation.names == photos.names[:: int(1 / share)], "as in recipes that were published"
+
+
+def test_something_is_left_to_train_on():
+    assert [len(part.names) for part in some((1, 1), (1, 1)).split(0.9)] == [1, 1]
+
+
 def test_crops_depend_on_seed_and_step_alone():
     photos = some((64, 80), (50, 90))
     sampler, again = (CropSampler(photos, 32, 4, CPU, seed=5, turns=True) for _ in range(2))

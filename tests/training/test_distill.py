@@ -11,7 +11,7 @@ from small_training import SMALL, photo, shaken
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
-from impasto.styles import PHOTO
+from impasto.styles import PHOTO, mixture
 from impasto.training import checkpoint, losses
 from impasto.training.data import Photos
 from impasto.training.degrade import parse
@@ -39,10 +39,10 @@ def distilling(photos, tmp_path):
     return options
 
 
-def task(network, teacher, degradation=None, **weights):
+def task(network, teacher, degradation=None, shares=None, **weights):
     return DistillTask(
         network, teacher, PHOTOS, NONE, degradation=degradation, crop=32, batch=2, seed=0, device=torch.device("cpu"),
-        weights={**DISTILL_WEIGHTS, **weights},
+        weights={**DISTILL_WEIGHTS, **weights}, shares=shares,
     )  # fmt: skip
 
 
@@ -88,6 +88,27 @@ def test_a_student_comes_closer_to_a_teacher_of_several_styles(distilling):
     near = fit_distill(distilling(teacher, "stylize", fit=FitOptions(steps=60, device="cpu", averaging=0.9)))
     assert checkpoint.load(near.checkpoint).network.styles == ()
     assert near.quality["psnr_to_teacher"] > far.quality["psnr_to_teacher"] + 1
+
+
+def test_a_student_learns_one_style_and_which_is_said(distilling, tmp_path):
+    several = shaken("thumbnail-stylizer", styles=[PHOTO, "wave", "night"])
+    with pytest.raises(OptionError, match="draws wave, night, and a student learns one style; name it with --style"):
+        fit_distill(distilling(several, "stylize"))
+    with pytest.raises(OptionError, match="unknown style 'day'"):
+        fit_distill(distilling(several, "stylize", style="day"))
+    made = fit_distill(distilling(several, "stylize", style="night", fit=FitOptions(steps=1, device="cpu")))
+    assert checkpoint.load(made.checkpoint).recipe["teacher"]["style"] == "night"
+    shown = [
+        task(shaken("thumbnail-stylizer"), several, shares=mixture(several.styles, style))
+        for style in ("wave", "night")
+    ]
+    with torch.no_grad():
+        wave, night = (float(each(*each.batch(0))["teacher"]) for each in shown)
+    assert wave != night
+    start = tmp_path / "several.safetensors"
+    checkpoint.save_checkpoint(start, several, name="s", task="stylize", recipe={})
+    with pytest.raises(OptionError, match="this network draws photo, wave, night"):
+        fit_distill(distilling(shaken("thumbnail-stylizer"), "stylize", start=start, config={}))
 
 
 def test_what_does_not_fit_the_teacher_is_refused(distilling):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 from impasto import evaluation, images
 from impasto.cli.console import Commands
 from impasto.cli.eval import evaluate
+from impasto.errors import OptionError
 from impasto.evaluation import Score, evaluate_restorer, evaluate_stylizer
 from impasto.export.package import export_checkpoint
 from impasto.export.precision import QuantizeOptions, quantize
@@ -183,6 +185,8 @@ def test_every_precision_of_a_package_is_judged(doing_nothing, clean, tmp_path):
         (("--degrade", "fog:3"), "cannot read the damage"),
         (("--degrade", "down:2"), "leave down: away"),
         (("--degrade", "noise:25", "--painting", "x.png"), "--degrade DAMAGE"),
+        (("--degrade", "noise:25", "--style", "wave"), "--style and --strength are a stylizer's"),
+        (("--degrade", "noise:25", "--strength", "0.5"), "--style and --strength are a stylizer's"),
         (("--degrade", "noise:25", "--sheet", "sheet.doc"), "picture format"),
         (("--painting", "missing.png"), "missing.png does not exist"),
         (("--degrade", "noise:25", "--vgg", "missing.safetensors"), "no VGG16 weights"),
@@ -194,6 +198,34 @@ def test_what_cannot_be_judged_is_one_line(arguments, message, doing_nothing, cl
     (line,) = [line for line in result.stderr.splitlines() if line.strip()]
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_a_restorer_is_no_stylizer(doing_nothing, clean):
+    refused = cli(doing_nothing, "--photos", clean, "--painting", clean / "0.png")
+    assert "is a network for denoise; judge it with --degrade" in refused.stderr
+
+
+def test_of_several_styles_the_painting_s_is_named(exported, clean):
+    several = exported(shaken("thumbnail-stylizer", styles=["photo", "wave", "night"]), "stylize")
+    with pytest.raises(OptionError, match="draws wave, night; say with --style"):
+        evaluate_stylizer(several, clean, clean / "0.png")
+
+
+def test_what_cannot_be_read_is_left_out_and_said(doing_nothing, clean, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(clean, mixed)
+    (mixed / "1a.jpg").write_bytes(b"this was a photo once")
+    images.write(mixed / "tiny.png", photo(12, 40))
+    report = tmp_path / "report.json"
+    done = cli(doing_nothing, "--photos", mixed, "--degrade", "noise:25", "--json", report)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stderr.split())
+    assert "1a.jpg" in said
+    assert "tiny.png is 12 x 40" in said
+    found = json.loads(report.read_text())
+    assert (found["pictures"], len(found["skipped"])) == (["0.png", "1.png", "2.png"], 2)
+    alone = evaluate_restorer(doing_nothing, clean, ["noise:25"])
+    assert found["conditions"] == alone.to_json()["conditions"]
 
 
 def test_a_stylizer_is_no_restorer_and_small_pictures_are_refused(stylizer, doing_nothing, clean, tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_training import photo
 
 from impasto import images
 from impasto.errors import OptionError, TrainingError
@@ -90,25 +92,67 @@ def test_killed_and_resumed_is_uninterrupted(kind, restoring, stylizing):
     assert logged == list(range(2, steps + 1, 2)), "the lost steps' line is in the log once"
 
 
-def test_ctrl_c_saves_a_whole_step_and_resuming_changes_nothing(restoring, monkeypatch):
-    fit_restore(restoring("whole"))
-    options = restoring("stopped")
+def press_in_step(step, patched):
+    """Let Ctrl-C come while this step draws its damage."""
     steps = []
+    damage = degrade.GaussianNoise.damage
 
-    def pressed_in_step_3(*arguments):
+    def damage_and_press(*arguments):
         steps.append(0)
-        if len(steps) == 3:
+        if len(steps) == step:
             os.kill(os.getpid(), signal.SIGINT)
         return damage(*arguments)
 
-    damage = degrade.GaussianNoise.damage
-    monkeypatch.setattr(degrade.GaussianNoise, "damage", pressed_in_step_3)
+    patched.setattr(degrade.GaussianNoise, "damage", damage_and_press)
+
+
+def test_ctrl_c_saves_a_whole_step_and_resuming_changes_nothing(restoring, monkeypatch):
+    fit_restore(restoring("whole"))
+    options = restoring("stopped")
+    press_in_step(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         fit_restore(options)
     state = torch.load(options.output / STATE, weights_only=True)
     assert state["step"] == 3
     fit_restore(replace(options, resume=True))
     assert_same_weights(weights(options.output), weights(restoring("whole").output))
+
+
+def pressed(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise KeyboardInterrupt  # what Python does a moment later
+
+
+def test_what_comes_after_the_last_step_can_be_done_again(restoring, monkeypatch):
+    fit_restore(restoring("whole"))
+    options = restoring("stopped")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(tasks.RestoreTask, "validate", pressed)
+        fit_restore(options)
+    assert torch.load(options.output / STATE, weights_only=True)["step"] == 6
+    fit_restore(replace(options, resume=True))
+    assert_same_weights(weights(options.output), weights(restoring("whole").output))
+
+
+@pytest.mark.parametrize("when", ["reading", "training", "reading beside another's state"])
+def test_what_ctrl_c_says_is_true(when, restoring, monkeypatch, capsys):
+    from impasto.cli.train import _with_bar
+
+    options = restoring()
+
+    def train(given, report):
+        if when == "training":
+            (given.output / STATE).write_bytes(b"a state")
+        raise KeyboardInterrupt
+
+    options.output.mkdir()
+    if when.endswith("state"):
+        (options.output / STATE).write_bytes(b"a state")
+    with pytest.raises(KeyboardInterrupt):
+        _with_bar(options, train)
+    said = capsys.readouterr().err
+    assert ("nothing was saved" in said) == (when != "training")
+    assert ("--resume" in said) == (when == "training")
 
 
 def test_the_first_signal_waits_and_the_second_does_not():
@@ -133,9 +177,63 @@ def test_an_unfinished_run_is_neither_overwritten_nor_mistaken(restoring):
         fit_restore(replace(options, resume=True, fit=replace(options.fit, learning_rate=1e-4)))
     with pytest.raises(TrainingError, match="other options"):
         fit_restore(replace(options, resume=True, weights={**options.weights, "frequency": 0.05}))
-    (options.output / STATE).write_bytes(b"not a state")
-    with pytest.raises(TrainingError, match="cannot resume"):
-        fit_restore(replace(options, resume=True))
+    for content, said in (
+        (b"not a state", "cannot resume"),
+        (b"", "cannot resume from .*: (EOFError|Ran out of input)"),
+    ):
+        (options.output / STATE).write_bytes(content)
+        with pytest.raises(TrainingError, match=said):
+            fit_restore(replace(options, resume=True))
+
+
+def test_a_resumed_run_has_the_data_and_the_network_it_began_with(stylizing, photos, tmp_path):
+    painting = tmp_path / "painting.png"
+    images.write(painting, photo(48, 64, 3))
+    own = tmp_path / "photos"
+    shutil.copytree(photos, own)
+    options = stylizing(paintings=(painting,), photos=own, steps=4)
+    with pytest.raises(Cut):
+        fit_style(replace(options, fit=replace(options.fit, save_seconds=0)), cut_at(4))
+    again = replace(options, resume=True)
+    with pytest.raises(TrainingError, match="network: thumbnail was 32 and is 48"):
+        fit_style(replace(again, config={**again.config, "thumbnail": 48}))
+    images.write(painting, photo(48, 64, 4))
+    with pytest.raises(TrainingError, match="digests: paintings"):
+        fit_style(again)
+    images.write(painting, photo(48, 64, 3))
+    images.write(own / "3.png", photo(96, 104, 9))
+    with pytest.raises(TrainingError, match="digests: training"):
+        fit_style(again)
+
+
+def test_a_log_that_a_power_cut_left_unreadable_does_no_harm(restoring):
+    options = restoring()
+    with pytest.raises(Cut):
+        fit_restore(replace(options, fit=replace(options.fit, save_seconds=0)), cut_at(4))
+    with (options.output / LOG).open("ab") as log:
+        log.write(b'\0\0\0\0\n{"step": 3}x\n[1]\n\xff\n{"step": 2, "lo')
+    fit_restore(replace(options, resume=True))
+    assert [json.loads(line)["step"] for line in (options.output / LOG).read_text().splitlines()] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
+def test_weights_of_losses_are_numbers_from_0_on(restoring, weight):
+    with pytest.raises(OptionError, match="numbers from 0 on"):
+        restoring(weights={"charbonnier": weight})
+
+
+def test_something_is_to_be_learnt(restoring):
+    with pytest.raises(OptionError, match="all loss terms have weight 0"):
+        fit_restore(restoring(weights={"charbonnier": 0.0, "psnr": 0.0}))
+
+
+def test_weights_that_are_not_finite_are_neither_kept_nor_shipped(restoring, monkeypatch):
+    monkeypatch.setattr(fit.FitOptions, "rate_at", lambda *_: float("inf"))
+    options = restoring(steps=1)
+    with pytest.raises(TrainingError, match="step 1: a weight is not finite any more"):
+        fit_restore(options)
+    assert not (options.output / STATE).exists()
+    assert not (options.output / CHECKPOINT).exists()
 
 
 def test_a_finished_model_is_not_overwritten_by_another(restoring):
@@ -190,6 +288,28 @@ def test_checkpoint_tells_how_it_was_made(stylizing):
     assert images.read(options.output / PREVIEW).rgb.shape[1] == 2 * 104
 
 
+def test_an_earlier_run_s_preview_does_not_stay(restoring):
+    options = restoring(steps=1)
+    fit_restore(options)
+    assert (options.output / PREVIEW).exists()
+    fit_restore(replace(options, held_out=0.0))
+    assert not (options.output / PREVIEW).exists()
+
+
+def test_photos_too_small_to_judge_by_are_left_out(restoring, tmp_path):
+    for name, sides in (("train", (128,)), ("judged", (40, 64))):
+        (tmp_path / name).mkdir()
+        for side in sides:
+            images.write(tmp_path / name / f"{side}.png", photo(side, 128, side))
+    made = fit_restore(
+        restoring(
+            steps=1, photos=tmp_path / "train", validation=tmp_path / "judged", degradation=degrade.parse("down:4+down:2"),
+        )
+    )  # fmt: skip
+    assert checkpoint.load(made.checkpoint).recipe["split"]["validation"] == ["64.png"]
+    assert np.isfinite(list(made.quality.values())).all()
+
+
 def test_what_is_judged_is_what_ships(restoring):
     options = restoring()
     result = fit_restore(options)
@@ -200,11 +320,16 @@ def test_what_is_judged_is_what_ships(restoring):
     assert denoise_psnr(checkpoint.load(result.checkpoint).network, held_out.pictures) == result.quality
 
 
-def test_a_folder_to_judge_by_leaves_all_photos_to_train_on(restoring, photos):
-    result = fit_restore(restoring(validation=photos))
+def test_a_folder_to_judge_by_leaves_all_photos_to_train_on(restoring, photos, others):
+    result = fit_restore(restoring(validation=others))
     recipe = checkpoint.load(result.checkpoint).recipe
     assert recipe["data"]["photos"] == 6
-    assert recipe["data"]["validation"]["folder"] == str(photos)
+    assert recipe["data"]["validation"]["folder"] == str(others)
+    assert sum("tiny.png" in line for line in recipe["data"]["skipped"]) == 2, "of both folders"
+    with pytest.raises(OptionError, match=r"6 of the photos for validation are also for training, such as 0\.png"):
+        fit_restore(restoring(validation=photos))
+    with pytest.raises(OptionError, match="6 of the photos for test are also for validation"):
+        fit_restore(restoring(validation=others, test=others))
 
 
 def test_training_goes_on_from_a_checkpoint(restoring):
@@ -247,14 +372,33 @@ def test_averaging_forgets_the_start_and_then_remembers_long():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"learning_rate": 0}, {"averaging": 1}, {"clip": 0}, {"learning_rate": float("nan")}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"learning_rate": 0},
+        {"averaging": 1},
+        {"clip": 0},
+        {"learning_rate": float("nan")},
+        {"seed": -1},
+        {"seed": 20261125212134},
+    ],
 )
 def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(OptionError):
         FitOptions(**{"steps": 5, **wrong})
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 0}, {"crop": 30}, {"crop": 36}, {"held_out": 0.9}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"batch": 0},
+        {"crop": 30},
+        {"crop": 36},
+        {"held_out": 0.9},
+        {"held_out": 0.5, "test_share": 0.5},
+        {"backbone": "vgg61"},
+    ],
+)
 def test_recipes_out_of_range_are_refused(restoring, wrong):
     with pytest.raises(OptionError):
         restoring(**wrong)
@@ -344,8 +488,33 @@ def test_patience_survives_a_power_cut(restoring, monkeypatch):
 
 def test_patience_needs_something_to_judge_by(restoring):
     options = restoring(held_out=0.0)
+    seen = []
     with pytest.raises(TrainingError, match="--validation"):
-        fit_restore(replace(options, fit=replace(options.fit, patience=1)))
+        fit_restore(replace(options, fit=replace(options.fit, patience=1)), seen.append)
+    assert not seen, "that is known before the first step"
+
+
+def test_a_stop_is_no_validation_more_and_none_less(restoring, monkeypatch):
+    """Looks are at 2, 4 and 6: a stop at 3 is none of them, and one at 4 comes before a validation."""
+    monkeypatch.setattr(tasks.RestoreTask, "validate", lambda *_: {"psnr": 1.0})
+
+    def run(folder):
+        options = restoring(folder, steps=6)
+        return replace(options, fit=replace(options.fit, patience=9, validate_every=3))
+
+    def validated(options):
+        lines = map(json.loads, (options.output / LOG).read_text().splitlines())
+        return [line["step"] for line in lines if "validation" in line]
+
+    fit_restore(run("whole"))
+    for stop in (3, 4):
+        stopped = run(f"stopped {stop}")
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            press_in_step(stop, patched)
+            fit_restore(stopped)
+        assert validated(stopped) == []
+        fit_restore(replace(stopped, resume=True))
+        assert validated(stopped) == validated(run("whole")) == [4, 6]
 
 
 def test_tensorboard_gets_curves_and_pictures(restoring):

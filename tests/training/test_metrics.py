@@ -38,6 +38,17 @@ def test_the_noisy_photo_itself_scores_what_its_noise_says():
     assert quality["psnr_sigma_25"] == pytest.approx(20 * np.log10(255 / 25), abs=0.15)
 
 
+def test_large_pictures_are_judged_in_their_middle():
+    """A camera's take gigabytes to draw at once."""
+    picture = photo(30, 1300)
+    middle = picture[:, 138 : 138 + 1024]
+    assert np.array_equal(metrics.judged(picture, 1), middle[:24])
+    assert np.array_equal(metrics.judged(picture.transpose(1, 0, 2), 1), middle.transpose(1, 0, 2)[:, :24])
+    assert metrics.denoise_psnr(Unchanged(), [picture]) == metrics.denoise_psnr(Unchanged(), [middle])
+    small = photo(45, 51)
+    assert np.array_equal(metrics.judged(small, 2), small[:32, :48])
+
+
 def test_a_picture_survives_drawing_by_a_network_that_changes_nothing():
     picture = photo(37, 51)
     assert np.array_equal(draw(Unchanged(), picture), picture)

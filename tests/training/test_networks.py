@@ -133,6 +133,20 @@ def test_unknown_names_and_configs_are_refused():
         build("unet-restorer", {"depth": 3})
 
 
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("unet-restorer", {"encoder": [4]}),
+        ("unet-restorer", {"widths": [-1, 8, 8]}),
+        ("thumbnail-stylizer", {"thumbnail": 20}),
+        ("thumbnail-stylizer", {"thumbnail": 0}),
+    ],
+)
+def test_configs_that_torch_stumbles_over_are_refused(architecture, config):
+    with pytest.raises(OptionError, match="cannot be built from"):
+        build(architecture, config)
+
+
 def test_with_a_marker_only_pixels_of_that_colour_are_drawn():
     network = shaken("unet-restorer", marker=[1.0, 0.0, 1.0])
     levels = torch.from_numpy(photo(32, 48)).permute(2, 0, 1)[None]

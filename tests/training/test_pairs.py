@@ -10,12 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from small_training import SMALL, photo
+from typer.testing import CliRunner
 
 from impasto import images
 from impasto.errors import OptionError, PictureError, TrainingError
 from impasto.training import checkpoint, fit, metrics
 from impasto.training.data import CropSampler, Photos, read_pairs, read_photos
+from impasto.training.degrade import parse
 from impasto.training.fit import FitOptions
+from impasto.training.networks import build
 from impasto.training.processes import Processes
 from impasto.training.recipes import fit_restore, fit_style
 
@@ -132,6 +135,30 @@ def test_pairs_are_learnt_and_told(tmp_path, restoring):
     assert preview.shape[1] == 3 * 56
 
 
+def test_pairs_unlearn_an_inpainter_s_marker(tmp_path, restoring):
+    inpainter = fit_restore(restoring("inpaint", steps=1, degradation=parse("missing:30"))).checkpoint
+    options = restoring(photos=None, pairs=write_pairs(tmp_path), steps=1, start=inpainter, config={})
+    assert checkpoint.load(fit_restore(options).checkpoint).network.config["marker"] is None
+
+
+def test_pairs_show_their_own_damage(tmp_path):
+    from impasto.cli.app import app
+
+    command = ["train", "restore", "a", "--pairs", str(tmp_path), str(tmp_path), "--degrade", "noise:5"]
+    done = CliRunner().invoke(app, command)
+    assert "leave --degrade away" in str(done.exception) + done.output
+
+
+def test_large_pairs_are_judged_in_their_middle():
+    target = photo(90, 2200)
+    source = target[::2, ::2].copy()
+    found = metrics.middle_of_pair(source, target)
+    assert [part.shape for part in found] == [(45, 512, 3), (90, 1024, 3)]
+    np.testing.assert_array_equal(found[0], found[1][::2, ::2])
+    small = metrics.middle_of_pair(source[:, :100], target[:, :200])
+    assert [part.shape for part in small] == [(45, 100, 3), (90, 200, 3)]
+
+
 def test_larger_targets_make_an_upscaler(tmp_path, restoring):
     options = restoring(photos=None, pairs=write_pairs(tmp_path, scale=2), steps=1)
     made = checkpoint.load(fit_restore(options).checkpoint)
@@ -172,18 +199,31 @@ def _named(folder):
     return read.names, read.pictures
 
 
-def test_a_folder_of_its_own_for_the_test_set(photos, stylizing):
-    result = fit_style(stylizing(test=photos))
+def test_a_folder_of_its_own_for_the_test_set(others, stylizing):
+    result = fit_style(stylizing(test=others))
     made = checkpoint.load(result.checkpoint)
     assert len(made.recipe["split"]["test"]) == 6
-    assert made.recipe["data"]["test"]["folder"] == str(photos)
+    assert made.recipe["data"]["test"]["folder"] == str(others)
     assert set(made.quality["test"]) == set(made.quality["validation"])
 
 
-def test_the_split_is_told_but_makes_no_other_run(restoring):
-    """States of runs that began before recipes told their files can be gone on with."""
-    recipe = {"data": {"photos": 4}, "split": {"train": ["a"]}}
-    options = FitOptions(steps=1)
-    assert fit._fingerprint(recipe, options) == fit._fingerprint({"data": {"photos": 4}}, options)
-    assert fit._fingerprint(recipe, options) != fit._fingerprint({"data": {"photos": 5}}, options)
-    assert json.loads(fit._fingerprint(recipe, options))[0] == {"data": {"photos": 4}, "command": ""}
+def test_what_two_runs_differ_in_is_said():
+    def made(network=None, steps=1, **recipe):
+        network = network or build("unet-restorer", SMALL["unet-restorer"])
+        return fit._fingerprint(
+            {"data": {"photos": 4}, "split": {"train": ["a"]}, **recipe}, FitOptions(steps=steps), network
+        )
+
+    assert fit._differences(made(), made(command="another")) == []
+    assert fit._differences(made(), made(steps=2)) == ["steps was 1 and is 2"]
+    assert fit._differences(made(), made(data={"photos": 5})) == ["data: photos was 4 and is 5"]
+    assert fit._differences(made(), made(split={"train": ["b"]})) == ["split: train was ['a'] and is ['b']"]
+    upscaler = build("unet-restorer", {**SMALL["unet-restorer"], "scale": 2})
+    assert fit._differences(made(), made(upscaler)) == ["network: scale was 1 and is 2"]
+
+
+def test_runs_that_began_before_fingerprints_told_so_much_can_be_gone_on_with():
+    own = fit._fingerprint({"split": {"train": ["a"]}, "digests": {}}, FitOptions(steps=1), build("unet-restorer", {}))
+    _, mathematics = json.loads(own)
+    assert fit._differences(json.dumps([{"command": ""}, mathematics]), own) == []
+    assert fit._differences(json.dumps([{"command": "", "crop": 3}, mathematics]), own) == ["crop was 3 and is None"]

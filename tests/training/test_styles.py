@@ -158,6 +158,35 @@ def test_every_style_begins_as_the_one_that_is_lent(stylizing, photos):
         assert np.abs(drawn.astype(int) - draw(lent, picture)).max() <= 1
 
 
+def test_each_style_begins_as_the_one_of_its_name(stylizing, photos, tmp_path):
+    """Whatever their order and number; one that is new begins as an equal mixture of those that paint."""
+    lent = shaken("thumbnail-stylizer", styles=[PHOTO, "1", "0"])
+    picture = photo(40, 56)
+
+    def begun(*paintings, **changes):
+        checkpoint.save_checkpoint(tmp_path / "lent.safetensors", lent, name="two", task="stylize", recipe={})
+        options = stylizing(
+            "begun", start=tmp_path / "lent.safetensors", config={}, paintings=paintings,
+            fit=FitOptions(steps=1, learning_rate=1e-12, device="cpu"), **changes,
+        )  # fmt: skip
+        return checkpoint.load(fit_style(options).checkpoint).network
+
+    def alike(network, shares, wanted):
+        drawn, expected = draw(network, picture, shares), draw(lent, picture, mixture(lent.styles, wanted))
+        return np.abs(drawn.astype(int) - expected).max() <= 1
+
+    strong = begun(photos / "0.png", with_strength=True)
+    assert strong.styles == (PHOTO, "0")
+    assert alike(strong, mixture(strong.styles), "0")
+    assert alike(strong, mixture(strong.styles, strength=0), PHOTO)
+    one = begun(photos / "1.png")
+    assert one.styles == ()
+    assert alike(one, None, "1")
+    several = begun(photos / "0.png", photos / "2.png")
+    assert alike(several, mixture(several.styles, "0"), "0")
+    assert alike(several, mixture(several.styles, "2"), {"0": 1, "1": 1})
+
+
 def test_options_that_cannot_be_are_refused(stylizing, photos):
     one, two = photos / "0.png", photos / "1.png"
     for changes, said in (
@@ -168,6 +197,8 @@ def test_options_that_cannot_be_are_refused(stylizing, photos):
     ):
         with pytest.raises(OptionError, match=said):
             stylizing(**changes)
+    with pytest.raises(OptionError, match="leave styles out of --config"):
+        fit_style(stylizing(config={"styles": ["a", "b"]}))
 
 
 def test_the_slider_from_the_command_line(of_two_styles, tmp_path):

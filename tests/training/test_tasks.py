@@ -14,7 +14,7 @@ from impasto.training.data import Photos
 from impasto.training.degrade import parse
 from impasto.training.fit import FitOptions
 from impasto.training.recipes import fit_restore
-from impasto.training.tasks import STYLE_WEIGHTS, RestoreTask, StyleTask
+from impasto.training.tasks import SHIFT_MARGIN, STYLE_WEIGHTS, RestoreTask, StyleTask
 
 pytest_plugins = ("training_fixtures",)
 CPU = torch.device("cpu")
@@ -22,10 +22,10 @@ PHOTOS = Photos((photo(72, 104, 0), photo(80, 96, 1)), ("0", "1"), ())
 NONE = Photos((), (), ())
 
 
-def style_task(network, vgg, **weights):
+def style_task(network, vgg, crop=32, **weights):
     return StyleTask(
         network, load_vgg16(vgg), [photo(48, 64, 9)], PHOTOS, NONE,
-        crop=32, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights},
+        crop=crop, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights},
     )  # fmt: skip
 
 
@@ -51,12 +51,21 @@ def test_the_shift_term_is_zero_for_a_network_without_cells_and_not_for_one_with
     network = Cells(width=8, blocks=1)
     for strength, expected in ((0.0, 0.0), (0.5, 2 * 0.25 / 64)):
         network.strength = strength
-        task = style_task(network, vgg)
-        task._sampler._side = 96
+        task = style_task(network, vgg, crop=96)
         steps = [task.batch(step) for step in range(4)]
         moved = [float(task(*batch)["shift"]) for batch in steps if bool(batch[1].any())]
         assert moved
         assert sum(moved) / len(moved) == pytest.approx(expected, abs=1e-3)
+
+
+def test_crops_of_which_the_shift_term_sees_nothing_are_refused(vgg):
+    network = shaken("classic-stylizer")
+    edge = 2 * SHIFT_MARGIN + network.multiple
+    with pytest.raises(OptionError, match="shift term sees nothing of crops of"):
+        style_task(network, vgg, crop=edge)
+    task = style_task(network, vgg, crop=edge + 8)
+    assert torch.isfinite(task(*task.batch(0))["shift"])
+    style_task(network, vgg, crop=32, shift=0.0)
 
 
 def test_terms_without_weight_cost_nothing(vgg):

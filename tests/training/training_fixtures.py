@@ -27,6 +27,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of seven more photos, of which one is too small."""
+    folder = tmp_path_factory.mktemp("others")
+    for index in range(6):
+        images.write(folder / f"{index}.png", photo(64, 72, 10 + index))
+    images.write(folder / "tiny.png", photo(12, 90))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of random VGG16 weights, at the scale that keeps activations alive."""
     from safetensors.torch import save_file

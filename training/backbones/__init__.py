@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from impasto.errors import CheckpointError, OptionError
+from impasto.errors import CheckpointError, OptionError, first_line
 
 from .base import Backbone
 from .efficientnet_lite import EfficientNetLite0
@@ -34,7 +34,7 @@ def load_backbone(name: str, path: str | os.PathLike[str] | None = None) -> Back
     try:
         return kind(weights).eval().requires_grad_(False)
     except (KeyError, RuntimeError) as error:
-        reason = str(error.args[0]).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(f"{file} holds no {kind.title} weights: {reason}") from None
 
 

@@ -6,19 +6,17 @@ import hashlib
 import importlib.metadata
 import os
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from impasto.errors import CheckpointError, TrainingError
+from impasto.errors import CheckpointError, TrainingError, first_line
 from impasto.files import make_folder
 
 from .base import Backbone
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "impasto" / "backbones"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "impasto" / "backbones"
 """Where weights are looked for when no file is named, and kept when they were downloaded."""
 
 OFFICIAL = "https://download.pytorch.org/models/"
@@ -64,8 +62,8 @@ def read(file: Path, title: str) -> dict[str, Tensor]:
         if file.suffix == ".safetensors":
             return load_file(file)
         tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, OSError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{file} holds no {title} weights: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # torch.load raises whatever unpickling raises
+        raise CheckpointError(f"{file} holds no {title} weights: {first_line(error)}") from None
     if not isinstance(tensors, dict):
         raise CheckpointError(
             f"{file} holds no {title} weights: wanted tensors by name, got a {type(tensors).__name__}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, first_line
 
 from .base import Network, kmac_per_pixel, mixed
 from .classic import ClassicStylizer
@@ -24,5 +24,10 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
         raise OptionError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     try:
         return ARCHITECTURES[architecture](**config)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{architecture} cannot be built from {config}: {error}") from None
+    except (
+        TypeError,
+        ValueError,
+        IndexError,
+        RuntimeError,
+    ) as error:  # torch raises RuntimeError for sizes that cannot be
+        raise OptionError(f"{architecture} cannot be built from {config}: {first_line(error)}") from None

@@ -54,8 +54,10 @@ class Network(nn.Module):
         parameter has one."""
         return tuple(name for name, child in self.named_children() if any(True for _ in child.parameters()))
 
-    def adopt(self, other: Network) -> None:
-        """Take over what fits of another network's weights: those of the same name and shape."""
+    def adopt(self, other: Network, name: str = "") -> None:
+        """Take over what fits of another network's weights: those of the same name and shape, and each style what that of its
+        name has learnt. name: that of the one style, where this network has no names for several.
+        """
         own = self.state_dict()
         lent = other.state_dict()
         self.load_state_dict({key: lent[key] if _alike(key, own, lent) else value for key, value in own.items()})

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from impasto.styles import painted
+
 from .base import Film, Network, ResidualBlock, modulated, repeat_over_cells
 
 
@@ -40,6 +42,8 @@ class ThumbnailStylizer(Network):
         styles, which differ in nothing but scales and shifts.
         """
         super().__init__()
+        if thumbnail < 16 or thumbnail % 16:
+            raise ValueError(f"a thumbnail's side is a multiple of 16; got {thumbnail}")
         self.config = {
             "fine": fine,
             "coarse": coarse,
@@ -75,14 +79,16 @@ class ThumbnailStylizer(Network):
         # The reader's scales and shifts are what a style is made of: beside the head.
         return ("stem", "before", "down", "body", "up", "after", "reader", "head")
 
-    def adopt(self, other: Network) -> None:
+    def adopt(self, other: Network, name: str = "") -> None:
         super().adopt(other)
-        if isinstance(other, ThumbnailStylizer) and self.styles and not other.styles:
-            own, lent = self.reader.films, other.reader.films
-            if own.in_features == lent.in_features and own.out_features == len(self.styles) * lent.out_features:
-                with torch.no_grad():  # every style begins as the other network's one
-                    own.weight.copy_(lent.weight.repeat(len(self.styles), 1))
-                    own.bias.copy_(lent.bias.repeat(len(self.styles)))
+        if not isinstance(other, ThumbnailStylizer) or (self.styles, other.styles) == ((), ()):
+            return
+        own, lent = self.reader.films, other.reader.films
+        if own.in_features == lent.in_features and self._widths == other._widths:
+            with torch.no_grad():
+                names = self.styles or (name,)
+                own.weight.copy_(torch.cat([_lent_by(other, lent.weight, style) for style in names]))
+                own.bias.copy_(torch.cat([_lent_by(other, lent.bias, style) for style in names]))
 
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         assert context is not None
@@ -121,6 +127,18 @@ class ThumbnailReader(nn.Module):
     def forward(self, thumbnail: Tensor) -> Tensor:
         places = self.features(thumbnail - 0.5)
         return self.films(F.relu(self.summary(places.mean((2, 3)))))
+
+
+def _lent_by(other: ThumbnailStylizer, rows: Tensor, style: str) -> Tensor:
+    """The rows of a film's weight or bias that a style begins with: those of the same name, else the mean of the paintings'.
+
+    Rows of equal shapes that stand at another place are another style's.
+    """
+    by_style = rows.unflatten(0, (max(1, len(other.styles)), -1))
+    if style in other.styles:
+        return by_style[other.styles.index(style)]
+    places = [other.styles.index(name) for name in painted(other.styles)] or [0]
+    return by_style[places].mean(0)
 
 
 def _split(context: Tensor, widths: list[int]) -> list[Film]:
