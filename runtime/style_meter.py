@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from abc import ABC, abstractmethod
@@ -18,7 +17,7 @@ from impasto.images import read_painting
 
 from .backends import Backend
 from .engines import engine_source
-from .opening import SPEC_KEY, graph_source, open_source
+from .opening import SPEC_KEY, graph_source, open_source, spec_in_metadata
 from .resolve import Source
 from .spec import PERCEPTUAL, ModelSpec
 
@@ -204,7 +203,7 @@ def _spec(graph: Backend, source: Source) -> ModelSpec:
     elif source.engine:
         spec = ModelSpec.from_json(source.engine.spec, str(source.graph))
     elif SPEC_KEY in graph.metadata:
-        spec = ModelSpec.from_json(json.loads(graph.metadata[SPEC_KEY]), str(source.graph))
+        spec = spec_in_metadata(graph.metadata[SPEC_KEY], source.graph)
     else:
         raise OptionError(
             f"{source.path} does not say that it is a perceptual network; make one with: impasto export vgg16"

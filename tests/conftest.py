@@ -152,13 +152,19 @@ def make_package(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a small model package and returns its folder."""
 
     def make(
-        name: str = "tiny", *, scale: int = 1, border: int = 0, thumbnail: int | None = None, tiled: bool = True
+        name: str = "tiny",
+        *,
+        task: str = "denoise",
+        scale: int = 1,
+        border: int = 0,
+        thumbnail: int | None = None,
+        tiled: bool = True,
     ) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         spec = ModelSpec(
             name,
-            task="denoise",
+            task=task,
             scale=scale,
             size=SizeRule(4),
             border=border,

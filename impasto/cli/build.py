@@ -17,7 +17,7 @@ from impasto.errors import CheckFailed
 from impasto.runtime.spec import PERCEPTUAL
 
 from . import options
-from .console import Commands, err, out, say_stopped, write_json
+from .console import Commands, err, out, say_stopped, write_json, write_measured
 
 if TYPE_CHECKING:
     from impasto.export.engine_options import BuildOptions
@@ -87,7 +87,7 @@ def build(
     for capability, counts in result.record.precisions_by_target.items():
         layers = ", ".join(f"{count} {name}" for name, count in counts.items())
         out.print(f"compute capability {capability}: {layers}", markup=False)
-    write_json(json, result.to_json())
+    write_measured(json, result.to_json())
     if check:
         try:
             _check(result, device)

@@ -11,7 +11,7 @@ from rich.table import Table
 from impasto.errors import OptionError
 
 from . import options
-from .console import err, out, write_json
+from .console import err, out, write_measured
 
 if TYPE_CHECKING:
     from impasto.export.style_check import StyleCheck
@@ -89,7 +89,7 @@ def check(
             f"{found.psnr:.1f} dB",
         )
     out.print(table)
-    write_json(json, result.to_json())
+    write_measured(json, result.to_json())
     result.require()
 
 
@@ -103,7 +103,7 @@ def _check_engine(
     with err.status(f"drawing with {engine} and with {against}"):
         found = check_engine(engine, against, pictures, device=device, least_psnr=min_psnr)
     out.print(engine_check_table(found))
-    write_json(json, found.to_json())
+    write_measured(json, found.to_json())
     found.require()
 
 
@@ -133,7 +133,7 @@ def _check_style(
             progress=status.update,
         )
     out.print(_style_table(found))
-    write_json(json, found.to_json())
+    write_measured(json, found.to_json())
     found.require()
 
 

@@ -113,3 +113,11 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
     if path is not None:
         write_text(path, json.dumps(content, indent=1) + "\n")
         err.print(f"wrote {path}", markup=False)
+
+
+def write_measured(path: Path | None, content: dict[str, Any]) -> None:
+    """The same with the machine, the libraries and the date that the figures are of."""
+    if path is not None:
+        from impasto.benchmarks.report import describe_machine
+
+        write_json(path, {**content, "environment": describe_machine()})

@@ -12,7 +12,7 @@ from impasto import images
 from impasto.errors import OptionError
 
 from . import options
-from .console import err, out, write_json
+from .console import err, out, write_measured
 
 if TYPE_CHECKING:
     from impasto.export.precision import Made, QuantizeResult
@@ -95,7 +95,7 @@ def quantize(
     with err.status(f"quantizing {model}") as status:
         result = run(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
     _show(result)
-    write_json(json, result.to_json())
+    write_measured(json, result.to_json())
     if chart is not None:
         from impasto.export.precision_chart import draw_chart
 

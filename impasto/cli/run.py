@@ -21,7 +21,7 @@ from impasto.video_run import VideoRun, run_video
 from impasto.videos import CRF, Redrawn
 
 from . import options
-from .console import err, fail, out, write_json
+from .console import err, fail, out, write_measured
 
 if TYPE_CHECKING:
     from impasto.runtime import Model, StyleMeter
@@ -118,7 +118,7 @@ def run(
     if len(jobs) > 1:
         number = f"{len(written)} of {len(jobs)} files written to {_folders(jobs)}"
         out.print(f"{number} with {loaded.info}", markup=False, soft_wrap=True)
-    write_json(
+    write_measured(
         json,
         {
             "model": loaded.info.to_json(),

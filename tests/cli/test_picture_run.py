@@ -147,6 +147,7 @@ class TestReport:
         assert report["failed"][0]["why"] in stderr
         assert report["model"]["model"]["name"] == "tiny"
         assert report["there_already"] == 0
+        assert report["environment"]["libraries"]["numpy"]
 
     def test_what_was_there_is_counted(self, make_package, album, tmp_path):
         arguments = (

@@ -105,7 +105,10 @@ def test_the_meter_measures_what_impasto_eval_prints(make_package, tmp_path):
         images.write(tmp_path / "photos" / f"{seed}.png", picture(64, 96, seed=seed))
     images.write(tmp_path / "painting.png", picture(60, 90, seed=9) // 2)
     judged = evaluate_stylizer(
-        model := make_package(), tmp_path / "photos", tmp_path / "painting.png", vgg=tmp_path / "vgg16.safetensors"
+        model := make_package(task="stylize"),
+        tmp_path / "photos",
+        tmp_path / "painting.png",
+        vgg=tmp_path / "vgg16.safetensors",
     )
     with load(model) as loaded, StyleMeter(tmp_path / "painting.png", network) as meter:
         found = [meter(loaded(picture(64, 96, seed=seed))).total for seed in range(2)]

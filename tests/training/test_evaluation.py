@@ -161,7 +161,7 @@ def test_every_precision_of_a_package_is_judged(doing_nothing, clean, tmp_path):
     for index in range(4):
         images.write(few / f"{index}.png", photo(40, 48, index))
     for to in ("fp16", "int8"):
-        quantize(doing_nothing, QuantizeOptions(few, to, ("openvino",), output=copy))
+        quantize(doing_nothing, QuantizeOptions(few, to, ("openvino",) if to == "int8" else (), output=copy))
     report = tmp_path / "report.json"
     result = cli(copy, "--photos", clean, "--degrade", "noise:20-20", "--every-precision", "--json", report)
     assert result.exit_code == 0, result.output
