@@ -48,7 +48,7 @@ def target_of(source: Source, output: Path | None) -> Path:
     check_folder(folder)
     if (folder / MANIFEST).is_file():
         _require_same(source, folder)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):  # a try that failed leaves that one
         raise OptionError(f"{folder} exists and is no copy of {source.path}; choose a new folder with -o")
     return folder
 

@@ -30,7 +30,7 @@ from impasto.export.precision_pictures import HELD_OUT, LEAST, extreme_pictures,
 from impasto.export.precision_ranges import Session
 from impasto.export.sensitivity import NoAssignment, assign, groups
 from impasto.quality import psnr
-from impasto.runtime.manifest import MANIFEST, read_manifest
+from impasto.runtime.manifest import LOCK, MANIFEST, read_manifest
 from impasto.runtime.resolve import resolve, shipped_models
 from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
 
@@ -167,6 +167,8 @@ def test_a_copy_leaves_the_package_alone(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small")
     before = state(model)
     copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / LOCK).touch()  # what a try leaves that failed for a full disk
     for to, families in (("fp16", ()), ("int8", ("openvino",))):
         quantize(model, QuantizeOptions(folder, to, families, output=copy))
     assert state(model) == before

@@ -16,7 +16,8 @@ from impasto.files import make_folder
 
 from .base import Backbone
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "impasto" / "backbones"
+# os.path's leaves the ~ where nobody knows a home, and Path's would raise; whoever trains there names the weights' file.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "impasto" / "backbones"  # noqa: PTH111
 """Where weights are looked for when no file is named, and kept when they were downloaded."""
 
 OFFICIAL = "https://download.pytorch.org/models/"
