@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError, OutputError
+from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError, OutputError, first_line
 from impasto.files import sha256, write_bytes
 from impasto.runtime.engine_record import AMPERE_PLUS, EngineLayer, EngineRecord, Range, count_precisions
 from impasto.runtime.engines import is_ampere_plus
@@ -359,7 +359,7 @@ def _prepared(graph: Path, max_opset: int, *, islands: bool = False) -> tuple[by
         model = onnx.load(str(graph))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError and the checker's error have no public base that onnx promises
-        raise ExportError(f"{graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+        raise ExportError(f"{graph} is no ONNX file that can be read: {first_line(error)}") from None
     require_parsable(model, str(graph))
     prepared = prepare(model, max_opset)
     return prepared.SerializeToString(), engine_islands.island_tensors(model, prepared) if islands else {}

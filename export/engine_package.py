@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import impasto
-from impasto.errors import ExportError, OptionError, PackageError
+from impasto.errors import ExportError, OptionError, PackageError, first_line
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
 from impasto.runtime.engine_record import EngineRecord
 from impasto.runtime.engines import ENGINES, why_not_here
@@ -235,7 +235,7 @@ def spec_of_graph(source: Source) -> ModelSpec:
     try:
         model = onnx.load(str(source.graph), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise ExportError(f"{source.graph} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+        raise ExportError(f"{source.graph} is no ONNX file that can be read: {first_line(error)}") from None
     weights = {tensor.name for tensor in model.graph.initializer}  # older files list them among the inputs
     inputs = [value for value in model.graph.input if value.name not in weights]
     _require_canonical(inputs, source.graph)

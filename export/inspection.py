@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import CheckpointError, MissingDependency, PackageError
+from impasto.errors import CheckpointError, MissingDependency, PackageError, first_line
 from impasto.files import sha256
 from impasto.runtime.engine_record import EngineLayer, EngineRecord
 from impasto.runtime.engines import read_stored, why_not_here
@@ -173,7 +173,7 @@ def _graph_rows(path: Path) -> list[tuple[str, str]]:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise PackageError(f"{path} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
     graph = model.graph
     operators = Counter(node.op_type for node in graph.node)
     parameters = sum(int(np.prod(tensor.dims)) for tensor in graph.initializer)

@@ -45,7 +45,6 @@ def export_checkpoint(
         import impasto.training.checkpoint as checkpoints
     except ImportError as error:
         raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
-    checkpoint = Path(checkpoint)
     loaded = checkpoints.load(checkpoint)
     name = check_name(name or loaded.name)
     if folder is None:

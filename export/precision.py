@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx
 
-from impasto.errors import OptionError, PackageError, PrecisionError
+from impasto.errors import OptionError, PackageError, PrecisionError, first_line
 from impasto.runtime.manifest import FAMILIES
 from impasto.runtime.resolve import resolve
 from impasto.runtime.spec import PERCEPTUAL
@@ -430,7 +430,7 @@ def _load(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise PackageError(f"{path} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
     operators = {node.op_type for node in model.graph.node}
     if found := sorted(operators.intersection(_QUANTIZED)):
         raise PrecisionError(

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from impasto.errors import MissingDependency, PrecisionError
+from impasto.errors import MissingDependency, PrecisionError, first_line
 
 from .graph_parts import attribute, constants, copy, producers
 from .precision_pictures import Feed
@@ -262,8 +262,6 @@ def _quiet() -> Iterator[None]:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     except (ValueError, RuntimeError, NotImplementedError) as error:
-        raise PrecisionError(
-            f"this graph cannot be quantized to INT8: {str(error).splitlines()[0]}; use --to fp16"
-        ) from error
+        raise PrecisionError(f"this graph cannot be quantized to INT8: {first_line(error)}; use --to fp16") from error
     finally:
         logging.disable(level)

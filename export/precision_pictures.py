@@ -256,7 +256,7 @@ def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], _Pictu
         raise OptionError(f"{damage} makes pictures smaller by {kind.scale}, and {spec.name} enlarges by {spec.scale}")
 
     def spoil(picture: np.ndarray, index: int) -> _Picture:
-        picture = _middle(picture, LARGEST * kind.scale + 2 * MARGIN)
+        picture = images.middle(picture, LARGEST * kind.scale + 2 * MARGIN)
         height, width = (side // kind.scale * kind.scale for side in picture.shape[:2])
         if not height or not width:
             raise PictureError(f"a picture of {picture.shape[0]} x {picture.shape[1]} is too small to be damaged")
@@ -265,12 +265,6 @@ def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], _Pictu
         return _Picture(degrade.damaged(truth, kind.at(share), index), truth)
 
     return spoil
-
-
-def _middle(picture: np.ndarray, side: int) -> np.ndarray:
-    """At most side x side pixels of it."""
-    top, left = (max(have - side, 0) // 2 for have in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
 
 
 def _spread(files: list[Path], most: int) -> list[Path]:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from impasto.errors import PrecisionError
+from impasto.errors import PrecisionError, first_line
 from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
 
 from .graph_parts import FLOATS, copy, element_types, producers
@@ -38,7 +38,7 @@ class Session:
             )
         except Exception as error:  # the vendor's exceptions have no common base
             raise PrecisionError(
-                f"ONNX Runtime cannot load this graph: {str(error).splitlines()[0]}; check it with impasto inspect"
+                f"ONNX Runtime cannot load this graph: {first_line(error)}; check it with impasto inspect"
             ) from error
 
     def draw(self, feed: Feed) -> np.ndarray:

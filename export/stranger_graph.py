@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, compose, helper, inliner, numpy_helper, version_converter
 
 from impasto._version import __version__
-from impasto.errors import ExportError
+from impasto.errors import ExportError, first_line
 from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
 from impasto.runtime.spec import Pixels
 
@@ -41,7 +41,7 @@ def read_stranger(path: Path) -> onnx.ModelProto:
         model = onnx.load(str(path))
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError and the checker's error have no public base that onnx promises
-        raise ExportError(f"{path} is no ONNX file that can be read: {str(error).splitlines()[0]}") from None
+        raise ExportError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]  # old exporters list weights as inputs
     del model.graph.input[:]
@@ -86,7 +86,7 @@ def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
         except Exception as error:  # the converter raises RuntimeError, or what its C++ parts throw
             if opset(model) < LEAST_OPSET:
                 raise ExportError(
-                    f"the graph has opset {opset(model)}, and ONNX cannot convert it to {OPSET} ({str(error).splitlines()[0]}); "
+                    f"the graph has opset {opset(model)}, and ONNX cannot convert it to {OPSET} ({first_line(error)}); "
                     f"export it again with opset {LEAST_OPSET} or later"
                 ) from None
     if TensorProto.FLOAT16 in element_types(model).values():
@@ -106,7 +106,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         try:
             ort.InferenceSession(str(before), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the vendor's exceptions have no common base
-            raise ExportError(f"ONNX Runtime cannot load the graph: {str(error).splitlines()[0]}") from None
+            raise ExportError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from None
         result = onnx.load(str(after))
     used = {node.domain or "ai.onnx" for node in result.graph.node}
     kept = [entry for entry in result.opset_import if (entry.domain or "ai.onnx") in used]
@@ -150,7 +150,7 @@ def finished(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise ExportError(f"the graph cannot be dressed: {str(error).splitlines()[0]}") from None
+        raise ExportError(f"the graph cannot be dressed: {first_line(error)}") from None
     return model
 
 

@@ -12,7 +12,7 @@ class ImpastoError(Exception):
 
 def first_line(error: BaseException) -> str:
     """The first line of what a library's error says; its kind where it says nothing, as an EOFError does."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
 
 
 class ImpastoWarning(UserWarning):

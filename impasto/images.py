@@ -130,6 +130,12 @@ def within(image: np.ndarray, longest_side: int | None, *, multiple: int = 1) ->
     return np.array(pil.Image.fromarray(image).resize(size, pil.Image.Resampling.LANCZOS))
 
 
+def middle(picture: np.ndarray, side: int) -> np.ndarray:
+    """The part in the middle that is no longer than `side`; of smaller pictures all. A view of it."""
+    top, left = (max(0, length - side) // 2 for length in picture.shape[:2])
+    return picture[top : top + side, left : left + side]
+
+
 def read_painting(path: str | os.PathLike[str]) -> np.ndarray:
     """A painting at the size at which its style is learnt and measured: uint8 (H, W, 3). Raises PictureError."""
     pil = _pillow()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from impasto import images
 from impasto.quality import noisy, psnr
 
 from . import degrade, losses
@@ -79,7 +80,7 @@ def pair_psnr(network: Network, photos: Photos) -> dict[str, float]:
 def judged(picture: np.ndarray, scale: int) -> np.ndarray:
     """The picture's middle, of at most JUDGED_SIDE, with its sides cut to multiples of 8 · scale, as published figures cut them."""
     cell = 8 * scale
-    picture = middle(picture, JUDGED_SIDE)
+    picture = images.middle(picture, JUDGED_SIDE)
     return picture[: picture.shape[0] // cell * cell, : picture.shape[1] // cell * cell]
 
 
@@ -90,12 +91,6 @@ def middle_of_pair(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     top, left = (max(0, length - side) // 2 for length in source.shape[:2])
     part = source[top : top + side, left : left + side]
     return part, target[scale * top :, scale * left :][: scale * part.shape[0], : scale * part.shape[1]]
-
-
-def middle(picture: np.ndarray, side: int) -> np.ndarray:
-    """The part in the middle that is no longer than `side`; smaller pictures are as they are."""
-    top, left = (max(0, length - side) // 2 for length in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
 
 
 @torch.no_grad()

@@ -70,11 +70,8 @@ class FileSource(Source):
             raise PictureError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a video file")
         try:
             self._container: InputContainer = _opened(path)
-        except (
-            av.FFmpegError,
-            IndexError,
-            UnicodeError,
-        ) as error:  # IndexError where a damaged header contradicts itself
+        except (av.FFmpegError, IndexError, UnicodeError) as error:
+            # IndexError where a damaged header contradicts itself.
             reason = getattr(error, "strerror", None) or error
             raise PictureError(f"{path} is no video file that can be read: {reason}; get it again") from None
         videos = [
@@ -252,9 +249,8 @@ class FileTarget:
         assert self._container is not None
         try:
             copied = self._container.add_stream_from_template(sound)
-            if sound.layout.name.endswith(
-                " channels"
-            ):  # no speakers are named, and .mp4 must name them: the usual ones
+            if sound.layout.name.endswith(" channels"):
+                # No speakers are named, and .mp4 must name them: the usual ones.
                 copied.codec_context.layout = f"{sound.layout.nb_channels}c"
             return copied
         except ValueError:

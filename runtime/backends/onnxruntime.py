@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError, MissingDependency
+from impasto.errors import BackendError, MissingDependency, first_line
 
 from .base import Backend, TensorSpec
 
@@ -77,7 +77,7 @@ class OnnxRuntimeBackend(Backend):
             choice = (provider, {"device_id": device}) if name == "onnxruntime-cuda" else provider
             self._session = ort.InferenceSession(str(path), session_options(), providers=[choice], enable_fallback=0)
         except Exception as error:  # the vendor's exceptions have no common base
-            raise BackendError(f"ONNX Runtime cannot load {path}: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
         # Asked for CUDA, ONNX Runtime falls back to the CPU with a log line; we do not.
         if self._session.get_providers()[0] != provider:
             raise BackendError(
@@ -104,7 +104,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
         finally:
             binding.clear_binding_inputs()
             binding.clear_binding_outputs()
@@ -120,7 +120,7 @@ class OnnxRuntimeBackend(Backend):
             out[...] = held.result.numpy()
         except Exception as error:
             held.forget()
-            raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         return self._run_all(inputs)[0].shape
@@ -130,7 +130,7 @@ class OnnxRuntimeBackend(Backend):
         try:
             return list(self._session.run(None, feeds))
         except Exception as error:
-            raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
 
     def _close(self) -> None:
         self._held = None
@@ -186,8 +186,3 @@ def _tensor(value: Any, path: Path) -> TensorSpec:
         raise BackendError(f"{path}: {value.name} is {value.type}; expected uint8, float32 or float16")
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
     return TensorSpec(value.name, _DTYPES[value.type], shape)
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

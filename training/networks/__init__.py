@@ -24,10 +24,6 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
         raise OptionError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     try:
         return ARCHITECTURES[architecture](**config)
-    except (
-        TypeError,
-        ValueError,
-        IndexError,
-        RuntimeError,
-    ) as error:  # torch raises RuntimeError for sizes that cannot be
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        # Torch raises RuntimeError for sizes that cannot be.
         raise OptionError(f"{architecture} cannot be built from {config}: {first_line(error)}") from None
