@@ -120,9 +120,16 @@ def style(
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range, photo, temporal."
+            help="NAME=VALUE for a loss term: content, 'deep content', style, 'total variation', grid, shift, range, photo, temporal."
         ),
     ] = None,
+    whole: Annotated[
+        Optional[tuple[int, int]],  # noqa: UP045
+        typer.Option(help="Instead of crops: whole photos whose longer side is between these two, in pixels."),
+    ] = None,
+    scales: Annotated[
+        int, typer.Option(help="Compare strokes with the painting's at so many sizes, each half the one before.")
+    ] = 1,
     with_strength: Annotated[
         bool,
         typer.Option("--with-strength", help="Let the strength be chosen at run time; several paintings imply it."),
@@ -178,6 +185,8 @@ def style(
         resume=resume,
         command=_command(),
         paintings=tuple(painting),
+        whole=whole,
+        scales=scales,
         with_strength=with_strength,
         backbone=backbone,
         backbone_weights=backbone_weights,
