@@ -123,6 +123,32 @@ def read_photos(
     return Photos(tuple(pictures), tuple(names), tuple(skipped), digests=tuple(digests))
 
 
+def read_folders(
+    folders: Sequence[str | os.PathLike[str]],
+    *,
+    smallest: int,
+    longest: int | None = None,
+    enlarged_to: int | None = None,
+) -> Photos:
+    """The photos of several folders, as `read_photos` reads each; names say the folder where there are several.
+
+    Raises TrainingError also where all together take more than MEMORY bytes, or two folders have the same name.
+    """
+    if len(folders) == 1:
+        return read_photos(folders[0], smallest=smallest, longest=longest, enlarged_to=enlarged_to)
+    if len({Path(folder).name for folder in folders}) < len(folders):
+        raise TrainingError(
+            f"two of the folders {', '.join(map(os.fspath, folders))} have one name; rename one, or link to it"
+        )
+    photos, skipped, held = Photos((), (), ()), (), 0
+    for folder in folders:
+        found = read_photos(folder, smallest=smallest, longest=longest, enlarged_to=enlarged_to)
+        held += _held(folder, held, *found.pictures)
+        names = tuple(f"{Path(folder).name}/{name}" for name in found.names)
+        photos, skipped = photos.joined(replace(found, names=names)), skipped + found.skipped
+    return replace(photos, skipped=skipped)
+
+
 def read_pairs(
     sources: str | os.PathLike[str],
     targets: str | os.PathLike[str],

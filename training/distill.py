@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from .degrade import Degradation, damaged
 from .drawing import draw
 from .fit import FitResult, Progress, fit, pick_device
 from .networks import Network, kmac_per_pixel, mixed
-from .networks.unet_restorer import UnetRestorer
 from .processes import ALONE, Processes, launched
 from .recipes import CommonOptions, arguments_for, digest_of_weights, new_network, recipe_of, split_photos
 from .tasks import Task, random_colours, recoloured, side_by_side
@@ -47,7 +45,7 @@ class DistillOptions(CommonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.photos is None:
+        if not self.photo_folders:
             raise OptionError("a student needs a folder of photos")
         if self.weights.get("truth") and self.degradation is None:
             raise OptionError(
@@ -71,9 +69,7 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
     options = replace(options, architecture=options.architecture or STUDENTS.get(taught.task, "unet-restorer"))
     sizes = {} if degradation else {"longest": 768, "enlarged_to": options.crop}
     split = split_photos(options, options.crop * scale, **sizes)
-    implied: dict[str, Any] = {"scale": scale} if scale != 1 else {}
-    if degradation and options.architecture == UnetRestorer.architecture:
-        implied = arguments_for(degradation)
+    implied = arguments_for(options.architecture, scale, degradation) if degradation else {}
     network = new_network(options, implied).to(device)
     if network.styles:
         raise OptionError(

@@ -52,11 +52,18 @@ def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, 
 def restore_psnr(
     network: Network, pictures: Sequence[np.ndarray], degradation: degrade.Degradation
 ) -> dict[str, float]:
-    """Mean PSNR in dB at the weakest, middle and strongest damage, on `judged` parts; picture number i is damaged by seed i."""
+    """Mean PSNR in dB at the weakest, middle and strongest damage, on `judged` parts; picture number i is damaged by seed i.
+
+    Of a mixture, at the middle strength of each of its kinds.
+    """
     if not pictures:
         return {}
     pictures = [judged(picture, degradation.scale) for picture in pictures]
-    fixed = {str(damage): damage for damage in map(degradation.at, (0, 0.5, 1))}
+    if isinstance(degradation, degrade.Mixture):
+        wanted = [kind.at(0.5) for kind in degradation.parts]
+    else:
+        wanted = [degradation.at(share) for share in (0, 0.5, 1)]
+    fixed = {str(damage): damage for damage in wanted}
     return {
         f"psnr_{name}": float(
             np.mean([bounded_psnr(draw(network, degrade.damaged(p, damage, i)), p) for i, p in enumerate(pictures)])

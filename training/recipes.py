@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -20,12 +20,14 @@ from impasto.styles import PHOTO
 
 from . import checkpoint
 from .backbones import BACKBONES, load_backbone
-from .data import Photos, Split, digest, read_pairs, read_photos
+from .data import Photos, Split, digest, read_folders, read_pairs, read_photos
 from .degrade import MISSING_COLOUR, Degradation, GaussianNoise, Missing
 from .fit import FitOptions, FitResult, Progress, fit, pick_device
 from .foreign import FOREIGN
 from .networks import Network, build, kmac_per_pixel
+from .networks.unet_restorer import UnetRestorer
 from .processes import launched
+from .synthetic import synthetic_pictures
 from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, PairTask, Restoration, RestoreTask, StyleTask
 
 
@@ -35,8 +37,8 @@ class CommonOptions:
 
     name: str
     """The model's name."""
-    photos: Path | None
-    """Folder of photos; None where a training's data is named otherwise."""
+    photos: Path | Sequence[Path] | None
+    """Folder of photos, or several; None where a training's data is named otherwise."""
     output: Path
     """Folder for the checkpoint, the log and the state."""
     fit: FitOptions
@@ -68,6 +70,13 @@ class CommonOptions:
     """Of the loss terms."""
     backbone_weights: Path | None = None
     """Its weights; by default those in the cache, in an installed package, or from the official place."""
+
+    @property
+    def photo_folders(self) -> tuple[Path, ...]:
+        """The folders of photos; none where a training's data is named otherwise."""
+        if self.photos is None:
+            return ()
+        return (Path(self.photos),) if isinstance(self.photos, (str, os.PathLike)) else tuple(map(Path, self.photos))
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.crop < 32 or self.crop % 8 or not 0 <= self.held_out <= 0.5:
@@ -114,7 +123,7 @@ class StyleOptions(CommonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.photos is None or not self.paintings:
+        if not self.photo_folders or not self.paintings:
             raise OptionError("a stylizer needs a folder of photos, and at least one painting to learn")
         if len(set(self.styles)) < len(self.styles):
             raise OptionError(
@@ -140,10 +149,20 @@ class RestoreOptions(CommonOptions):
     """Instead of photos to damage: a folder of pictures, and one of what they ought to be, under the same names."""
     architecture: str = "unet-restorer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(RESTORE_WEIGHTS))
+    synthetic: float = 0.0
+    """Share of the pictures to train on that are made by program: text, line drawings, flat shapes and gradients."""
+    gray: float = 0.0
+    """Share of the crops whose colour is taken away before they are damaged."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.photos is None) == (self.pairs is None):
+        if not 0 <= self.synthetic <= 0.9 or not 0 <= self.gray <= 1:
+            raise OptionError(
+                f"synthetic pictures {self.synthetic}, gray crops {self.gray}: wanted shares from 0 to 0.9, and from 0 to 1"
+            )
+        if self.pairs and (self.synthetic or self.gray):
+            raise OptionError("pairs are learnt as they are; leave synthetic and gray pictures away")
+        if bool(self.photo_folders) == bool(self.pairs):
             raise OptionError(
                 "a restorer learns from photos that are damaged for it, or from pairs: name one of the two (--photos, --pairs)"
             )
@@ -196,7 +215,7 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     device = pick_device(options.fit.device)
     split = _split_pairs(options) if options.pairs else split_photos(options, options.crop * options.degradation.scale)
     scale = split.train.scale if options.pairs else options.degradation.scale
-    implied = {"scale": scale, "marker": None} if options.pairs else arguments_for(options.degradation)
+    implied = arguments_for(options.architecture, scale, None if options.pairs else options.degradation)
     network = new_network(options, implied).to(device)
     if network.scale != scale:
         raise OptionError(
@@ -224,8 +243,18 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     if options.pairs:
         paired = PairTask(network, split.train, split.validation, **common)
         return _fit(options, paired, "upscale" if scale > 1 else "restore", split, extra, report, digests)
-    task = RestoreTask(network, split.train, split.validation, degradation=options.degradation, **common)
+    made = _synthetic(options, len(split.train.names))
+    task = RestoreTask(
+        network,
+        split.train.joined(made),
+        split.validation,
+        degradation=options.degradation,
+        gray=options.gray,
+        **common,
+    )
     extra["degradation"] = str(options.degradation)
+    # Only where they are used: runs of before are gone on with.
+    extra |= {key: value for key, value in (("synthetic", len(made.names)), ("gray", options.gray)) if value}
     return _fit(options, task, options.degradation.task, split, extra, report, digests)
 
 
@@ -252,6 +281,12 @@ def _fit(
     )
 
 
+def _synthetic(options: RestoreOptions, photos: int) -> Photos:
+    """As many pictures made by program as make the wanted share of all."""
+    count = round(photos * options.synthetic / (1 - options.synthetic))
+    return synthetic_pictures(count, options.fit.seed) if count else Photos((), (), ())
+
+
 def split_photos(
     options: CommonOptions, crop: int, longest: int | None = None, enlarged_to: int | None = None
 ) -> Split:
@@ -259,10 +294,9 @@ def split_photos(
 
     A smaller photo fills a restorer's crops with its reflection: enlarged, it would teach that clean photos are blurred.
     """
-    assert options.photos is not None
     # Judging cuts sides to whole cells; there must be one.
     smallest = max(32, 8 * crop // options.crop)
-    train = read_photos(options.photos, smallest=crop // 2, longest=longest, enlarged_to=enlarged_to)
+    train = read_folders(options.photo_folders, smallest=crop // 2, longest=longest, enlarged_to=enlarged_to)
     whole = len(train.names)
     if options.validation is None:
         train, validation = train.split(options.held_out)
@@ -345,10 +379,11 @@ def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProx
     return network.train()
 
 
-def arguments_for(degradation: Degradation) -> dict[str, Any]:
-    """What a damage asks of a unet-restorer. Where nothing but missing pixels is to be mended, the others are right as they are."""
-    marker = list(MISSING_COLOUR) if isinstance(degradation, Missing) else None
-    return {"scale": degradation.scale, "marker": marker}
+def arguments_for(architecture: str, scale: int, degradation: Degradation | None) -> dict[str, Any]:
+    """What a damage asks of a network. Where nothing but missing pixels is to be mended, the others are right as they are."""
+    if architecture != UnetRestorer.architecture:
+        return {"scale": scale} if scale > 1 else {}
+    return {"scale": scale, "marker": list(MISSING_COLOUR) if isinstance(degradation, Missing) else None}
 
 
 def _rebuilt(network: Network, implied: Mapping[str, Any], seed: int, style: str) -> Network:
@@ -397,17 +432,18 @@ def _changed_weights(options: CommonOptions) -> dict[str, Any]:
 def _data(options: CommonOptions, split: Split) -> dict[str, Any]:
     """Where the pictures come from, and what became of them."""
     pairs = options.pairs if isinstance(options, RestoreOptions) else None
-    folder = pairs[0] if pairs else options.photos
+    folders = [os.fspath(folder) for folder in (pairs[:1] if pairs else options.photo_folders)]
+    folder = folders[0] if len(folders) == 1 else folders
     return {
-        "folder": os.fspath(folder or ""),
+        "folder": folder,
         **({"targets": os.fspath(pairs[1])} if pairs else {}),
         "photos": len(split.train.names),
         "validation": {
-            "folder": os.fspath(options.validation or folder or ""),
+            "folder": os.fspath(options.validation) if options.validation else folder,
             "files": list(split.validation.names),
         },
         **(
-            {"test": {"folder": os.fspath(options.test or folder or ""), "photos": len(split.test.names)}}
+            {"test": {"folder": os.fspath(options.test) if options.test else folder, "photos": len(split.test.names)}}
             if split.test
             else {}
         ),

@@ -289,11 +289,12 @@ class RestoreTask(Restoration):
     def __init__(
         self, network: Network, photos: Photos, validation: Photos,
         *, degradation: Degradation, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
-        processes: Processes = ALONE, backbone: Backbone | None = None,
+        gray: float = 0.0, processes: Processes = ALONE, backbone: Backbone | None = None,
     ) -> None:  # fmt: skip
-        """crop: side of what the network sees; the clean crops are larger by the degradation's scale."""
+        """crop: side of what the network sees; the clean crops are larger by the degradation's scale. gray: share of the crops that
+        lose their colour before they are damaged."""
         super().__init__(network, validation, weights, backbone)
-        self._degradation, self._seed, self._device = degradation, seed, device
+        self._degradation, self._seed, self._device, self._gray = degradation, seed, device, gray
         batch *= processes.count
         self._part = processes.part(batch)
         self._sampler = CropSampler(photos, crop * degradation.scale, batch, device, seed=seed, turns=True)
@@ -301,6 +302,9 @@ class RestoreTask(Restoration):
     def batch(self, step: int) -> tuple[Tensor, ...]:
         clean = self._sampler.batch(step).crops.float() / 255
         generator = torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + step)
+        if self._gray:
+            colourless = torch.rand(len(clean), 1, 1, 1, device=self._device, generator=generator) < self._gray
+            clean = torch.where(colourless, degrade.eight_bits(luminance(clean)), clean)
         # All processes draw the damage of the whole batch: so it is the same however many share it.
         return self._degradation(clean, generator)[self._part], clean[self._part]
 
@@ -364,6 +368,12 @@ def random_colours(count: int, generator: np.random.Generator) -> np.ndarray:
     matrix = contrast * (grey + saturation * (np.eye(3) - grey))
     offset = 0.5 * (1 - contrast) + brightness
     return np.concatenate([matrix, np.repeat(offset, 3, axis=1)], axis=2).astype(np.float32)
+
+
+def luminance(picture: Tensor) -> Tensor:
+    """BT.601 luma of RGB pictures in any range: (N, 3, H, W) to (N, 1, H, W)."""
+    weights = picture.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+    return (picture * weights).sum(1, keepdim=True)
 
 
 def recoloured(levels: Tensor, colours: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a stylizer or a restorer.")
 
 Name = Annotated[str, typer.Argument(help="What the model is to be called.", show_default=False)]
-Photos = Annotated[Path, typer.Option(help="Folder of photos.", show_default=False)]
+Photos = Annotated[list[Path], typer.Option(help="Folder of photos; several are joined.", show_default=False)]
 Batch = Annotated[int, typer.Option(help="Crops in a step; under torchrun, of each process.", min=1)]
 Output = Annotated[
     Optional[Path],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
@@ -190,7 +190,10 @@ def style(
 @app.command()
 def restore(
     name: Name,
-    photos: Annotated[Optional[Path], typer.Option(help="Folder of clean photos, to be damaged.")] = None,  # noqa: UP045
+    photos: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Folder of clean photos, to be damaged; several are joined."),
+    ] = None,
     pairs: Annotated[
         Optional[tuple[Path, Path]],  # noqa: UP045
         typer.Option(help="Instead: a folder of pictures and one of what they ought to be, of the same file names."),
@@ -205,6 +208,13 @@ def restore(
             help="The damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40; by default noise:0-55."
         ),
     ] = None,
+    synthetic: Annotated[
+        float, typer.Option(help="Share of pictures made by program among the photos: text, lines, shapes, gradients.")
+    ] = 0.0,
+    gray: Annotated[float, typer.Option(help="Share of the crops whose colour is taken away first.")] = 0.0,
+    architecture: Annotated[
+        str, typer.Option(help="unet-restorer, or plain-upscaler for a damage that scales down.")
+    ] = "unet-restorer",
     learning_rate: Rate = 1e-3,
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -268,6 +278,9 @@ def restore(
         command=_command(),
         degradation=parse(degrade or "noise:0-55"),
         pairs=pairs,
+        synthetic=synthetic,
+        gray=gray,
+        architecture=architecture,
         backbone=backbone,
         backbone_weights=backbone_weights,
         weights=_weights(weight or [], training.RESTORE_WEIGHTS),

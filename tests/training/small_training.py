@@ -11,6 +11,7 @@ SMALL = {
     "thumbnail-stylizer": {"fine": 16, "coarse": 32, "blocks": 1, "after": 1, "code": 8, "thumbnail": 32},
     "unet-restorer": {"widths": [16, 32, 32], "encoder": [1, 1], "middle": 1, "decoder": [1, 1]},
     "classic-stylizer": {"width": 8, "blocks": 1},
+    "plain-upscaler": {"width": 8, "layers": 2},
 }
 """A small configuration of each architecture."""
 

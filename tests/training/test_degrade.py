@@ -13,7 +13,17 @@ from torch.testing import assert_close
 
 from impasto.errors import OptionError
 from impasto.training import degrade
-from impasto.training.degrade import MISSING_COLOUR, Missing, SensorNoise, Shake, damaged, from_linear, parse, to_linear
+from impasto.training.degrade import (
+    MISSING_COLOUR,
+    Missing,
+    SensorNoise,
+    Shake,
+    damaged,
+    from_linear,
+    missing,
+    parse,
+    to_linear,
+)
 
 KINDS = ("noise:0-55", "sensor:50-500", "shake:15", "defocus:1-4", "missing:30", "down:2", "down:4", "jpeg:10-40")
 ALL = (*KINDS, "shake:15+noise:0-5", "down:2+jpeg:30-60")
@@ -136,7 +146,7 @@ def test_missing_pixels_are_as_many_as_asked_and_the_others_untouched(percent):
 
 
 def test_each_way_of_losing_pixels_loses_them_in_all_parts_of_the_picture():
-    for make in (degrade._scratches, degrade._blocks, degrade._strokes):
+    for make in missing._FIELDS:
         field = make(200, 64, 64, seeded())
         lost = (field < field.flatten(1).quantile(0.2, dim=1).view(-1, 1, 1)).float().mean(0)
         quarters = lost.view(2, 32, 2, 32).mean((1, 3))

@@ -12,7 +12,7 @@ from impasto.errors import OptionError
 from impasto.training.drawing import draw
 from impasto.training.networks import ARCHITECTURES, Network, build, kmac_per_pixel
 
-LOCAL = ("thumbnail-stylizer", "unet-restorer")
+LOCAL = ("thumbnail-stylizer", "unet-restorer", "plain-upscaler")
 
 
 def run(network: Network, image: torch.Tensor, seed: int = 0) -> torch.Tensor:
@@ -33,7 +33,7 @@ def test_the_size_is_kept_and_a_batch_is_its_pictures(architecture):
         single = torch.cat([network(images[i : i + 1], context[i : i + 1]) for i in range(2)])
     else:
         both, single = network(images), torch.cat([network(image[None]) for image in images])
-    assert both.shape == images.shape
+    assert both.shape == (2, 3, *(network.scale * side for side in images.shape[2:]))
     assert_close(both, single, atol=1e-5, rtol=1e-5)
 
 
@@ -41,13 +41,15 @@ def test_the_size_is_kept_and_a_batch_is_its_pictures(architecture):
 @pytest.mark.parametrize("deeper", [False, True])
 def test_no_pixel_depends_on_an_input_beyond_the_receptive_field(architecture, deeper):
     config = {"thumbnail-stylizer": {"blocks": 2, "before": 2}, "unet-restorer": {"middle": 2, "encoder": [2, 1]}}
+    config["plain-upscaler"] = {"layers": 3, "cell": 2, "gates": False}
     network = shaken(architecture, **(config[architecture] if deeper else {}))
     side = 8 * (network.receptive_field // 4 + 4)
     image = torch.rand(1, 3, side, side, requires_grad=True)
     drawn = run(network, image)
     reach = 0
     for place in range(side // 2 // 8 * 8, side // 2 // 8 * 8 + 8):  # every place in a cell
-        (gradient,) = torch.autograd.grad(drawn[..., place, place].sum(), image, retain_graph=True)
+        seen = network.scale * place + network.scale - 1
+        (gradient,) = torch.autograd.grad(drawn[..., seen, seen].sum(), image, retain_graph=True)
         touched = gradient.abs().sum((0, 1)).nonzero()
         reach = max(reach, int((touched - place).abs().max()))
     assert reach <= network.receptive_field
@@ -87,6 +89,12 @@ def test_a_fresh_restorer_returns_the_picture_nearly():
     assert float((build("unet-restorer", {}).eval()(image) - image).abs().mean().detach()) < 0.1
 
 
+def test_a_fresh_upscaler_repeats_pixels_nearly():
+    image = torch.rand(1, 3, 24, 24)
+    repeated = image.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert float((build("plain-upscaler", {}).eval()(image) - repeated).abs().mean().detach()) < 0.15
+
+
 def test_a_restorer_may_enlarge():
     network = shaken("unet-restorer", scale=2)
     assert network(torch.rand(1, 3, 32, 48)).shape == (1, 3, 64, 96)
@@ -101,7 +109,12 @@ def test_scales_and_shifts_come_from_the_thumbnail():
 
 @pytest.mark.parametrize(
     ("architecture", "budget", "parameters"),
-    [("thumbnail-stylizer", 40, 1_160_000), ("unet-restorer", 70, 830_000), ("classic-stylizer", 154, 1_700_000)],
+    [
+        ("thumbnail-stylizer", 40, 1_160_000),
+        ("unet-restorer", 70, 830_000),
+        ("classic-stylizer", 154, 1_700_000),
+        ("plain-upscaler", 53, 51_000),
+    ],
 )
 def test_default_networks_keep_to_their_budget(architecture, budget, parameters):
     network = build(architecture, {})
@@ -121,8 +134,9 @@ def test_kmac_counts_what_a_convolution_does():
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("size", [(48, 64), (37, 51)])
 def test_draw_takes_any_size(architecture, size):
-    drawn = draw(shaken(architecture), photo(*size))
-    assert drawn.shape == (*size, 3)
+    network = shaken(architecture)
+    drawn = draw(network, photo(*size))
+    assert drawn.shape == (*(network.scale * side for side in size), 3)
     assert drawn.dtype == np.uint8
 
 
@@ -140,6 +154,8 @@ def test_unknown_names_and_configs_are_refused():
         ("unet-restorer", {"widths": [-1, 8, 8]}),
         ("thumbnail-stylizer", {"thumbnail": 20}),
         ("thumbnail-stylizer", {"thumbnail": 0}),
+        ("plain-upscaler", {"scale": 1}),
+        ("plain-upscaler", {"cell": 3}),
     ],
 )
 def test_configs_that_torch_stumbles_over_are_refused(architecture, config):

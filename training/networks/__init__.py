@@ -8,11 +8,12 @@ from impasto.errors import OptionError, first_line
 
 from .base import Network, kmac_per_pixel, mixed
 from .classic import ClassicStylizer
+from .plain_upscaler import PlainUpscaler
 from .thumbnail_stylizer import ThumbnailStylizer
 from .unet_restorer import UnetRestorer
 
 ARCHITECTURES: dict[str, type[Network]] = {
-    network.architecture: network for network in (ClassicStylizer, ThumbnailStylizer, UnetRestorer)
+    network.architecture: network for network in (ClassicStylizer, PlainUpscaler, ThumbnailStylizer, UnetRestorer)
 }
 
 __all__ = ["ARCHITECTURES", "Network", "build", "kmac_per_pixel", "mixed"]
