@@ -23,7 +23,7 @@ def compare(model: impasto.Model, photos: Sequence[np.ndarray]) -> dict[str, dic
     """Mean PSNR in dB over photos (uint8, H x W x 3) at each of QUALITIES: of the JPEG, and of what the model makes of it."""
     results = {}
     for quality in QUALITIES:
-        compressed = [_through_jpeg(photo, quality) for photo in photos]
+        compressed = [through_jpeg(photo, quality) for photo in photos]
         results[str(quality)] = {
             "jpeg": mean_psnr(photos, compressed),
             "model": mean_psnr(photos, [model(picture) for picture in compressed]),
@@ -31,7 +31,8 @@ def compare(model: impasto.Model, photos: Sequence[np.ndarray]) -> dict[str, dic
     return results
 
 
-def _through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+def through_jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
+    """A uint8 picture, (H, W, 3), as Pillow's JPEG with 4:2:0 colour leaves it."""
     from PIL import Image
 
     file = io.BytesIO()

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures of one shape, in dB; infinite where they are equal."""
+    """Peak signal-to-noise ratio of two pictures of one shape, in levels of 255, in dB; infinite where they are equal."""
     error = float(np.square(one.astype(np.float64) - other).mean())
     return float(10 * np.log10(255**2 / error)) if error else float("inf")
 

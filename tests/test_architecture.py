@@ -34,6 +34,7 @@ FOUNDATION = {
     "impasto.sizes",
     "impasto.styles",
     "impasto.contact_sheet",
+    "impasto.datasets",
     "impasto._version",
 }
 

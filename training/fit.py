@@ -80,6 +80,9 @@ class FitOptions:
     """Compute as INT8 will, so that the weights get used to it, and learn the ranges for `impasto quantize`."""
     branches: bool = False
     """Learn the residual blocks' kernels in more ways than one, merged in what ships (`networks.branches`)."""
+    minutes: float = 0
+    """Stop after so many minutes of steps in this call, with a checkpoint, and the state to go on from; 0: take all steps. The
+    learning rate follows the steps, so that the run that went on is the uninterrupted one."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
@@ -93,6 +96,8 @@ class FitOptions:
             raise OptionError("weights get used to INT8 when branches have done their work; leave one of the two away")
         if not 0 < self.depth_decay <= 1:
             raise OptionError(f"depth decay {self.depth_decay}: wanted above 0, at most 1")
+        if not 0 <= self.minutes < math.inf:
+            raise OptionError(f"minutes {self.minutes}: wanted above 0, or 0 for no limit")
         if self.precision not in ("auto", "bf16", "fp32"):
             raise OptionError(f"unknown precision {self.precision!r}; choose auto, bf16 or fp32")
         if self.patience < 0 or self.validate_every < 1:
@@ -129,6 +134,8 @@ class FitResult:
     """On the pictures held out, computed as INT8 will; empty but for quantization-aware training."""
     skipped: int = 0
     """Files that could not be used; the checkpoint's recipe names them."""
+    unfinished: bool = False
+    """Whether the time was up before the last step; the state to go on from lies beside the checkpoint."""
 
     def __str__(self) -> str:
         measured = _listed(self.quality or self.losses) + (f"; test set: {_listed(self.test)}" if self.test else "")
@@ -196,6 +203,7 @@ def fit(
     test: photos to judge the finished network by, once.
     resume: go on from the state in `folder`; the result is the same, to the bit on one device, as without the
     interruption. Ctrl-C saves the state first, and so does the end of the last step: what follows can fail and be done again.
+    Where `minutes` are up before the last step, the checkpoint is what is there by then, not judged by `test`, and the state stays.
     Raises TrainingError, with the step and the cause, where a loss or a weight is no longer finite, where `patience` has
     nothing to judge by, and where there is a run in `folder` that is neither resumed nor finished, or another model that is.
     Raises OptionError where all loss terms have weight 0.
@@ -253,7 +261,7 @@ def _finish(
         network, learnt = qat.removed(network)
         recipe = {**recipe, qat.RECIPE: learnt}
     quality["validation"] = task.validate(network)
-    if test is not None:
+    if test is not None and not run.unfinished:
         quality["test"] = task.judge(network, test)
     recipe = {
         **recipe,
@@ -268,7 +276,8 @@ def _finish(
         (folder / PREVIEW).unlink(missing_ok=True)  # an earlier run's
     else:
         images.write(folder / PREVIEW, preview)
-    (folder / STATE).unlink(missing_ok=True)
+    if not run.unfinished:
+        (folder / STATE).unlink(missing_ok=True)
     return FitResult(
         folder / CHECKPOINT,
         run.step,
@@ -278,6 +287,7 @@ def _finish(
         quality.get("test", {}),
         quality.get("validation in INT8", {}),
         len(recipe.get("data", {}).get("skipped", ())),
+        run.unfinished,
     )
 
 
@@ -350,6 +360,7 @@ class _Run:
         self.step = 0
         self.seconds = 0.0
         self.last_losses: dict[str, float] = {}
+        self.unfinished = False  # whether the time was up before the last step
         self._best: _Best | None = None
         self._judged = 0  # the last step that was validated
         self._stale = False
@@ -357,7 +368,11 @@ class _Run:
         self._board: Board | None = None
 
     def descend(self, report: Callable[[Progress], None]) -> None:
-        """All steps that are left. Ctrl-C saves the state after the step that it meets, then raises KeyboardInterrupt."""
+        """All steps that are left, or that `minutes` hold; a run that stops before the last has saved its state.
+
+        Ctrl-C saves the state after the step that it meets, then raises KeyboardInterrupt.
+        """
+        deadline = time.perf_counter() + 60 * self._options.minutes if self._options.minutes else math.inf
         started = time.perf_counter() - self.seconds
         terms: list[Tensor] = []
         options, together = self._options, self.together
@@ -375,15 +390,17 @@ class _Run:
                     terms.append(self._descend_once())
                 self.step += 1
                 self.seconds = time.perf_counter() - started
-                stop = together.any(interrupt.asked)
+                late = self.step < options.steps and time.perf_counter() > deadline
+                stop = together.any(interrupt.asked or late)
                 if self.step % LOOK_EVERY == 0 or self.step == options.steps or stop:
                     means = together.mean(torch.stack(terms))
                     terms = []
                     self._require_finite(means)
                     self._stale = together.from_chief(partial(self._look, means, report, stop))
                 if stop:
-                    raise KeyboardInterrupt
-            if together.any(interrupt.asked):  # in the last validation
+                    self.unfinished = True
+                    break
+            if together.any(interrupt.asked):  # in a step, or in the last validation
                 raise KeyboardInterrupt
 
     def averaged(self) -> Network:
@@ -395,8 +412,10 @@ class _Run:
         return network.folded()
 
     def history(self) -> dict[str, Any]:
-        """For the recipe: when a run with patience ended, and which step's weights it ships."""
-        return {} if self._best is None else {"stopped": {"step": self.step, "shipped": self._best.step}}
+        """For the recipe: when a run with patience or little time ended, and which step's weights it ships."""
+        if self._best is None and not self.unfinished:
+            return {}
+        return {"stopped": {"step": self.step, "shipped": self.step if self._best is None else self._best.step}}
 
     def close(self) -> None:
         """End the curves, and the company of other processes."""

@@ -56,6 +56,12 @@ Patience = Annotated[
 ]
 ValidateEvery = Annotated[int, typer.Option(help="Steps between validations, for --patience and --tensorboard.")]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write curves and pictures for TensorBoard.")]
+Minutes = Annotated[
+    float,
+    typer.Option(
+        help="Stop after so many minutes of steps, with a checkpoint, and go on another time with --resume; 0 takes all steps."
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the output folder.")]
 Start = Annotated[
     Optional[Path],  # noqa: UP045
@@ -151,6 +157,7 @@ def style(
     patience: Patience = 0,
     validate_every: ValidateEvery = 1000,
     tensorboard: TensorBoard = False,
+    minutes: Minutes = 0.0,
     resume: Resume = False,
 ) -> None:
     """Teach a network to paint photos like a painting."""
@@ -169,6 +176,7 @@ def style(
             patience=patience,
             validate_every=validate_every,
             tensorboard=tensorboard,
+            minutes=minutes,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
             branches=branches,
@@ -248,6 +256,7 @@ def restore(
     patience: Patience = 0,
     validate_every: ValidateEvery = 1000,
     tensorboard: TensorBoard = False,
+    minutes: Minutes = 0.0,
     resume: Resume = False,
 ) -> None:
     """Teach a network to undo damage of unknown strength, or what pairs of pictures show."""
@@ -270,6 +279,7 @@ def restore(
             patience=patience,
             validate_every=validate_every,
             tensorboard=tensorboard,
+            minutes=minutes,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
             branches=branches,
@@ -341,6 +351,7 @@ def distill(
     patience: Patience = 0,
     validate_every: ValidateEvery = 1000,
     tensorboard: TensorBoard = False,
+    minutes: Minutes = 0.0,
     resume: Resume = False,
 ) -> None:
     """Teach a small network to draw what a larger one draws."""
@@ -362,6 +373,7 @@ def distill(
             patience=patience,
             validate_every=validate_every,
             tensorboard=tensorboard,
+            minutes=minutes,
             freeze=_stages(freeze),
             depth_decay=depth_decay,
             branches=branches,
@@ -430,6 +442,8 @@ def _show(result: FitResult) -> None:
     if not _is_chief():
         return
     out.print(str(result), markup=False, soft_wrap=True)
+    if result.unfinished:
+        err.print("the time is up; go on with the same command and --resume", markup=False)
     out.print(f"next: impasto export {result.checkpoint}", markup=False)
 
 

@@ -251,6 +251,32 @@ def test_a_finished_model_is_not_overwritten_by_another(restoring):
         fit_restore(options)
 
 
+def test_a_run_whose_time_is_up_leaves_a_checkpoint_and_goes_on_as_if_nothing_had_been(restoring, monkeypatch):
+    whole, cut = restoring("whole", steps=5), restoring("cut", steps=5)
+    fit_restore(whole)
+    ticks = itertools.count(step=20)  # seconds; a step asks the clock a few times
+    with monkeypatch.context() as patched:
+        patched.setattr(fit.time, "perf_counter", lambda: next(ticks))
+        stopped = fit_restore(replace(cut, fit=replace(cut.fit, minutes=1)))
+    assert stopped.unfinished
+    assert 1 <= stopped.steps < 5
+    assert checkpoint.load(stopped.checkpoint).recipe["stopped"] == {"step": stopped.steps, "shipped": stopped.steps}
+    assert (cut.output / STATE).exists()
+    again = fit_restore(replace(cut, resume=True, fit=replace(cut.fit, minutes=60)))
+    assert (again.steps, again.unfinished) == (5, False)
+    assert not (cut.output / STATE).exists()
+    assert_same_weights(weights(whole.output), weights(cut.output))
+
+
+def test_a_run_that_is_interrupted_while_its_time_is_up_is_interrupted(restoring, monkeypatch):
+    options = restoring(steps=5)
+    monkeypatch.setattr(Interrupt, "__enter__", lambda self: setattr(self, "asked", True) or self)
+    with pytest.raises(KeyboardInterrupt):
+        fit_restore(replace(options, fit=replace(options.fit, minutes=1e-9)))
+    assert (options.output / STATE).exists()
+    assert not (options.output / CHECKPOINT).exists()
+
+
 def test_nothing_to_resume(restoring):
     with pytest.raises(TrainingError, match="no unfinished run"):
         fit_restore(restoring(resume=True))
@@ -385,6 +411,7 @@ def test_averaging_forgets_the_start_and_then_remembers_long():
     "wrong",
     [
         {"steps": 0},
+        {"minutes": -1},
         {"learning_rate": 0},
         {"averaging": 1},
         {"clip": 0},
