@@ -358,6 +358,17 @@ def thumbnails(photos: Photos, side: int, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(both)).to(device).permute(0, 1, 4, 2, 3)
 
 
+def thumbnails_of(pictures: Tensor, side: int) -> Tensor:
+    """Of whole photos on the device: uint8 (N, 3, H, W) to uint8 (N, 3, side, side), means of areas as the runtime's."""
+    return F.interpolate(pictures.float(), size=(side, side), mode="area").round().to(torch.uint8)
+
+
+def inside(pictures: Tensor, around: int) -> Tensor:
+    """(N, C, H, W) without so many pixels at each edge."""
+    height, width = pictures.shape[2:]
+    return pictures[..., around : height - around, around : width - around]
+
+
 def _reflected(places: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Places outside of 0 … length - 1, mirrored at the ends as often as it takes; the end itself is not repeated."""
     period = np.maximum(2 * (length - 1), 1)

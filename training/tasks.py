@@ -16,7 +16,7 @@ from impasto.styles import PHOTO, mixture
 
 from . import degrade, losses, metrics
 from .backbones import Backbone
-from .data import CropSampler, Photos, WholeSampler, thumbnails
+from .data import CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
 from .degrade import Degradation
 from .drawing import draw
 from .networks import Network, mixed
@@ -155,22 +155,10 @@ class StyleTask(Task):
         if self._thumbnails is not None:
             inputs = (*inputs, self._thumbnails[batch.mirrored.long(), batch.photo])
         elif self.network.thumbnail:
-            inputs = (*inputs, self._thumbnails_of(batch.crops))
+            inputs = (*inputs, thumbnails_of(inside(batch.crops, self._around), self.network.thumbnail))
         if self._painted:
             inputs = (*inputs, *self._lesson(step))
         return (*inputs, *self._next_frame(step, batch.crops.shape[2:])) if "temporal" in self.weights else inputs
-
-    def _thumbnails_of(self, whole: Tensor) -> Tensor:
-        """Of whole photos with their reflections around: uint8 (N, 3, T, T)."""
-        side = self.network.thumbnail
-        assert side is not None
-        means = F.interpolate(self._inside(whole).float(), size=(side, side), mode="area")
-        return means.round().to(torch.uint8)
-
-    def _inside(self, surrounded: Tensor) -> Tensor:
-        """What is judged of pictures: all but what lies around them."""
-        height, width = surrounded.shape[2:]
-        return surrounded[..., self._around : height - self._around, self._around : width - self._around]
 
     def _next_frame(self, step: int, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """How each crop's next picture in a video differs: motion, (N, 2, 3), and noise, (N, 3, H, W)."""
@@ -210,7 +198,7 @@ class StyleTask(Task):
             pyramid, strength = self._pyramids[int(number)], 1 - shares[self.network.styles.index(PHOTO)]
         drawn = self.network(surrounded, *extra).float()
         shift, whole = self._shift_term(surrounded, drawn, batch[1], extra), drawn
-        photo, drawn = self._inside(surrounded), self._inside(drawn)
+        photo, drawn = (inside(picture, self._around) for picture in (surrounded, drawn))
         shallow, deep = self.backbone.content_layer, [*self.backbone.layers][-1]
         with torch.no_grad():
             of_photo = self.backbone(photo, deep if "deep content" in self.weights else shallow)
