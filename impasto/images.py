@@ -66,7 +66,7 @@ class Picture:
     alpha: np.ndarray | None = None
     """uint8, (H, W), or None where the file has no transparency."""
     exif: bytes | None = None
-    """What of the file's EXIF block is true of the result too: camera, time, place, author; None without any, or where it is damaged."""
+    """What of the EXIF block is true of the result too: camera, time, place, author; None without any, or where it is damaged."""
 
 
 def read(path: str | os.PathLike[str]) -> Picture:
