@@ -24,7 +24,7 @@ from impasto.errors import BackendError, ExportError, OptionError
 from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
-from impasto.runtime.opening import SPEC_KEY, spec_in_metadata
+from impasto.runtime.opening import SPEC_KEY, metadata_json, spec_in_metadata
 from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
 
@@ -124,7 +124,7 @@ def _described(model: onnx.ModelProto, source: Source) -> dict[str, Any]:
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     if own:
         spec_in_metadata(own, source.graph)  # says what is wrong; what it leaves out is found by trying
-    return {**(json.loads(own) if own else {}), **(source.sidecar.described if source.sidecar else {})}
+    return {**(metadata_json(own, source.graph) if own else {}), **(source.sidecar.described if source.sidecar else {})}
 
 
 def _require_possible(spec: ModelSpec, path: Path) -> None:

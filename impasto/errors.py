@@ -10,9 +10,14 @@ class ImpastoError(Exception):
     """The base of every error that Impasto raises on purpose."""
 
 
+_LONGEST_LINE = 500
+"""Characters of another library's words: some repeat what a file holds."""
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of what a library's error says; its kind where it says nothing, as an EOFError does."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    """The first line of what a library's error says, shortened; its kind where it says nothing, as an EOFError does."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 class ImpastoWarning(UserWarning):

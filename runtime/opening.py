@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from impasto import schema
 from impasto.errors import BackendError, OptionError, PackageError
 
 from .backends import NAMES, Backend, family, open_engine, open_graph, preferred
@@ -96,26 +97,29 @@ def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Bac
                 f'{source.graph.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
             )
         graph = PixelAdapter(graph, pixels)
-    described = sidecar.described if sidecar else {}
-    spec = ModelSpec.from_json({"name": source.graph.stem, **described}, str(source.graph))
-    return graph, _probe(graph, spec)
+    return graph, _probe(graph, source.described_spec())
 
 
 def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> ModelSpec:
     """What was known when the engine was built, but for what the sidecar says: that may have been corrected since."""
     described = sidecar.described if sidecar else {}
-    size = described.get("size")
-    size = {**engine.spec["size"], **(size if isinstance(size, dict) else {})}
+    size = {**engine.spec["size"], **(described.get("size") or {})}
     return ModelSpec.from_json({**engine.spec, **described, "size": size}, str(path))
 
 
 def spec_in_metadata(text: str, graph: Path) -> ModelSpec:
     """What the exporter wrote under SPEC_KEY. Raises PackageError for anything else."""
+    return ModelSpec.from_json(metadata_json(text, graph), str(graph))
+
+
+def metadata_json(text: str, graph: Path) -> Any:
+    """The same as the exporter wrote it, without what is left out being filled in. Raises PackageError for what is no JSON."""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PackageError(f"{graph}: its metadata {SPEC_KEY!r} is no JSON ({error}); export the model again") from None
-    return ModelSpec.from_json(data, str(graph))
+        return schema.parse_json(text)
+    except schema.Malformed as error:
+        raise PackageError(
+            f"{graph}: its metadata {SPEC_KEY!r} cannot be read: {error}; export the model again"
+        ) from None
 
 
 def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
