@@ -24,10 +24,12 @@ from impasto.errors import BackendError, ExportError, OptionError
 from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
+from impasto.runtime.manifest import BackendCheck
 from impasto.runtime.opening import SPEC_KEY, spec_in_metadata
 from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
 
+from .backend_check import check_backends
 from .check import TOLERANCE, PictureCheck, compare, synthetic
 from .engine_check import LEAST_PSNR
 from .graph_parts import attribute, constants, copy, element_types, shape_of
@@ -114,8 +116,11 @@ def export_graph(
             "written. Please report the file"
         )
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
+    recipe = {"origin": _origin(source.graph, pixels)}
+    checks = check_backends(spec, {MODEL: model}, recipe)
+    checks["onnxruntime-cpu"] = BackendCheck(True, check.max_difference)
     make_folder(target)
-    write_package(target, spec, {MODEL: model}, None, recipe={"origin": _origin(source.graph, pixels)}, quality={})
+    write_package(target, spec, {MODEL: model}, None, recipe=recipe, quality={}, backends=checks)
     return Adopted(target, source.graph, spec, check)
 
 

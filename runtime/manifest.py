@@ -43,6 +43,19 @@ class PackageFile:
 
 
 @dataclass(frozen=True)
+class BackendCheck:
+    """What a backend drew at export, beside ONNX Runtime with the file that the package was made of."""
+
+    passed: bool
+    """Whether it draws the model right; one that does not is not chosen."""
+    max_difference: int | None
+    """In levels of 255; None where it cannot load or draw the graph."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"passed": self.passed, "max_difference": self.max_difference}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a package says of itself."""
 
@@ -56,6 +69,8 @@ class Manifest:
     """What training builds the network with, where the graphs hold its weights as it was trained: architecture and config."""
     impasto: str = ""
     """The version of Impasto that wrote it."""
+    backends: dict[str, BackendCheck] = field(default_factory=dict)
+    """What was compared at export, by the backend's name; nothing of those that were not installed there."""
 
     def find(self, role: str, precision: str = "fp32", family: str | None = None) -> PackageFile | None:
         """The file with this role and precision that was made for `family`; otherwise the one that suits all; or None."""
@@ -82,6 +97,7 @@ class Manifest:
             "impasto": self.impasto,
             "model": self.spec.to_json(),
             "files": {file.name: file.to_json() for file in self.files},
+            **({"backends": {name: check.to_json() for name, check in self.backends.items()}} if self.backends else {}),
             "network": self.network,
             "quality": self.quality,
             "recipe": self.recipe,
@@ -106,6 +122,7 @@ class Manifest:
             quality=data.get("quality") or {},
             network=data.get("network") or {},
             impasto=str(data.get("impasto", "")),
+            backends=_backends(data.get("backends") or {}, source),
         )
 
 
@@ -157,3 +174,17 @@ def _file(name: str, entry: Any, source: str) -> PackageFile:
     if family is not None and family not in FAMILIES:
         raise PackageError(f"{source}: {name} is for the family {family!r}; expected one of {', '.join(FAMILIES)}")
     return PackageFile(name, str(entry.get("role", "")), digest, precision, family)
+
+
+def _backends(entries: Any, source: str) -> dict[str, BackendCheck]:
+    if not isinstance(entries, dict):
+        raise PackageError(f'{source}: "backends" is {type(entries).__name__}; expected an object')
+    checks = {}
+    for name, entry in entries.items():
+        passed, most = (entry.get("passed"), entry.get("max_difference")) if isinstance(entry, dict) else (None, None)
+        if type(passed) is not bool or (most is not None and not (type(most) is int and 0 <= most <= 255)):
+            raise PackageError(
+                f'{source}: a backend\'s entry is {entry!r:.80}; expected {{"passed": true, "max_difference": 0}}'
+            )
+        checks[name] = BackendCheck(passed, most)
+    return checks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,11 @@ from functools import partial
 import numpy as np
 
 from impasto.errors import BackendError, ShapeError
+
+
+def is_x86_64() -> bool:
+    """Whether this machine's CPU is an x86-64."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class Backend(ABC):
     """A picture model has one; a perceptual network has one for each of its layers."""
     metadata: dict[str, str]
     """Key-value pairs that the graph carries."""
+    precision: str = "fp32"
+    """The lowest one that the graph's own operators compute in, where the backend can tell: backends round INT8 and halves apart."""
     limits: SizeLimits | None = None
     """Where the picture's size is limited to what the graph was built for."""
 

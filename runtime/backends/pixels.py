@@ -36,6 +36,7 @@ class PixelAdapter(Backend):
             raise BackendError(f"the graph takes {inner.inputs[0]}; a picture model takes 3 channels")
         batch, *sides = shape if self._channels_last else (shape[0], shape[2], shape[3], 3)
         self.name, self.device, self.metadata = inner.name, inner.device, inner.metadata
+        self.precision = inner.precision
         self.inputs = (TensorSpec(inner.inputs[0].name, _UINT8, (batch, *sides)),)
         self.outputs = (TensorSpec(inner.output.name, _UINT8, (batch, None, None, 3)),)
 
