@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +16,9 @@ import numpy as np
 from impasto.errors import BackendError, ImpastoError, MissingDependency, OptionError, ShapeError
 from impasto.quality import independent, psnr
 
-from .backends import NAMES, Backend, Preference, family, preferred
+from .backends import NAMES, Backend, Preference, family, open_graph, preferred
+from .backends.inner_values import ValuesBeforeRounding, wanted_always
+from .backends.pixels import PixelAdapter
 from .engines import engine_source
 from .manifest import Manifest
 from .opening import describe, open_context, open_source
@@ -64,14 +67,16 @@ def open_model(
     device: int,
     trust: bool,
     pixels: Pixels | None,
+    check_values: bool | None,
 ) -> tuple[OpenModel, str | None]:
     """The model in the backend that was asked for, or in the best that draws it right, and why that is not the preferred one.
 
     Arguments as `impasto.load` takes them. Raises as that does.
     """
+    always = wanted_always() if check_values is None else check_values
 
     def attempt(candidate: Candidate) -> OpenModel:
-        return _open(candidate, device, pixels)
+        return _open(candidate, device, pixels, always)
 
     reasons: list[str] = []
     candidates = choices(path_or_name, backend, precision, device, trust, reasons)
@@ -187,11 +192,12 @@ def _apart(levels: int) -> str:
     return f"up to {levels} levels of 255 away from what ONNX Runtime draws"
 
 
-def _open(candidate: Candidate, device: int, pixels: Pixels | None) -> OpenModel:
+def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values: bool) -> OpenModel:
     source, backend = candidate.source, candidate.backend
     graph = open_source(source, backend, device)
     try:
         graph, spec = describe(graph, source, pixels)
+        _watch(graph, candidate, device, check_values)
         if not spec.thumbnail:
             return OpenModel(source, graph, spec, None)
         if source.context is None:
@@ -200,6 +206,23 @@ def _open(candidate: Candidate, device: int, pixels: Pixels | None) -> OpenModel
     except BaseException:
         graph.close()
         raise
+
+
+def _watch(graph: Backend, candidate: Candidate, device: int, always: bool) -> None:
+    """Let a graph that gives uint8 be looked into for NaN. Raises OptionError where that is wanted and cannot be."""
+    source = candidate.source
+    if source.engine or source.graph.suffix == ".plan":
+        if always:
+            raise OptionError(
+                "nobody can look for NaN inside an engine; choose backend='onnxruntime-cpu', which shows them"
+            )
+        return
+
+    def open_copy(path: Path) -> Backend:
+        return open_graph(path, candidate.backend, device, features=True)
+
+    if not isinstance(graph, PixelAdapter):  # which sees the floats itself
+        graph.inner_values = ValuesBeforeRounding(source.graph, open_copy, always=always)
 
 
 def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenModel]) -> OpenModel | None:

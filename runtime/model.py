@@ -84,6 +84,7 @@ def load(
     device: int = 0,
     trust: bool = False,
     layout: str | None = None,
+    check_values: bool | None = None,
 ) -> Model:
     """Load a model package, an .onnx file, or a model by name; never builds, never downloads.
 
@@ -94,11 +95,13 @@ def load(
     precision: "fp32", "fp16", "int8" or "auto", among those the package holds.
     device: number of the CUDA device. trust: load files whose hash is not the manifest's.
     layout: for an ONNX file that Impasto did not write, what it takes and gives: "rgb 0..1", "bgr 0..255", "rgb -1..1".
+    check_values: look for NaN in every run, which takes twice as long; None does as $IMPASTO_CHECK_VALUES says (0 or 1), and otherwise
+    looks where a result is nothing but black. What a float graph gives is always looked at.
 
     Raises ModelNotFound, PackageError, OptionError, MissingDependency or BackendError.
     """
     pixels = Pixels.parse(layout) if layout is not None else None
-    opened, note = open_model(path_or_name, backend, precision, device, trust, pixels)
+    opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
     source, graph, spec = opened.source, opened.graph, opened.spec
     try:
         context = None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from impasto.errors import BackendError
+from impasto.errors import BackendError, NoNumbers
 from impasto.runtime.spec import Pixels
 
 from .base import Backend, TensorSpec
@@ -47,6 +47,8 @@ class PixelAdapter(Backend):
         result = self._room(out)
         try:
             self._inner.run((self._encode(inputs[0]),), result)
+        except NoNumbers:
+            raise
         except BackendError as error:
             raise BackendError(f"{error} ({MULTIPLE_HINT})") from error
         out[...] = self._pixels.decode(result.transpose(0, 3, 1, 2) if self._channels_last else result)
