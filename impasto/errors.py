@@ -80,6 +80,10 @@ class BackendError(ImpastoError):
     """A backend cannot load this model, cannot run here, or failed while running."""
 
 
+class NoNumbers(BackendError):
+    """A network gave values that are no numbers (NaN) for a picture; they would be black in a file."""
+
+
 class EngineMismatch(BackendError):
     """An engine made for another GPU, TensorRT version or flavour; the message holds the command that builds a fitting one."""
 

@@ -44,6 +44,19 @@ class PackageFile:
 
 
 @dataclass(frozen=True)
+class BackendCheck:
+    """What a backend drew at export, beside ONNX Runtime with the file that the package was made of."""
+
+    passed: bool
+    """Whether it draws the model right; one that does not is not chosen."""
+    max_difference: int | None
+    """In levels of 255; None where it cannot load or draw the graph."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"passed": self.passed, "max_difference": self.max_difference}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a package says of itself."""
 
@@ -57,6 +70,8 @@ class Manifest:
     """What training builds the network with, where the graphs hold its weights as it was trained: architecture and config."""
     impasto: str = ""
     """The version of Impasto that wrote it."""
+    backends: dict[str, BackendCheck] = field(default_factory=dict)
+    """What was compared at export, by the backend's name; nothing of those that were not installed there."""
 
     def find(self, role: str, precision: str = "fp32", family: str | None = None) -> PackageFile | None:
         """The file with this role and precision that was made for `family`; otherwise the one that suits all; or None."""
@@ -83,6 +98,7 @@ class Manifest:
             "impasto": self.impasto,
             "model": self.spec.to_json(),
             "files": {file.name: file.to_json() for file in self.files},
+            **({"backends": {name: check.to_json() for name, check in self.backends.items()}} if self.backends else {}),
             "network": self.network,
             "quality": self.quality,
             "recipe": self.recipe,
@@ -109,6 +125,7 @@ class Manifest:
                 quality=schema.mapping(data.get("quality"), "quality"),
                 network=schema.mapping(data.get("network"), "network"),
                 impasto=schema.text(data.get("impasto") or "unknown", "impasto"),
+                backends=_backends(data.get("backends")),
             )
         except schema.Malformed as error:
             raise PackageError(f"{source}: {error}") from None
@@ -162,3 +179,17 @@ def _file(name: str, entry: Any) -> PackageFile:
         precision=schema.one_of(entry.get("precision", "fp32"), f"precision of {name}", PRECISIONS),
         family=None if family is None else schema.one_of(family, f"family of {name}", FAMILIES),
     )
+
+
+def _backends(entries: Any) -> dict[str, BackendCheck]:
+    """Raises schema.Malformed."""
+    checks = {}
+    for name, entry in schema.mapping(entries, "backends").items():
+        known = schema.mapping(entry, f"the entry of {schema.text(name, 'a backend')}")
+        passed, most = known.get("passed"), known.get("max_difference")
+        if type(passed) is not bool:
+            raise schema.Malformed(f"passed of {name} is {passed!r:.80}; expected true or false")
+        checks[name] = BackendCheck(
+            passed, None if most is None else schema.whole(most, f"max_difference of {name}", 0, 255)
+        )
+    return checks

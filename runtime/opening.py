@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,34 +12,15 @@ import numpy as np
 from impasto import schema
 from impasto.errors import BackendError, OptionError, PackageError
 
-from .backends import NAMES, Backend, family, open_engine, open_graph, preferred
+from .backends import Backend, open_engine, open_graph
 from .backends.base import SizeLimits
 from .backends.pixels import MULTIPLE_HINT, PixelAdapter
 from .engine_record import EngineRecord
-from .resolve import Sidecar, Source, resolve
+from .resolve import Sidecar, Source
 from .spec import ModelSpec, Pixels
 
 SPEC_KEY = "impasto.spec"
 """The key of our ONNX metadata under which the exporter writes the ModelSpec as JSON."""
-
-
-def graph_source(path_or_name: str | os.PathLike[str], backend: str, precision: str, trust: bool) -> tuple[Source, str]:
-    """The graph to load, and the backend to load it with: where the package holds a graph for some kinds of backends only
-    and the caller leaves the choice, the best of those.
-
-    Raises OptionError for an unknown backend, and what `resolve` raises.
-    """
-    if backend not in (*NAMES, "auto"):
-        raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
-    if backend != "auto":
-        return resolve(path_or_name, precision, trust, family(backend)), backend
-    manifest = resolve(path_or_name, "auto", trust).manifest
-    choices = preferred(precision)
-    for name in choices:
-        file = manifest.find("model", precision, family(name)) if manifest else None
-        if file:
-            return resolve(path_or_name, precision, trust, family(name)), name if file.family else "auto"
-    return resolve(path_or_name, precision, trust, family(choices[0])), "auto"
 
 
 def open_source(source: Source, backend: str, device: int, *, features: bool = False) -> Backend:
