@@ -59,6 +59,8 @@ class CommonOptions:
     start: Path | None = None
     """A checkpoint or package of the same architecture to begin with; one for another scale lends all but its head."""
     resume: bool = False
+    terms: str = ""
+    """What the owners of the pictures allow, for the recipe: `impasto models` shows it."""
     command: str = ""
     """The command line, for the recipe."""
     architecture: str = ""
@@ -414,8 +416,12 @@ def recipe_of(
     options: CommonOptions, network: Network, split: Split, extra: dict[str, Any], digests: dict[str, Any]
 ) -> dict[str, Any]:
     """How a training is made. extra, digests: what is said besides what is the same for all; digests are of contents."""
+    start = checkpoint.load(options.start).recipe if options.start else {}
+    # Who began with pictures of some terms is bound by them.
+    terms = "; ".join(dict.fromkeys(filter(None, (options.terms, start.get("terms")))))
     return {
         "command": options.command,
+        **({"terms": terms} if terms else {}),
         "seed": options.fit.seed,
         "steps": options.fit.steps,
         "batch": options.batch,
@@ -430,7 +436,7 @@ def recipe_of(
         },
         "digests": {**{purpose: _digest_of_all(photos) for purpose, photos in _by_purpose(split).items()}, **digests},
         # With the recipe of where it began: one file tells the whole history.
-        "start": options.start and {"file": os.fspath(options.start), "recipe": checkpoint.load(options.start).recipe},
+        "start": options.start and {"file": os.fspath(options.start), "recipe": start},
         "kmac_per_pixel": round(kmac_per_pixel(network), 1),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **extra,
