@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
 TASKS = ("stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", "unknown")
 """What picture models do."""
+RESTORERS = ("denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore")
+"""Those of them that give a damaged picture back, undamaged."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,9 @@ class ModelSpec:
     """Side of the square thumbnail of the whole picture that the context graph takes; None without a context."""
     styles: tuple[str, ...] = ()
     """What the context graph gives scales and shifts for, in its order; empty where it gives those of one style alone."""
+    strength: float = 0.0
+    """The largest strength that a restorer can be asked for; its graph's second input is then the strength itself, float32 (N, 1),
+    and there is no context graph. 0 where it takes none."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
@@ -83,6 +89,8 @@ class ModelSpec:
             "receptive_field": self.receptive_field,
             "thumbnail": self.thumbnail,
             "styles": list(self.styles),
+            # Only where there is one: readers older than it refuse what they do not know.
+            **({"strength": self.strength} if self.strength else {}),
         }
 
     @classmethod
@@ -112,10 +120,16 @@ class ModelSpec:
             receptive_field=_optional(data, "receptive_field", source, 0),
             thumbnail=_optional(data, "thumbnail", source, 8),
             styles=_names(data, "styles", source),
+            strength=_strength(data, source),
         )
         if (spec.channels, spec.bit_depth) != (3, 8):
             raise PackageError(
                 f"{source}: {spec.channels} channels of {spec.bit_depth} bits; this Impasto runs RGB models of 8 bits"
+            )
+        if spec.strength and (spec.thumbnail or spec.scale != 1):
+            raise PackageError(
+                f"{source}: 'strength' stands beside {'a thumbnail' if spec.thumbnail else f'scale {spec.scale}'}; a graph's second "
+                "input is a context or a strength, and what enlarges has none"
             )
         return spec
 
@@ -180,6 +194,13 @@ def _names(data: dict[str, Any], key: str, source: str) -> tuple[str, ...]:
     if len(set(value)) < len(value):
         raise PackageError(f"{source}: {key!r} names one twice: {', '.join(value)}")
     return tuple(value)
+
+
+def _strength(data: dict[str, Any], source: str) -> float:
+    value = data.get("strength") or 0
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        raise PackageError(f"{source}: 'strength' is {value!r}; expected the largest that can be asked for, such as 1")
+    return float(value)
 
 
 def _optional(data: dict[str, Any], key: str, source: str, minimum: int) -> int | None:
