@@ -247,6 +247,12 @@ def restore(
     ] = None,
     backbone: BackboneName = "vgg16",
     backbone_weights: BackboneWeights = None,
+    with_strength: Annotated[
+        bool,
+        typer.Option(
+            "--with-strength", help="Let the strength be chosen at run time: 0 to 2 for what undoes noise, else 0 to 1."
+        ),
+    ] = False,
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
@@ -310,6 +316,7 @@ def restore(
         synthetic=synthetic,
         gray=gray,
         architecture=architecture,
+        with_strength=with_strength,
         backbone=backbone,
         backbone_weights=backbone_weights,
         weights=_weights(weight or [], training.RESTORE_WEIGHTS),
