@@ -80,8 +80,8 @@ def check_package(
     """Draw pictures with the package's weights in torch and with its graph in a backend, and compare.
 
     model: a package, by path or name, that training can begin with. pictures: files; two synthetic ones of odd sizes
-    come on top, of a restorer with a strength also at half and at the most of it. Raises PackageError or CheckpointError where torch has nothing to draw with,
-    MissingDependency without torch, PictureError.
+    come on top, of a restorer with a strength also at half and at the most of it. Raises PackageError or CheckpointError where
+    torch has nothing to draw with, MissingDependency without torch, PictureError.
     """
     try:
         from impasto.training import checkpoint as checkpoints

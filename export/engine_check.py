@@ -78,8 +78,8 @@ def check_engine(
 
     engine: a .plan file, or a package that holds a fitting one. against: the ONNX file or package. pictures: files; a
     synthetic one of the engine's best size and one of an odd size come on top, where strengths can be asked for also at half.
-    least_psnr: the budget in dB, by the engine's precision where None. Raises what `impasto.load` raises, PictureError, OptionError for a budget that is no number,
-    and CheckFailed where the graph's pictures have another size.
+    least_psnr: the budget in dB, by the engine's precision where None. Raises what `impasto.load` raises, PictureError, OptionError
+    for a budget that is no number, and CheckFailed where the graph's pictures have another size.
     """
     require_graph(against)
     if least_psnr is not None and math.isnan(least_psnr):  # nothing is below it, so that anything would pass
