@@ -325,7 +325,8 @@ def _check_strength(info: ModelInfo, strength: float) -> None:
     most = info.spec.strength
     if not isinstance(strength, Real) or (most and not 0 <= strength <= most):
         raise OptionError(
-            f"strength is {strength!r}; wanted a number from 0 (the picture itself) to {most or 1:g}; 1 is the network's own judgement"
+            f"strength is {strength!r}; wanted a number from 0 (the picture itself) to {most or 1:g}, where 1 is the network's own "
+            "judgement"
         )
     if not most and strength != 1:
         way = (

@@ -16,8 +16,7 @@ from .networks import Network, mixed
 def draw(network: Network, image: np.ndarray, shares: np.ndarray | None = None, *, strength: float = 1.0) -> np.ndarray:
     """image: uint8 (H, W, 3) of any size. Returns uint8 (H x scale, W x scale, 3). Runs where the network is, in FP32.
 
-    shares: of the network's styles, float32 (styles,); by default those of its first painting. strength: asked of a restorer
-    that takes one.
+    shares: of the network's styles, float32 (styles,); by default those of its first painting. strength: of a restorer that has one.
     """
     device = next(network.parameters()).device
     height, width = image.shape[:2]
