@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types kernels zoo wheel clean
+.PHONY: help setup demo test lint types fuzz kernels zoo wheel clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -33,6 +33,9 @@ lint: $(VENV)/.test-ready  ## ruff
 
 types: $(VENV)/.test-ready  ## mypy, on the wheel as a user installs it
 	$(BIN)/python tests/check_types.py
+
+fuzz: $(VENV)/.test-ready  ## what reads packages, sidecars, records and checkpoints, given 10 minutes of damaged ones each
+	$(BIN)/python tests/foreign_bytes.py $(READER)
 
 kernels: $(VENV)/.demo-ready  ## compile kernels/gram.cu for every architecture: nvcc of CUDA 13.0, and older compilers from PyPI
 	$(BIN)/python kernels/build.py

@@ -81,7 +81,7 @@ def check_package(
 
     model: a package, by path or name, that training can begin with. pictures: files; two synthetic ones of odd sizes
     come on top. Raises PackageError or CheckpointError where torch has nothing to draw with,
-    MissingDependency without torch, PictureError.
+    MissingDependency without torch, PictureError, NoNumbers where the network gives NaN for one of them, or for black or white.
     """
     try:
         from impasto.training import checkpoint as checkpoints
@@ -100,7 +100,9 @@ def check_package(
         )
     network = checkpoints.load(source.path).network
     results = []
-    with impasto.load(source.path, backend=backend, device=device) as runtime:
+    with impasto.load(source.path, backend=backend, device=device, check_values=True) as runtime:
+        for level in (0, 255):  # what has no contrast is where networks divide by zero
+            runtime(np.full((*SYNTHETIC[1], 3), level, np.uint8))
         for name, image in (*given_pictures(pictures), *synthetic_pictures(SYNTHETIC)):
             results.append(compare(name, runtime(image), draw(network, image)))
         return CheckResult(runtime.info.name, runtime.info.backend, tuple(results))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import reprlib
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from impasto import schema
 from impasto.errors import CheckpointError, MissingDependency, PackageError, first_line
 from impasto.files import sha256
 from impasto.runtime.engine_record import EngineLayer, EngineRecord
@@ -79,7 +82,7 @@ def _package(folder: Path) -> Inspection:
         size = path.stat().st_size if exists else 0
         states.append(FileState(file.name, file.role, file.precision, size, file.sha256, intact))
     rows = [*_spec_rows(manifest.spec), ("written by", f"Impasto {manifest.impasto}")]
-    rows += [(f"quality: {key}", json.dumps(value)) for key, value in manifest.quality.items()]
+    rows += [(f"quality: {key}", _short(value)) for key, value in manifest.quality.items()]
     rows += [(f"recipe: {key}", _short(value)) for key, value in manifest.recipe.items()]
     graph = manifest.find("model")
     if graph and (folder / graph.name).is_file():
@@ -134,18 +137,26 @@ def _checkpoint(path: Path) -> Inspection:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= path.stat().st_size - 8:
-                raise ValueError("its header is cut off")
-            header = json.loads(file.read(length))
-        own = json.loads(header.pop("__metadata__", {}).get("impasto", "{}"))
-        parameters = sum(int(np.prod(tensor["shape"])) for tensor in header.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if not 2 <= length <= min(path.stat().st_size - 8, schema.MAX_BYTES):
+                raise schema.Malformed("its header is cut off")
+            header = schema.mapping(schema.parse_json(file.read(length)), "the header")
+        metadata = schema.mapping(header.pop("__metadata__", None), "__metadata__")
+        own = schema.mapping(schema.parse_json(metadata.get("impasto") or "{}"), "impasto")
+        recipe = schema.mapping(own.pop("recipe", None), "recipe")
+        types = Counter(schema.text(tensor["dtype"], "dtype") for tensor in header.values())
+        parameters = sum(_elements(tensor["shape"]) for tensor in header.values())
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no safetensors file that can be read: {error}") from None
-    types = Counter(tensor["dtype"] for tensor in header.values())
     rows = [("tensors", f"{len(header)} ({', '.join(types)})"), ("parameters", f"{parameters:,}")]
-    rows += [(key, _short(value)) for key, value in own.items() if key != "recipe"]
-    rows += [(f"recipe: {key}", _short(value)) for key, value in own.get("recipe", {}).items()]
+    rows += [(key, _short(value)) for key, value in own.items()]
+    rows += [(f"recipe: {key}", _short(value)) for key, value in recipe.items()]
     return Inspection(f"checkpoint {path}", tuple(rows))
+
+
+def _elements(shape: Any) -> int:
+    if not isinstance(shape, list) or len(shape) > 64:
+        raise schema.Malformed(f"a tensor's shape is {reprlib.repr(shape)}; expected a list of sides")
+    return math.prod(schema.whole(side, "shape", 0, schema.MAX_NUMBER) for side in shape)
 
 
 def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ import onnx
 from impasto._version import __version__
 from impasto.errors import MissingDependency, OptionError, OutputError, PackageError
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
-from impasto.runtime.manifest import LOCK, MANIFEST, Manifest, PackageFile, read_manifest, write_manifest
+from impasto.runtime.manifest import LOCK, MANIFEST, BackendCheck, Manifest, PackageFile, read_manifest, write_manifest
 from impasto.runtime.spec import ModelSpec
 
 from .engine_cache import locked
@@ -65,6 +65,7 @@ def export_checkpoint(
 def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) -> Path:
     """Write the package of a checkpoint file in our format. Returns its folder."""
     from . import onnx as canonical
+    from .backend_check import check_backends
 
     network = loaded.network.folded()
     spec = canonical.spec_of(network, name, loaded.task)
@@ -73,9 +74,17 @@ def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) 
         graphs[CONTEXT] = canonical.export_context(network)
     held = canonical.hold_weights(graphs.values(), loaded.network)
     about = {"architecture": network.architecture, "config": network.config} if held else {}
+    checks = check_backends(spec, graphs, loaded.recipe)
     make_folder(target)
     write_package(
-        target, spec, graphs, None if held else checkpoint, recipe=loaded.recipe, quality=loaded.quality, network=about
+        target,
+        spec,
+        graphs,
+        None if held else checkpoint,
+        recipe=loaded.recipe,
+        quality=loaded.quality,
+        network=about,
+        backends=checks,
     )
     return target
 
@@ -154,6 +163,7 @@ def write_package(
     recipe: dict[str, Any],
     quality: dict[str, Any],
     network: dict[str, Any] | None = None,
+    backends: dict[str, BackendCheck] | None = None,
 ) -> None:
     """Write the graphs, a copy of the checkpoint if one is given, and the manifest into `folder`. Raises OutputError.
 
@@ -176,7 +186,8 @@ def write_package(
                     path = renames.enter_context(atomic_path(folder / CHECKPOINT))
                     shutil.copyfile(checkpoint, path)
                 files.append(PackageFile(CHECKPOINT, "checkpoint", sha256(checkpoint), "fp16"))
-            write_manifest(manifest_path, Manifest(spec, tuple(files), recipe, quality, network or {}, __version__))
+            manifest = Manifest(spec, tuple(files), recipe, quality, network or {}, __version__, backends or {})
+            write_manifest(manifest_path, manifest)
             with uninterrupted():
                 renames.close()
         for path in stale:

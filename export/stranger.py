@@ -11,6 +11,7 @@ import math
 import os
 import re
 import tempfile
+import warnings
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,14 +21,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from impasto.errors import BackendError, ExportError, OptionError
+from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError
 from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
-from impasto.runtime.opening import SPEC_KEY, spec_in_metadata
+from impasto.runtime.manifest import BackendCheck
+from impasto.runtime.opening import SPEC_KEY, metadata_json, spec_in_metadata
 from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
 
+from .backend_check import check_backends
 from .check import TOLERANCE, PictureCheck, compare, synthetic
 from .engine_check import LEAST_PSNR
 from .graph_parts import attribute, constants, copy, element_types, shape_of
@@ -107,6 +110,7 @@ def export_graph(
         with closing(_open(trial)) as drawing, closing(_open(source.graph, pixels)) as original:
             spec = _completed(spec, described, drawing, model)
             check = _compared(spec, drawing, original)
+            _tell_of_no_numbers(spec, original)
     in_halves = TensorProto.FLOAT16 in element_types(read).values()
     if check.max_difference > TOLERANCE and not (in_halves and check.psnr >= LEAST_PSNR["fp16"]):
         raise ExportError(
@@ -114,8 +118,11 @@ def export_graph(
             "written. Please report the file"
         )
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
+    recipe = {"origin": _origin(source.graph, pixels)}
+    checks = check_backends(spec, {MODEL: model}, recipe)
+    checks["onnxruntime-cpu"] = BackendCheck(True, check.max_difference)
     make_folder(target)
-    write_package(target, spec, {MODEL: model}, None, recipe={"origin": _origin(source.graph, pixels)}, quality={})
+    write_package(target, spec, {MODEL: model}, None, recipe=recipe, quality={}, backends=checks)
     return Adopted(target, source.graph, spec, check)
 
 
@@ -124,7 +131,7 @@ def _described(model: onnx.ModelProto, source: Source) -> dict[str, Any]:
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     if own:
         spec_in_metadata(own, source.graph)  # says what is wrong; what it leaves out is found by trying
-    return {**(json.loads(own) if own else {}), **(source.sidecar.described if source.sidecar else {})}
+    return {**(metadata_json(own, source.graph) if own else {}), **(source.sidecar.described if source.sidecar else {})}
 
 
 def _require_possible(spec: ModelSpec, path: Path) -> None:
@@ -261,6 +268,21 @@ def _no_size(tried: str) -> str:
         f"the graph takes none of the sizes that were tried ({tried}), or does not enlarge them by one whole factor; if you know what "
         'it takes, say it in a sidecar: {"layout": "rgb 0..1", "multiple": 48}'
     )
+
+
+def _tell_of_no_numbers(spec: ModelSpec, original: Backend) -> None:
+    """Warn of a network that has no picture for one of a single colour, as those that divide by its contrast."""
+    height, width = spec.size.padded(*_COMPARED)
+    for name, level in (("black", 0), ("white", 255)):
+        try:
+            original.run_all((np.full((1, height, width, 3), level, np.uint8),))
+        except NoNumbers:
+            warnings.warn(
+                f"{spec.name} gives values that are no numbers (NaN) for a {name} picture; such pictures will be refused",
+                ImpastoWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def _compared(spec: ModelSpec, drawing: Backend, original: Backend) -> PictureCheck:

@@ -10,9 +10,14 @@ class ImpastoError(Exception):
     """The base of every error that Impasto raises on purpose."""
 
 
+_LONGEST_LINE = 500
+"""Characters of another library's words: some repeat what a file holds."""
+
+
 def first_line(error: BaseException) -> str:
-    """The first line of what a library's error says; its kind where it says nothing, as an EOFError does."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    """The first line of what a library's error says, shortened; its kind where it says nothing, as an EOFError does."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…"
 
 
 class ImpastoWarning(UserWarning):
@@ -73,6 +78,10 @@ def missing(error: ModuleNotFoundError) -> MissingDependency | None:
 
 class BackendError(ImpastoError):
     """A backend cannot load this model, cannot run here, or failed while running."""
+
+
+class NoNumbers(BackendError):
+    """A network gave values that are no numbers (NaN) for a picture; they would be black in a file."""
 
 
 class EngineMismatch(BackendError):

@@ -39,6 +39,19 @@ _RULES = threading.Lock()
 
 _ORIENTATION = 0x0112
 """EXIF's tag."""
+_DETAILS, _PLACE = 0x8769, 0x8825
+"""EXIF's tags of the blocks that hold how a picture was taken, and where."""
+_SURVIVING = {
+    # What is shown, who made it and with what, when, and how many pixels an inch has.
+    *(269, 270, 271, 272, 282, 283, 285, 296, 305, 306, 315, 316, 33432),
+    # Stars, titles and keywords of photo programs: ratings, XMP, IPTC, Windows' fields.
+    *(700, 18246, 18249, 33723, 40091, 40092, 40093, 40094, 40095),
+    *(_DETAILS, _PLACE),
+}
+"""EXIF's tags that are as true of the result. All others of a TIFF's say how its pixels lie in the file."""
+_COLOUR_SPACE, _SRGB = 0xA001, 1
+_NOT_SURVIVING_DETAILS = {40962, 40963, 40965, 42240}
+"""Of how a picture was taken: the sides in pixels, and tags of colours that have been converted."""
 
 PAINTING_SIDE = 384
 """Longest side to which a painting is scaled: at it, its strokes have the size that they shall have in photos."""
@@ -53,7 +66,7 @@ class Picture:
     alpha: np.ndarray | None = None
     """uint8, (H, W), or None where the file has no transparency."""
     exif: bytes | None = None
-    """The file's EXIF block without its orientation, to be carried over; None where there is none, or a damaged one."""
+    """What of the EXIF block is true of the result too: camera, time, place, author; None without any, or where it is damaged."""
 
 
 def read(path: str | os.PathLike[str]) -> Picture:
@@ -195,8 +208,6 @@ def _save(image: Image, temporary: Path, exif: bytes | None, options: dict[str, 
             try:
                 image.save(temporary, exif=exif, **options)
                 return None
-            except OSError:
-                raise
             except Exception as error:  # a TIFF's writer reads every field; what it stumbles over has no common base
                 why = str(error) or type(error).__name__
     image.save(temporary, **options)
@@ -302,7 +313,7 @@ def _upright_srgb(image: Image) -> Picture:
 
 
 def _exif(image: Image) -> tuple[int, bytes | None]:
-    """The orientation, 1 where none is told, and the block without it as far as it can be written again.
+    """The orientation, 1 where none is told, and what of the block survives, as far as it can be written again.
 
     Both are extras: cameras and editors write wrong fields, and a picture is no worse for them. Pillow's own `exif_transpose`
     writes the block again, and so fails with it.
@@ -312,6 +323,13 @@ def _exif(image: Image) -> tuple[int, bytes | None]:
         exif = image.getexif()
         told = exif.pop(_ORIENTATION, 1)
         orientation = told if isinstance(told, int) else 1
+        for tag in set(exif) - _SURVIVING:
+            del exif[tag]
+        details = exif.get_ifd(_DETAILS)
+        for tag in _NOT_SURVIVING_DETAILS.intersection(details):
+            del details[tag]
+        if _COLOUR_SPACE in details:
+            details[_COLOUR_SPACE] = _SRGB
         return orientation, exif.tobytes() if len(exif) else None
     except Exception:  # struct.error, TypeError, …: what Pillow stumbles over has no common base
         return orientation, None

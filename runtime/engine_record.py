@@ -6,6 +6,7 @@ import reprlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from impasto import schema
 from impasto.errors import PackageError
 
 from .manifest import PRECISIONS
@@ -116,6 +117,7 @@ class EngineRecord:
             ) from None
 
 
+_LARGEST_SIDE = 1 << 31
 _WORDS = {str: "some text", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -126,7 +128,7 @@ def _take(data: dict[str, Any], key: str, kind: type, *default: Any) -> Any:
         return default[0]
     if type(value) is not kind:
         raise ValueError(f"{key!r} is {reprlib.repr(value)}; expected {_WORDS[kind]}")
-    return value
+    return schema.text(value, key) if kind is str else value
 
 
 def _filled(data: dict[str, Any], key: str, kind: type) -> Any:
@@ -137,10 +139,7 @@ def _filled(data: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def _one_of(data: dict[str, Any], key: str, known: tuple[str, ...]) -> str:
-    value = _take(data, key, str)
-    if value not in known:
-        raise ValueError(f"{key!r} is {value!r}; expected one of {', '.join(known)}")
-    return str(value)
+    return schema.one_of(data.get(key), key, known)
 
 
 def _texts(data: dict[str, Any], key: str, least: int = 0) -> tuple[str, ...]:
@@ -161,7 +160,7 @@ def _range(name: str, shapes: Any) -> Range:
     if (
         not three
         or len({len(shape) for shape in shapes}) > 1
-        or any(type(n) is not int for shape in shapes for n in shape)
+        or any(type(n) is not int or abs(n) > _LARGEST_SIDE for shape in shapes for n in shape)
     ):
         raise ValueError(f"the shapes of {name!r} are {reprlib.repr(shapes)}; expected smallest, best and largest")
     low, best, high = (tuple(shape) for shape in shapes)
@@ -171,7 +170,10 @@ def _range(name: str, shapes: Any) -> Range:
 def _layer(layer: Any) -> EngineLayer:
     if not isinstance(layer, dict):
         raise ValueError(f"a layer is {reprlib.repr(layer)}; expected an object")
-    name, kind, precision = (_take(layer, key, str) for key in ("name", "kind", "precision"))
+    words = [layer.get(key) for key in ("name", "kind", "precision")]
+    if not all(isinstance(word, str) for word in words):  # the vendor's, of any length and with control characters
+        raise ValueError(f"a layer is {reprlib.repr(layer)}; expected texts for name, kind and precision")
+    name, kind, precision = map(str, words)
     return EngineLayer(name, kind, precision, _texts(layer, "inputs"), _texts(layer, "outputs"))
 
 

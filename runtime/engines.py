@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from impasto import schema
 from impasto.errors import EngineMismatch, ImpastoError, OutputError, PackageError
 from impasto.files import sha256
 
@@ -65,11 +65,10 @@ def read_stored(plan: Path) -> StoredEngine:
     """The engine at this path with its record. Raises PackageError where the record is missing or malformed."""
     beside = plan.with_suffix(".json")
     try:
-        data = json.loads(beside.read_text(encoding="utf-8"))
-        if not isinstance(data, dict):
-            raise ValueError(f"it holds {type(data).__name__}, not an object")
-        stored = StoredEngine(plan, str(data["sha256"]), EngineRecord.from_json(data["record"], str(beside)))
-    except (OSError, ValueError, KeyError, RecursionError) as error:
+        data = schema.mapping(schema.read_json(beside), "the record")
+        digest = schema.digest(data.get("sha256"), "the engine")
+        stored = StoredEngine(plan, digest, EngineRecord.from_json(data.get("record"), str(beside)))
+    except (OSError, schema.Malformed) as error:
         raise PackageError(
             f"{plan} has no readable record {beside.name} ({error}), so nobody knows what it is; build it again: impasto build"
         ) from None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from impasto import schema
 from impasto.errors import PackageError
 from impasto.files import sha256
 
@@ -43,6 +44,19 @@ class PackageFile:
 
 
 @dataclass(frozen=True)
+class BackendCheck:
+    """What a backend drew at export, beside ONNX Runtime with the file that the package was made of."""
+
+    passed: bool
+    """Whether it draws the model right; one that does not is not chosen."""
+    max_difference: int | None
+    """In levels of 255; None where it cannot load or draw the graph."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"passed": self.passed, "max_difference": self.max_difference}
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a package says of itself."""
 
@@ -56,6 +70,8 @@ class Manifest:
     """What training builds the network with, where the graphs hold its weights as it was trained: architecture and config."""
     impasto: str = ""
     """The version of Impasto that wrote it."""
+    backends: dict[str, BackendCheck] = field(default_factory=dict)
+    """What was compared at export, by the backend's name; nothing of those that were not installed there."""
 
     def find(self, role: str, precision: str = "fp32", family: str | None = None) -> PackageFile | None:
         """The file with this role and precision that was made for `family`; otherwise the one that suits all; or None."""
@@ -82,6 +98,7 @@ class Manifest:
             "impasto": self.impasto,
             "model": self.spec.to_json(),
             "files": {file.name: file.to_json() for file in self.files},
+            **({"backends": {name: check.to_json() for name, check in self.backends.items()}} if self.backends else {}),
             "network": self.network,
             "quality": self.quality,
             "recipe": self.recipe,
@@ -99,26 +116,33 @@ class Manifest:
         files = data.get("files")
         if not isinstance(files, dict) or not files:
             raise PackageError(f"{source} lists no files; export the model again")
-        return cls(
-            spec=ModelSpec.from_json(data.get("model"), source),
-            files=tuple(_file(name, entry, source) for name, entry in files.items()),
-            recipe=data.get("recipe") or {},
-            quality=data.get("quality") or {},
-            network=data.get("network") or {},
-            impasto=str(data.get("impasto", "")),
-        )
+        spec = ModelSpec.from_json(data.get("model"), source)
+        try:
+            return cls(
+                spec=spec,
+                files=tuple(_file(name, entry) for name, entry in files.items()),
+                recipe=schema.mapping(data.get("recipe"), "recipe"),
+                quality=schema.mapping(data.get("quality"), "quality"),
+                network=schema.mapping(data.get("network"), "network"),
+                impasto=schema.text(data.get("impasto") or "unknown", "impasto"),
+                backends=_backends(data.get("backends")),
+            )
+        except schema.Malformed as error:
+            raise PackageError(f"{source}: {error}") from None
 
 
 def read_manifest(package: Path) -> Manifest:
     """The manifest of the package in this folder. Raises PackageError where it is missing or malformed."""
     path = package / MANIFEST
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = schema.read_json(path)
     except FileNotFoundError:
         raise PackageError(
             f"{package} is no model package: it has no {MANIFEST}; make one with impasto export"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise PackageError(f"cannot read {path}: {error.strerror or error}; check the file and its folder") from None
+    except schema.Malformed as error:
         raise PackageError(f"cannot read {path}: {error}; export the model again") from None
     return Manifest.from_json(data, str(path))
 
@@ -142,18 +166,30 @@ def verify(package: Path, file: PackageFile) -> Path:
     return path
 
 
-def _file(name: str, entry: Any, source: str) -> PackageFile:
-    inside = PurePosixPath(name)
-    if inside.is_absolute() or ".." in inside.parts or "\\" in name:
-        raise PackageError(f"{source} names the file {name!r}, which is outside of the package")
+def _file(name: str, entry: Any) -> PackageFile:
+    """Raises schema.Malformed."""
+    schema.inner_path(name)
     if not isinstance(entry, dict):
-        raise PackageError(f"{source}: the entry of {name} is not an object")
-    digest, precision = entry.get("sha256"), entry.get("precision", "fp32")
-    if not isinstance(digest, str) or len(digest) != 64:
-        raise PackageError(f"{source}: {name} has no SHA-256 (got {digest!r})")
-    if precision not in PRECISIONS:
-        raise PackageError(f"{source}: {name} has precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+        raise schema.Malformed(f"the entry of {name} is not an object")
     family = entry.get("family")
-    if family is not None and family not in FAMILIES:
-        raise PackageError(f"{source}: {name} is for the family {family!r}; expected one of {', '.join(FAMILIES)}")
-    return PackageFile(name, str(entry.get("role", "")), digest, precision, family)
+    return PackageFile(
+        name,
+        role=schema.text(entry.get("role") or "unknown", f"role of {name}"),
+        sha256=schema.digest(entry.get("sha256"), name),
+        precision=schema.one_of(entry.get("precision", "fp32"), f"precision of {name}", PRECISIONS),
+        family=None if family is None else schema.one_of(family, f"family of {name}", FAMILIES),
+    )
+
+
+def _backends(entries: Any) -> dict[str, BackendCheck]:
+    """Raises schema.Malformed."""
+    checks = {}
+    for name, entry in schema.mapping(entries, "backends").items():
+        known = schema.mapping(entry, f"the entry of {schema.text(name, 'a backend')}")
+        passed, most = known.get("passed"), known.get("max_difference")
+        if type(passed) is not bool:
+            raise schema.Malformed(f"passed of {name} is {passed!r:.80}; expected true or false")
+        checks[name] = BackendCheck(
+            passed, None if most is None else schema.whole(most, f"max_difference of {name}", 0, 255)
+        )
+    return checks

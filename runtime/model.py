@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError, OptionError, ShapeError
+from impasto.errors import ImpastoWarning, OptionError, ShapeError
 from impasto.styles import Wanted, mixture
 
 from .backends import Backend, Lane
+from .choosing import open_model
 from .context import PictureContext, Scene
-from .engines import engine_source
 from .frames import LanePool, overlapped
-from .opening import describe, graph_source, open_context, open_source
 from .spec import ModelSpec, Pixels, SizeRule
 from .turns import Turn
 from .work_area import WorkArea, size_limits, tiling_text
@@ -41,6 +41,8 @@ class ModelInfo:
     precision: str
     path: Path
     tiling: str
+    note: str | None = None
+    """Why it is not the preferred backend that runs it, where "auto" took another."""
 
     @property
     def name(self) -> str:
@@ -70,6 +72,7 @@ class ModelInfo:
             "precision": self.precision,
             "path": str(self.path),
             "tiling": self.tiling,
+            "note": self.note,
         }
 
 
@@ -81,36 +84,36 @@ def load(
     device: int = 0,
     trust: bool = False,
     layout: str | None = None,
+    check_values: bool | None = None,
 ) -> Model:
     """Load a model package, an .onnx file, or a model by name; never builds, never downloads.
 
     path_or_name: a path, or a name looked up in $IMPASTO_MODELS and then among the models that ship.
     backend: "tensorrt", "openvino", "onnxruntime-cuda", "onnxruntime-cpu", or "auto"; a named one that cannot run here raises.
-    "auto" takes an engine that fits this GPU, else OpenVINO on x86-64, else ONNX Runtime on the CPU, among what is installed.
+    "auto" takes an engine that fits this GPU, else OpenVINO on x86-64, else ONNX Runtime on the CPU, among what is installed and
+    draws the model right. Where that is not the first of them, `info.note` says why, and a warning does.
     precision: "fp32", "fp16", "int8" or "auto", among those the package holds.
     device: number of the CUDA device. trust: load files whose hash is not the manifest's.
     layout: for an ONNX file that Impasto did not write, what it takes and gives: "rgb 0..1", "bgr 0..255", "rgb -1..1".
+    check_values: look for NaN in every run, which takes twice as long; None does as $IMPASTO_CHECK_VALUES says (0 or 1), and otherwise
+    looks where a result is nothing but black. What a float graph gives is always looked at.
 
     Raises ModelNotFound, PackageError, OptionError, MissingDependency or BackendError.
     """
     pixels = Pixels.parse(layout) if layout is not None else None
-    source = engine_source(path_or_name, backend, precision, device, trust)
-    if source is None:
-        source, backend = graph_source(path_or_name, backend, precision, trust)
-    graph = open_source(source, backend, device)
+    opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
+    source, graph, spec = opened.source, opened.graph, opened.spec
     try:
-        graph, spec = describe(graph, source, pixels)
         context = None
-        if spec.thumbnail:
-            if source.context is None:
-                raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-            shares = mixture(spec.styles)
-            context = PictureContext(open_context(source, source.context, backend, device), spec.thumbnail, shares)
+        if spec.thumbnail and opened.context:
+            context = PictureContext(opened.context, spec.thumbnail, mixture(spec.styles))
     except BaseException:
-        graph.close()
+        opened.close()
         raise
+    if note:
+        warnings.warn(note, ImpastoWarning, stacklevel=2)
     tiling = tiling_text(spec, size_limits(spec, graph))
-    info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, tiling)
+    info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, tiling, note)
     return Model(graph, context, info)
 
 

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from impasto import schema
 from impasto.errors import BackendError, OptionError, PackageError
 
-from .backends import NAMES, Backend, family, open_engine, open_graph, preferred
+from .backends import Backend, open_engine, open_graph
 from .backends.base import SizeLimits
 from .backends.pixels import MULTIPLE_HINT, PixelAdapter
 from .engine_record import EngineRecord
-from .resolve import Sidecar, Source, resolve
+from .resolve import Sidecar, Source
 from .spec import ModelSpec, Pixels
 
 SPEC_KEY = "impasto.spec"
 """The key of our ONNX metadata under which the exporter writes the ModelSpec as JSON."""
-
-
-def graph_source(path_or_name: str | os.PathLike[str], backend: str, precision: str, trust: bool) -> tuple[Source, str]:
-    """The graph to load, and the backend to load it with: where the package holds a graph for some kinds of backends only
-    and the caller leaves the choice, the best of those.
-
-    Raises OptionError for an unknown backend, and what `resolve` raises.
-    """
-    if backend not in (*NAMES, "auto"):
-        raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
-    if backend != "auto":
-        return resolve(path_or_name, precision, trust, family(backend)), backend
-    manifest = resolve(path_or_name, "auto", trust).manifest
-    choices = preferred(precision)
-    for name in choices:
-        file = manifest.find("model", precision, family(name)) if manifest else None
-        if file:
-            return resolve(path_or_name, precision, trust, family(name)), name if file.family else "auto"
-    return resolve(path_or_name, precision, trust, family(choices[0])), "auto"
 
 
 def open_source(source: Source, backend: str, device: int, *, features: bool = False) -> Backend:
@@ -96,26 +77,29 @@ def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Bac
                 f'{source.graph.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
             )
         graph = PixelAdapter(graph, pixels)
-    described = sidecar.described if sidecar else {}
-    spec = ModelSpec.from_json({"name": source.graph.stem, **described}, str(source.graph))
-    return graph, _probe(graph, spec)
+    return graph, _probe(graph, source.described_spec())
 
 
 def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> ModelSpec:
     """What was known when the engine was built, but for what the sidecar says: that may have been corrected since."""
     described = sidecar.described if sidecar else {}
-    size = described.get("size")
-    size = {**engine.spec["size"], **(size if isinstance(size, dict) else {})}
+    size = {**engine.spec["size"], **(described.get("size") or {})}
     return ModelSpec.from_json({**engine.spec, **described, "size": size}, str(path))
 
 
 def spec_in_metadata(text: str, graph: Path) -> ModelSpec:
     """What the exporter wrote under SPEC_KEY. Raises PackageError for anything else."""
+    return ModelSpec.from_json(metadata_json(text, graph), str(graph))
+
+
+def metadata_json(text: str, graph: Path) -> Any:
+    """The same as the exporter wrote it, without what is left out being filled in. Raises PackageError for what is no JSON."""
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise PackageError(f"{graph}: its metadata {SPEC_KEY!r} is no JSON ({error}); export the model again") from None
-    return ModelSpec.from_json(data, str(graph))
+        return schema.parse_json(text)
+    except schema.Malformed as error:
+        raise PackageError(
+            f"{graph}: its metadata {SPEC_KEY!r} cannot be read: {error}; export the model again"
+        ) from None
 
 
 def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
+import reprlib
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from impasto import schema
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError
 
 from .engine_record import EngineRecord
@@ -37,6 +38,10 @@ class Source:
     """What is known of the engine, where `graph` is one."""
     context_engine: EngineRecord | None = None
     """The same of `context`."""
+
+    def described_spec(self) -> ModelSpec:
+        """What the sidecar says of a bare graph; without a name there, that of the file."""
+        return _described_spec(self.graph, self.sidecar.described if self.sidecar else {}, self.graph)
 
     def graphs(self) -> dict[str, Path]:
         """The paths of a package's `Manifest.graphs`. Raises PackageError where a hash is wrong, OptionError for what is no package."""
@@ -227,18 +232,27 @@ def _read_sidecar(onnx: Path) -> Sidecar | None:
     if not path.is_file():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = schema.read_json(path)
+    except OSError as error:
+        raise PackageError(f"cannot read {path}, which describes {onnx.name}: {error.strerror or error}") from None
+    except schema.Malformed as error:
         raise PackageError(f"cannot read {path}, which describes {onnx.name}: {error}") from None
     if not isinstance(data, dict):
         raise PackageError(f'{path} holds {type(data).__name__}; expected an object such as {{"layout": "rgb 0..1"}}')
     layout = data.pop("layout", None)
     if "multiple" in data:
         data["size"] = {"multiple": data.pop("multiple")}
-    spec = ModelSpec.from_json({"name": onnx.stem, **data}, str(path))  # says what is wrong before anything is loaded
+    spec = _described_spec(onnx, data, path)  # says what is wrong before anything is loaded
     known = set(spec.to_json())
     if unknown := set(data) - known:
-        raise PackageError(
-            f"{path}: unknown {', '.join(sorted(unknown))}; known: layout, multiple, {', '.join(sorted(known))}"
-        )
+        told = ", ".join(sorted(unknown)[:4])
+        told = told if told.isprintable() and len(told) < schema.NAME_LENGTH else reprlib.repr(told)
+        raise PackageError(f"{path}: unknown {told}; known: layout, multiple, {', '.join(sorted(known))}")
     return Sidecar(Pixels.parse(str(layout)) if layout is not None else None, data)
+
+
+def _described_spec(onnx: Path, described: dict[str, Any], source: Path) -> ModelSpec:
+    """A file's own name needs no check: it is a part of a path already, and may hold any bytes."""
+    if "name" in described:
+        return ModelSpec.from_json(described, str(source))
+    return replace(ModelSpec.from_json({"name": "unnamed", **described}, str(source)), name=onnx.stem)

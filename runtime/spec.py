@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from impasto import schema
 from impasto.errors import OptionError, PackageError
 
 PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
 TASKS = ("stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", "unknown")
 """What picture models do."""
+
+MAX_SIDE = 16_384
+"""Pixels: of multiples, smallest and fixed sizes, and radii. A file may not ask for more, since what it asks for is allocated."""
+MAX_BORDER, MAX_SCALE, MAX_THUMBNAIL = 1024, 64, 4096
+MAX_SMALLEST = 1 << 28
+"""Pixels that a network may draw for a picture of one."""
 
 
 @dataclass(frozen=True)
@@ -90,29 +98,22 @@ class ModelSpec:
         """The reverse of `to_json`. `source` names the file in the PackageError raised for anything malformed."""
         if not isinstance(data, dict):
             raise PackageError(f"{source}: the model's description is {type(data).__name__}, not an object")
-        size = data.get("size", {})
-        size = size if isinstance(size, dict) else {}
-        fixed = size.get("fixed")
-        if fixed is not None and not (
-            isinstance(fixed, list) and len(fixed) == 2 and all(type(n) is int and n > 0 for n in fixed)
-        ):
-            raise PackageError(f"{source}: size.fixed is {fixed!r}; expected [height, width] or null")
-        spec = cls(
-            name=_text(data, "name", source),
-            task=_text(data, "task", source, default="unknown"),
-            scale=_whole(data, "scale", source, 1, default=1),
-            channels=_whole(data, "channels", source, 1, default=3),
-            bit_depth=_whole(data, "bit_depth", source, 1, default=8),
-            size=SizeRule(
-                multiple=_whole(size, "multiple", source, 1, default=1),
-                minimum=_whole(size, "minimum", source, 1, default=1),
-                fixed=tuple(fixed) if fixed else None,
-            ),
-            border=_whole(data, "border", source, 0, default=0),
-            receptive_field=_optional(data, "receptive_field", source, 0),
-            thumbnail=_optional(data, "thumbnail", source, 8),
-            styles=_names(data, "styles", source),
-        )
+        try:
+            spec = cls(
+                name=schema.name(data.get("name"), "name"),
+                task=schema.text(data.get("task", "unknown"), "task"),
+                scale=_whole(data, "scale", 1, default=1, most=MAX_SCALE),
+                channels=_whole(data, "channels", 1, default=3),
+                bit_depth=_whole(data, "bit_depth", 1, default=8),
+                size=_size(schema.mapping(data.get("size"), "size")),
+                border=_whole(data, "border", 0, default=0, most=MAX_BORDER),
+                receptive_field=_optional(data, "receptive_field", 0),
+                thumbnail=_optional(data, "thumbnail", 8, most=MAX_THUMBNAIL),
+                styles=schema.names(data.get("styles"), "styles"),
+            )
+            _check_smallest(spec)
+        except schema.Malformed as error:
+            raise PackageError(f"{source}: {error}") from None
         if (spec.channels, spec.bit_depth) != (3, 8):
             raise PackageError(
                 f"{source}: {spec.channels} channels of {spec.bit_depth} bits; this Impasto runs RGB models of 8 bits"
@@ -134,10 +135,12 @@ class Pixels:
     @classmethod
     def parse(cls, text: str) -> Pixels:
         """Read "rgb 0..1", "bgr 0..255", "rgb -1..1" and the like. Raises OptionError."""
-        match = re.fullmatch(r"\s*(rgb|bgr)\s+(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)\s*", text, re.IGNORECASE)
+        match = re.fullmatch(
+            r"\s*(rgb|bgr)\s+(-?\d{1,6}(?:\.\d{1,6})?)\.\.(-?\d{1,6}(?:\.\d{1,6})?)\s*", text, re.IGNORECASE
+        )
         if not match or float(match[2]) >= float(match[3]):
             raise OptionError(
-                f"cannot read the pixel layout {text!r}; write channel order and range, such as "
+                f"cannot read the pixel layout {reprlib.repr(text)}; write channel order and range, such as "
                 "'rgb 0..1', 'bgr 0..255' or 'rgb -1..1'"
             )
         return cls(match[1].lower(), float(match[2]), float(match[3]))
@@ -159,28 +162,26 @@ class Pixels:
         return levels[..., ::-1] if self.order == "bgr" else levels
 
 
-def _text(data: dict[str, Any], key: str, source: str, default: str | None = None) -> str:
-    value = data.get(key, default)
-    if not isinstance(value, str) or not value:
-        raise PackageError(f"{source}: {key!r} is {value!r}; expected some text")
-    return value
+def _size(data: dict[str, Any]) -> SizeRule:
+    fixed = data.get("fixed")
+    if fixed is not None:
+        if not isinstance(fixed, list) or len(fixed) != 2:
+            raise schema.Malformed(f"size.fixed is {reprlib.repr(fixed)}; expected [height, width] or null")
+        fixed = tuple(schema.whole(side, "size.fixed", 1, MAX_SIDE) for side in fixed)
+    return SizeRule(_whole(data, "multiple", 1, default=1), _whole(data, "minimum", 1, default=1), fixed)
 
 
-def _whole(data: dict[str, Any], key: str, source: str, minimum: int, default: int) -> int:
-    value = data.get(key, default)
-    if type(value) is not int or value < minimum:
-        raise PackageError(f"{source}: {key!r} is {value!r}; expected a whole number of at least {minimum}")
-    return value
+def _check_smallest(spec: ModelSpec) -> None:
+    height, width = spec.size.padded(1 + 2 * spec.border, 1 + 2 * spec.border)
+    if height * width * spec.scale**2 > MAX_SMALLEST:
+        raise schema.Malformed(
+            f"its sizes ({spec.size}, border {spec.border}, scale {spec.scale}) make more than {MAX_SMALLEST:,} pixels of one"
+        )
 
 
-def _names(data: dict[str, Any], key: str, source: str) -> tuple[str, ...]:
-    value = data.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value):
-        raise PackageError(f"{source}: {key!r} is {value!r}; expected a list of names")
-    if len(set(value)) < len(value):
-        raise PackageError(f"{source}: {key!r} names one twice: {', '.join(value)}")
-    return tuple(value)
+def _whole(data: dict[str, Any], key: str, least: int, default: int, most: int = MAX_SIDE) -> int:
+    return schema.whole(data.get(key, default), key, least, most)
 
 
-def _optional(data: dict[str, Any], key: str, source: str, minimum: int) -> int | None:
-    return None if data.get(key) is None else _whole(data, key, source, minimum, minimum)
+def _optional(data: dict[str, Any], key: str, least: int, most: int = MAX_SIDE) -> int | None:
+    return None if data.get(key) is None else _whole(data, key, least, least, most)

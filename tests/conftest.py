@@ -163,7 +163,7 @@ def make_package(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         spec = ModelSpec(
-            name,
+            folder.name,
             task=task,
             scale=scale,
             size=SizeRule(4),

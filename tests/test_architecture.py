@@ -31,6 +31,7 @@ FOUNDATION = {
     "impasto.files",
     "impasto.images",
     "impasto.quality",
+    "impasto.schema",
     "impasto.sizes",
     "impasto.styles",
     "impasto.contact_sheet",

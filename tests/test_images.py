@@ -11,6 +11,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
@@ -49,6 +50,58 @@ def test_grayscale_palette_and_one_bit_become_rgb(tmp_path):
         path = tmp_path / f"{mode}.tif"
         Image.fromarray(picture(9, 9)).convert(mode).save(path)
         assert images.read(path).rgb.shape == (9, 9, 3)
+
+
+MODES = {
+    "RGB": {},
+    "L": {},
+    "LA": {},
+    "P": {},
+    "CMYK": {},
+    "1": {"compression": "group4"},
+    "RGBA": {"compression": "tiff_lzw"},
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("target", [".tif", ".png"])
+def test_results_take_no_layout_from_their_source(tmp_path, mode, target):
+    rgb = Image.fromarray(picture(9, 14))
+    image = rgb.convert(mode) if mode != "LA" else rgb.convert("L").convert("LA")
+    layout = {} if mode == "1" else {"tiffinfo": {274: 6, 278: 3, 317: 1}}
+    image.save(tmp_path / "a.tif", **MODES[mode], **layout)
+    found = images.read(tmp_path / "a.tif")
+    larger = images.Picture(
+        found.rgb.repeat(2, 0).repeat(2, 1),
+        None if found.alpha is None else found.alpha.repeat(2, 0).repeat(2, 1),
+        found.exif,
+    )
+    images.write(tmp_path / f"b{target}", larger)
+    again = images.read(tmp_path / f"b{target}")
+    assert np.array_equal(again.rgb, larger.rgb)
+    assert (again.alpha is None) == (larger.alpha is None)
+    if target == ".tif":
+        assert np.array_equal(cv2.imread(str(tmp_path / "b.tif"))[..., ::-1], larger.rgb)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+def test_of_exif_what_is_true_of_the_result_survives(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0100], exif[0x0101], exif[0x0112], exif[0x010F], exif[0x013B] = 4000, 3000, 3, "Cam", "Anna"
+    exif[0x8769] = {0x9003: "2024:05:06 07:08:09", 0xA002: 4000, 0xA003: 3000, 0xA001: 0xFFFF}
+    exif[0x8825] = {1: "N", 2: (48.0, 8.0, 14.0)}
+    Image.fromarray(picture(8, 12)).save(tmp_path / "a.jpg", exif=exif)
+    images.write(tmp_path / f"b{suffix}", images.read(tmp_path / "a.jpg"))
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        image.load()
+        found = image.getexif()
+        assert (found[0x010F], found[0x013B]) == ("Cam", "Anna")
+        assert 0x0112 not in found
+        if suffix != ".tif":
+            assert not {0x0100, 0x0101} & set(found)
+        assert dict(found.get_ifd(0x8769)) == {0x9003: "2024:05:06 07:08:09", 0xA001: 1}
+        assert found.get_ifd(0x8825)[1] == "N"
+        assert image.size == (12, 8)
 
 
 def test_alpha_is_carried(tmp_path):

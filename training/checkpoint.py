@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from impasto import schema
 from impasto.errors import CheckpointError, MissingDependency, OptionError, first_line
 from impasto.files import write_bytes
 
@@ -26,6 +28,9 @@ KEY = "impasto"
 """The key of the safetensors metadata that holds our JSON."""
 
 SCHEMA = 1
+
+_LARGEST = 4096
+"""Of a network's channels, blocks and sides."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
         return _load_foreign(path)
     try:
         with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+            about = schema.parse_json((file.metadata() or {}).get(KEY, "null"))
             tensors = {key: _float(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is no safetensors file that can be read: {error}") from None
+        raise CheckpointError(f"{path} is no safetensors file that can be read: {first_line(error)}") from None
     if not isinstance(about, dict) or "network" not in about:
         try:
             return _load_foreign(path)
@@ -100,10 +105,10 @@ def name_of(path: Path) -> str | None:
     """The name of the model in a checkpoint of ours; None for any other file, a damaged one too."""
     try:
         with safe_open(str(path), framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "null"))
-    except (SafetensorError, OSError, ValueError):
+            about = schema.parse_json((file.metadata() or {}).get(KEY, "null"))
+        return schema.name(about["name"], "name") if isinstance(about, dict) else None
+    except (SafetensorError, OSError, ValueError, KeyError):
         return None
-    return about.get("name") if isinstance(about, dict) else None
 
 
 def _load_package(folder: Path) -> Checkpoint:
@@ -115,16 +120,16 @@ def _load_package(folder: Path) -> Checkpoint:
 
 def _of_ours(path: Path, about: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
     try:
+        name = schema.name(about["name"], "name") if "name" in about else path.stem
+        task = schema.text(about.get("task", "unknown"), "task")
+        recipe, quality = (schema.mapping(about.get(key), key) for key in ("recipe", "quality"))
+    except schema.Malformed as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+    try:
         network = _rebuilt(about["network"]["architecture"], about["network"]["config"], tensors)
-    except (OptionError, KeyError, TypeError, RuntimeError) as error:
+    except (OptionError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{path} does not fit the network that it names: {first_line(error)}") from None
-    return Checkpoint(
-        network.eval(),
-        name=str(about.get("name", path.stem)),
-        task=str(about.get("task", "unknown")),
-        recipe=about.get("recipe") or {},
-        quality=about.get("quality") or {},
-    )
+    return Checkpoint(network.eval(), name, task, recipe, quality)
 
 
 def load_network(path: str | os.PathLike[str]) -> Network:
@@ -137,9 +142,23 @@ def _rebuilt(architecture: str, config: dict[str, Any], tensors: dict[str, Tenso
 
     if architecture == FOREIGN:
         return rebuild(tensors)
+    _check_numbers(config)
+    with torch.device("meta"):  # without memory, of which a file may ask for more than there is
+        shapes = {key: value.shape for key, value in build(architecture, config).state_dict().items()}
+    if shapes != {key: value.shape for key, value in tensors.items()}:
+        raise OptionError(f"its weights are not those of {architecture} with {reprlib.repr(config)}")
     network = build(architecture, config)
     network.load_state_dict(tensors)
     return network
+
+
+def _check_numbers(config: Any) -> None:
+    """Channels and blocks are counted in Python, which takes long even without memory. Raises OptionError."""
+    if isinstance(config, dict | list):
+        for value in config.values() if isinstance(config, dict) else config:
+            _check_numbers(value)
+    elif isinstance(config, int | float) and not abs(config) <= _LARGEST:
+        raise OptionError(f"its network has a {config:g} in its description; expected at most {_LARGEST}")
 
 
 def _load_foreign(path: Path) -> Checkpoint:

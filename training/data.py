@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from impasto import images
@@ -234,6 +236,62 @@ class CropSampler:
         return Batch(crops, torch.from_numpy(places.photo), torch.from_numpy(places.mirrored), targets)
 
 
+class WholeSampler:
+    """Whole photos at random sizes, with random mirroring; a pure function of seed and step.
+
+    A batch has one size, so each photo is cut to the largest middle part of 4:3, or of 3:4 where the batch's first photo stands
+    upright.
+    """
+
+    def __init__(
+        self,
+        photos: Photos,
+        sides: tuple[int, int],
+        batch: int,
+        device: torch.device,
+        *,
+        seed: int,
+        multiple: int,
+        around: int = 0,
+        processes: Processes = ALONE,
+    ) -> None:
+        """sides: the shortest and longest of a picture's longer side, in pixels. multiple: of the sides that are drawn, and 16 at
+        least. around: pixels of each picture's reflection on each side, as the runtime puts them there.
+        """
+        if not 64 <= sides[0] <= sides[1]:
+            raise TrainingError(
+                f"whole pictures of {sides[0]} to {sides[1]} pixels: wanted 64 or more, the smaller number first"
+            )
+        self._sides, self._batch, self._seed, self._around = sides, batch, seed, around
+        self._multiple, self._part = math.lcm(16, multiple), processes.part(batch)
+        self._stack = _Stack(photos.pictures, device)
+
+    def batch(self, step: int) -> Batch:
+        """The pictures of one step."""
+        generator = np.random.default_rng([self._seed, step])
+        photo = generator.choice(len(self._stack.heights), self._batch)
+        mirrored = generator.random(self._batch) < 0.5
+        longest = generator.uniform(*self._sides)
+        long, short = (max(1, round(side / self._multiple)) * self._multiple for side in (longest, 0.75 * longest))
+        upright = self._stack.heights[photo[0]] > self._stack.widths[photo[0]]
+        size = (long, short) if upright else (short, long)
+        photo, mirrored = photo[self._part], mirrored[self._part]
+        pictures = [self._picture(int(number), size) for number in photo]
+        flipped = [picture.flip(2) if turn else picture for picture, turn in zip(pictures, mirrored, strict=True)]
+        whole = F.pad(torch.stack(flipped), (self._around,) * 4, mode="reflect").round().clamp(0, 255).to(torch.uint8)
+        return Batch(whole, torch.from_numpy(photo), torch.from_numpy(mirrored))
+
+    def _picture(self, number: int, size: tuple[int, int]) -> Tensor:
+        """A photo's largest middle part of this shape at this size: (3, *size), levels of 255, float."""
+        pixels = self._stack.picture(number)
+        height, width = pixels.shape[1:]
+        share = min(height / size[0], width / size[1])
+        cut = [max(1, round(side * share)) for side in size]
+        top, left = (height - cut[0]) // 2, (width - cut[1]) // 2
+        part = pixels[None, :, top : top + cut[0], left : left + cut[1]].float()
+        return F.interpolate(part, size=size, mode="bilinear", antialias=True)[0]
+
+
 @dataclass(frozen=True)
 class _Places:
     """Where crops lie: arrays, one entry for each crop."""
@@ -258,6 +316,11 @@ class _Stack:
         self._starts = np.concatenate([[0], np.cumsum(shapes.prod(1))[:-1]])
         self._pixels = torch.from_numpy(np.concatenate([picture.reshape(-1, 3) for picture in pictures])).to(device)
 
+    def picture(self, number: int) -> Tensor:
+        """One whole picture: uint8 (3, H, W)."""
+        start, height, width = (int(of[number]) for of in (self._starts, self.heights, self.widths))
+        return self._pixels[start : start + height * width].view(height, width, 3).permute(2, 0, 1)
+
     def cut(self, at: _Places, side: int, around: int) -> Tensor:
         """uint8 crops, (N, 3, side + 2 around, side + 2 around), channels-last in memory."""
         device, photo = self._pixels.device, at.photo
@@ -279,7 +342,7 @@ class Batch:
     """Crops of one step."""
 
     crops: Tensor
-    """uint8, (N, 3, side + 2 around, side + 2 around), channels-last in memory."""
+    """uint8, (N, 3, side + 2 around, side + 2 around), channels-last in memory; whole photos have a height and a width."""
     photo: Tensor
     """int64, (N,), on the CPU: which photo each is from."""
     mirrored: Tensor
@@ -293,6 +356,17 @@ def thumbnails(photos: Photos, side: int, device: torch.device) -> Tensor:
     small = np.stack([images.thumbnail(picture, side) for picture in photos.pictures])
     both = np.stack([small, small[:, :, ::-1]])
     return torch.from_numpy(np.ascontiguousarray(both)).to(device).permute(0, 1, 4, 2, 3)
+
+
+def thumbnails_of(pictures: Tensor, side: int) -> Tensor:
+    """Of whole photos on the device: uint8 (N, 3, H, W) to uint8 (N, 3, side, side), means of areas as the runtime's."""
+    return F.interpolate(pictures.float(), size=(side, side), mode="area").round().to(torch.uint8)
+
+
+def inside(pictures: Tensor, around: int) -> Tensor:
+    """(N, C, H, W) without so many pixels at each edge."""
+    height, width = pictures.shape[2:]
+    return pictures[..., around : height - around, around : width - around]
 
 
 def _reflected(places: np.ndarray, length: np.ndarray) -> np.ndarray:

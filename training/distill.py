@@ -15,7 +15,7 @@ from impasto.errors import OptionError
 from impasto.styles import mixture, painted
 
 from . import checkpoint, losses, metrics
-from .data import CropSampler, Photos, thumbnails
+from .data import Batch, CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
 from .degrade import Degradation, damaged
 from .drawing import draw
 from .fit import FitResult, Progress, fit, pick_device
@@ -42,11 +42,19 @@ class DistillOptions(CommonOptions):
     style: str = ""
     """Which of its styles a teacher of several shows."""
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DISTILL_WEIGHTS))
+    whole: tuple[int, int] | None = None
+    """For stylizers, instead of crops: whole photos whose longer side lies between these two, in pixels."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.photo_folders:
             raise OptionError("a student needs a folder of photos")
+        if self.whole and not 128 <= self.whole[0] <= self.whole[1]:
+            raise OptionError(
+                f"whole photos of {self.whole[0]} to {self.whole[1]} pixels: wanted 128 or more, smaller first"
+            )
+        if self.whole and (self.degradation or self.fit.replay):
+            raise OptionError("whole photos are for stylizers, and no recorded step takes them; leave --whole away")
         if self.weights.get("truth") and self.degradation is None:
             raise OptionError(
                 "the distance from the truth is known where photos are damaged; name --degrade, or leave it 0"
@@ -87,6 +95,7 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
         device=device,
         weights=options.weights,
         shares=shares,
+        whole=options.whole,
         processes=launched(),
     )
     extra = {
@@ -98,6 +107,7 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
             **({"style": options.style} if options.style else {}),
         },
         "degradation": str(degradation or "none"),
+        **({"whole": list(options.whole)} if options.whole else {}),
     }
     return fit(
         task,
@@ -128,10 +138,12 @@ class DistillTask(Task):
     def __init__(
         self, network: Network, teacher: Network, photos: Photos, validation: Photos,
         *, degradation: Degradation | None, crop: int, batch: int, seed: int, device: torch.device,
-        weights: Mapping[str, float], shares: np.ndarray | None = None, processes: Processes = ALONE,
+        weights: Mapping[str, float], shares: np.ndarray | None = None, whole: tuple[int, int] | None = None,
+        processes: Processes = ALONE,
     ) -> None:  # fmt: skip
         """crop: side of what both see of a picture, besides surroundings as wide as either looks. shares: of the teacher's styles,
-        float32 (styles,); by default those of its first painting."""
+        float32 (styles,); by default those of its first painting. whole: instead of crops, whole photos with a longer side between
+        these two, reflected around as the runtime does."""
         super().__init__()
         self.network, self.teacher = network, teacher.eval().requires_grad_(False)
         self.weights = {name: value for name, value in weights.items() if value or name == "teacher"}
@@ -142,12 +154,23 @@ class DistillTask(Task):
         # A stylizer knows what lies around; a restorer's crops are as they are used, damaged to their very edge.
         multiple = max(network.multiple, teacher.multiple)
         reach = 0 if degradation else max(network.receptive_field or 0, teacher.receptive_field or 0)
-        self._around = -(-reach // multiple) * multiple
-        self._sampler = CropSampler(
-            photos, crop * network.scale, batch, device, seed=seed, turns=degradation is not None, around=self._around
-        )
+        self._around = network.border if whole else -(-reach // multiple) * multiple
+        if whole:
+            self._sampler: CropSampler | WholeSampler = WholeSampler(
+                photos, whole, batch, device, seed=seed, multiple=multiple, around=self._around
+            )
+        else:
+            self._sampler = CropSampler(
+                photos,
+                crop * network.scale,
+                batch,
+                device,
+                seed=seed,
+                turns=degradation is not None,
+                around=self._around,
+            )
         self._thumbnails = [
-            thumbnails(photos, n.thumbnail, device) if n.thumbnail else None for n in (network, teacher)
+            thumbnails(photos, n.thumbnail, device) if n.thumbnail and not whole else None for n in (network, teacher)
         ]
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
@@ -160,13 +183,17 @@ class DistillTask(Task):
             self._device
         )
         given = recoloured(batch.crops, colours)
-        small = [
-            given.new_empty(len(given), 0)
-            if kept is None
-            else recoloured(kept[batch.mirrored.long(), batch.photo], colours)
-            for kept in self._thumbnails
-        ]
+        small = [self._small(batch, number, colours) for number in range(2)]
         return tuple(tensor[self._part] for tensor in (given, given, *small))
+
+    def _small(self, batch: Batch, number: int, colours: Tensor) -> Tensor:
+        """The thumbnails of the student (number 0) or the teacher (1) in 0..1, (N, 3, T, T); empty for a network without one."""
+        kept, side = self._thumbnails[number], (self.network, self.teacher)[number].thumbnail
+        if side is None:
+            return colours.new_empty(len(colours), 0)
+        if kept is None:
+            return recoloured(thumbnails_of(inside(batch.crops, self._around), side), colours)
+        return recoloured(kept[batch.mirrored.long(), batch.photo], colours)
 
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """batch: what both see and the undamaged picture, (N, 3, S, S) and (N, 3, scale · S, scale · S) in 0..1, and for
@@ -175,8 +202,7 @@ class DistillTask(Task):
         drawn = self.network(given, *_context(self.network, small[:1])).float()
         with torch.no_grad():
             wanted = self.teacher(given, *_context(self.teacher, small[1:], self._shares)).float().clamp(0, 1)
-        inside = slice(self._around, drawn.shape[-1] - self._around)
-        terms = {"teacher": losses.charbonnier(drawn[..., inside, inside], wanted[..., inside, inside])}
+        terms = {"teacher": losses.charbonnier(inside(drawn, self._around), inside(wanted, self._around))}
         return {**terms, "truth": losses.charbonnier(drawn, clean)} if "truth" in self.weights else terms
 
     def judge(self, network: Network, photos: Photos) -> dict[str, float]:

@@ -5,7 +5,6 @@ Reads the manifest by itself, since training knows nothing of the runtime, and t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from impasto import schema
 from impasto.errors import CheckpointError, first_line
 from impasto.files import sha256
 
@@ -41,26 +41,31 @@ def read(folder: Path) -> Packaged:
     """Raises CheckpointError where the folder holds no package, or one that cannot be trained on or was changed."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = schema.mapping(schema.read_json(path), "the manifest")
         model, files = manifest["model"], manifest["files"]
         graphs = [name for name, file in files.items() if (file["role"], file["precision"]) in _HOLD_WEIGHTS]
         checkpoint = next((name for name, file in files.items() if file["role"] == "checkpoint"), None)
-        about = {"name": model["name"], "task": model["task"], **{key: manifest[key] for key in ("recipe", "quality")}}
-        hashes = {name: file["sha256"] for name, file in files.items()}
+        about = {
+            "name": schema.name(model["name"], "name"),
+            "task": schema.text(model["task"], "task"),
+            **{key: schema.mapping(manifest[key], key) for key in ("recipe", "quality")},
+        }
+        hashes = {schema.inner_path(name): schema.digest(file["sha256"], name) for name, file in files.items()}
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder} is a folder without a {MANIFEST}; give a package or a .safetensors file"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is no manifest that can be read ({type(error).__name__}: {error})") from None
+        told = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError | AttributeError) else error
+        raise CheckpointError(f"{path} is no manifest that can be read ({told})") from None
     if checkpoint is not None:
         return Packaged(about, {}, _unchanged(folder, checkpoint, hashes[checkpoint]))
     if not manifest.get("network"):
         raise CheckpointError(
             f"{folder} does not say which network it was made of; train on its .safetensors checkpoint"
         )
-    loaded = [_load(_unchanged(folder, name, hashes[name])) for name in graphs]
-    return Packaged({**about, "network": manifest["network"]}, weights_of(loaded), None)
+    paths = [_unchanged(folder, name, hashes[name]) for name in graphs]
+    return Packaged({**about, "network": manifest["network"]}, _weights_in(paths), None)
 
 
 def weights_of(graphs: Iterable[onnx.ModelProto]) -> dict[str, np.ndarray]:
@@ -73,11 +78,16 @@ def weights_of(graphs: Iterable[onnx.ModelProto]) -> dict[str, np.ndarray]:
     return found
 
 
-def _load(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path))
-    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise CheckpointError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
+def _weights_in(paths: list[Path]) -> dict[str, np.ndarray]:
+    found = {}
+    for path in paths:
+        try:
+            found.update(weights_of([onnx.load(str(path))]))
+        except (
+            Exception
+        ) as error:  # protobuf's DecodeError has no public base that onnx promises, nor have wrong tensors
+            raise CheckpointError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
+    return found
 
 
 def _unchanged(folder: Path, name: str, digest: str) -> Path:

@@ -110,6 +110,10 @@ class StyleOptions(CommonOptions):
     """A stylizer."""
 
     paintings: tuple[Path, ...] = ()
+    whole: tuple[int, int] | None = None
+    """Instead of crops, whole photos whose longer side lies between these two, in pixels."""
+    scales: int = 1
+    """Sizes at which the strokes are compared with the painting's, each half the one before."""
     with_strength: bool = False
     """Also learn the photo itself as a style, so that a strength can be chosen at run time; several paintings imply it."""
     architecture: str = "thumbnail-stylizer"
@@ -125,6 +129,14 @@ class StyleOptions(CommonOptions):
         super().__post_init__()
         if not self.photo_folders or not self.paintings:
             raise OptionError("a stylizer needs a folder of photos, and at least one painting to learn")
+        if not 1 <= self.scales <= 4:
+            raise OptionError(f"strokes are compared at 1 to 4 scales; got {self.scales}")
+        if self.whole and not 128 <= self.whole[0] <= self.whole[1]:
+            raise OptionError(
+                f"whole photos of {self.whole[0]} to {self.whole[1]} pixels: wanted 128 or more, smaller first"
+            )
+        if self.whole and self.fit.replay:
+            raise OptionError("a recorded step has one size; leave --cuda-graph away, or train on crops")
         if len(set(self.styles)) < len(self.styles):
             raise OptionError(
                 f"the paintings' file names become the styles' names; these are not all different: {self.styles}"
@@ -178,8 +190,8 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
     device = pick_device(options.fit.device)
     # Photos at the size at which people look at results, so that a crop shows things and not pixels.
     split = split_photos(options, options.crop, longest=768, enlarged_to=options.crop)
-    # Each photo again at a smaller size: busier, the same things smaller.
-    both = split.train.joined(split.train.scaled(512, smallest=options.crop))
+    # Each photo again at a smaller size: busier, the same things smaller. Whole photos have random sizes anyway.
+    both = split.train if options.whole else split.train.joined(split.train.scaled(512, smallest=options.crop))
     backbone = load_backbone(options.backbone, options.backbone_weights).to(device)
     named = options.architecture == "thumbnail-stylizer"
     network = new_network(options, {"styles": options.styles} if named else {}, style=options.paintings[0].stem).to(
@@ -199,13 +211,18 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
         seed=options.fit.seed,
         device=device,
         weights=options.weights,
+        whole=options.whole,
+        scales=options.scales,
         processes=launched(),
     )
-    extra = {
+    extra: dict[str, Any] = {
         "paintings": [painting.name for painting in options.paintings],
         "painting_side": PAINTING_SIDE,
         "backbone": str(backbone),
     }
+    # Only where they are used: runs of before are gone on with.
+    extra |= {"whole": list(options.whole)} if options.whole else {}
+    extra |= {"scales": options.scales} if options.scales > 1 else {}
     digests = {"paintings": [digest(painting) for painting in paintings], "backbone": digest_of_weights(backbone)}
     return _fit(options, task, "stylize", split, extra, report, digests)
 
@@ -371,8 +388,7 @@ def new_network(options: CommonOptions, implied: Mapping[str, Any] = MappingProx
         raise OptionError(
             f"{options.start} holds a {network.architecture}; this training wants a {options.architecture}"
         )
-    if options.config:
-        raise OptionError(f"--config and --start exclude each other: {options.start} has its own {network.config}")
+    implied = {**implied, **options.config}
     # Configurations leave out what is empty.
     if any((network.config.get(key) or None) != (value or None) for key, value in implied.items()):
         return _rebuilt(network, implied, options.fit.seed, style).train()

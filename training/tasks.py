@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from impasto.errors import OptionError
@@ -15,7 +16,7 @@ from impasto.styles import PHOTO, mixture
 
 from . import degrade, losses, metrics
 from .backbones import Backbone
-from .data import CropSampler, Photos, thumbnails
+from .data import CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
 from .degrade import Degradation
 from .drawing import draw
 from .networks import Network, mixed
@@ -23,9 +24,10 @@ from .processes import ALONE, Processes
 
 STYLE_WEIGHTS = {
     "content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0, "photo": 10.0,
-    "temporal": 0.0,
+    "temporal": 0.0, "deep content": 0.0,
 }  # fmt: skip
-"""`photo` draws a network of several styles to the photo, in so far as less than full strength is asked of it."""
+"""`photo` draws a network of several styles to the photo, in so far as less than full strength is asked of it. `deep content` is
+content in the backbone's deepest layer, which knows things rather than edges."""
 
 FULL_STRENGTH, NO_STRENGTH = 0.7, 0.1
 """Shares of the steps that ask a network of several styles for one of them alone, and for none; the rest ask for a mixture
@@ -33,7 +35,7 @@ of one with the photo."""
 
 RESTORE_WEIGHTS = {"charbonnier": 1.0, "psnr": 0.0, "frequency": 0.0, "perceptual": 0.0}
 
-ON_REQUEST = ("temporal", "psnr", "frequency", "perceptual")
+ON_REQUEST = ("temporal", "deep content", "psnr", "frequency", "perceptual")
 """Terms that are not even computed without a weight."""
 
 MOVED_PIXELS, MOVED_SHARE, MOVED_NOISE = 4.0, 0.02, 3.0
@@ -95,22 +97,31 @@ class StyleTask(Task):
     def __init__(
         self, network: Network, backbone: Backbone, paintings: Sequence[np.ndarray], photos: Photos, validation: Photos,
         *, crop: int, batch: int, seed: int, device: torch.device, weights: Mapping[str, float],
-        processes: Processes = ALONE,
+        whole: tuple[int, int] | None = None, scales: int = 1, processes: Processes = ALONE,
     ) -> None:  # fmt: skip
         """paintings: uint8 (H, W, 3), at the size at which their strokes are to be learnt; one for each of the network's
-        styles besides PHOTO, in their order."""
+        styles besides PHOTO, in their order. whole: instead of crops, whole photos with a longer side between these two, in pixels.
+        scales: sizes at which the drawing's statistics are compared with the painting's, each half the one before."""
         super().__init__()
         self.network, self.backbone = network, backbone
         self.weights = {name: value for name, value in asked(weights).items() if name != "photo" or network.styles}
         self._validation, self._seed, self._device = validation, seed, device
-        # Enough surroundings that no judged pixel depends on where the input ends. With little of them, a network told from
-        # the zero padding where a crop ends, and drew a sky along the top and a wave into the corners of every picture.
-        self._around = -(-(network.receptive_field or 0) // network.multiple) * network.multiple
-        self._batch, self._processes = batch * processes.count, processes
-        self._sampler = CropSampler(
-            photos, crop, self._batch, device, seed=seed, around=self._around, processes=processes
-        )
-        self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
+        self._batch, self._processes, self._scales = batch * processes.count, processes, scales
+        self._thumbnails = None
+        if whole:
+            crop, self._around = int(0.75 * whole[0]), network.border
+            self._sampler: CropSampler | WholeSampler = WholeSampler(
+                photos, whole, self._batch, device, seed=seed, multiple=network.multiple, around=self._around,
+                processes=processes,
+            )  # fmt: skip
+        else:
+            # Enough surroundings that no judged pixel depends on where the input ends. With little of them, a network told from
+            # the zero padding where a crop ends, and drew a sky along the top and a wave into the corners of every picture.
+            self._around = -(-(network.receptive_field or 0) // network.multiple) * network.multiple
+            self._sampler = CropSampler(
+                photos, crop, self._batch, device, seed=seed, around=self._around, processes=processes
+            )
+            self._thumbnails = thumbnails(photos, network.thumbnail, device) if network.thumbnail else None
         if "temporal" in self.weights and crop <= 2 * self._temporal_margin(crop):
             raise OptionError(f"the temporal term sees nothing of crops of {crop} pixels; use larger ones")
         if self.weights["shift"] and not self._around and crop - network.multiple <= 2 * SHIFT_MARGIN:
@@ -120,10 +131,16 @@ class StyleTask(Task):
             )
         self._painted = [name for name in network.styles if name != PHOTO]
         with torch.no_grad():
-            self.targets = [
-                losses.StyleTarget(backbone.style(backbone(_to_float(torch.from_numpy(painting.copy()).to(device)))))
-                for painting in paintings
+            pictures = [_to_float(torch.from_numpy(painting.copy()).to(device)) for painting in paintings]
+            # Of each painting one target a scale; the first is what a stylizer is judged by.
+            self._pyramids = [
+                [losses.StyleTarget(backbone.style(backbone(p))) for p in self._pyramid(p)] for p in pictures
             ]
+            self.targets = [pyramid[0] for pyramid in self._pyramids]
+
+    def _pyramid(self, picture: Tensor) -> list[Tensor]:
+        """The picture, and halved as often as there are more scales."""
+        return [picture, *(F.avg_pool2d(picture, 2**scale) for scale in range(1, self._scales))]
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
         batch = self._sampler.batch(step)
@@ -137,17 +154,20 @@ class StyleTask(Task):
         )
         if self._thumbnails is not None:
             inputs = (*inputs, self._thumbnails[batch.mirrored.long(), batch.photo])
+        elif self.network.thumbnail:
+            inputs = (*inputs, thumbnails_of(inside(batch.crops, self._around), self.network.thumbnail))
         if self._painted:
             inputs = (*inputs, *self._lesson(step))
-        return (*inputs, *self._next_frame(step, batch.crops.shape[-1])) if "temporal" in self.weights else inputs
+        return (*inputs, *self._next_frame(step, batch.crops.shape[2:])) if "temporal" in self.weights else inputs
 
-    def _next_frame(self, step: int, side: int) -> tuple[Tensor, Tensor]:
-        """How each crop's next picture in a video differs: motion, (N, 2, 3), and noise, (N, 3, S, S)."""
+    def _next_frame(self, step: int, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """How each crop's next picture in a video differs: motion, (N, 2, 3), and noise, (N, 3, H, W)."""
         generator = np.random.default_rng([self._seed, step, 4])
         motion = np.zeros((self._batch, 2, 3), np.float32)
         motion[:, [0, 1], [0, 1]] = 1 + generator.uniform(-MOVED_SHARE, MOVED_SHARE, (self._batch, 1))
-        motion[:, :, 2] = generator.uniform(-MOVED_PIXELS, MOVED_PIXELS, (self._batch, 2)) * 2 / side
-        noise = generator.standard_normal((self._batch, 3, side, side), np.float32)
+        # In units of half a side, x before y.
+        motion[:, :, 2] = generator.uniform(-MOVED_PIXELS, MOVED_PIXELS, (self._batch, 2)) * 2 / np.array(size[::-1])
+        noise = generator.standard_normal((self._batch, 3, *size), np.float32)
         noise *= generator.uniform(0, MOVED_NOISE / 255, (self._batch, 1, 1, 1)).astype(np.float32)
         part = self._processes.part(self._batch)
         return torch.from_numpy(motion[part]).to(self._device), torch.from_numpy(noise[part]).to(self._device)
@@ -171,41 +191,47 @@ class StyleTask(Task):
         extra: tuple[Tensor, ...] = ()
         if len(batch) > 3:
             extra = (self.network.context(recoloured(batch[3], batch[2])),)
-        target, strength = self.targets[0], surrounded.new_ones(())
+        pyramid, strength = self._pyramids[0], surrounded.new_ones(())
         if len(batch) > 4:
             shares, number = batch[4:]
             extra = tuple(mixed(context, shares) for context in extra)
-            target, strength = self.targets[int(number)], 1 - shares[self.network.styles.index(PHOTO)]
+            pyramid, strength = self._pyramids[int(number)], 1 - shares[self.network.styles.index(PHOTO)]
         drawn = self.network(surrounded, *extra).float()
         shift, whole = self._shift_term(surrounded, drawn, batch[1], extra), drawn
-        inside = slice(self._around, surrounded.shape[-1] - self._around)
-        photo, drawn = surrounded[..., inside, inside], drawn[..., inside, inside]
+        photo, drawn = (inside(picture, self._around) for picture in (surrounded, drawn))
+        shallow, deep = self.backbone.content_layer, [*self.backbone.layers][-1]
         with torch.no_grad():
-            of_photo = self.backbone(photo, self.backbone.content_layer)[self.backbone.content_layer]
-        features = self.backbone(drawn.clamp(0, 1))
+            of_photo = self.backbone(photo, deep if "deep content" in self.weights else shallow)
+        features, *smaller = (self.backbone(picture) for picture in self._pyramid(drawn.clamp(0, 1)))
+        distances = [target.distance(maps) for target, maps in zip(pyramid, (features, *smaller), strict=True)]
         terms = {
-            "content": losses.content(features[self.backbone.content_layer], of_photo),
-            "style": strength * target.distance(features),
+            "content": losses.content(features[shallow], of_photo[shallow]),
+            "style": strength * torch.stack(distances).mean(),
             "total variation": losses.total_variation(drawn),
             "grid": losses.cell_pattern(drawn, self.network.multiple),
             "shift": shift,
             "range": losses.out_of_range(drawn),
         }
+        if "deep content" in self.weights:
+            terms["deep content"] = losses.content(features[deep], of_photo[deep])
         if frame:
             terms["temporal"] = self._temporal_term(surrounded, whole, frame, extra)
         return {**terms, "photo": (1 - strength) * losses.charbonnier(drawn, photo)} if self._painted else terms
 
     def _shift_term(self, photo: Tensor, drawn: Tensor, shift: Tensor, extra: tuple[Tensor, ...]) -> Tensor:
-        """How much a drawing changes with the place where its cells begin. shift: rows and columns, (2,), on the device."""
+        """How much a drawing changes with the place where its cells begin. shift: rows and columns, (2,), on the device.
+
+        Both pictures have the same reflection at two of their edges alone; the margin leaves the others out.
+        """
         if not self.weights["shift"]:
             return drawn.new_zeros(())
-        side = photo.shape[-1] - self.network.multiple
-        rows, columns = (torch.arange(side, device=photo.device) + amount for amount in shift)
+        sides = [side - self.network.multiple for side in photo.shape[2:]]
+        rows, columns = (torch.arange(side, device=photo.device) + by for side, by in zip(sides, shift, strict=True))
         shifted = self.network(photo.index_select(2, rows).index_select(3, columns), *extra).float()
         margin = self._around or SHIFT_MARGIN
-        inside = slice(margin, side - margin)
-        same = drawn.index_select(2, rows[inside]).index_select(3, columns[inside])
-        return losses.disagreement(shifted[..., inside, inside], same)
+        down, across = (slice(margin, side - margin) for side in sides)
+        same = drawn.index_select(2, rows[down]).index_select(3, columns[across])
+        return losses.disagreement(shifted[..., down, across], same)
 
     def _temporal_term(
         self, photo: Tensor, drawn: Tensor, frame: tuple[Tensor, ...], extra: tuple[Tensor, ...]
@@ -213,7 +239,7 @@ class StyleTask(Task):
         """How much the next frame's drawing differs from this one's, moved as the photo moves. frame: motion and noise."""
         motion, noise = frame
         redrawn = self.network((losses.moved(photo, motion) + noise).clamp(0, 1), *extra).float()
-        margin = self._around + self._temporal_margin(photo.shape[-1] - 2 * self._around)
+        margin = self._around + self._temporal_margin(max(photo.shape[2:]) - 2 * self._around)
         return losses.temporal(redrawn, drawn, motion, margin)
 
     def _temporal_margin(self, crop: int) -> int:

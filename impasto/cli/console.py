@@ -7,11 +7,12 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, ConsoleDimensions
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from typer import Exit
 from typer.core import TyperGroup
 
@@ -22,7 +23,22 @@ _WIDE = 1000
 """Characters in a line where nobody's window is to be filled."""
 
 
-class _Results(Console):
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+"""Characters that terminals obey. Names of files and what files say may hold them: they are shown as Python writes them."""
+
+
+class _Plain(Console):
+    """A console to which nothing that is printed gives orders."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(segment.text.translate(_CONTROL), segment.style)
+
+
+class _Results(_Plain):
     """As wide as the terminal; wide in a pipe or a file, where a folded path is of no use to the next program."""
 
     @property
@@ -39,7 +55,7 @@ class _Results(Console):
 out = _Results(highlight=False)
 """Results."""
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = _Plain(stderr=True, highlight=False, soft_wrap=True)
 """Errors, notes and progress, so that results can be piped."""
 
 

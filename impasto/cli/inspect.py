@@ -37,7 +37,8 @@ def inspect(
             files.add_column(heading)
         for file in found.files:
             state = "[green]intact[/]" if file.intact else "[red]altered or missing[/]"
-            files.add_row(Path(file.name).name, file.role, file.precision, f"{file.bytes:,}", file.sha256[:12], state)
+            about = (Path(file.name).name, file.role, file.precision, f"{file.bytes:,}", file.sha256[:12])
+            files.add_row(*map(escape, about), state)
         out.print(files)
     if found.layers:
         layers = Table()
@@ -45,7 +46,7 @@ def inspect(
             layers.add_column(heading, overflow="fold")
         for layer in found.layers:
             sides = (", ".join(dict.fromkeys(side)) for side in (layer.inputs, layer.outputs))
-            layers.add_row(layer.name, layer.kind, layer.precision, *sides)
+            layers.add_row(*map(escape, (layer.name, layer.kind, layer.precision, *sides)))
         out.print(layers)
     write_json(json, found.to_json())
     found.require_intact()

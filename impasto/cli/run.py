@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.errors import ImpastoError, ImpastoWarning, OptionError, PictureError, ShapeError
+from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
 from impasto.jobs import FORMATS, PIPE, Job, is_one_video, plan
 from impasto.picture_run import PictureRun, run_pictures
 from impasto.styles import parse
@@ -107,7 +107,12 @@ def run(
         for job, outcome in opened.enter_context(closing(outcomes)):
             try:
                 written.append(outcome())
-            except (PictureError, OptionError, ShapeError) as error:  # one among several is reported and passed over
+            except (
+                PictureError,
+                OptionError,
+                ShapeError,
+                NoNumbers,
+            ) as error:  # one among several is reported and passed over
                 if len(planned) == 1:
                     raise
                 fail(error)

@@ -74,6 +74,12 @@ Start = Annotated[
 ]
 
 
+Whole = Annotated[
+    Optional[tuple[int, int]],  # noqa: UP045
+    typer.Option(
+        help="Of stylizers, instead of crops: whole photos whose longer side is between these two, in pixels."
+    ),
+]
 BackboneName = Annotated[
     str, typer.Option("--backbone", help="What features tell content: vgg16, vgg19, resnet50 or efficientnet-lite0.")
 ]
@@ -126,9 +132,13 @@ def style(
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="NAME=VALUE for a loss term: content, style, 'total variation', grid, shift, range, photo, temporal."
+            help="NAME=VALUE for a loss term: content, 'deep content', style, 'total variation', grid, shift, range, photo, temporal."
         ),
     ] = None,
+    whole: Whole = None,
+    scales: Annotated[
+        int, typer.Option(help="Compare strokes with the painting's at so many sizes, each half the one before.")
+    ] = 1,
     with_strength: Annotated[
         bool,
         typer.Option("--with-strength", help="Let the strength be chosen at run time; several paintings imply it."),
@@ -186,6 +196,8 @@ def style(
         resume=resume,
         command=_command(),
         paintings=tuple(painting),
+        whole=whole,
+        scales=scales,
         with_strength=with_strength,
         backbone=backbone,
         backbone_weights=backbone_weights,
@@ -321,6 +333,7 @@ def distill(
         str,
         typer.Option(help="The student; by default thumbnail-stylizer or unet-restorer, as the teacher's task says."),
     ] = "",
+    whole: Whole = None,
     learning_rate: Rate = 1e-3,
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -383,6 +396,7 @@ def distill(
         teacher=teacher,
         degradation=parse(degrade) if degrade else None,
         style=style,
+        whole=whole,
         weights=_weights(weight or [], DISTILL_WEIGHTS),
     )
     _show(_with_bar(options, fit_distill))

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from impasto.errors import OptionError
+from impasto.errors import NoNumbers, OptionError
 from impasto.files import atomic_path
 
 from .files import CRF, FileSource, FileTarget, check_suffix
@@ -85,6 +85,9 @@ def redraw(
                 writer.add(picture, times[-1])
                 if progress:
                     progress(len(times), reader.count)
+        except NoNumbers as error:
+            when = f"; the frame at {float(reader.waiting[0] * reader.time_base):.2f} s" if reader.waiting else ""
+            raise NoNumbers(f"{error}{when}") from error
         finally:  # a generator that computes ahead may not go on behind the caller's back
             getattr(drawn, "close", lambda: None)()
         if reader.waiting or next(frames, None) is not None:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import platform
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from impasto.errors import BackendError, MissingDependency, OptionError
 
 from ..engine_record import EngineRecord
-from .base import Backend, Lane, SizeLimits, TensorSpec
+from .base import Backend, Lane, SizeLimits, TensorSpec, is_x86_64
 
 NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "openvino")
 
-__all__ = ["NAMES", "Backend", "Lane", "SizeLimits", "TensorSpec", "family", "open_engine", "open_graph", "preferred"]
+__all__ = [
+    "NAMES",
+    "Backend",
+    "Lane",
+    "Preference",
+    "SizeLimits",
+    "TensorSpec",
+    "family",
+    "open_engine",
+    "open_graph",
+    "preferred",
+]
 
 
 def family(backend: str) -> str:
@@ -21,50 +32,53 @@ def family(backend: str) -> str:
     return backend.split("-")[0]
 
 
-def preferred(precision: str = "auto") -> tuple[str, ...]:
-    """What "auto" takes for a graph of a precision, best first, among what is installed and draws it right on this CPU.
+@dataclass(frozen=True)
+class Preference:
+    """What "auto" takes."""
+
+    names: tuple[str, ...]
+    """Of NAMES, best first; at least one."""
+    passed_over: str | None = None
+    """Why one that would come first is not among them."""
+
+
+def preferred(precision: str = "auto") -> Preference:
+    """What "auto" takes for a graph of a precision, among what is installed and draws it right on this CPU.
 
     OpenVINO comes first on x86-64: there it was faster for every network and precision that was measured
     (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and it is taken only where ONNX Runtime is missing.
     Nothing is measured when a model loads.
     """
-    if find_spec("openvino") is None or (precision == "int8" and not _openvino_computes_int8()):
-        return ("onnxruntime-cpu",)
-    if platform.machine().lower() in ("x86_64", "amd64"):
+    if find_spec("openvino") is None:
+        return Preference(("onnxruntime-cpu",))
+    if precision == "int8" and (why := _no_int8_on_openvino()):
+        return Preference(("onnxruntime-cpu",), why if is_x86_64() else None)
+    if is_x86_64():
         # A graph that OpenVINO does not read may be one that ONNX Runtime does.
-        return ("openvino", "onnxruntime-cpu")
-    return ("openvino",) if find_spec("onnxruntime") is None else ("onnxruntime-cpu",)
+        return Preference(("openvino", "onnxruntime-cpu"))
+    return Preference(("openvino",) if find_spec("onnxruntime") is None else ("onnxruntime-cpu",))
 
 
-def _openvino_computes_int8() -> bool:
-    from .openvino import computes_int8
+def _no_int8_on_openvino() -> str | None:
+    from . import openvino
 
-    return computes_int8()
+    try:
+        return None if openvino.computes_int8() else openvino.NO_INT8
+    except (BackendError, MissingDependency) as error:
+        return str(error)
 
 
 def open_graph(path: Path, backend: str, device: int, *, features: bool = False) -> Backend:
-    """Load a graph. backend: one of NAMES, or "auto". device: the CUDA device's number, where one is used.
+    """Load a graph. backend: one of NAMES. device: the CUDA device's number, where one is used.
 
     features: whether it may have several outputs. Raises OptionError for an unknown name, MissingDependency, or BackendError
     where it cannot load or run here.
     """
-    if backend not in (*NAMES, "auto"):
+    if backend not in NAMES:
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
     if backend == "tensorrt":
         raise BackendError(f"{path.name} is a graph, and TensorRT runs engines: build one with impasto build {path}")
-    *better, last = preferred() if backend == "auto" else (backend,)
-    first: BackendError | None = None
-    for name in better:
-        try:
-            return _checked(_open(path, name, device), path, features)
-        except BackendError as error:
-            first = first or error
-    try:
-        return _checked(_open(path, last, device), path, features)
-    except MissingDependency:
-        if first is None:
-            raise
-        raise first from None
+    return _checked(_open(path, backend, device), path, features)
 
 
 def _open(path: Path, backend: str, device: int) -> Backend:

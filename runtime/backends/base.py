@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,12 @@ from functools import partial
 
 import numpy as np
 
-from impasto.errors import BackendError, ShapeError
+from impasto.errors import BackendError, NoNumbers, ShapeError
+
+
+def is_x86_64() -> bool:
+    """Whether this machine's CPU is an x86-64."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,36 @@ class Lane(ABC):
         """Wait, and free what the lane holds."""
 
 
+class InnerValues(ABC):
+    """The floats that become a picture inside a graph."""
+
+    always: bool
+    """Whether every run is looked at, and not only those that give nothing but black, which is what a picture of NaN becomes."""
+
+    @abstractmethod
+    def check(self, inputs: Sequence[np.ndarray]) -> None:
+        """Compute them once more. Raises NoNumbers where one is NaN, BackendError."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+def require_numbers(values: np.ndarray) -> None:
+    """Raises NoNumbers where a float array, of any shape, holds NaN."""
+    if values.size and np.isnan(
+        values.max()
+    ):  # a maximum of anything and NaN is NaN, and is found ten times as fast as NaNs are
+        raise NoNumbers(
+            "the network gave values that are no numbers (NaN) for this picture, which would come out black; some networks divide "
+            "by a picture's contrast, which one of a single colour does not have"
+        )
+
+
+def _is_black(picture: np.ndarray) -> bool:
+    """Whether all of it is 0; of nearly every picture that is not, a few values tell."""
+    return not picture.reshape(-1)[::4099].any() and not picture.any()
+
+
 class Backend(ABC):
     """One graph, loaded and ready to run on one device. Not thread-safe: one caller at a time."""
 
@@ -105,8 +141,13 @@ class Backend(ABC):
     """A picture model has one; a perceptual network has one for each of its layers."""
     metadata: dict[str, str]
     """Key-value pairs that the graph carries."""
+    precision: str = "fp32"
+    """The lowest one that the graph's own operators compute in, where the backend can tell: backends round INT8 and halves apart."""
     limits: SizeLimits | None = None
     """Where the picture's size is limited to what the graph was built for."""
+
+    inner_values: InnerValues | None = None
+    """Of a graph that gives uint8, where somebody can look into it."""
 
     _open = True
 
@@ -118,16 +159,25 @@ class Backend(ABC):
     def run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         """Run once. inputs: one array for each of `self.inputs`; out: filled. All C-contiguous, as the specs say.
 
-        For graphs of one output. Raises ShapeError for arrays that do not fit, BackendError where the vendor's library fails.
+        For graphs of one output. Raises ShapeError for arrays that do not fit, NoNumbers where the result holds NaN, BackendError
+        where the vendor's library fails.
         """
         self._check_inputs(inputs)
         self.output.check(out)
         self._run(inputs, out)
+        if out.dtype.kind == "f":
+            require_numbers(out)
+        elif self.inner_values and (self.inner_values.always or _is_black(out)):
+            self.inner_values.check(inputs)
 
     def run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run once and give every output, in new arrays. Raises as `run`."""
         self._check_inputs(inputs)
-        return self._run_all(inputs)
+        results = self._run_all(inputs)
+        for result in results:
+            if result.dtype.kind == "f":
+                require_numbers(result)
+        return results
 
     def measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         """The output's shape for these inputs, where the graph does not say; may cost a run. Raises BackendError."""
@@ -148,6 +198,8 @@ class Backend(ABC):
         if self._open:
             self._open = False
             self._close()
+            if self.inner_values:
+                self.inner_values.close()
 
     def _check_inputs(self, inputs: Sequence[np.ndarray]) -> None:
         self.require_open()

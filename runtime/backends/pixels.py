@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from impasto.errors import BackendError
+from impasto.errors import BackendError, NoNumbers
 from impasto.runtime.spec import Pixels
 
 from .base import Backend, TensorSpec
@@ -36,6 +36,7 @@ class PixelAdapter(Backend):
             raise BackendError(f"the graph takes {inner.inputs[0]}; a picture model takes 3 channels")
         batch, *sides = shape if self._channels_last else (shape[0], shape[2], shape[3], 3)
         self.name, self.device, self.metadata = inner.name, inner.device, inner.metadata
+        self.precision = inner.precision
         self.inputs = (TensorSpec(inner.inputs[0].name, _UINT8, (batch, *sides)),)
         self.outputs = (TensorSpec(inner.output.name, _UINT8, (batch, None, None, 3)),)
 
@@ -46,6 +47,8 @@ class PixelAdapter(Backend):
         result = self._room(out)
         try:
             self._inner.run((self._encode(inputs[0]),), result)
+        except NoNumbers:
+            raise
         except BackendError as error:
             raise BackendError(f"{error} ({MULTIPLE_HINT})") from error
         out[...] = self._pixels.decode(result.transpose(0, 3, 1, 2) if self._channels_last else result)

@@ -471,3 +471,48 @@ def test_a_model_that_is_exported_by_name_goes_into_a_folder_of_its_own(tmp_path
     assert f"wrote the package {tmp_path / 'denoise'}" in stdout
     assert (tmp_path / "denoise/model.onnx").read_bytes() == (shipped_models() / "denoise/model.onnx").read_bytes()
     assert before == {path.name: path.stat().st_mtime_ns for path in (shipped_models() / "denoise").iterdir()}
+
+
+class TestWhatFilesSay:
+    """Whatever a package's maker wrote into it."""
+
+    def altered(self, package: Path, **model: object) -> Path:
+        manifest = package / "manifest.json"
+        data = json.loads(manifest.read_text())
+        data["model"] |= model
+        manifest.write_text(json.dumps(data))
+        return package
+
+    def test_a_models_name_leads_nowhere(self, make_package, tmp_path):
+        theirs, photo = tmp_path / "theirs.png", tmp_path / "photo.png"
+        for file in (theirs, photo):
+            Image.fromarray(picture(8, 8)).save(file)
+        before = theirs.read_bytes()
+        package = self.altered(make_package(), name="x/../../theirs")
+        assert "'name' is 'x/../../theirs'" in fails("run", package, photo, "-o", f"{tmp_path}/out/")
+        assert theirs.read_bytes() == before
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("model", [{"border": 10**9}, {"scale": 10**6}, {"size": {"minimum": 10**12}}])
+    def test_sizes_that_nobody_has_memory_for_are_refused(self, make_package, tmp_path, model):
+        photo = tmp_path / "photo.png"
+        Image.fromarray(picture(8, 8)).save(photo)
+        assert "expected at most" in fails("run", self.altered(make_package(), **model), photo)
+
+    def test_nothing_that_is_shown_gives_orders_to_the_terminal(self, make_package, tmp_path):
+        package = make_package()
+        manifest = package / "manifest.json"
+        data = json.loads(manifest.read_text())
+        data["recipe"] = {"command": "\x1b]0;title\x07", "\x1b[2J": 1}
+        data["files"]["b.onnx"] = data["files"]["model.onnx"] | {"role": "[/]"}
+        (package / "b.onnx").write_bytes((package / "model.onnx").read_bytes())
+        manifest.write_text(json.dumps(data))
+        code, stdout, _ = cli("inspect", package)
+        assert code == 0
+        assert "\\x1b]0;title" in stdout
+        assert not {"\x1b", "\x07", "\x9b"} & set(stdout)
+
+    def test_names_of_pictures_neither(self, make_package, tmp_path):
+        photo = tmp_path / "a\x1b[2Jb.png"
+        photo.write_bytes(b"none")
+        assert "a\\x1b[2Jb.png" in fails("run", make_package(), photo)

@@ -9,7 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -18,10 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 import impasto
 from conftest import canonical_graph, picture
-from impasto.errors import BackendError, MissingDependency, PackageError
+from impasto.errors import BackendError, ImpastoWarning, MissingDependency, PackageError
 from impasto.files import sha256
 from impasto.runtime import backends
 from impasto.runtime.backends import openvino as module
+from impasto.runtime.backends.base import is_x86_64
 from impasto.runtime.backends.openvino import KEPT_SHAPES, OpenVinoBackend
 
 
@@ -70,6 +75,17 @@ def add_int8(package, *families: str) -> None:
     (package / "manifest.json").write_text(json.dumps(manifest))
 
 
+@contextmanager
+def told(wanted=True):
+    """The notes of Impasto within: one where it is wanted, none otherwise."""
+    notes = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield notes
+        notes.extend(str(warning.message) for warning in caught if issubclass(warning.category, ImpastoWarning))
+    assert len(notes) == int(wanted), notes
+
+
 def by_both(path, image):
     drawn = []
     for backend in ("onnxruntime-cpu", "openvino"):
@@ -85,10 +101,55 @@ def test_both_draw_the_same_picture(make_package, options):
     assert (one != other).mean() < 0.01
 
 
+def cpu_flags() -> set[str]:
+    """What Linux says of this CPU; the code under test does not ask it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+AVX512_VNNI, AVX2_VNNI = "avx512_vnni" in cpu_flags(), "avx_vnni" in cpu_flags()
+
+
 @pytest.fixture
 def exact_int8():
-    if not module.computes_int8():
-        pytest.skip("OpenVINO does not compute INT8 right on this CPU: it has no VNNI, or is no x86-64")
+    if not (AVX512_VNNI or AVX2_VNNI):
+        pytest.skip("this CPU has no VNNI, or is no x86-64 under Linux")
+
+
+@pytest.mark.skipif(not cpu_flags() or not is_x86_64(), reason="wants an x86-64 CPU under Linux")
+@pytest.mark.parametrize(
+    ("most", "right"),
+    [
+        (None, AVX512_VNNI or AVX2_VNNI),
+        ("AVX512_CORE_AMX", AVX512_VNNI or AVX2_VNNI),
+        ("AVX512_CORE_VNNI", AVX512_VNNI or AVX2_VNNI),
+        ("AVX2_VNNI", AVX512_VNNI or AVX2_VNNI),
+        ("AVX512_CORE", False),
+        ("AVX2", False),
+    ],
+)
+def test_int8_is_right_where_the_cpu_may_use_vnni_and_nowhere_else(most, right):
+    """most: the instructions that oneDNN may use at most. A CPU with AMX once rounded the right sum to BF16, and was refused."""
+    environment = {**os.environ, **({"ONEDNN_MAX_CPU_ISA": most} if most else {})}
+    code = "from impasto.runtime.backends import openvino as o, preferred as p; print(o.computes_int8(), p('int8').names[0])"
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == [str(right), "openvino" if right else "onnxruntime-cpu"]
+
+
+@pytest.mark.skipif(not is_x86_64(), reason="elsewhere graphs are tried as they run")
+def test_the_probe_of_int8_sums_rounds_nothing(monkeypatch):
+    """The sum is no BF16 number, so a CPU with AMX, which rounds to those unless it is told, would fail for another reason."""
+    told = []
+    core = module._core()
+    monkeypatch.setattr(module, "_core", lambda: SimpleNamespace(compile_model=compiled))
+
+    def compiled(graph, device, options):
+        found = core.compile_model(graph, device, options)
+        told.append(found.get_property("INFERENCE_PRECISION_HINT").to_string())
+        return found
+
+    module.computes_int8.__wrapped__()
+    assert told == ["f32"]
 
 
 @pytest.fixture(params=[True, False], ids=["VNNI", "no VNNI"])
@@ -300,8 +361,10 @@ def test_auto_leaves_to_onnx_runtime_what_openvino_cannot_read(make_package, mon
 
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(module.OpenVinoBackend, "__init__", refuse)
-    with impasto.load(make_package()) as model:
+    with told() as notes, impasto.load(make_package()) as model:
         assert model.info.backend == "onnxruntime-cpu"
+        assert model.info.to_json()["note"] == model.info.note
+    assert notes == [model.info.note] == ["openvino: OpenVINO cannot load it; onnxruntime-cpu runs it"]
     with pytest.raises(BackendError, match="cannot load it"):
         impasto.load(make_package("other"), backend="openvino")
 
@@ -324,9 +387,12 @@ def test_auto_takes_the_backend_that_the_int8_graph_was_made_for(
         with pytest.raises(PackageError, match="none for onnxruntime; make one"):
             impasto.load(package, precision="int8")
         return
-    with impasto.load(package, precision="int8") as model:
+    with told(wanted != "openvino") as notes, impasto.load(package, precision="int8") as model:
         assert (model.info.backend, model.info.precision) == (wanted, "int8")
         model(picture(9, 9))
+    reason = "VNNI" if not vnni else "tiny holds no int8 graph for openvino"
+    assert notes == ([model.info.note] if wanted != "openvino" else [])
+    assert wanted == "openvino" or reason in model.info.note
 
 
 def test_int8_sums_that_saturate_are_refused_or_left_to_onnx_runtime(make_package, tmp_path, vnni):
@@ -338,8 +404,9 @@ def test_int8_sums_that_saturate_are_refused_or_left_to_onnx_runtime(make_packag
         else:
             with pytest.raises(BackendError, match=r"does not compute right .* VNNI .*backend='onnxruntime-cpu'"):
                 impasto.load(path, backend="openvino", precision=precision)
-    with impasto.load(bare) as model:
+    with told(not vnni), impasto.load(bare) as model:
         assert (model.info.backend == "openvino") <= vnni
+        assert vnni or "VNNI" in model.info.note
     with impasto.load(package, backend="openvino") as model:
         assert model.info.precision == "fp32"
 

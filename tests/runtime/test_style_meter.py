@@ -119,7 +119,7 @@ def test_networks_that_are_none_are_refused_with_the_command_to_run(network, tmp
     odd = perceptual_graph()
     odd.metadata_props[0].value = "no JSON"
     onnx.save(odd, str(tmp_path / "odd.onnx"))
-    with pytest.raises(PackageError, match=r"odd\.onnx: its metadata 'impasto\.spec' is no JSON"):
+    with pytest.raises(PackageError, match=r"odd\.onnx: its metadata 'impasto\.spec' cannot be read: it is no JSON"):
         StyleMeter(painting, tmp_path / "odd.onnx")
     images.write(tmp_path / "painting.png", painting)
     with pytest.raises(BackendError, match="no model that can be run"):

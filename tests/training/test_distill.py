@@ -134,3 +134,14 @@ def test_the_same_step_has_the_same_batch():
     assert none.shape == (2, 0)
     assert torch.equal(given, clean)
     assert not np.array_equal(given, one.batch(5)[0])
+
+
+@pytest.mark.parametrize("architecture", ["thumbnail-stylizer", "classic-stylizer"])
+def test_a_student_may_learn_from_whole_photos(distilling, architecture):
+    result = fit_distill(distilling(shaken(architecture), "stylize", whole=(128, 128)))
+    assert checkpoint.load(result.checkpoint).recipe["whole"] == [128, 128]
+
+
+def test_whole_photos_are_for_stylizers(distilling):
+    with pytest.raises(OptionError, match="are for stylizers"):
+        distilling(shaken("unet-restorer"), "denoise", whole=(128, 128), degradation=parse("noise:0-55"))

@@ -366,8 +366,18 @@ def test_training_goes_on_from_a_checkpoint(restoring):
     assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-3
     with pytest.raises(OptionError, match="this training wants a"):
         fit_restore(restoring("third", start=first.checkpoint, architecture="classic-stylizer", config={}))
-    with pytest.raises(OptionError, match="exclude each other"):
-        fit_restore(restoring("third", start=first.checkpoint))
+
+
+def test_arguments_of_the_network_may_change_with_a_new_start(restoring):
+    first = fit_restore(restoring("first", steps=1))
+    before = checkpoint.load(first.checkpoint).network
+    deeper = {**before.config, "middle": before.config["middle"] + 1}
+    options = restoring("deeper", steps=1, start=first.checkpoint, config={"middle": deeper["middle"]})
+    second = fit_restore(replace(options, fit=replace(options.fit, learning_rate=1e-12)))
+    after = checkpoint.load(second.checkpoint).network
+    assert after.config == deeper
+    kept = before.state_dict()
+    assert max(float((after.state_dict()[key] - kept[key]).abs().max()) for key in kept) < 1e-3
 
 
 def test_only_a_training_on_missing_pixels_alone_marks_them(restoring):

@@ -40,7 +40,10 @@ def test_the_size_is_kept_and_a_batch_is_its_pictures(architecture):
 @pytest.mark.parametrize("architecture", LOCAL)
 @pytest.mark.parametrize("deeper", [False, True])
 def test_no_pixel_depends_on_an_input_beyond_the_receptive_field(architecture, deeper):
-    config = {"thumbnail-stylizer": {"blocks": 2, "before": 2}, "unet-restorer": {"middle": 2, "encoder": [2, 1]}}
+    config = {
+        "thumbnail-stylizer": {"blocks": 2, "before": 2, "finish": True},
+        "unet-restorer": {"middle": 2, "encoder": [2, 1]},
+    }
     config["plain-upscaler"] = {"layers": 3, "cell": 2, "gates": False}
     network = shaken(architecture, **(config[architecture] if deeper else {}))
     side = 8 * (network.receptive_field // 4 + 4)

@@ -52,10 +52,13 @@ def _commonest(parts: tuple[Degradation, ...], weights: tuple[float, ...]) -> st
 
 def _parse_weighted(text: str) -> tuple[float, Degradation]:
     weight, star, rest = text.partition("*")
+    if not star:
+        return 1.0, _parse_row(text)
     try:
-        return (float(weight), _parse_row(rest)) if star else (1.0, _parse_row(text))
+        times = float(weight)
     except ValueError:
         raise OptionError(f"cannot read the weight of {text!r}; write a number before *, as in 3*noise:0-55") from None
+    return times, _parse_row(rest)
 
 
 def _parse_row(text: str) -> Degradation:

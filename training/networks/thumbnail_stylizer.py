@@ -35,11 +35,15 @@ class ThumbnailStylizer(Network):
         code: int = 48,
         thumbnail: int = 96,
         styles: Sequence[str] = (),
+        finish: bool = False,
+        norm: bool = False,
     ) -> None:
         """fine, coarse: channels at 1/4 and 1/8. before, blocks, after: residual blocks at 1/4, at 1/8, and at 1/4 again.
 
         code: length of the thumbnail's summary. thumbnail: its side, a multiple of 16. styles: names, for a network of several
-        styles, which differ in nothing but scales and shifts.
+        styles, which differ in nothing but scales and shifts. finish: one more convolution, at full resolution, that every pixel
+        shares, so that it can take away what differs by the place in a cell. norm: instance norm at 1/8 (Ulyanov et al. 2016),
+        which sees the whole picture: such a picture cannot be cut into tiles.
         """
         super().__init__()
         if thumbnail < 16 or thumbnail % 16:
@@ -53,6 +57,8 @@ class ThumbnailStylizer(Network):
             "code": code,
             "thumbnail": thumbnail,
             **({"styles": list(styles)} if styles else {}),
+            **({"finish": True} if finish else {}),
+            **({"norm": True} if norm else {}),
         }
         self.styles = tuple(styles)
         self.thumbnail = thumbnail
@@ -62,14 +68,27 @@ class ThumbnailStylizer(Network):
         self.body = nn.ModuleList(ResidualBlock(coarse) for _ in range(blocks))
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
         self.after = nn.ModuleList(ResidualBlock(fine) for _ in range(after))
-        self.head = nn.Conv2d(fine, 48, 3, padding=1)
+        self.head = nn.Conv2d(fine, 96 if finish else 48, 3, padding=1)
+        self.norms = nn.ModuleList(nn.InstanceNorm2d(coarse, affine=True) for _ in range(blocks if norm else 0))
         repeat_over_cells(self.up, 2)
         repeat_over_cells(self.head, 4)
+        self.finish = None
+        if finish:
+            self.finish = nn.Conv2d(6, 3, 3, padding=1)
+            with torch.no_grad():  # begin as relu(x) − relu(−x), which is x
+                self.head.weight[48:] = -self.head.weight[:48]
+                self.head.bias[48:] = -self.head.bias[:48]  # type: ignore[index]
+                self.finish.weight.zero_()
+                self.finish.bias.zero_()  # type: ignore[union-attr]
+                for colour in range(3):
+                    self.finish.weight[colour, colour, 1, 1] = 1
+                    self.finish.weight[colour, 3 + colour, 1, 1] = -1
         # Channels that take a scale and a shift, in the order in which forward asks for them.
         self._widths = [fine, *[fine] * before, coarse, *[coarse] * blocks, *[fine] * after]
         self.reader = ThumbnailReader(code, 2 * sum(self._widths) * max(1, len(self.styles)))
         # Radius: stem and head 3 x 3 on cells of 4; each block two 3 x 3 convolutions on cells of 4 or 8; down 3 x 3, stride 2.
-        self.receptive_field = 4 * (2 + 2 * (before + after)) + 8 * (1 + 2 * blocks) + 8
+        reach = 4 * (2 + 2 * (before + after)) + 8 * (1 + 2 * blocks) + 8 + (1 if finish else 0)
+        self.receptive_field = None if norm else reach
 
     def context(self, thumbnail: Tensor) -> Tensor:
         films: Tensor = self.reader(thumbnail)
@@ -77,10 +96,21 @@ class ThumbnailStylizer(Network):
 
     def stages(self) -> tuple[str, ...]:
         # The reader's scales and shifts are what a style is made of: beside the head.
-        return ("stem", "before", "down", "body", "up", "after", "reader", "head")
+        norms, finish = ("norms",) if len(self.norms) else (), ("finish",) if self.finish else ()
+        return ("stem", "before", "down", "body", *norms, "up", "after", "reader", "head", *finish)
 
     def adopt(self, other: Network, name: str = "") -> None:
         super().adopt(other)
+        if (
+            self.finish
+            and isinstance(other, ThumbnailStylizer)
+            and not other.finish
+            and self.head.in_channels == other.head.in_channels
+        ):
+            with torch.no_grad():  # the other's head, and what begins as nothing more
+                for own, lent in ((self.head.weight, other.head.weight), (self.head.bias, other.head.bias)):
+                    assert own is not None and lent is not None
+                    own.copy_(torch.cat([lent, -lent]))
         if not isinstance(other, ThumbnailStylizer) or (self.styles, other.styles) == ((), ()):
             return
         own, lent = self.reader.films, other.reader.films
@@ -97,12 +127,15 @@ class ThumbnailStylizer(Network):
         for block in self.before:
             fine = block(fine, next(films))
         coarse = F.relu(modulated(self.down(fine), next(films)))
-        for block in self.body:
+        for number, block in enumerate(self.body):
             coarse = block(coarse, next(films))
+            if len(self.norms):
+                coarse = self.norms[number](coarse)
         fine = fine + F.pixel_shuffle(self.up(coarse), 2)
         for block in self.after:
             fine = block(fine, next(films))
-        return F.pixel_shuffle(self.head(fine), 4) + 0.5
+        drawn = F.pixel_shuffle(self.head(fine), 4)
+        return (drawn if self.finish is None else self.finish(F.relu(drawn))) + 0.5
 
 
 class ThumbnailReader(nn.Module):

@@ -1,0 +1,71 @@
+"""What every installed backend draws with a package, before it is written: ONNX Runtime's is the picture that ONNX means."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+import impasto
+from impasto.errors import BackendError, ImpastoWarning
+from impasto.quality import independent
+from impasto.runtime.choosing import agree, largest_difference
+from impasto.runtime.manifest import BackendCheck
+from impasto.runtime.spec import ModelSpec
+
+from .package import write_package
+
+_REFERENCE, _OTHERS = "onnxruntime-cpu", ("openvino",)
+_COMPARED = (61, 83)
+"""Height and width of the picture that all draw."""
+
+
+def check_backends(
+    spec: ModelSpec, graphs: dict[str, onnx.ModelProto], recipe: dict[str, Any]
+) -> dict[str, BackendCheck]:
+    """Each installed backend's picture beside ONNX Runtime's; nothing where that is not installed.
+
+    graphs: as `write_package` takes them. A backend that draws another picture is told in a warning. Raises BackendError where
+    ONNX Runtime cannot draw.
+    """
+    if find_spec("onnxruntime") is None:
+        return {}
+    image = independent(*_COMPARED)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_package(folder, spec, graphs, None, recipe=recipe, quality={})
+        wanted = _drawn(folder, _REFERENCE, image)
+        checks = {_REFERENCE: BackendCheck(True, 0)}
+        for name in installed(_OTHERS):
+            try:
+                drawn = _drawn(folder, name, image)
+            except BackendError as error:
+                checks[name] = BackendCheck(False, None)
+                _tell(spec, name, f"cannot draw it ({error})")
+                continue
+            checks[name] = BackendCheck(agree(drawn, wanted, "fp32"), largest_difference(drawn, wanted))
+            if not checks[name].passed:
+                _tell(spec, name, f"draws it up to {checks[name].max_difference} levels of 255 away from ONNX Runtime")
+    return checks
+
+
+def installed(backends: Sequence[str]) -> list[str]:
+    """Those whose library is there."""
+    return [name for name in backends if find_spec(name.split("-")[0]) is not None]
+
+
+def _drawn(folder: Path, backend: str, image: np.ndarray) -> np.ndarray:
+    with impasto.load(folder, backend=backend, trust=True) as model:
+        return model(image)
+
+
+def _tell(spec: ModelSpec, backend: str, what: str) -> None:
+    warnings.warn(
+        f"{backend} {what}, so backend='auto' does not choose it for {spec.name}", ImpastoWarning, stacklevel=4
+    )

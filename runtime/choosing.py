@@ -1,0 +1,243 @@
+"""Which backend runs a model where the caller leaves the choice: the first that loads it and draws what ONNX says.
+
+Whatever is not the preferred one has a reason, and that is told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from impasto.errors import BackendError, ImpastoError, MissingDependency, OptionError, ShapeError
+from impasto.quality import independent, psnr
+
+from .backends import NAMES, Backend, Preference, family, open_graph, preferred
+from .backends.inner_values import ValuesBeforeRounding, wanted_always
+from .backends.pixels import PixelAdapter
+from .engines import engine_source
+from .manifest import Manifest
+from .opening import describe, open_context, open_source
+from .resolve import Source, resolve
+from .spec import ModelSpec, Pixels
+
+LEVELS = 2
+"""Of 255: how far two backends may differ in a graph of float32. Each is within 1 of what the graph says."""
+LEAST_PSNR = {"fp16": 50.0, "int8": 30.0}
+"""In dB, between two backends that round halves or INT8 each in its way."""
+_COMPARED = (61, 83), (64, 96)
+"""Heights and widths of pictures that two backends draw, rounded up to what the graph takes: odd ones, unless it refuses those."""
+
+Opened = TypeVar("Opened")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph, and a backend that may run it."""
+
+    source: Source
+    backend: str
+    """One of NAMES; "auto" for an engine."""
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model's files, loaded."""
+
+    source: Source
+    graph: Backend
+    spec: ModelSpec
+    context: Backend | None
+    """The context graph, where the network has one."""
+
+    def close(self) -> None:
+        self.graph.close()
+        if self.context:
+            self.context.close()
+
+
+def open_model(
+    path_or_name: str | os.PathLike[str],
+    backend: str,
+    precision: str,
+    device: int,
+    trust: bool,
+    pixels: Pixels | None,
+    check_values: bool | None,
+) -> tuple[OpenModel, str | None]:
+    """The model in the backend that was asked for, or in the best that draws it right, and why that is not the preferred one.
+
+    Arguments as `impasto.load` takes them. Raises as that does.
+    """
+    always = wanted_always() if check_values is None else check_values
+
+    def attempt(candidate: Candidate) -> OpenModel:
+        return _open(candidate, device, pixels, always)
+
+    reasons: list[str] = []
+    candidates = choices(path_or_name, backend, precision, device, trust, reasons)
+    model = first_to_open(candidates, attempt, reasons)
+    if _needs_comparison(model) and (other := _next(candidates, attempt)):
+        if why := difference(model, other):
+            reasons.append(why)
+            model, other = other, model
+        other.close()
+    return model, "; ".join([*reasons, f"{model.graph.name} runs it"]) if reasons else None
+
+
+def choices(
+    path_or_name: str | os.PathLike[str],
+    backend: str,
+    precision: str,
+    device: int,
+    trust: bool,
+    reasons: list[str],
+) -> Iterator[Candidate]:
+    """What to load, and with which backend, best first; `reasons` gets why better ones are left out.
+
+    Raises OptionError for an unknown backend, and what `engine_source` and `resolve` raise.
+    """
+    if backend not in (*NAMES, "auto"):
+        raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
+    source = engine_source(path_or_name, backend, precision, device, trust)
+    if source and (source.engine or source.graph.suffix == ".plan"):
+        yield Candidate(source, "auto")
+        return
+    wanted = "fp32" if precision == "auto" else precision
+    manifest = resolve(path_or_name, "auto", trust).manifest if backend in ("auto", "openvino") else None
+    preference = preferred(wanted) if backend == "auto" else Preference((backend,))
+    names = list(preference.names)
+    if preference.passed_over:
+        reasons.append(preference.passed_over)
+    for name in preference.names[:-1] or preference.names:
+        if manifest and (why := _against(manifest, wanted, name)):
+            reasons.append(why)
+            if len(names) > 1:
+                names.remove(name)
+    for name in names:
+        yield Candidate(resolve(path_or_name, precision, trust, family(name)), name)
+
+
+def _against(manifest: Manifest, precision: str, backend: str) -> str | None:
+    """What a package says against running it with a backend."""
+    if manifest.held("model", precision) and not manifest.find("model", precision, family(backend)):
+        return f"{manifest.spec.name} holds no {precision} graph for {backend}"
+    found = manifest.backends.get(backend)
+    if found is None or found.passed:
+        return None
+    if found.max_difference is None:
+        return f"{backend} could not draw {manifest.spec.name} when it was exported"
+    return f"{backend} draws {manifest.spec.name} {_apart(found.max_difference)}, as its export found"
+
+
+def first_to_open(
+    candidates: Iterator[Candidate], attempt: Callable[[Candidate], Opened], reasons: list[str]
+) -> Opened:
+    """The first candidate that `attempt` opens; `reasons` gets why those before it were not.
+
+    Raises what the last one raised, unless its library is not installed.
+    """
+    failed: ImpastoError | None = None
+    for candidate in candidates:
+        try:
+            return attempt(candidate)
+        except (BackendError, MissingDependency) as error:
+            if failed is None or not isinstance(error, MissingDependency):
+                failed = error
+            reasons.append(f"{candidate.backend}: {error}")
+    assert failed is not None
+    raise failed
+
+
+def difference(one: OpenModel, other: OpenModel) -> str | None:
+    """How `one` draws a picture otherwise than `other`, as half a sentence; None where they agree, or `other` cannot draw it."""
+    if one.spec.scale != other.spec.scale:
+        return (
+            f"{one.graph.name} makes the picture {one.spec.scale} times as large, {other.graph.name} {other.spec.scale}"
+        )
+    for size in _COMPARED:
+        image = independent(*one.spec.size.padded(*size))[None]
+        shape = (1, *(side * one.spec.scale for side in image.shape[1:3]), 3)
+        wanted, drawn = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+        try:
+            other.graph.run((image,), wanted)
+        except (BackendError, ShapeError):
+            continue
+        try:
+            one.graph.run((image,), drawn)
+        except (BackendError, ShapeError) as error:
+            return f"{one.graph.name}: {error}"
+        if agree(drawn, wanted, one.graph.precision):
+            return None
+        return f"{one.graph.name} draws this model {_apart(largest_difference(drawn, wanted))}"
+    return None
+
+
+def agree(drawn: np.ndarray, wanted: np.ndarray, precision: str) -> bool:
+    """Whether two backends' pictures, uint8, differ by no more than the roundings of this precision."""
+    least = LEAST_PSNR.get(precision)
+    return largest_difference(drawn, wanted) <= LEVELS or (least is not None and psnr(drawn, wanted) >= least)
+
+
+def largest_difference(one: np.ndarray, other: np.ndarray) -> int:
+    """Of two uint8 pictures of one shape, in levels of 255."""
+    return int(np.abs(one.astype(np.int16) - other).max())
+
+
+def _apart(levels: int) -> str:
+    return f"up to {levels} levels of 255 away from what ONNX Runtime draws"
+
+
+def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values: bool) -> OpenModel:
+    source, backend = candidate.source, candidate.backend
+    graph = open_source(source, backend, device)
+    try:
+        graph, spec = describe(graph, source, pixels)
+        _watch(graph, candidate, device, check_values)
+        if not spec.thumbnail:
+            return OpenModel(source, graph, spec, None)
+        if source.context is None:
+            raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
+        return OpenModel(source, graph, spec, open_context(source, source.context, backend, device))
+    except BaseException:
+        graph.close()
+        raise
+
+
+def _watch(graph: Backend, candidate: Candidate, device: int, always: bool) -> None:
+    """Let a graph that gives uint8 be looked into for NaN. Raises OptionError where that is wanted and cannot be."""
+    source = candidate.source
+    if source.engine or source.graph.suffix == ".plan":
+        if always:
+            raise OptionError(
+                "nobody can look for NaN inside an engine; choose backend='onnxruntime-cpu', which shows them"
+            )
+        return
+
+    def open_copy(path: Path) -> Backend:
+        return open_graph(path, candidate.backend, device, features=True)
+
+    if not isinstance(graph, PixelAdapter):  # which sees the floats itself
+        graph.inner_values = ValuesBeforeRounding(source.graph, open_copy, always=always)
+
+
+def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenModel]) -> OpenModel | None:
+    """The next candidate that opens; None where none does."""
+    for candidate in candidates:
+        try:
+            return attempt(candidate)
+        except (BackendError, MissingDependency):
+            continue
+    return None
+
+
+def _needs_comparison(model: OpenModel) -> bool:
+    """Whether nobody knows that this backend draws this graph right: it is somebody's, and its export, if any, did not compare."""
+    manifest = model.source.manifest
+    if len(model.graph.inputs) > 1 or model.source.engine:
+        return False
+    return manifest is None or ("origin" in manifest.recipe and model.graph.name not in manifest.backends)

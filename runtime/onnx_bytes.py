@@ -1,0 +1,121 @@
+"""As much of an ONNX file as the runtime reads by itself, without the onnx library: which node gives which tensor.
+
+ONNX files are protobuf messages: fields of a number, a wire type and a value, one behind another. Field numbers are onnx.proto's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_GRAPH, _NODE, _OUTPUT = 7, 1, 12
+"""Of ModelProto; of GraphProto, twice."""
+_NODE_INPUT, _NODE_OUTPUT, _OPERATOR = 1, 2, 4
+"""Of NodeProto."""
+_NAME = 1
+"""Of ValueInfoProto."""
+_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
+
+_ROUNDING = frozenset({"Cast", "Clip", "Identity", "Round", "Transpose"})
+"""Operators between a network's result and the picture; all but the Cast to uint8 leave NaN as it is."""
+
+
+@dataclass(frozen=True)
+class _Node:
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def unrounded(model: bytes) -> str | None:
+    """The tensor that is rounded to the model's first output; None where that is not rounded at all.
+
+    Raises ValueError for what is no ONNX file.
+    """
+    nodes: dict[str, _Node] = {}
+    outputs: list[str] = []
+    for graph in _messages(model, _GRAPH):
+        for number, value in _fields(graph):
+            if number == _NODE and isinstance(value, memoryview):
+                node = _node(value)
+                nodes.update(dict.fromkeys(node.outputs, node))
+            elif number == _OUTPUT and isinstance(value, memoryview):
+                outputs += [str(name, "utf-8") for name in _messages(value, _NAME)]
+    if not outputs:
+        raise ValueError("the file has no graph")
+    tensor = outputs[0]
+    while (found := nodes.get(tensor)) and found.operator in _ROUNDING:
+        tensor = found.inputs[0]
+    return tensor if found and tensor != outputs[0] else None
+
+
+def with_output(model: bytes, tensor: str) -> bytes:
+    """The same model with one more output, this tensor: whoever reads a message twice joins the two."""
+    name = tensor.encode()
+    value = _delimited(_NAME, name)
+    return model + _delimited(_GRAPH, _delimited(_OUTPUT, value))
+
+
+def _node(message: memoryview) -> _Node:
+    texts: dict[int, list[str]] = {_NODE_INPUT: [], _NODE_OUTPUT: [], _OPERATOR: []}
+    for number, value in _fields(message):
+        if number in texts and isinstance(value, memoryview):
+            texts[number].append(str(value, "utf-8"))
+    return _Node("".join(texts[_OPERATOR]), tuple(texts[_NODE_INPUT]), tuple(texts[_NODE_OUTPUT]))
+
+
+def _messages(message: bytes | memoryview, wanted: int) -> Iterator[memoryview]:
+    """The contents of a message's fields of this number."""
+    for number, value in _fields(message):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(message: bytes | memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """Each field's number and value. Raises ValueError where the bytes are no message."""
+    view = memoryview(message)
+    place = 0
+    while place < len(view):
+        key, place = _varint(view, place)
+        kind = key & 7
+        if kind == _VARINT:
+            value, place = _varint(view, place)
+            yield key >> 3, value
+            continue
+        if kind == _BYTES:
+            length, place = _varint(view, place)
+        elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
+            length = 8 if kind == _EIGHT_BYTES else 4
+        else:
+            raise ValueError(f"wire type {kind} at byte {place}")
+        if place + length > len(view):
+            raise ValueError(f"a field of {length} bytes at byte {place} of {len(view)}")
+        yield key >> 3, view[place : place + length]
+        place += length
+
+
+def _varint(view: memoryview, place: int) -> tuple[int, int]:
+    """A number in groups of seven bits, the lowest first, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(view):
+            break
+        byte = view[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError(f"no number at byte {place}")
+
+
+def _delimited(number: int, content: bytes) -> bytes:
+    return _number(number << 3 | _BYTES) + _number(len(content)) + content
+
+
+def _number(value: int) -> bytes:
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)

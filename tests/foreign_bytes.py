@@ -1,0 +1,249 @@
+"""Readers of what comes from anywhere, given bytes that nobody would write: they raise errors of ours, or read.
+
+    python tests/foreign_bytes.py [READER …] [--minutes 10]    look for long; what is found goes into tests/foreign_bytes/READER
+
+`test_foreign_bytes` reads what was found again, and looks for a short while.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from impasto.errors import ImpastoError
+from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
+from impasto.runtime.spec import ModelSpec, SizeRule
+
+FOUND = Path(__file__).parent / "foreign_bytes"
+
+SPEC = ModelSpec("tiny", "denoise", size=SizeRule(4), border=8, receptive_field=7, styles=("a", "b"))
+
+
+def read_manifest(folder: Path, content: bytes) -> None:
+    from impasto.export.inspection import inspect_path
+    from impasto.runtime.resolve import resolve
+
+    (folder / MANIFEST).write_bytes(content)
+    inspect_path(str(folder)).to_json()
+    resolve(folder)
+
+
+def read_packaged(folder: Path, content: bytes) -> None:
+    from impasto.training.checkpoint import load
+
+    (folder / MANIFEST).write_bytes(content)
+    load(folder)
+
+
+def read_sidecar(folder: Path, content: bytes) -> None:
+    from impasto.runtime.resolve import resolve
+
+    (folder / "graph.onnx").touch()
+    (folder / "graph.json").write_bytes(content)
+    resolve(folder / "graph.onnx").described_spec().to_json()
+
+
+def read_metadata(folder: Path, content: bytes) -> None:
+    from impasto.runtime.opening import spec_in_metadata
+
+    spec_in_metadata(content.decode(errors="replace"), folder / "graph.onnx").to_json()
+
+
+def read_record(folder: Path, content: bytes) -> None:
+    from fake_engines import write_plan
+
+    from impasto.export.inspection import inspect_path
+    from impasto.runtime.engines import context_engine, read_stored
+
+    plan = write_plan(folder)
+    plan.with_suffix(".json").write_bytes(content)
+    stored = read_stored(plan)
+    context_engine(stored, [stored])
+    inspect_path(str(plan)).to_json()
+
+
+def read_header(folder: Path, content: bytes) -> None:
+    """A safetensors file as `impasto inspect` reads it."""
+    from impasto.export.inspection import inspect_path
+
+    path = folder / "c.safetensors"
+    path.write_bytes(content)
+    inspect_path(str(path)).to_json()
+
+
+def read_checkpoint(folder: Path, content: bytes) -> None:
+    """The same as training reads it."""
+    from impasto.training.checkpoint import load, name_of
+
+    path = folder / "c.safetensors"
+    path.write_bytes(content)
+    name_of(path)
+    load(path)
+
+
+def _manifest() -> Any:
+    files = (PackageFile("model.onnx", "model", "0" * 64), PackageFile("engines/a.plan", "engine", "1" * 64, "fp16"))
+    network = {"architecture": "classic-stylizer", "config": {"width": 8, "blocks": 1}}
+    return Manifest(SPEC, files, {"seed": 0}, {"validation": {"psnr": 30.5}}, network, "0.1.0").to_json()
+
+
+def _stored() -> Any:
+    from fake_engines import record
+
+    return {"sha256": "0" * 64, "record": record(options={"size": [1, 2]}).to_json()}
+
+
+def _safetensors() -> Any:
+    """The header of a small checkpoint; its own JSON is in it as an object, which `_packed` turns into text."""
+    network = {"architecture": "classic-stylizer", "config": {"width": 2, "blocks": 1}}
+    about = {"schema": 1, "name": "tiny", "task": "stylize", "network": network, "recipe": {"a": 1}, "quality": {}}
+    return {"__metadata__": {"impasto": about}, "w": {"dtype": "F16", "shape": [2, 2], "data_offsets": [0, 8]}}
+
+
+def _packed(header: Any) -> bytes:
+    header = copy.deepcopy(header)
+    if isinstance(header, dict) and isinstance(header.get("__metadata__"), dict):
+        header["__metadata__"] = {
+            key: value if isinstance(value, str) else json.dumps(value) for key, value in header["__metadata__"].items()
+        }
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(8)
+
+
+def _text(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+READERS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[], Any], Callable[[Any], bytes]]] = {
+    "manifest": (read_manifest, _manifest, _text),
+    "packaged": (read_packaged, _manifest, _text),
+    "sidecar": (read_sidecar, lambda: {"layout": "rgb 0..1", **SPEC.to_json()}, _text),
+    "metadata": (read_metadata, SPEC.to_json, _text),
+    "record": (read_record, _stored, _text),
+    "header": (read_header, _safetensors, _packed),
+    "checkpoint": (read_checkpoint, _safetensors, _packed),
+}
+"""What reads, something right to begin with, and how that becomes bytes."""
+
+_NASTY = st.sampled_from(
+    [
+        *(None, True, "", [], {}, 0, -1, 1.5, 1e400, float("nan"), 10**9, 10**18, 10**30, 10**400, [[[]]], [None]),
+        *(
+            "../../x",
+            "/etc/passwd",
+            "a\0b",
+            "\x1b[2J",
+            "\ud800",
+            "n" * 5000,
+            "..",
+            "C:\\x",
+            "\u202e",
+            "rgb 0..1e9",
+            "9" * 5000,
+        ),
+    ]
+)
+_VALUES: st.SearchStrategy[Any] = st.one_of(
+    _NASTY,
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+        max_leaves=8,
+    ),
+).map(copy.deepcopy)  # a later change may go into it
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every list or object with each of its keys."""
+    if isinstance(value, dict | list):
+        for key in list(value) if isinstance(value, dict) else range(len(value)):
+            yield value, key
+            yield from _places(value[key])
+
+
+@st.composite
+def damaged(draw: st.DrawFn, name: str) -> bytes:
+    """What the reader wants, with some values changed, left out or added, and now and then some bytes."""
+    _, right, packed = READERS[name]
+    value = copy.deepcopy(right())
+    for _ in range(draw(st.integers(0, 3))):
+        places = list(_places(value))
+        if not places:
+            break
+        outer, key = places[draw(st.integers(0, len(places) - 1))]
+        change = draw(st.sampled_from(["change", "leave out", "add"]))
+        if change == "change":
+            outer[key] = draw(_VALUES)
+        elif change == "leave out":
+            del outer[key]
+        elif isinstance(outer, dict):
+            outer[draw(st.one_of(_NASTY.filter(lambda key: isinstance(key, str)), st.text(max_size=8)))] = draw(_VALUES)
+        else:
+            outer.append(draw(_VALUES))
+    content = bytearray(packed(draw(_VALUES) if draw(st.integers(0, 19)) == 0 else value))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 4]))):
+        if content:
+            content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
+    return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.integers(0, 9)) == 0 else content)
+
+
+def read(name: str, content: bytes) -> None:
+    """Raises what is no error of ours, or is more than a line."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            READERS[name][0](Path(folder), content)
+        except ImpastoError as error:
+            assert len(str(error)) < 2000, f"a message of {len(str(error))} characters: {str(error)[:300]}"
+            assert "\n" not in str(error), f"several lines: {error}"
+
+
+def look(name: str, examples: int) -> None:
+    """Raises what `read` raises, with the smallest bytes that were found to do so in `FOUND`'s folder of the reader."""
+    smallest = b""
+
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(damaged(name))
+    def reads(content: bytes) -> None:
+        nonlocal smallest
+        try:
+            read(name, content)
+        except BaseException:
+            smallest = content
+            raise
+
+    try:
+        reads()
+    except Exception:
+        (FOUND / name).mkdir(parents=True, exist_ok=True)
+        (FOUND / name / hashlib.sha256(smallest).hexdigest()[:8]).write_bytes(smallest)
+        raise
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(READERS)}; all by default")
+    parser.add_argument("--minutes", type=float, default=10, help="for each")
+    options = parser.parse_args()
+    sys.path.append(str(Path(__file__).parent / "engine"))
+    for name in options.readers or READERS:
+        end, examples = time.monotonic() + 60 * options.minutes, 0
+        while time.monotonic() < end:
+            look(name, 1000)
+            examples += 1000
+        print(f"{name}: {examples} examples, all read or refused", flush=True)
+
+
+if __name__ == "__main__":
+    main()
