@@ -1,8 +1,10 @@
 """Packs a training for a machine without network, such as one with a GPU that is lent for minutes: code, photos, weights, command.
 
 usage: python -m impasto.packing -o PACK [--limit MIB] [--minutes M] style|restore|distill NAME --photos FOLDER …
+       python -m impasto.packing -o PACK [--limit MIB] [--minutes M] [--data FOLDER] [--vgg FILE] [--models FOLDER] NAME
 
-After PACK come the words that `impasto train` takes. PACK is a new folder, or a file whose name ends in .tar, of at most --limit
+After PACK come the words that `impasto train` takes; or a model of the zoo alone, for the next run of its recipe for a GPU
+(`python -m impasto.training.zoo NAME --gpu`). PACK is a new folder, or a file whose name ends in .tar, of at most --limit
 MiB (60). There, `sh run.sh` trains for --minutes (9) of steps, and leaves checkpoint.safetensors, state.pt and log.jsonl in $OUT; of
 files above 15 MiB, parts. Put what it left into the pack's folder `run`, and the next `sh run.sh` goes on. A run goes on with the
 photos that it began with: keep the pack.
@@ -31,6 +33,8 @@ from impasto import images
 from impasto.errors import ImpastoError, OptionError, OutputError, PictureError
 from impasto.files import atomic_path, check_writable, write_bytes, write_text
 from impasto.packed_photos import packed_photos
+from impasto.training import zoo
+from impasto.training.run_folder import is_finished
 
 MIB = 1 << 20
 ROOMS = ("training", "export", "runtime", "kernels", "benchmarks", "models")
@@ -288,16 +292,33 @@ def _copy_photos(folders: dict[Path, Path], folder: Path, made: Pack, room: int,
         _note(made, "photos", folder / photo.place)
 
 
+def next_training(name: str, places: zoo.Places) -> list[str]:
+    """The words of the first run of a recipe for a GPU that is not finished. Raises OptionError where all are."""
+    for words, output in zip(zoo.trainings(name, places, gpu=True), zoo.run_folders(name, gpu=True), strict=True):
+        if not is_finished(output):
+            ours = {words.index(option) + shift for option in ("-o", "--minutes") for shift in (0, 1)}
+            return [word for place, word in enumerate(words[1:], 1) if place not in ours and word != "--resume"]
+    raise OptionError(
+        f"all runs of {name} are finished; move {zoo.run_folders(name, gpu=True)[0].parent} away to go on"
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="PACK")
     parser.add_argument("--limit", type=float, default=60, metavar="MIB")
     parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--vgg", type=Path)
+    parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="style|restore|distill NAME ...")
     given = parser.parse_args(arguments)
     try:
-        print(pack(given.words, given.output, limit_mib=given.limit, minutes=given.minutes))
+        words = given.words
+        if len(words) == 1:
+            words = next_training(words[0], zoo.places(given.data, given.models, given.vgg))
+        print(pack(words, given.output, limit_mib=given.limit, minutes=given.minutes))
     except ImpastoError as error:
         sys.exit(f"error: {error}")
 

@@ -19,6 +19,7 @@ from conftest import picture
 from impasto import images, packed_photos, packing
 from impasto.errors import OptionError, OutputError, PictureError
 from impasto.packed_photos import PackedPhoto
+from impasto.training import zoo
 
 NETWORK = "--config widths=[16,32,32] --config encoder=[1,1] --config middle=1 --config decoder=[1,1]"
 TRAINING = f"restore tiny --degrade noise:5-9 --steps 3 --batch 1 --crop 32 --device cpu {NETWORK}".split()
@@ -154,6 +155,7 @@ def test_folders_of_one_name_stay_apart(photos, tmp_path):
     [
         ([], "restore NAME"),
         (["export", "x"], "restore NAME"),
+        (["nobody"], "restore NAME"),
         ([*TRAINING, "-o", "runs/x"], "-o itself"),
         ([*TRAINING, "--minutes", "3"], "--minutes itself"),
         ([*TRAINING, "--pairs", "a", "b"], "pairs cannot be packed"),
@@ -186,6 +188,32 @@ def test_the_command_line(photos, tmp_path, capsys):
     assert "${MINUTES:-5}" in (tmp_path / "pack/run.sh").read_text()
     with pytest.raises(SystemExit, match="error: got"):
         packing.main(["-o", str(tmp_path / "other")])
+
+
+def test_a_recipe_is_packed_by_its_name_one_run_after_the_other(tmp_path, monkeypatch, photos):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(zoo, "CLEAN", ("photos/train",))
+    for part in ("photos/train", zoo.EVAL):
+        shutil.copytree(photos, tmp_path / "data" / part)
+    stages = ("--steps 1", "--steps 2")
+    monkeypatch.setitem(
+        zoo.ZOO, "small", zoo.Recipe("", "--batch 1", stages, stages, judged_by=("noise:5",), fresh=True)
+    )
+    asked = ["--limit", "20", "--data", str(tmp_path / "data"), "small"]
+    packing.main(["-o", "first", *asked])
+    script = Path("first/run.sh").read_text()
+    assert "train restore small --batch 1 --steps 1 --photos photos/train --minutes" in script
+
+    done = zoo.run_folders("small", gpu=True)
+    for folder in done:
+        folder.mkdir(parents=True)
+        (folder / "checkpoint.safetensors").write_bytes(b"weights")
+    with pytest.raises(SystemExit, match="all runs of small are finished"):
+        packing.main(["-o", "second", *asked])
+    (done[1] / "checkpoint.safetensors").unlink()
+    packing.main(["-o", "second", *asked])
+    assert "--steps 2 --photos photos/train --start weights/checkpoint.safetensors" in Path("second/run.sh").read_text()
+    assert Path("second/weights/checkpoint.safetensors").read_bytes() == b"weights"
 
 
 # ---- photos ----
