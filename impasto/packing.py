@@ -57,15 +57,16 @@ RUN = """#!/bin/sh
 # Trains for MINUTES (@minutes@) of steps; leaves checkpoint.safetensors, state.pt and log.jsonl in OUT (./out).
 # What an earlier call left there goes on when it lies in ./run. PYTHON (python3) is to have @needed@.
 set -eu
+out="${OUT:-$(dirname "$0")/out}"
+mkdir -p "$out"
+out="$(cd "$out" && pwd)"
 cd "$(dirname "$0")"
-out="${OUT:-$PWD/out}"
 export PYTHONPATH="$PWD/code:$PWD/carried" PYTHONUNBUFFERED=1
 python="${PYTHON:-python3}"
 "$python" -c '
 import importlib.util, sys
 missing = [name for name in "@needed@".split() if importlib.util.find_spec(name) is None]
 sys.exit(f"error: missing here: {missing}; carry them as wheels" if missing else 0)'
-mkdir -p "$out"
 resume=
 if [ -d run ]; then
     find run -type f ! -name '*.part-*' -exec cp {} "$out" \\;
