@@ -40,8 +40,8 @@ fuzz: $(VENV)/.test-ready  ## what reads packages, sidecars, records and checkpo
 kernels: $(VENV)/.demo-ready  ## compile kernels/gram.cu for every architecture: nvcc of CUDA 13.0, and older compilers from PyPI
 	$(BIN)/python kernels/build.py
 
-zoo: $(VENV)/.test-ready  ## train, export and judge a model of the zoo: make zoo MODEL=starry-night
-	$(BIN)/python -m impasto.training.zoo $(MODEL) $(if $(MODEL),--run)
+zoo: $(VENV)/.test-ready  ## train, export and judge a model of the zoo, or go on with it: make zoo MODEL=starry-night [GPU=1]
+	$(BIN)/python -m impasto.training.zoo $(MODEL) $(if $(MODEL),--run) $(if $(GPU),--gpu)
 
 wheel: $(VENV)/.test-ready  ## dist/impasto-*.whl
 	$(BIN)/python -m build --wheel --outdir dist

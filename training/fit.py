@@ -36,10 +36,8 @@ from .networks import Network
 from .networks.branches import branch_out
 from .processes import Processes, Together, launched
 from .replay import Replay
+from .run_folder import BOARD, CHECKPOINT, LOG, PREVIEW, STATE, is_unfinished
 from .tasks import Task
-
-STATE, CHECKPOINT, LOG, PREVIEW = "state.pt", "checkpoint.safetensors", "log.jsonl", "preview.png"
-BOARD = "tensorboard"
 
 LOOK_EVERY = 25
 """Steps between two looks at the losses; each look waits for the device."""
@@ -230,7 +228,7 @@ def fit(
 
 
 def _check_beginning(folder: Path, resume: bool, name: str) -> None:
-    unfinished = (folder / STATE).exists()
+    unfinished = is_unfinished(folder)
     if resume and not unfinished:
         raise TrainingError(f"{folder} holds no unfinished run to resume; leave --resume away to begin one")
     if unfinished and not resume:

@@ -1,14 +1,18 @@
-"""The models that ship, and the commands that make them.
+"""The models that ship, and the commands that train them further.
 
-usage: python -m impasto.training.zoo [NAME] [--shared FOLDER] [--models FOLDER] [--run]
-Without a name, lists them. With one, prints its command lines, ready for a shell; with --run, does what they say, one after
-the other, until one fails. --shared holds data/photos/{train,eval}, data/styles and weights; the last command writes the
-package into --models.
+usage: python -m impasto.training.zoo [NAME] [--gpu] [--run] [--data FOLDER] [--vgg FILE] [--models FOLDER]
+Without a name, lists them. With one, prints its command lines, ready for a shell: train, export, judge. With --run, does what they say,
+one after the other, until one fails; again, it goes on where it stopped: finished runs are skipped, an unfinished one is resumed.
+
+Recipes are for two CPU cores; --gpu takes those for a GPU, of nine minutes a call. --data, or $IMPASTO_DATA, holds photos/* and styles;
+--vgg, or $IMPASTO_VGG, is the file of VGG16's weights that stylizers need. Training begins with the package in --models, and the last
+command writes the new one there.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -16,172 +20,254 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from impasto.datasets import data_folder, missing
 from impasto.errors import ImpastoError, OptionError
 
-VGG = "weights/vgg16_caffe_relu4_3.safetensors"
+from .run_folder import CHECKPOINT, is_finished, is_unfinished
 
+VGG_VARIABLE = "IMPASTO_VGG"
+GPU_MINUTES = 9
+"""Of steps; a GPU that is lent for ten has to read photos and to judge, too."""
 
-@dataclass(frozen=True)
-class Run:
-    """One call of `impasto train`, the photos and the output left away."""
+CLEAN = ("photos/train", "photos/bsds", "photos/imagenet-half")
+"""Photos that can be the truth for a restorer."""
 
-    options: str
-    """As typed in a shell."""
-    start: str | None = None
-    """A model of the zoo, in --models, that it begins with."""
+ALL = (*CLEAN, "photos/imagenet")
+"""Photos to paint."""
+
+EVAL = "photos/eval"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model of the zoo is made and judged."""
+    """How a model of the zoo is trained and judged. Options are as typed in a shell."""
 
     about: str
-    runs: tuple[Run, ...]
-    """Each goes on from the one before."""
+    options: str
+    """Of every run."""
+    cores: tuple[str, ...]
+    """More of them for each run on two CPU cores; each run goes on from the one before."""
+    gpu: tuple[str, ...]
+    """The same for a GPU."""
     paintings: tuple[str, ...] = ()
-    """Files of data/styles, which name the styles where there are several; none for a restorer."""
-    damages: tuple[str, ...] = ()
-    """What a restorer is judged by; the training's own kinds first."""
+    """Files of `styles`, which name the styles where there are several; none for a restorer."""
+    judged_by: tuple[str, ...] = ()
+    """Damages that a restorer is judged by."""
+    fresh: bool = False
+    """Whether the first run begins with random weights, and not with the package in --models."""
 
-    def commands(self, name: str, shared: Path, models: Path) -> list[list[str]]:
-        """Train, export, judge."""
-        commands, before = [], None
-        for number, run in enumerate(self.runs, 1):
-            output = Path("runs") / (name if number == len(self.runs) else f"{name}-{number}")
-            start = before or (models / run.start if run.start else None)
-            commands.append(
-                ["train", *self._task(name, shared), "--photos", str(shared / "data/photos/train"),
-                 *shlex.split(run.options), *(["--start", str(start)] if start else []), "-o", str(output)]
-            )  # fmt: skip
-            before = output / "checkpoint.safetensors"
-        commands.append(["export", str(before), "-o", str(models / name)])
-        for said, judges in self._judges(shared):
-            report = Path("runs") / name / f"quality{said}"
-            commands.append(
-                ["eval", str(models / name), "--photos", str(shared / "data/photos/eval"), *judges,
-                 "--json", f"{report}.json", "--sheet", f"{report}.png"]
-            )  # fmt: skip
-        return commands
-
-    def _task(self, name: str, shared: Path) -> list[str]:
-        if not self.paintings:
-            return ["restore", name]
-        return ["style", name, *(word for file in self.paintings for word in _painting(file, shared)), *_vgg(shared)]
-
-    def _judges(self, shared: Path) -> Iterator[tuple[str, list[str]]]:
-        """The arguments of each evaluation, and what to call it."""
-        if not self.paintings:
-            yield "", [word for damage in self.damages for word in ("--degrade", damage)]
-        for file in self.paintings:
-            style = Path(file).stem
-            one = [*_painting(file, shared), *_vgg(shared)]
-            yield (f"-{style}", [*one, "--style", style]) if len(self.paintings) > 1 else ("", one)
+    @property
+    def photos(self) -> tuple[str, ...]:
+        """Parts of the data folder to train on."""
+        return ALL if self.paintings else CLEAN
 
 
-def _painting(file: str, shared: Path) -> list[str]:
-    return ["--painting", str(shared / "data/styles" / file)]
-
-
-def _vgg(shared: Path) -> list[str]:
-    return ["--vgg", str(shared / VGG)]
-
-
-def _style(about: str, painting: str, *more: Run) -> Recipe:
-    """From great-wave, which has learnt to draw: what is new is the painting. Without `shift` a step takes half the time."""
-    first = Run("--crop 256 --batch 2 --steps 3500 --learning-rate 7e-4 --weight shift=0 --weight grid=5", "great-wave")
-    return Recipe(about, (first, *more), (painting,))
-
-
-_WITHOUT_GRID = Run("--crop 384 --batch 1 --steps 600 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 2")
-"""Nearly whole pictures, and no pattern of cells."""
-
-
-def _restorer(about: str, options: str, *damages: str, more: tuple[str, ...] = ()) -> Recipe:
-    """Fine-tuned from the denoiser, with crops as small as two CPU cores like them. more: options of further runs."""
-    first, *others = (f"--degrade {damages[0]} --batch 8 {run}" for run in (options, *more))
-    return Recipe(about, (Run(first, "denoise"), *map(Run, others)), damages=damages)
-
+_STYLE = "--weight shift=0"
+_STYLE_CORES = (
+    "--crop 256 --batch 2 --steps 3500 --learning-rate 7e-4 --weight grid=5",
+    "--crop 384 --batch 1 --steps 800 --learning-rate 3e-4 --weight grid=300 --seed 2",  # nearly whole, no pattern of cells
+)
+_STYLE_GPU = (
+    "--crop 384 --batch 8 --steps 9000 --learning-rate 7e-4 --weight grid=5 --cuda-graph",
+    "--crop 384 --batch 8 --steps 1500 --learning-rate 3e-4 --weight grid=300 --seed 2 --cuda-graph",
+)
+_RESTORER_GPU = ("--crop 128 --batch 64 --steps 16000 --learning-rate 1e-3 --cuda-graph",)
 
 ZOO = {
-    "great-wave": Recipe(
-        "Hokusai, The Great Wave off Kanagawa",
-        # Wide crops first, then more and smaller ones.
-        (
-            Run("--crop 448 --batch 3 --steps 13000 --cuda-graph"),
-            Run("--crop 384 --batch 4 --steps 6750 --cuda-graph"),
-            Run("--crop 256 --batch 8 --steps 7500 --cuda-graph --weight grid=5"),
-            # Nearly whole pictures, one a step, for a CPU; without `shift`, which costs style and by now has done its work.
-            Run("--crop 384 --batch 1 --steps 7000 --learning-rate 4e-4 --weight shift=0 --weight grid=5 --seed 4"),
-            Run("--crop 384 --batch 1 --steps 800 --learning-rate 2e-4 --weight shift=0 --weight grid=300 --seed 5"),
-        ),
-        ("great-wave.jpg",),
+    "great-wave": Recipe("Hokusai, The Great Wave off Kanagawa", _STYLE, _STYLE_CORES, _STYLE_GPU, ("great-wave.jpg",)),
+    "starry-night": Recipe("van Gogh, The Starry Night", _STYLE, _STYLE_CORES, _STYLE_GPU, ("starry-night.jpg",)),
+    "composition-viii": Recipe(
+        "Kandinsky, Composition VIII", _STYLE, _STYLE_CORES, _STYLE_GPU, ("composition-viii.jpg",)
     ),
-    "starry-night": _style(
-        "van Gogh, The Starry Night", "starry-night.jpg",
-        # Takes most of the grid away, and some of the brush strokes.
-        Run("--crop 256 --batch 2 --steps 600 --learning-rate 4e-4 --weight shift=40 --weight grid=5"),
-        Run("--crop 384 --batch 1 --steps 1000 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 3"),
+    "ejiri": Recipe(
+        "Hokusai, Ejiri in Suruga Province: a woodcut look", _STYLE, _STYLE_CORES, _STYLE_GPU, ("ejiri.jpg",)
     ),
-    "composition-viii": _style("Kandinsky, Composition VIII", "composition-viii.jpg", _WITHOUT_GRID),
-    "ejiri": _style("Hokusai, Ejiri in Suruga Province: a woodcut look", "ejiri.jpg", _WITHOUT_GRID),
     "four-styles": Recipe(
         "the four above in one network, to mix, with a strength slider",
-        (
-            Run("--crop 256 --batch 1 --steps 5000 --learning-rate 7e-4 --weight shift=0 --weight grid=20", "great-wave"),
-            Run("--crop 384 --batch 1 --steps 1000 --learning-rate 3e-4 --weight shift=0 --weight grid=300 --seed 2"),
+        _STYLE,
+        cores=(
+            "--crop 256 --batch 1 --steps 5000 --learning-rate 7e-4 --weight grid=20",
+            "--crop 384 --batch 1 --steps 1000 --learning-rate 3e-4 --weight grid=300 --seed 2",
         ),
-        ("great-wave.jpg", "starry-night.jpg", "composition-viii.jpg", "ejiri.jpg"),
+        gpu=(
+            "--crop 384 --batch 8 --steps 7000 --learning-rate 7e-4 --weight grid=20",
+            "--crop 384 --batch 8 --steps 1500 --learning-rate 3e-4 --weight grid=300 --seed 2",
+        ),
+        paintings=("great-wave.jpg", "starry-night.jpg", "composition-viii.jpg", "ejiri.jpg"),
     ),
     "denoise": Recipe(
-        "blind noise", (Run("--degrade noise:0-55 --steps 16500"),), damages=("noise:0-75", "sensor:50-2000")
+        "blind noise",
+        "--degrade noise:0-55",
+        cores=("--crop 96 --batch 16 --steps 22000 --learning-rate 4e-4",),
+        gpu=_RESTORER_GPU,
+        judged_by=("noise:0-75", "sensor:50-2000"),
     ),
-    "deblur": _restorer(
-        "camera shake to 15 pixels, and noise", "--crop 128 --steps 12000 --learning-rate 5e-4",
-        "shake:15+noise:0-5", "shake:15-25+noise:0-5", "defocus:1-4+noise:0-5",
-        more=("--crop 128 --steps 6000 --learning-rate 4e-4", "--crop 128 --steps 30000 --learning-rate 5e-4 --seed 1"),
+    "deblur": Recipe(
+        "camera shake to 15 pixels, and noise",
+        "--degrade shake:15+noise:0-5",
+        cores=("--crop 128 --batch 8 --steps 30000 --learning-rate 5e-4",),
+        gpu=_RESTORER_GPU,
+        judged_by=("shake:15+noise:0-5", "shake:15-25+noise:0-5", "defocus:1-4+noise:0-5"),
     ),
-    "inpaint": _restorer(
-        "missing pixels to 30 %, painted magenta", "--crop 96 --steps 16000 --learning-rate 1e-3", "missing:30", "missing:30-50",
-        more=("--crop 96 --steps 10000 --learning-rate 6e-4 --seed 1",),
+    "inpaint": Recipe(
+        "missing pixels to 30 %, painted magenta",
+        "--degrade missing:30",
+        cores=("--crop 96 --batch 8 --steps 26000 --learning-rate 6e-4",),
+        gpu=_RESTORER_GPU,
+        judged_by=("missing:30", "missing:30-50"),
     ),
-    "upscale-x2": _restorer(
-        "twice the sides", "--crop 64 --steps 16000 --learning-rate 1e-3", "down:2", "down:2+noise:0-10"
+    "upscale-x2": Recipe(
+        "twice the sides",
+        "--degrade down:2",
+        cores=("--crop 64 --batch 16 --steps 30000 --learning-rate 5e-4",),
+        gpu=("--crop 64 --batch 128 --steps 25000 --learning-rate 1e-3 --cuda-graph",),
+        judged_by=("down:2", "down:2+noise:0-10"),
     ),
-    "dejpeg": _restorer(
-        "JPEG of quality 10 to 40", "--crop 96 --steps 8000 --learning-rate 5e-4",
-        "jpeg:10-40", "jpeg:5-90", "jpeg:10-40+noise:0-10",
+    "dejpeg": Recipe(
+        "JPEG of quality 10 to 40",
+        "--degrade jpeg:10-40",
+        cores=("--crop 96 --batch 16 --steps 22000 --learning-rate 4e-4",),
+        gpu=_RESTORER_GPU,
+        judged_by=("jpeg:10-40", "jpeg:5-90", "jpeg:10-40+noise:0-10"),
     ),
-}  # fmt: skip
+}
+"""By the models' names."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things lie."""
+
+    data: Path
+    models: Path
+    vgg: Path | None = None
+    """VGG16's weights; stylizers alone need them."""
+
+
+def places(data: Path | None, models: Path, vgg: Path | None) -> Places:
+    """Where the options say, else where the environment does. Raises OptionError where no data folder is named."""
+    named = Path(os.environ[VGG_VARIABLE]) if os.environ.get(VGG_VARIABLE) else None
+    return Places(data_folder(data), models, vgg or named)
+
+
+def commands(name: str, places: Places, gpu: bool = False) -> list[list[str]]:
+    """The arguments of `impasto` that are left to do, in order: runs that are not finished, export, evaluations.
+
+    Raises OptionError for a name that is not in the zoo, and for data or weights that are not there.
+    """
+    recipe = _recipe(name)
+    package, outputs = str(places.models / name), run_folders(name, gpu)
+    last = outputs[-1] / CHECKPOINT
+    left = [
+        words for words, output in zip(trainings(name, places, gpu), outputs, strict=True) if not is_finished(output)
+    ]
+    judges = [
+        ["eval", package, "--photos", str(places.data / EVAL), *judge, "--json", f"{report}.json", "--sheet", f"{report}.png"]
+        for said, judge in _judges(recipe, places)
+        for report in [last.parent / f"quality{said}"]
+    ]  # fmt: skip
+    return [*left, ["export", str(last), "-o", package], *judges]
+
+
+def run_folders(name: str, gpu: bool = False) -> list[Path]:
+    """The output folder of each run."""
+    recipe = _recipe(name)
+    folder = Path("runs") / (f"{name}-gpu" if gpu else name)
+    return [folder / str(number) for number, _ in enumerate(recipe.gpu if gpu else recipe.cores, 1)]
+
+
+def trainings(name: str, places: Places, gpu: bool = False) -> list[list[str]]:
+    """All calls of `impasto train`; the one that is unfinished resumes. Raises what `commands` does."""
+    recipe = _recipe(name)
+    _check(recipe, places)
+    before = None if recipe.fresh else places.models / name
+    made = []
+    for output, options in zip(run_folders(name, gpu), recipe.gpu if gpu else recipe.cores, strict=True):
+        made.append(
+            ["train", *_task(name, recipe, places), *shlex.split(f"{recipe.options} {options}"),
+             *(word for part in recipe.photos for word in ("--photos", str(places.data / part))),
+             *(["--start", str(before)] if before else []), *(["--minutes", str(GPU_MINUTES)] if gpu else []),
+             "-o", str(output), *(["--resume"] if is_unfinished(output) else [])]
+        )  # fmt: skip
+        before = output / CHECKPOINT
+    return made
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in ZOO:
+        raise OptionError(f"no recipe for {name!r}; choose one of {', '.join(ZOO)}")
+    return ZOO[name]
+
+
+def _check(recipe: Recipe, places: Places) -> None:
+    lacking = missing(places.data, [*recipe.photos, EVAL, *(["styles"] if recipe.paintings else [])])
+    if recipe.paintings and (places.vgg is None or not places.vgg.is_file()):
+        named = f"the file {places.vgg} is missing" if places.vgg else "no file is named"
+        lacking.append(
+            f"{named} for --vgg or ${VGG_VARIABLE}: VGG16's weights, .safetensors or .pth, as impasto train style takes them"
+        )
+    if lacking:
+        raise OptionError("; ".join(lacking))
+
+
+def _task(name: str, recipe: Recipe, places: Places) -> list[str]:
+    if not recipe.paintings:
+        return ["restore", name]
+    paintings = (word for file in recipe.paintings for word in _painting(file, places))
+    return ["style", name, *paintings, "--vgg", str(places.vgg)]
+
+
+def _judges(recipe: Recipe, places: Places) -> Iterator[tuple[str, list[str]]]:
+    """The arguments of each evaluation, and what to call it."""
+    if not recipe.paintings:
+        yield "", [word for damage in recipe.judged_by for word in ("--degrade", damage)]
+    for file in recipe.paintings:
+        style = Path(file).stem
+        one = [*_painting(file, places), "--vgg", str(places.vgg)]
+        yield (f"-{style}", [*one, "--style", style]) if len(recipe.paintings) > 1 else ("", one)
+
+
+def _painting(file: str, places: Places) -> list[str]:
+    return ["--painting", str(places.data / "styles" / file)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", nargs="?")
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--run", action="store_true")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--vgg", type=Path)
+    parser.add_argument("--models", type=Path, default=Path("models"))
     given = parser.parse_args(arguments)
     try:
         if given.name is None:
             for name, recipe in ZOO.items():
                 print(f"{name:<18}{recipe.about}")
             return
-        for command in commands(given.name, given.shared, given.models):
-            print(shlex.join(["impasto", *command]), flush=True)
-            if given.run and (
-                code := subprocess.run([sys.executable, "-m", "impasto", *command], check=False).returncode
-            ):
-                sys.exit(code)
+        _recipe(given.name)
+        _print_or_run(given.name, places(given.data, given.models, given.vgg), given.gpu, given.run)
     except ImpastoError as error:
         sys.exit(f"error: {error}")
 
 
-def commands(name: str, shared: Path, models: Path) -> list[list[str]]:
-    """The arguments of `impasto` that make a model, in order. Raises OptionError for one that is not in the zoo."""
-    if name not in ZOO:
-        raise OptionError(f"no recipe for {name!r}; choose one of {', '.join(ZOO)}")
-    return ZOO[name].commands(name, shared, models)
+def _print_or_run(name: str, places: Places, gpu: bool, run: bool) -> None:
+    todo = commands(name, places, gpu)
+    outputs = [output for output in run_folders(name, gpu) if not is_finished(output)]
+    if not outputs:
+        print(
+            f"# all runs are finished; to go on from {places.models / name}, move {run_folders(name, gpu)[0].parent} away"
+        )
+    for number, words in enumerate(todo):
+        print(shlex.join(["impasto", *words]), flush=True)
+        if not run:
+            continue
+        if code := subprocess.run([sys.executable, "-m", "impasto", *words], check=False).returncode:
+            sys.exit(code)
+        if number < len(outputs) and is_unfinished(outputs[number]):
+            print(f"# {outputs[number]} is not finished; the same command goes on with it")
+            return
 
 
 if __name__ == "__main__":
