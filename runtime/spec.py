@@ -15,6 +15,8 @@ PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
 TASKS = ("stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", "unknown")
 """What picture models do."""
+LEAST_WORKING_SIZE = 32
+"""Pixels of the longest side at which a picture can still be told."""
 RESTORERS = ("denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore")
 """Those of them that give a damaged picture back, undamaged."""
 
@@ -71,6 +73,9 @@ class ModelSpec:
     strength: float = 0.0
     """The largest strength that a restorer can be asked for; its graph's second input is then the strength itself, float32 (N, 1),
     and there is no context graph. 0 where it takes none."""
+    working_size: int | None = None
+    """Pixels of the longest side that a stylizer's strokes were made for: larger photos are drawn at it, and the drawings enlarged.
+    None where it draws every picture at the picture's own size."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
@@ -91,6 +96,7 @@ class ModelSpec:
             "styles": list(self.styles),
             # Only where there is one: readers older than it refuse what they do not know.
             **({"strength": self.strength} if self.strength else {}),
+            **({"working_size": self.working_size} if self.working_size else {}),
         }
 
     @classmethod
@@ -121,6 +127,7 @@ class ModelSpec:
             thumbnail=_optional(data, "thumbnail", source, 8),
             styles=_names(data, "styles", source),
             strength=_strength(data, source),
+            working_size=_optional(data, "working_size", source, LEAST_WORKING_SIZE),
         )
         if (spec.channels, spec.bit_depth) != (3, 8):
             raise PackageError(
@@ -131,7 +138,14 @@ class ModelSpec:
                 f"{source}: 'strength' stands beside {'a thumbnail' if spec.thumbnail else f'scale {spec.scale}'}; a graph's second "
                 "input is a context or a strength, and what enlarges has none"
             )
+        if spec.working_size and not spec.may_draw_smaller:
+            raise PackageError(f"{source}: 'working_size' is a stylizer's, and this is a network for {spec.task}")
         return spec
+
+    @property
+    def may_draw_smaller(self) -> bool:
+        """Whether a drawing of the picture scaled down stands for one of the picture: it makes strokes, not detail."""
+        return self.scale == 1 and self.task not in (*RESTORERS, PERCEPTUAL)
 
 
 @dataclass(frozen=True)
