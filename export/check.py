@@ -100,7 +100,7 @@ def check_package(
         )
     network = checkpoints.load(source.path).network
     results = []
-    with impasto.load(source.path, backend=backend, device=device) as runtime:
+    with impasto.load(source.path, backend=backend, device=device, working_size=None) as runtime:
         for name, image in (*given_pictures(pictures), *synthetic_pictures(SYNTHETIC)):
             results.append(compare(name, runtime(image), draw(network, image)))
         for strength in sorted({0.5, runtime.info.spec.strength} - {1.0}) if runtime.info.spec.strength else ():

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from impasto.errors import BackendError, OptionError, ShapeError
+from impasto.sizes import LEAST_WORKING_SIZE
 from impasto.styles import PHOTO, Wanted, mixture
 
 from .backends import Backend, Lane
@@ -23,10 +24,10 @@ from .context import AskedStrength, Context, PictureContext, Scene
 from .engines import engine_source
 from .frames import LanePool, overlapped
 from .opening import describe, graph_source, open_context, open_source
-from .spec import LEAST_WORKING_SIZE, RESTORERS, ModelSpec, Pixels, SizeRule
+from .spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from .turns import Turn
 from .work_area import WorkArea, size_limits, tiling_text
-from .working_size import Scaling
+from .working_size import Scaling, drawn_size
 
 Size = tuple[int, int]
 """Height and width."""
@@ -375,15 +376,13 @@ class Model:
         """To the working size and back, for pictures above it; to be used while the lock is held."""
         longest = self.info.working_size
         height, width = image.shape[:2]
-        if longest is None or max(height, width) <= longest:
+        if longest is None or self._drawn_size(image) == (height, width):
             return None
         return _kept(self._scalings, (height, width), lambda: Scaling(height, width, longest))
 
     def _drawn_size(self, image: np.ndarray) -> Size:
         """Height and width at which the network draws the picture."""
-        scaling = self._scaling(image)
-        height, width = (scaling.small if scaling else image).shape[:2]
-        return height, width
+        return drawn_size(image.shape[0], image.shape[1], self.info.working_size)
 
     def _check_image(self, image: np.ndarray) -> None:
         if not isinstance(image, np.ndarray):

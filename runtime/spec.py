@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import OptionError, PackageError
+from impasto.sizes import LEAST_WORKING_SIZE
 
 PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
 TASKS = ("stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", "unknown")
 """What picture models do."""
-LEAST_WORKING_SIZE = 32
-"""Pixels of the longest side at which a picture can still be told."""
 RESTORERS = ("denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore")
 """Those of them that give a damaged picture back, undamaged."""
 

@@ -389,7 +389,7 @@ class TestCommandLine:
         assert "0 to 1" in cli("inspect", tmp_path / "given")[1]
         for source in (packages[0] / "model.onnx", "vgg16"):
             code, _, said = cli("export", source, "-o", tmp_path / "x", "--with-strength")
-            assert (code, "--with-strength is for a restorer's" in said) == (1, True)
+            assert (code, "--with-strength is for the checkpoint or package" in said) == (1, True)
 
     def test_train(self, photos, tmp_path):
         config = [part for key, value in SMALL["unet-restorer"].items() for part in ("--config", f"{key}={value}")]
