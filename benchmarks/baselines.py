@@ -57,7 +57,7 @@ def run(
     try:
         photos = [images.read(path).rgb for path in images.list_folder(arguments.photos)]
         photos = [np.ascontiguousarray(p[: p.shape[0] // cell * cell, : p.shape[1] // cell * cell]) for p in photos]
-        with impasto.load(arguments.model) as model:
+        with impasto.load(arguments.model, working_size=None) as model:
             if model.info.scale != 1 and not enlarging:
                 raise OptionError(
                     f"{model.info.name} enlarges ×{model.info.scale}, and this comparison is of models that keep the size; name "

@@ -60,6 +60,7 @@ class Contender:
             precision=chosen("precision", "auto"),
             layout=chosen("layout"),
             device=device,
+            working_size=None,
         )
         try:
             model.set_style(chosen("style"), strength=float(chosen("strength", 1)))
@@ -164,7 +165,7 @@ def compare(
     device: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Comparison:
-    """Load all, and let them draw one picture in turn, round by round.
+    """Load all, and let them draw one picture in turn, round by round, at its own size whatever their working sizes.
 
     photo: the file that they draw. size: (height, width) to scale it to; None for its own. progress: called with the rounds that
     are done, from 0 on (the first is not counted).

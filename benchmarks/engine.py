@@ -122,7 +122,7 @@ def measure_engine(plan: Path, folder: Path, entry: dict[str, Any]) -> None:
     # A context comes from its own engine, which only a package holds; and a model takes and gives uint8.
     if extra or {spec.dtype.name for spec in (*backend.inputs, *backend.outputs)} != {"uint8"}:
         return
-    with impasto.load(plan) as model:
+    with impasto.load(plan, working_size=None) as model:
         out = model(picture)
         entry["run_into_ms"] = _median(lambda: model.run_into(picture, out), _REPEATS)
         entry["stream_ms"] = {str(depth): _stream_time(model, picture, depth) for depth in (1, 2, 3, 4)}
@@ -252,7 +252,7 @@ def _loads(plan: Path, times: int) -> dict[str, int]:
     """Free GPU memory before and after loading, running and closing a model many times."""
     free = []
     for _ in range(times):
-        with impasto.load(plan) as model:
+        with impasto.load(plan, working_size=None) as model:
             _, height, width, _ = resolve(plan).engine.profiles[0]["image"][1]  # type: ignore[union-attr]
             model(np.zeros((height, width, 3), np.uint8))
         gc.collect()

@@ -117,11 +117,15 @@ def compare(
         if spec.task == "stylize":  # random weights take as long as others
             draws[CLASSIC] = partial(torch_draw, ClassicStylizer().eval())
         for backend, precision in RUNTIMES:
-            loaded = opened.enter_context(impasto.load(source.path, backend=backend, precision=precision))
+            loaded = opened.enter_context(
+                impasto.load(source.path, backend=backend, precision=precision, working_size=None)
+            )
             draws[f"{backend} {precision.upper()}"] = loaded
             if variants and backend == "openvino":
                 for name, options in VARIANTS[precision].items():
-                    loaded = opened.enter_context(impasto.load(source.path, backend=backend, precision=precision))
+                    loaded = opened.enter_context(
+                        impasto.load(source.path, backend=backend, precision=precision, working_size=None)
+                    )
                     loaded._graph = Variant(resolve(source.path, precision, family="openvino").graph, options)
                     draws[f"{backend} {precision.upper()}, {name}"] = loaded
         reference = eager(image)

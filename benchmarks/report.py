@@ -89,7 +89,7 @@ def benchmark(
     energy: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> BenchmarkReport:
-    """Measure a model on seeded noise pictures (content does not change the work).
+    """Measure a model on seeded noise pictures (content does not change the work), at their own size whatever its working size.
 
     sizes: "HEIGHTxWIDTH" or a name of `impasto.sizes`. energy: also count joules, for 7 more seconds a size.
     progress: called with a line before each step. Raises OptionError, and what `impasto.load` raises.
@@ -99,7 +99,9 @@ def benchmark(
         raise OptionError("no sizes to measure; give one such as 512x512")
     sensors = find_sensors() if energy else []
     results = []
-    with impasto.load(model, backend=backend, precision=precision, device=device, layout=layout) as loaded:
+    with impasto.load(
+        model, backend=backend, precision=precision, device=device, layout=layout, working_size=None
+    ) as loaded:
         for height, width in shapes:
             progress(f"{loaded.info.name} at {height} x {width}")
             image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)

@@ -101,7 +101,7 @@ def check_package(
         )
     network = checkpoints.load(source.path).network
     results = []
-    with impasto.load(source.path, backend=backend, device=device, check_values=True) as runtime:
+    with impasto.load(source.path, backend=backend, device=device, check_values=True, working_size=None) as runtime:
         for level in (0, 255):  # what has no contrast is where networks divide by zero
             runtime(np.full((*SYNTHETIC[1], 3), level, np.uint8))
         for name, image in (*given_pictures(pictures), *synthetic_pictures(SYNTHETIC)):

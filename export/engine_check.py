@@ -85,8 +85,8 @@ def check_engine(
     if least_psnr is not None and math.isnan(least_psnr):  # nothing is below it, so that anything would pass
         raise OptionError("the least PSNR is nan; wanted a number of dB, such as 50")
     with (
-        impasto.load(engine, backend="tensorrt", device=device) as built,
-        impasto.load(against, backend="onnxruntime-cpu") as reference,
+        impasto.load(engine, backend="tensorrt", device=device, working_size=None) as built,
+        impasto.load(against, backend="onnxruntime-cpu", working_size=None) as reference,
     ):
         artificial = synthetic_pictures(_sizes(engine, built))
         drawn = [_compare(name, built, reference, image) for name, image in (*given_pictures(pictures), *artificial)]

@@ -172,6 +172,7 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
         ),
         ("context", f"from a {spec.thumbnail} x {spec.thumbnail} thumbnail" if spec.thumbnail else "none"),
         *([("strength", f"0 to {spec.strength:g}")] if spec.strength else []),
+        *([("working size", f"{spec.working_size} pixels")] if spec.working_size else []),
     ]
 
 

@@ -19,6 +19,7 @@ from impasto.errors import MissingDependency, OptionError, OutputError, PackageE
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
 from impasto.runtime.manifest import LOCK, MANIFEST, BackendCheck, Manifest, PackageFile, read_manifest, write_manifest
 from impasto.runtime.spec import ModelSpec
+from impasto.sizes import LEAST_WORKING_SIZE
 
 from .engine_cache import locked
 
@@ -34,13 +35,15 @@ def export_checkpoint(
     *,
     name: str | None = None,
     with_strength: bool = False,
+    working_size: int | None = None,
 ) -> Path:
     """Turn a checkpoint into a model package that `impasto.load` takes.
 
     checkpoint: a .safetensors file of `impasto train`, another package, or a restorer of another project that spandrel reads.
     folder: where the package goes; by default the checkpoint's own folder, for a restorer of another project a new one beside it.
     name: the model's; by default what the checkpoint says. with_strength: let a restorer that was trained without a strength be asked
-    for one from 0 to 1, which needs no training. Returns the package's folder.
+    for one from 0 to 1, which needs no training. working_size: of a stylizer, in pixels, where it is to have another than its recipe
+    says. Returns the package's folder.
 
     A package is a checkpoint itself: its graphs hold the weights as training made them. Where they do not (folding changed
     weights, or two that are equal became one), the package holds the checkpoint too, in our format.
@@ -53,6 +56,8 @@ def export_checkpoint(
         raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
     loaded = checkpoints.load(checkpoint)
     lent = _with_strength(loaded) if with_strength else loaded
+    if working_size is not None:
+        lent = _with_working_size(lent, working_size)
     name = check_name(name or loaded.name)
     if folder is None:
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent if loaded.ours else checkpoint.parent / name
@@ -64,7 +69,7 @@ def export_checkpoint(
     with tempfile.TemporaryDirectory() as temporary:
         ours = Path(temporary) / CHECKPOINT
         checkpoints.save_checkpoint(
-            ours, lent.network, name=name, task=loaded.task, recipe=loaded.recipe, quality=loaded.quality
+            ours, lent.network, name=name, task=lent.task, recipe=lent.recipe, quality=lent.quality
         )
         return _export_ours(checkpoints.load(ours), ours, target, name)
 
@@ -86,13 +91,24 @@ def _with_strength(loaded: Checkpoint) -> Checkpoint:
     return replace(loaded, network=gated.eval())
 
 
+def _with_working_size(loaded: Checkpoint, pixels: int) -> Checkpoint:
+    """With a recipe that names it. Raises OptionError for what is no stylizer, and for sizes that cannot be."""
+    if loaded.task != "stylize":
+        raise OptionError(
+            f"a working size is for a stylizer's strokes, and {loaded.name} is a network for {loaded.task}"
+        )
+    if pixels < LEAST_WORKING_SIZE:
+        raise OptionError(f"working size {pixels}: wanted at least {LEAST_WORKING_SIZE} pixels")
+    return replace(loaded, recipe={**loaded.recipe, "working_size": pixels})
+
+
 def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) -> Path:
     """Write the package of a checkpoint file in our format. Returns its folder."""
     from . import onnx as canonical
     from .backend_check import check_backends
 
     network = loaded.network.folded()
-    spec = canonical.spec_of(network, name, loaded.task)
+    spec = replace(canonical.spec_of(network, name, loaded.task), working_size=loaded.recipe.get("working_size"))
     graphs = {MODEL: canonical.export_model(network, spec)}
     if spec.thumbnail:
         graphs[CONTEXT] = canonical.export_context(network)

@@ -132,7 +132,7 @@ def evaluate_restorer(
     degrade, _ = _training()
     wanted = [degrade.parse(text) for text in damages]
     backbone = _backbone(vgg) if vgg is not None else None
-    with load(model, **asdict(options)) as loaded:
+    with load(model, **asdict(options), working_size=None) as loaded:
         _check_restorer(loaded, wanted)
         loaded.strength = strength
         files, skipped = _usable(photos, 8 * loaded.info.scale, progress)
@@ -168,8 +168,9 @@ def evaluate_stylizer(
     """Content and style distance and their objective, content + 10 · style, as training measures them; unusable files are left out
     and listed.
 
-    photos: a folder; their sides are cut to multiples of 16. painting: the picture that was learnt. vgg: VGG16's weights; by
-    default those in the cache. style, strength: as `Model.set_style` takes them.
+    photos: a folder; their sides are cut to multiples of 16, and they are drawn at their own size, whatever the model's working size.
+    painting: the picture that was learnt. vgg: VGG16's weights; by default those in the cache. style, strength: as `Model.set_style`
+    takes them.
     Raises OptionError, PictureError, TrainingError, CheckpointError, and what `load` raises.
     """
     _training()
@@ -179,7 +180,7 @@ def evaluate_stylizer(
     drawn_like = read_painting(Path(painting))
     found: list[dict[str, float]] = []
     panels: list[tuple[Panel, ...]] = []
-    with load(model, **asdict(options)) as loaded:
+    with load(model, **asdict(options), working_size=None) as loaded:
         _check_stylizer(loaded, style)
         files, skipped = _usable(photos, 16, progress)
         backbone = _backbone(vgg)

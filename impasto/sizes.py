@@ -16,6 +16,9 @@ NAMED_SIZES = {
 }
 """Height and width by their usual names."""
 
+LEAST_WORKING_SIZE = 32
+"""Pixels of the longest side at which a picture can still be told."""
+
 
 def parse_size(text: str) -> tuple[int, int]:
     """Read "1080p", or "HEIGHTxWIDTH", as (height, width). Raises OptionError."""

@@ -11,20 +11,27 @@ from functools import partial
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from impasto.errors import ImpastoWarning, OptionError, ShapeError
+from impasto.sizes import LEAST_WORKING_SIZE
 from impasto.styles import PHOTO, Wanted, mixture
 
 from .backends import Backend, Lane
 from .choosing import open_model
+from .colours import keep_colours
 from .context import AskedStrength, Context, PictureContext, Scene
 from .frames import LanePool, overlapped
 from .spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from .turns import Turn
 from .work_area import WorkArea, size_limits, tiling_text
+from .working_size import Scaling, drawn_size
+
+Size = tuple[int, int]
+"""Height and width."""
+Buffers = TypeVar("Buffers", WorkArea, Scaling)
 
 KEPT_SIZES = 4
 """Work areas kept for the picture sizes used last..."""
@@ -42,6 +49,8 @@ class ModelInfo:
     precision: str
     path: Path
     tiling: str
+    working_size: int | None = None
+    """In force: pixels of the longest side above which a picture is drawn smaller, and the drawing enlarged; None: never."""
     note: str | None = None
     """Why it is not the preferred backend that runs it, where "auto" took another."""
 
@@ -69,7 +78,8 @@ class ModelInfo:
         return (0.0, 1.0) if PHOTO in self.spec.styles else None
 
     def __str__(self) -> str:
-        return f"{self.name} on {self.backend}, {self.device}, {self.precision}, from {self.path}"
+        size = f", working size {self.working_size}" if self.working_size else ""
+        return f"{self.name} on {self.backend}, {self.device}, {self.precision}, from {self.path}{size}"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -80,6 +90,7 @@ class ModelInfo:
             "precision": self.precision,
             "path": str(self.path),
             "tiling": self.tiling,
+            "working_size": self.working_size,
             "strengths": list(self.strengths) if self.strengths else None,
             "note": self.note,
         }
@@ -93,6 +104,8 @@ def load(
     device: int = 0,
     trust: bool = False,
     layout: str | None = None,
+    working_size: int | Literal["auto"] | None = "auto",
+    keep_colors: bool = False,
     check_values: bool | None = None,
 ) -> Model:
     """Load a model package, an .onnx file, or a model by name; never builds, never downloads.
@@ -104,6 +117,9 @@ def load(
     precision: "fp32", "fp16", "int8" or "auto", among those the package holds.
     device: number of the CUDA device. trust: load files whose hash is not the manifest's.
     layout: for an ONNX file that Impasto did not write, what it takes and gives: "rgb 0..1", "bgr 0..255", "rgb -1..1".
+    working_size: a picture whose longest side has more pixels is drawn at that size, and the drawing enlarged, so that a stylizer's
+    strokes grow with the picture; "auto" takes what the model was made for, None draws every picture at its own size.
+    keep_colors: as the property of that name.
     check_values: look for NaN in every run, which takes twice as long; None does as $IMPASTO_CHECK_VALUES says (0 or 1), and otherwise
     looks where a result is nothing but black. What a float graph gives is always looked at.
 
@@ -116,14 +132,17 @@ def load(
         context: Context | None = AskedStrength() if spec.strength else None
         if spec.thumbnail and opened.context:
             context = PictureContext(opened.context, spec.thumbnail, mixture(spec.styles))
+        tiling = tiling_text(spec, size_limits(spec, graph))
+        size = _working_size(spec, working_size)
+        info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, tiling, size, note)
+        model = Model(graph, context, info)
+        model.keep_colors = keep_colors
     except BaseException:
         opened.close()
         raise
     if note:
         warnings.warn(note, ImpastoWarning, stacklevel=2)
-    tiling = tiling_text(spec, size_limits(spec, graph))
-    info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, tiling, note)
-    return Model(graph, context, info)
+    return model
 
 
 class Model:
@@ -140,7 +159,9 @@ class Model:
         self._limits = size_limits(info.spec, graph)
         self._context = context
         self._lock = Turn()
-        self._areas: OrderedDict[tuple[int, int], WorkArea] = OrderedDict()
+        self._keep_colors = False
+        self._areas: OrderedDict[Size, WorkArea] = OrderedDict()
+        self._scalings: OrderedDict[Size, Scaling] = OrderedDict()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """image: uint8 (H, W, 3) RGB, any size from 1 x 1. Returns uint8 (H x scale, W x scale, 3), yours to keep.
@@ -202,6 +223,23 @@ class Model:
     def strength(self, value: float) -> None:
         self.set_style(self._style, strength=value)
 
+    @property
+    def keep_colors(self) -> bool:
+        """Whether a drawing's strokes come in the photo's colours: the drawing's luminance (BT.601 Y), the photo's chroma.
+
+        May be set between pictures and while a stream runs. Setting raises OptionError for a model that is no stylizer.
+        """
+        return self._keep_colors
+
+    @keep_colors.setter
+    def keep_colors(self, wanted: bool) -> None:
+        if wanted and not self.info.spec.may_draw_smaller:
+            raise OptionError(
+                f"the photo's colours are kept under a stylizer's strokes, and {self.info.name} is a network for {self.info.task}; "
+                "leave keep_colors out (--keep-colors at the command line)"
+            )
+        self._keep_colors = bool(wanted)
+
     def output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
         """The shape of the result for this picture. Raises ShapeError."""
         self._check_image(image)
@@ -214,7 +252,8 @@ class Model:
         Not to be called while other threads use the model. Raises ShapeError.
         """
         self._check_image(image)
-        image = np.ascontiguousarray(image)
+        scaling = self._scaling(image)
+        image = np.ascontiguousarray(scaling.shrink(image) if scaling else image)
         context = self._context
         extra = (context.of_picture(image),) if context else ()
         out = np.empty(self.output_shape(image), np.uint8)
@@ -236,6 +275,7 @@ class Model:
             if self._context:
                 self._context.close()
             self._areas.clear()
+            self._scalings.clear()
 
     def __enter__(self) -> Model:
         return self
@@ -258,23 +298,39 @@ class Model:
     def _open_lane(self, frame: np.ndarray) -> Lane | None:
         self._check_image(frame)
         with self._lock:
-            area = self._area(frame.shape[0], frame.shape[1])
+            area = self._area(*self._drawn_size(frame))
             if area.tiled:
                 return None
             others = (tuple(size or 1 for size in spec.shape) for spec in self._graph.inputs[1:])
             return self._graph.lane(((1, *area.padded_size, 3), *others))
 
     def _fill_lane(self, scene: Scene, lane: Lane, frame: np.ndarray) -> None:
-        area = WorkArea(self.info.spec, self._limits, frame.shape[0], frame.shape[1], buffers=False)
-        area.pad_into(lane.images[0][0], frame)
+        area = WorkArea(self.info.spec, self._limits, *self._drawn_size(frame), buffers=False)
         with self._lock:
             self._graph.require_open()
+            scaling = self._scaling(frame)
+            given = scaling.shrink(frame) if scaling else frame
             if self._context:
-                lane.images[1][...] = self._context.of_frame(frame, scene)
+                lane.images[1][...] = self._context.of_frame(given, scene)
+            if scaling:  # whose buffers are the next one's who takes the lock
+                area.pad_into(lane.images[0][0], given)
+        if not scaling:
+            area.pad_into(lane.images[0][0], frame)
 
     def _crop_lane(self, lane: Lane, frame: np.ndarray) -> np.ndarray:
-        area = WorkArea(self.info.spec, self._limits, frame.shape[0], frame.shape[1], buffers=False)
-        return area.crop(lane.result[0]).copy()
+        area = WorkArea(self.info.spec, self._limits, *self._drawn_size(frame), buffers=False)
+        drawn = area.crop(lane.result[0])
+        with self._lock:
+            scaling = self._scaling(frame)
+            if scaling:
+                scaling.drawn[...] = drawn
+                out = np.empty_like(frame, order="C")
+                scaling.enlarge(out)
+        if not scaling:
+            out = drawn.copy()
+        if self._keep_colors:
+            keep_colours(frame, out)
+        return out
 
     def _frame(self, scene: Scene, frame: np.ndarray) -> np.ndarray:
         self._check_image(frame)
@@ -295,22 +351,40 @@ class Model:
         if np.may_share_memory(image, out):  # tiles would be read from what others have drawn
             image = image.copy()
         with self._lock:
-            extra: tuple[np.ndarray, ...] = ()
-            if self._context:
-                extra = (self._context.of_frame(image, scene) if scene else self._context.of_picture(image),)
-            self._area(image.shape[0], image.shape[1]).run(self._graph, image, out, extra)
+            scaling = self._scaling(image)
+            if scaling:
+                self._draw(scaling.shrink(image), scaling.drawn, scene)
+                scaling.enlarge(out)
+            else:
+                self._draw(image, out, scene)
+            if self._keep_colors:
+                keep_colours(image, out)
+
+    def _draw(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
+        """At the picture's own size."""
+        self._graph.require_open()
+        if isinstance(self._context, AskedStrength) and self._context.value == 0:
+            out[...] = image  # to the bit, also where a backend computes in fewer bits than it was given
+            return
+        extra: tuple[np.ndarray, ...] = ()
+        if self._context:
+            extra = (self._context.of_frame(image, scene) if scene else self._context.of_picture(image),)
+        self._area(image.shape[0], image.shape[1]).run(self._graph, image, out, extra)
 
     def _area(self, height: int, width: int) -> WorkArea:
-        area = self._areas.pop((height, width), None)
-        if area is None:
-            area = WorkArea(self.info.spec, self._limits, height, width)
-        self._areas[height, width] = area
-        while len(self._areas) > KEPT_SIZES or (len(self._areas) > 1 and self._kept_bytes() > KEPT_BYTES):
-            self._areas.popitem(last=False)
-        return area
+        return _kept(self._areas, (height, width), lambda: WorkArea(self.info.spec, self._limits, height, width))
 
-    def _kept_bytes(self) -> int:
-        return sum(area.nbytes for area in self._areas.values())
+    def _scaling(self, image: np.ndarray) -> Scaling | None:
+        """To the working size and back, for pictures above it; to be used while the lock is held."""
+        longest = self.info.working_size
+        height, width = image.shape[:2]
+        if longest is None or self._drawn_size(image) == (height, width):
+            return None
+        return _kept(self._scalings, (height, width), lambda: Scaling(height, width, longest))
+
+    def _drawn_size(self, image: np.ndarray) -> Size:
+        """Height and width at which the network draws the picture."""
+        return drawn_size(image.shape[0], image.shape[1], self.info.working_size)
 
     def _check_image(self, image: np.ndarray) -> None:
         if not isinstance(image, np.ndarray):
@@ -318,6 +392,31 @@ class Model:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             hint = "; scale it to 0..255 and convert it with .astype(np.uint8)" if image.dtype != np.uint8 else ""
             raise ShapeError(f"got {image.dtype} {image.shape}; wanted uint8 (H, W, 3) RGB of at least 1 x 1{hint}")
+
+
+def _kept(held: OrderedDict[Size, Buffers], size: Size, make: Callable[[], Buffers]) -> Buffers:
+    """What is held for the size, or new; what was used longest ago goes where it gets too much."""
+    found = held.pop(size, None) or make()
+    held[size] = found
+    while len(held) > KEPT_SIZES or (len(held) > 1 and sum(each.nbytes for each in held.values()) > KEPT_BYTES):
+        held.popitem(last=False)
+    return found
+
+
+def _working_size(spec: ModelSpec, wanted: int | Literal["auto"] | None) -> int | None:
+    """What `load` was asked for, checked."""
+    if wanted is None or wanted == "auto":
+        return spec.working_size if wanted else None
+    if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or wanted < LEAST_WORKING_SIZE:
+        raise OptionError(
+            f"working_size is {wanted!r}; wanted 'auto', None for every picture's own size, or pixels from {LEAST_WORKING_SIZE} on"
+        )
+    if not spec.may_draw_smaller:
+        raise OptionError(
+            f"a working size is for a stylizer's strokes, and {spec.name} is a network for {spec.task}, which would lose what the "
+            "picture has of detail; leave it out"
+        )
+    return int(wanted)
 
 
 def _check_strength(info: ModelInfo, strength: float) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from impasto import schema
 from impasto.errors import OptionError, PackageError
+from impasto.sizes import LEAST_WORKING_SIZE
 
 PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
@@ -79,6 +80,9 @@ class ModelSpec:
     strength: float = 0.0
     """The largest strength that a restorer can be asked for; its graph's second input is then the strength itself, float32 (N, 1),
     and there is no context graph. 0 where it takes none."""
+    working_size: int | None = None
+    """Pixels of the longest side that a stylizer's strokes were made for: larger photos are drawn at it, and the drawings enlarged.
+    None where it draws every picture at the picture's own size."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
@@ -99,6 +103,7 @@ class ModelSpec:
             "styles": list(self.styles),
             # Only where there is one: readers older than it refuse what they do not know.
             **({"strength": self.strength} if self.strength else {}),
+            **({"working_size": self.working_size} if self.working_size else {}),
         }
 
     @classmethod
@@ -119,6 +124,7 @@ class ModelSpec:
                 thumbnail=_optional(data, "thumbnail", 8, most=MAX_THUMBNAIL),
                 styles=schema.names(data.get("styles"), "styles"),
                 strength=_strength(data.get("strength") or 0),
+                working_size=_optional(data, "working_size", LEAST_WORKING_SIZE),
             )
             _check_smallest(spec)
         except schema.Malformed as error:
@@ -132,7 +138,14 @@ class ModelSpec:
                 f"{source}: 'strength' stands beside {'a thumbnail' if spec.thumbnail else f'scale {spec.scale}'}; a graph's second "
                 "input is a context or a strength, and what enlarges has none"
             )
+        if spec.working_size and not spec.may_draw_smaller:
+            raise PackageError(f"{source}: 'working_size' is a stylizer's, and this is a network for {spec.task}")
         return spec
+
+    @property
+    def may_draw_smaller(self) -> bool:
+        """Whether a drawing of the picture scaled down stands for one of the picture: it makes strokes, not detail."""
+        return self.scale == 1 and self.task not in (*RESTORERS, PERCEPTUAL)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch
 
 from impasto.errors import OptionError
 from impasto.images import PAINTING_SIDE, read_painting
+from impasto.sizes import LEAST_WORKING_SIZE
 from impasto.styles import PHOTO
 
 from . import checkpoint
@@ -118,6 +119,8 @@ class StyleOptions(CommonOptions):
     """Sizes at which the strokes are compared with the painting's, each half the one before."""
     with_strength: bool = False
     """Also learn the photo itself as a style, so that a strength can be chosen at run time; several paintings imply it."""
+    working_size: int | None = None
+    """Pixels of the longest side at which larger photos will be drawn; None for every photo's own size."""
     architecture: str = "thumbnail-stylizer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(STYLE_WEIGHTS))
 
@@ -129,6 +132,8 @@ class StyleOptions(CommonOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.working_size is not None and self.working_size < LEAST_WORKING_SIZE:
+            raise OptionError(f"working size {self.working_size}: wanted at least {LEAST_WORKING_SIZE} pixels")
         if not self.photo_folders or not self.paintings:
             raise OptionError("a stylizer needs a folder of photos, and at least one painting to learn")
         if not 1 <= self.scales <= 4:
@@ -223,6 +228,7 @@ def fit_style(options: StyleOptions, report: Report = lambda progress: None) -> 
         "paintings": [painting.name for painting in options.paintings],
         "painting_side": PAINTING_SIDE,
         "backbone": str(backbone),
+        **({"working_size": options.working_size} if options.working_size else {}),
     }
     # Only where they are used: runs of before are gone on with.
     extra |= {"whole": list(options.whole)} if options.whole else {}

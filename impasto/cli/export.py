@@ -41,6 +41,13 @@ def export(
             "--with-strength", help="Let a restorer that was trained without a strength be asked for one, 0 to 1."
         ),
     ] = False,
+    working_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="For a stylizer: pixels of the longest side at which larger photos are drawn, so that strokes grow with them.",
+            show_default="what its training said",
+        ),
+    ] = None,
     layout: options.Layout = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
@@ -55,8 +62,11 @@ def export(
 ) -> None:
     """Turn a checkpoint, or anybody's ONNX file, into a model package: canonical ONNX, manifest, hashes."""
     is_backbone = str(checkpoint) in PERCEPTUAL and not checkpoint.is_file()
-    if with_strength and (is_backbone or checkpoint.suffix.lower() == ".onnx"):
-        raise OptionError(f"--with-strength is for a restorer's checkpoint or package, and {checkpoint} is none")
+    if (with_strength or working_size) and (is_backbone or checkpoint.suffix.lower() == ".onnx"):
+        option = "--with-strength" if with_strength else "--working-size"
+        raise OptionError(
+            f"{option} is for the checkpoint or package of a network of Impasto's, and {checkpoint} is none"
+        )
     if checkpoint.suffix.lower() == ".onnx":
         if weights is not None:
             raise OptionError(
@@ -80,7 +90,7 @@ def export(
         # What is called by name may have come with Impasto, and stays as it is.
         output = output or Path.cwd() / found.name
     with err.status(f"exporting {checkpoint}"):
-        folder = export_checkpoint(found, output, name=name, with_strength=with_strength)
+        folder = export_checkpoint(found, output, name=name, with_strength=with_strength, working_size=working_size)
     out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)
     out.print(f"next: impasto check {folder}", markup=False, soft_wrap=True)
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -62,6 +62,16 @@ def run(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Of folders also those below, as folders of results.")
     ] = False,
+    working_size: Annotated[
+        str,
+        typer.Option(
+            help="Pixels of the longest side above which a picture is drawn at that size, and the drawing enlarged: strokes grow "
+            "with it. auto takes the model's, full draws at the picture's own size."
+        ),
+    ] = "auto",
+    keep_colors: Annotated[
+        bool, typer.Option("--keep-colors", help="A stylizer's strokes in the photo's colours.")
+    ] = False,
     longest_side: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
@@ -93,7 +103,15 @@ def run(
         raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
     with ExitStack() as opened:
         loaded = opened.enter_context(
-            impasto.load(model, backend=backend, precision=precision, device=device, layout=layout)
+            impasto.load(
+                model,
+                backend=backend,
+                precision=precision,
+                device=device,
+                layout=layout,
+                working_size=_working_size(working_size),
+                keep_colors=keep_colors,
+            )
         )
         loaded.set_style(parse(style) if style else None, strength=strength)
         planned = plan(inputs, output, loaded.info.name, format=format, recursive=recursive)
@@ -137,6 +155,18 @@ def run(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _working_size(text: str) -> int | Literal["auto"] | None:
+    """As `impasto.load` takes it. Raises OptionError."""
+    if text == "auto":
+        return "auto"
+    if text == "full":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise OptionError(f"cannot read the working size {text!r}; write auto, full, or pixels such as 1024") from None
 
 
 def _folders(jobs: Sequence[Job]) -> str:

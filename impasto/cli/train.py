@@ -146,6 +146,13 @@ def style(
         bool,
         typer.Option("--with-strength", help="Let the strength be chosen at run time; several paintings imply it."),
     ] = False,
+    working_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Pixels of the longest side at which larger photos will be drawn, so that strokes grow with them.",
+            show_default="every photo's own",
+        ),
+    ] = None,
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
@@ -204,6 +211,7 @@ def style(
         whole=whole,
         scales=scales,
         with_strength=with_strength,
+        working_size=working_size,
         backbone=backbone,
         backbone_weights=backbone_weights,
         architecture=architecture,
