@@ -46,7 +46,9 @@ class Contender:
         try:
             float(choices.get("strength", 1))
         except ValueError:
-            raise OptionError(f"cannot read the strength {choices['strength']!r}; wanted 0 to 1") from None
+            raise OptionError(
+                f"cannot read the strength {choices['strength']!r}; wanted a number such as 0.5"
+            ) from None
         return Contender(text, model, choices)
 
     def load(self, device: int) -> impasto.Model:

@@ -23,7 +23,7 @@ from .package import write_package
 
 _REFERENCE, _OTHERS = "onnxruntime-cpu", ("openvino",)
 _COMPARED = (61, 83)
-"""Height and width of the picture that all draw."""
+"""Height and width of the picture that all draw, where the graph takes any."""
 
 
 def check_backends(
@@ -36,7 +36,7 @@ def check_backends(
     """
     if find_spec("onnxruntime") is None:
         return {}
-    image = independent(*_COMPARED)
+    image = independent(*_compared_size(spec))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_package(folder, spec, graphs, None, recipe=recipe, quality={})
@@ -53,6 +53,14 @@ def check_backends(
             if not checks[name].passed:
                 _tell(spec, name, f"draws it up to {checks[name].max_difference} levels of 255 away from ONNX Runtime")
     return checks
+
+
+def _compared_size(spec: ModelSpec) -> tuple[int, int]:
+    """Height and width of a picture that the graph takes whole."""
+    if spec.size.fixed is None:
+        return _COMPARED
+    height, width = (side - 2 * spec.border for side in spec.size.fixed)
+    return height, width
 
 
 def installed(backends: Sequence[str]) -> list[str]:

@@ -80,8 +80,9 @@ def check_package(
     """Draw pictures with the package's weights in torch and with its graph in a backend, and compare.
 
     model: a package, by path or name, that training can begin with. pictures: files; two synthetic ones of odd sizes
-    come on top. Raises PackageError or CheckpointError where torch has nothing to draw with,
-    MissingDependency without torch, PictureError, NoNumbers where the network gives NaN for one of them, or for black or white.
+    come on top, of a restorer with a strength also at half and at the most of it. Raises PackageError or CheckpointError where torch
+    has nothing to draw with, MissingDependency without torch, PictureError, NoNumbers where the network gives NaN for one of them, or
+    for black or white.
     """
     try:
         from impasto.training import checkpoint as checkpoints
@@ -105,6 +106,11 @@ def check_package(
             runtime(np.full((*SYNTHETIC[1], 3), level, np.uint8))
         for name, image in (*given_pictures(pictures), *synthetic_pictures(SYNTHETIC)):
             results.append(compare(name, runtime(image), draw(network, image)))
+        for strength in sorted({0.5, runtime.info.spec.strength} - {1.0}) if runtime.info.spec.strength else ():
+            runtime.strength = strength
+            for name, image in synthetic_pictures(SYNTHETIC):
+                wanted = draw(network, image, strength=strength)
+                results.append(compare(f"{name} at strength {strength:g}", runtime(image), wanted))
         return CheckResult(runtime.info.name, runtime.info.backend, tuple(results))
 
 

@@ -77,9 +77,9 @@ def check_engine(
     """Draw pictures with an engine on the GPU and with a graph in ONNX Runtime on the CPU, and compare.
 
     engine: a .plan file, or a package that holds a fitting one. against: the ONNX file or package. pictures: files; a
-    synthetic one of the engine's best size and one of an odd size come on top. least_psnr: the budget in dB, by the
-    engine's precision where None. Raises what `impasto.load` raises, PictureError, OptionError for a budget that is no number,
-    and CheckFailed where the graph's pictures have another size.
+    synthetic one of the engine's best size and one of an odd size come on top, where strengths can be asked for also at half.
+    least_psnr: the budget in dB, by the engine's precision where None. Raises what `impasto.load` raises, PictureError, OptionError
+    for a budget that is no number, and CheckFailed where the graph's pictures have another size.
     """
     require_graph(against)
     if least_psnr is not None and math.isnan(least_psnr):  # nothing is below it, so that anything would pass
@@ -88,11 +88,14 @@ def check_engine(
         impasto.load(engine, backend="tensorrt", device=device) as built,
         impasto.load(against, backend="onnxruntime-cpu") as reference,
     ):
-        given = (*given_pictures(pictures), *synthetic_pictures(_sizes(engine, built)))
-        drawn = tuple(_compare(name, built, reference, image) for name, image in given)
+        artificial = synthetic_pictures(_sizes(engine, built))
+        drawn = [_compare(name, built, reference, image) for name, image in (*given_pictures(pictures), *artificial)]
+        if built.info.spec.strength and reference.info.spec.strength:
+            built.strength = reference.strength = 0.5
+            drawn += [_compare(f"{name} at strength 0.5", built, reference, image) for name, image in artificial]
         precision = built.info.precision
         budget = LEAST_PSNR[precision] if least_psnr is None else least_psnr
-        return EngineCheck(str(engine), str(against), precision, budget, drawn)
+        return EngineCheck(str(engine), str(against), precision, budget, tuple(drawn))
 
 
 def require_graph(against: str | os.PathLike[str]) -> None:

@@ -171,6 +171,7 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, str]]:
             "unknown or whole picture" if spec.receptive_field is None else f"radius {spec.receptive_field}",
         ),
         ("context", f"from a {spec.thumbnail} x {spec.thumbnail} thumbnail" if spec.thumbnail else "none"),
+        *([("strength", f"0 to {spec.strength:g}")] if spec.strength else []),
     ]
 
 

@@ -2,7 +2,8 @@
 
 The canonical graph takes and gives uint8 N x H x W x 3 RGB with free N, H and W; scaling and layout are inside it, so that
 every backend gets them for free. A network with a context becomes two graphs: `context` maps a thumbnail of the whole
-picture to scales and shifts, and `model` takes those as its second input.
+picture to scales and shifts, and `model` takes those as its second input. A network with a strength takes that there, and
+remains one graph.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def spec_of(network: Network, name: str, task: str) -> ModelSpec:
         receptive_field=network.receptive_field,
         thumbnail=network.thumbnail,
         styles=network.styles,
+        strength=network.strength,
     )
 
 
@@ -92,6 +94,9 @@ def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
         with torch.no_grad():
             context = network.context(torch.zeros(2, 3, network.thumbnail, network.thumbnail))
             inputs["context"] = context[:, 0].contiguous() if network.styles else context
+    elif network.strength:
+        inputs["context"] = torch.ones(2, 1)
+    if "context" in inputs:
         free["context"] = {0: batch}
     model = _export(_PicturePath(network), inputs, free, "picture")
     _name_sizes(model.graph.input[0], {0: "N", 1: "H", 2: "W"})

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Collection
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,13 +29,18 @@ MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetenso
 
 
 def export_checkpoint(
-    checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, *, name: str | None = None
+    checkpoint: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    with_strength: bool = False,
 ) -> Path:
     """Turn a checkpoint into a model package that `impasto.load` takes.
 
     checkpoint: a .safetensors file of `impasto train`, another package, or a restorer of another project that spandrel reads.
     folder: where the package goes; by default the checkpoint's own folder, for a restorer of another project a new one beside it.
-    name: the model's; by default what the checkpoint says. Returns the package's folder.
+    name: the model's; by default what the checkpoint says. with_strength: let a restorer that was trained without a strength be asked
+    for one from 0 to 1, which needs no training. Returns the package's folder.
 
     A package is a checkpoint itself: its graphs hold the weights as training made them. Where they do not (folding changed
     weights, or two that are equal became one), the package holds the checkpoint too, in our format.
@@ -46,20 +52,38 @@ def export_checkpoint(
     except ImportError as error:
         raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
     loaded = checkpoints.load(checkpoint)
+    lent = _with_strength(loaded) if with_strength else loaded
     name = check_name(name or loaded.name)
     if folder is None:
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent if loaded.ours else checkpoint.parent / name
     target = Path(folder)
     in_place = loaded.ours and (_same_file(checkpoint, target) or _same_file(checkpoint, target / CHECKPOINT))
     check_target(target, None if in_place else name, () if loaded.ours else (checkpoint,))
-    if loaded.ours and checkpoint.is_file():
+    if loaded.ours and lent is loaded and checkpoint.is_file():
         return _export_ours(loaded, checkpoint, target, name)
     with tempfile.TemporaryDirectory() as temporary:
         ours = Path(temporary) / CHECKPOINT
         checkpoints.save_checkpoint(
-            ours, loaded.network, name=name, task=loaded.task, recipe=loaded.recipe, quality=loaded.quality
+            ours, lent.network, name=name, task=loaded.task, recipe=loaded.recipe, quality=loaded.quality
         )
         return _export_ours(checkpoints.load(ours), ours, target, name)
+
+
+def _with_strength(loaded: Checkpoint) -> Checkpoint:
+    """With a network that can be asked for less than it does. Raises OptionError where there is none."""
+    from impasto.training.networks import UnetRestorer, build
+
+    network = loaded.network
+    if network.strength:
+        return loaded
+    if not isinstance(network, UnetRestorer):
+        learnt = "; train a stylizer with --with-strength" if loaded.task == "stylize" else ""
+        raise OptionError(
+            f"a strength is put into a unet-restorer, and {loaded.name} is a {network.architecture}{learnt}"
+        )
+    gated = build(network.architecture, {**network.config, "strength": 1})
+    gated.load_state_dict(network.state_dict())
+    return replace(loaded, network=gated.eval())
 
 
 def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) -> Path:

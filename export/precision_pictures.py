@@ -13,7 +13,7 @@ import numpy as np
 from impasto import images
 from impasto.errors import MissingDependency, OptionError, PictureError
 from impasto.runtime.backends import open_graph
-from impasto.runtime.context import PictureContext
+from impasto.runtime.context import AskedStrength, Context, PictureContext
 from impasto.runtime.padding import reflect_into
 from impasto.runtime.spec import ModelSpec
 from impasto.styles import mixture, painted
@@ -123,8 +123,11 @@ def read_pictures(
                 f"better {MOST}" + (f". The first that was skipped: {skipped[0]}" if skipped else "")
             )
         extremes = [feeds.piece(_Picture(rgb, None), index) for index, rgb in enumerate(extreme_pictures(CROP // 4))]
+    calibration = [piece.feed for index, piece in enumerate(pieces) if not _is_held_out(index)]
+    if spec.strength > 1:  # which moves what layers hold
+        calibration += [feed | {inputs[1]: np.full((1, 1), spec.strength, np.float32)} for feed in calibration]
     return Pictures(
-        calibration=tuple(piece.feed for index, piece in enumerate(pieces) if not _is_held_out(index)),
+        calibration=tuple(calibration),
         judged=tuple(piece for index, piece in enumerate(pieces) if _is_held_out(index)),
         whole=tuple(whole),
         extremes=tuple(extremes),
@@ -175,13 +178,13 @@ class _Picture:
 
 
 class _Feeds:
-    """Makes a graph's inputs of pictures."""
+    """Makes a graph's inputs of pictures. Of a network with a strength the judgement of its own is asked for, which is 1."""
 
     def __init__(self, spec: ModelSpec, inputs: Sequence[str], context: Path | None) -> None:
         self._spec = spec
         self._inputs = inputs
         self._styles = painted(spec.styles)
-        self._context = None
+        self._context: Context | None = AskedStrength() if spec.strength else None
         if context is not None and spec.thumbnail:
             backend = open_graph(context, "onnxruntime-cpu", 0)
             self._context = PictureContext(backend, spec.thumbnail, mixture(spec.styles))
@@ -227,8 +230,9 @@ class _Feeds:
         padded = np.empty((*self._spec.size.padded(height, width), 3), np.uint8)
         reflect_into(padded, part, self._spec.border, self._spec.border)
         feed = {self._inputs[0]: padded[None]}
-        if self._context:
+        if isinstance(self._context, PictureContext):
             self._context.mixture = mixture(self._spec.styles, style)
+        if self._context:
             feed[self._inputs[1]] = self._context.of_picture(np.ascontiguousarray(picture)).copy()
         return feed
 

@@ -117,6 +117,7 @@ def evaluate_restorer(
     damages: Sequence[str],
     *,
     vgg: str | os.PathLike[str] | None = None,
+    strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
     progress: Callable[[str], None] = lambda line: None,
 ) -> Evaluation:
@@ -125,7 +126,7 @@ def evaluate_restorer(
     photos: a folder of clean pictures; their sides are cut to multiples of 8 times the scale. damages: as
     `impasto.training.degrade.parse` reads them. Picture number i is damaged by seed i. Where the model enlarges, "damaged" is the
     small picture enlarged by bicubic interpolation. vgg: VGG16's weights, for the distance of VGG16's relu3_3 (a
-    perceptual distance; LPIPS itself needs weights that would have to be downloaded).
+    perceptual distance; LPIPS itself needs weights that would have to be downloaded). strength: as `Model.strength` takes it.
     Raises OptionError, PictureError, MissingDependency, and what `load` raises.
     """
     degrade, _ = _training()
@@ -133,6 +134,7 @@ def evaluate_restorer(
     backbone = _backbone(vgg) if vgg is not None else None
     with load(model, **asdict(options)) as loaded:
         _check_restorer(loaded, wanted)
+        loaded.strength = strength
         files, skipped = _usable(photos, 8 * loaded.info.scale, progress)
         fixed = {str(damage): damage for given in wanted for damage in map(given.at, STRENGTHS)}
         shown = {str(given.at(0.5)) for given in wanted}

@@ -61,6 +61,7 @@ class VideoRun:
             "seconds": self.seconds,
             "frames_per_second": self.frames_per_second,
             "damaged_frames": self.video.damaged,
+            "lost_frames_s": list(self.video.lost_s),
             "frames": [moment | distance for moment, distance in zip(times, drift, strict=True)],
         }
 
@@ -70,12 +71,13 @@ def run_video(
     job: Job,
     *,
     crf: int = videos.CRF,
+    sound: bool = True,
     longest_side: int | None = None,
     meter: StyleMeter | None = None,
     progress: videos.Progress | None = None,
 ) -> VideoRun:
     """Draw a video. longest_side: larger frames are scaled down to it, in pixels, before they are drawn. meter: measures each drawn
-    frame's style.
+    frame's style. sound: whether a file's is carried.
 
     Raises OptionError where a pipe is wanted and there is a terminal, and what `videos.redraw`, the model and the meter raise.
     """
@@ -92,7 +94,7 @@ def run_video(
                 yield picture
 
     begun = time.perf_counter()
-    redrawn = videos.redraw(source, target, draw, crf=crf, progress=progress)
+    redrawn = videos.redraw(source, target, draw, crf=crf, sound=sound, progress=progress)
     return VideoRun(job.source, redrawn, time.perf_counter() - begun, tuple(drift))
 
 

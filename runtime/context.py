@@ -1,6 +1,8 @@
-"""Whole-picture knowledge for networks that are local otherwise: a thumbnail goes in, scales and shifts come out."""
+"""What a network takes beside the picture: what a thumbnail says of the whole of it, or the strength that was asked for."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +26,43 @@ class Scene:
     """The last frame's; None before the first."""
     context: np.ndarray
     """The running mean."""
+
+
+class Context(Protocol):
+    """Gives a graph's second input."""
+
+    def of_picture(self, image: np.ndarray) -> np.ndarray:
+        """For one picture, float32 (1, K); valid until the next call. image: uint8 (H, W, 3)."""
+
+    def of_frame(self, image: np.ndarray, scene: Scene) -> np.ndarray:
+        """For the next frame of a video, likewise. scene: the video's own."""
+
+    def repeat(self) -> None:
+        """Do the last picture's work once more. For benchmarks."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+class AskedStrength:
+    """The context of a restorer whose strength can be chosen: the strength, the same for every picture until it is changed."""
+
+    def __init__(self) -> None:
+        self.value = 1.0
+
+    def of_picture(self, image: np.ndarray) -> np.ndarray:
+        """float32 (1, 1)."""
+        return np.full((1, 1), self.value, np.float32)
+
+    def of_frame(self, image: np.ndarray, scene: Scene) -> np.ndarray:
+        """float32 (1, 1)."""
+        return self.of_picture(image)
+
+    def repeat(self) -> None:
+        """There is none."""
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 class PictureContext:

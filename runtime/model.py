@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import ImpastoWarning, OptionError, ShapeError
-from impasto.styles import Wanted, mixture
+from impasto.styles import PHOTO, Wanted, mixture
 
 from .backends import Backend, Lane
 from .choosing import open_model
-from .context import PictureContext, Scene
+from .context import AskedStrength, Context, PictureContext, Scene
 from .frames import LanePool, overlapped
-from .spec import ModelSpec, Pixels, SizeRule
+from .spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from .turns import Turn
 from .work_area import WorkArea, size_limits, tiling_text
 
@@ -60,6 +61,13 @@ class ModelInfo:
     def size_rule(self) -> SizeRule:
         return self.spec.size
 
+    @property
+    def strengths(self) -> tuple[float, float] | None:
+        """The least and the largest strength that `Model.strength` takes; None where the network has no choice."""
+        if self.spec.strength:
+            return 0.0, self.spec.strength
+        return (0.0, 1.0) if PHOTO in self.spec.styles else None
+
     def __str__(self) -> str:
         return f"{self.name} on {self.backend}, {self.device}, {self.precision}, from {self.path}"
 
@@ -72,6 +80,7 @@ class ModelInfo:
             "precision": self.precision,
             "path": str(self.path),
             "tiling": self.tiling,
+            "strengths": list(self.strengths) if self.strengths else None,
             "note": self.note,
         }
 
@@ -104,7 +113,7 @@ def load(
     opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
     source, graph, spec = opened.source, opened.graph, opened.spec
     try:
-        context = None
+        context: Context | None = AskedStrength() if spec.strength else None
         if spec.thumbnail and opened.context:
             context = PictureContext(opened.context, spec.thumbnail, mixture(spec.styles))
     except BaseException:
@@ -123,8 +132,10 @@ class Model:
     Use it as a context manager, or call `close`, to free what it holds at once.
     """
 
-    def __init__(self, graph: Backend, context: PictureContext | None, info: ModelInfo) -> None:
+    def __init__(self, graph: Backend, context: Context | None, info: ModelInfo) -> None:
         self.info = info
+        self._style: Wanted = None
+        self._strength = 1.0
         self._graph = graph
         self._limits = size_limits(info.spec, graph)
         self._context = context
@@ -164,11 +175,32 @@ class Model:
         """Choose what a network of several styles paints from now on, also in a stream that runs.
 
         style: one of `info.spec.styles`, shares of several ({"starry-night": 0.5, "great-wave": 0.5}), or None for the first.
-        strength: 0 (the photo itself, nearly) to 1. Takes no time. Raises OptionError for what the network has not learnt.
+        strength: as the property of that name. Takes no time. Raises OptionError for what the network has not learnt.
         """
-        shares = mixture(self.info.spec.styles, style, strength)
-        if self._context:
-            self._context.mixture = shares
+        spec = self.info.spec
+        if spec.strength or spec.task in RESTORERS:
+            mixture((), style)  # says that there is no such style
+            _check_strength(self.info, strength)
+        else:
+            shares = mixture(spec.styles, style, strength)
+            if isinstance(self._context, PictureContext):
+                self._context.mixture = shares
+        if isinstance(self._context, AskedStrength):
+            self._context.value = float(strength)
+        self._style, self._strength = style, float(strength)
+
+    @property
+    def strength(self) -> float:
+        """How much the network does, within `info.strengths`: 0 leaves the picture as it is (a stylizer: nearly), 1 is its own
+        judgement, and more takes more for noise. May be set between pictures and while a stream runs; takes no time.
+
+        Setting raises OptionError for what the network cannot do.
+        """
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self.set_style(self._style, strength=value)
 
     def output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
         """The shape of the result for this picture. Raises ShapeError."""
@@ -286,3 +318,20 @@ class Model:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             hint = "; scale it to 0..255 and convert it with .astype(np.uint8)" if image.dtype != np.uint8 else ""
             raise ShapeError(f"got {image.dtype} {image.shape}; wanted uint8 (H, W, 3) RGB of at least 1 x 1{hint}")
+
+
+def _check_strength(info: ModelInfo, strength: float) -> None:
+    """Raises OptionError for a strength that a restorer cannot be asked for."""
+    most = info.spec.strength
+    if not isinstance(strength, Real) or (most and not 0 <= strength <= most):
+        raise OptionError(
+            f"strength is {strength!r}; wanted a number from 0 (the picture itself) to {most or 1:g}, where 1 is the network's own "
+            "judgement"
+        )
+    if not most and strength != 1:
+        way = (
+            "nothing that enlarges does"
+            if info.scale > 1
+            else f"give it one: impasto export {info.path} --with-strength"
+        )
+        raise OptionError(f"strength {strength:g} cannot be asked of {info.name}, which takes none; {way}")

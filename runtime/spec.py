@@ -16,10 +16,13 @@ PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""
 TASKS = ("stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", "unknown")
 """What picture models do."""
+RESTORERS = ("denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore")
+"""Those of them that give a damaged picture back, undamaged."""
 
 MAX_SIDE = 16_384
 """Pixels: of multiples, smallest and fixed sizes, and radii. A file may not ask for more, since what it asks for is allocated."""
 MAX_BORDER, MAX_SCALE, MAX_THUMBNAIL = 1024, 64, 4096
+MAX_STRENGTH = 100.0
 MAX_SMALLEST = 1 << 28
 """Pixels that a network may draw for a picture of one."""
 
@@ -73,6 +76,9 @@ class ModelSpec:
     """Side of the square thumbnail of the whole picture that the context graph takes; None without a context."""
     styles: tuple[str, ...] = ()
     """What the context graph gives scales and shifts for, in its order; empty where it gives those of one style alone."""
+    strength: float = 0.0
+    """The largest strength that a restorer can be asked for; its graph's second input is then the strength itself, float32 (N, 1),
+    and there is no context graph. 0 where it takes none."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
@@ -91,6 +97,8 @@ class ModelSpec:
             "receptive_field": self.receptive_field,
             "thumbnail": self.thumbnail,
             "styles": list(self.styles),
+            # Only where there is one: readers older than it refuse what they do not know.
+            **({"strength": self.strength} if self.strength else {}),
         }
 
     @classmethod
@@ -110,6 +118,7 @@ class ModelSpec:
                 receptive_field=_optional(data, "receptive_field", 0),
                 thumbnail=_optional(data, "thumbnail", 8, most=MAX_THUMBNAIL),
                 styles=schema.names(data.get("styles"), "styles"),
+                strength=_strength(data.get("strength") or 0),
             )
             _check_smallest(spec)
         except schema.Malformed as error:
@@ -117,6 +126,11 @@ class ModelSpec:
         if (spec.channels, spec.bit_depth) != (3, 8):
             raise PackageError(
                 f"{source}: {spec.channels} channels of {spec.bit_depth} bits; this Impasto runs RGB models of 8 bits"
+            )
+        if spec.strength and (spec.thumbnail or spec.scale != 1):
+            raise PackageError(
+                f"{source}: 'strength' stands beside {'a thumbnail' if spec.thumbnail else f'scale {spec.scale}'}; a graph's second "
+                "input is a context or a strength, and what enlarges has none"
             )
         return spec
 
@@ -185,3 +199,11 @@ def _whole(data: dict[str, Any], key: str, least: int, default: int, most: int =
 
 def _optional(data: dict[str, Any], key: str, least: int, most: int = MAX_SIDE) -> int | None:
     return None if data.get(key) is None else _whole(data, key, least, least, most)
+
+
+def _strength(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= MAX_STRENGTH:
+        raise schema.Malformed(
+            f"'strength' is {reprlib.repr(value)}; expected the largest that can be asked for, such as 1"
+        )
+    return float(value)

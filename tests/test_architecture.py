@@ -50,6 +50,7 @@ VENDORS = {
         "impasto/videos/files.py",
         "impasto/videos/pipes.py",
         "impasto/videos/source.py",
+        "impasto/videos/timeline.py",
     },
     "pynvml": {"benchmarks/energy.py"},
     "spandrel": {"training/foreign.py"},

@@ -83,6 +83,11 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
         raise OptionError(
             f"a student learns one style, and this network draws {', '.join(network.styles)}; begin with another one, or anew"
         )
+    if network.strength > 1:
+        raise OptionError(
+            f"a student learns its teacher at strength 1, and this network goes up to {network.strength:g}; leave strength out of "
+            "--config, or begin with another one"
+        )
     task = DistillTask(
         network,
         teacher,

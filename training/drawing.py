@@ -13,10 +13,10 @@ from .networks import Network, mixed
 
 
 @torch.no_grad()
-def draw(network: Network, image: np.ndarray, shares: np.ndarray | None = None) -> np.ndarray:
+def draw(network: Network, image: np.ndarray, shares: np.ndarray | None = None, *, strength: float = 1.0) -> np.ndarray:
     """image: uint8 (H, W, 3) of any size. Returns uint8 (H x scale, W x scale, 3). Runs where the network is, in FP32.
 
-    shares: of the network's styles, float32 (styles,); by default those of its first painting.
+    shares: of the network's styles, float32 (styles,); by default those of its first painting. strength: of a restorer that has one.
     """
     device = next(network.parameters()).device
     height, width = image.shape[:2]
@@ -30,6 +30,8 @@ def draw(network: Network, image: np.ndarray, shares: np.ndarray | None = None) 
             shares = mixture(network.styles) if shares is None else shares
             context = mixed(context, torch.from_numpy(shares).to(device))
         extra = (context,)
+    elif network.strength:
+        extra = (torch.full((1, 1), strength, device=device),)
     drawn = network(_to_float(padded, device), *extra)[0]
     levels = (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     inside = slice(border * scale, (border + height) * scale), slice(border * scale, (border + width) * scale)

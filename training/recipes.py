@@ -59,6 +59,8 @@ class CommonOptions:
     start: Path | None = None
     """A checkpoint or package of the same architecture to begin with; one for another scale lends all but its head."""
     resume: bool = False
+    terms: str = ""
+    """What the owners of the pictures allow, for the recipe: `impasto models` shows it."""
     command: str = ""
     """The command line, for the recipe."""
     architecture: str = ""
@@ -159,6 +161,8 @@ class RestoreOptions(CommonOptions):
     """What is done to the photos; a network of another scale than 1 follows from it."""
     pairs: tuple[Path, Path] | None = None
     """Instead of photos to damage: a folder of pictures, and one of what they ought to be, under the same names."""
+    with_strength: bool = False
+    """Let the strength be chosen at run time: up to 2 for what undoes noise, else up to 1."""
     architecture: str = "unet-restorer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(RESTORE_WEIGHTS))
     synthetic: float = 0.0
@@ -233,7 +237,11 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     split = _split_pairs(options) if options.pairs else split_photos(options, options.crop * options.degradation.scale)
     scale = split.train.scale if options.pairs else options.degradation.scale
     implied = arguments_for(options.architecture, scale, None if options.pairs else options.degradation)
-    network = new_network(options, implied).to(device)
+    network = new_network(options, implied | _implied_strength(options, scale)).to(device)
+    if options.with_strength and not network.strength:
+        raise OptionError(
+            f"a {network.architecture} takes no strength; leave --with-strength away, or train a unet-restorer"
+        )
     if network.scale != scale:
         raise OptionError(
             f"{'these pairs ask' if options.pairs else f'{options.degradation} asks'} for a network that enlarges ×{scale}; this one "
@@ -402,6 +410,18 @@ def arguments_for(architecture: str, scale: int, degradation: Degradation | None
     return {"scale": scale, "marker": list(MISSING_COLOUR) if isinstance(degradation, Missing) else None}
 
 
+def _implied_strength(options: RestoreOptions, scale: int) -> dict[str, Any]:
+    """The argument, where a strength is asked for or known. One that is known from the start stays, as far as the damage has it."""
+    known = 0.0 if options.start is None else checkpoint.load_network(options.start).strength
+    if not (options.with_strength or known):
+        return {}
+    noise = options.pairs is None and options.degradation.task == "denoise"
+    possible = 2.0 if noise else 1.0
+    if options.with_strength:
+        return {"strength": possible}
+    return {"strength": min(known, possible) if scale == 1 else 0.0}
+
+
 def _rebuilt(network: Network, implied: Mapping[str, Any], seed: int, style: str) -> Network:
     """The network with other arguments; weights that do not fit them, such as those of its head, begin afresh."""
     torch.manual_seed(seed)
@@ -414,8 +434,12 @@ def recipe_of(
     options: CommonOptions, network: Network, split: Split, extra: dict[str, Any], digests: dict[str, Any]
 ) -> dict[str, Any]:
     """How a training is made. extra, digests: what is said besides what is the same for all; digests are of contents."""
+    start = checkpoint.load(options.start).recipe if options.start else {}
+    # Who began with pictures of some terms is bound by them.
+    terms = "; ".join(dict.fromkeys(filter(None, (options.terms, start.get("terms")))))
     return {
         "command": options.command,
+        **({"terms": terms} if terms else {}),
         "seed": options.fit.seed,
         "steps": options.fit.steps,
         "batch": options.batch,
@@ -430,7 +454,7 @@ def recipe_of(
         },
         "digests": {**{purpose: _digest_of_all(photos) for purpose, photos in _by_purpose(split).items()}, **digests},
         # With the recipe of where it began: one file tells the whole history.
-        "start": options.start and {"file": os.fspath(options.start), "recipe": checkpoint.load(options.start).recipe},
+        "start": options.start and {"file": os.fspath(options.start), "recipe": start},
         "kmac_per_pixel": round(kmac_per_pixel(network), 1),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **extra,

@@ -33,6 +33,9 @@ FULL_STRENGTH, NO_STRENGTH = 0.7, 0.1
 """Shares of the steps that ask a network of several styles for one of them alone, and for none; the rest ask for a mixture
 of one with the photo."""
 
+STRONGER = 2
+"""One of so many pictures of a batch is asked for more than the strength 1, of a restorer that is to learn it."""
+
 RESTORE_WEIGHTS = {"charbonnier": 1.0, "psnr": 0.0, "frequency": 0.0, "perceptual": 0.0}
 
 ON_REQUEST = ("temporal", "deep content", "psnr", "frequency", "perceptual")
@@ -290,7 +293,9 @@ class Restoration(Task):
     def forward(self, *batch: Tensor) -> dict[str, Tensor]:
         """batch: what is given and what is wanted, (N, 3, S, S) and (N, 3, scale · S, scale · S) in 0..1."""
         damaged, clean = batch
-        restored = self.network(damaged).float()
+        return self._terms(self.network(damaged).float(), clean)
+
+    def _terms(self, restored: Tensor, clean: Tensor) -> dict[str, Tensor]:
         terms = {"charbonnier": losses.charbonnier(restored, clean)}
         if "psnr" in self.weights:
             terms["psnr"] = losses.log_error(restored, clean)
@@ -310,7 +315,11 @@ class Restoration(Task):
 
 
 class RestoreTask(Restoration):
-    """Give the clean photo back, from seeded damage of unknown strength."""
+    """Give the clean photo back, from seeded damage of unknown strength.
+
+    A network whose strength goes above 1 also learns to take more for damage: asked for s, it is to give what it makes itself, at
+    strength 1, of the picture with s times its damage.
+    """
 
     def __init__(
         self, network: Network, photos: Photos, validation: Photos,
@@ -322,7 +331,7 @@ class RestoreTask(Restoration):
         super().__init__(network, validation, weights, backbone)
         self._degradation, self._seed, self._device, self._gray = degradation, seed, device, gray
         batch *= processes.count
-        self._part = processes.part(batch)
+        self._part, self._batch = processes.part(batch), batch
         self._sampler = CropSampler(photos, crop * degradation.scale, batch, device, seed=seed, turns=True)
 
     def batch(self, step: int) -> tuple[Tensor, ...]:
@@ -332,7 +341,32 @@ class RestoreTask(Restoration):
             colourless = torch.rand(len(clean), 1, 1, 1, device=self._device, generator=generator) < self._gray
             clean = torch.where(colourless, degrade.eight_bits(luminance(clean)), clean)
         # All processes draw the damage of the whole batch: so it is the same however many share it.
-        return self._degradation(clean, generator)[self._part], clean[self._part]
+        pictures = self._degradation(clean, generator)[self._part], clean[self._part]
+        return (*pictures, *self._strengths(step)) if self.network.strength > 1 else pictures
+
+    def _strengths(self, step: int) -> tuple[Tensor, Tensor]:
+        """What is asked for each picture, float32 (N, 1), and the places of those for which it may be above 1, int64 (n,): the
+        same in every step, for recorded steps."""
+        asked = np.random.default_rng([self._seed, step, 5]).uniform(1, self.network.strength, (self._batch, 1))
+        number = np.arange(self._batch)
+        asked[number % STRONGER != 0] = 1
+        if self._batch == 1 and step % STRONGER:
+            asked[:] = 1
+        places = np.flatnonzero(number[self._part] % STRONGER == 0)
+        strength = torch.from_numpy(asked[self._part].astype(np.float32))
+        return strength.to(self._device), torch.from_numpy(places).to(self._device)
+
+    def forward(self, *batch: Tensor) -> dict[str, Tensor]:
+        """batch: as of any restoration; where strengths above 1 are learnt, also what `_strengths` gives."""
+        if len(batch) == 2:
+            return super().forward(*batch)
+        damaged, clean, strength, places = batch
+        with torch.no_grad():
+            asked, truth = strength[places, :, None, None], clean[places]
+            worse = (truth + asked * (damaged[places] - truth)).clamp(0, 1)
+            taught = self.network(worse).float().clamp(0, 1)
+            wanted = clean.index_copy(0, places, torch.where(asked > 1, taught, truth))
+        return self._terms(self.network(damaged, strength).float(), wanted)
 
     def judge(self, network: Network, photos: Photos) -> dict[str, float]:
         if isinstance(self._degradation, degrade.GaussianNoise):

@@ -73,6 +73,18 @@ _STYLE_GPU = (
 )
 _RESTORER_GPU = ("--crop 128 --batch 64 --steps 16000 --learning-rate 1e-3 --cuda-graph",)
 
+_NOISE = (
+    "6*noise:0-55|gray-noise:0-55|2*grain:0-45|2*bayer:20-2000|bayer:20-2000/2|noise:0-60/2|2*bayer:20-1000+jpeg:70-98|"
+    "noise:0-50+jpeg:60-98|grain:0-40+jpeg:60-98|sensor:20-2000|none"
+)
+"""White noise is what published figures are of; the rest is what cameras, phones, film and files make."""
+_BLUR = (
+    "4*shake:1-21+noise:0-6|2*motion:1-15+noise:0-6|2*gaussian:0-2.5+noise:0-6|defocus:0-4+noise:0-6|"
+    "gaussian:0-2+noise:0-4+jpeg:70-95|none"
+)
+_JPEG = "4*jpeg:8-95|jpeg444:8-95|2*jpeg-twice:10-95|none"
+_TERMS = "BSDS500 and ImageNet: for non-commercial research and education"
+
 ZOO = {
     "great-wave": Recipe("Hokusai, The Great Wave off Kanagawa", _STYLE, _STYLE_CORES, _STYLE_GPU, ("great-wave.jpg",)),
     "starry-night": Recipe("van Gogh, The Starry Night", _STYLE, _STYLE_CORES, _STYLE_GPU, ("starry-night.jpg",)),
@@ -96,39 +108,45 @@ ZOO = {
         paintings=("great-wave.jpg", "starry-night.jpg", "composition-viii.jpg", "ejiri.jpg"),
     ),
     "denoise": Recipe(
-        "blind noise",
-        "--degrade noise:0-55",
-        cores=("--crop 96 --batch 16 --steps 22000 --learning-rate 4e-4",),
+        "noise of unknown strength and kind",
+        f"--degrade '{_NOISE}' --synthetic 0.08 --gray 0.1 --with-strength",
+        cores=("--crop 64 --batch 16 --steps 12000 --learning-rate 4e-4",),
         gpu=_RESTORER_GPU,
-        judged_by=("noise:0-75", "sensor:50-2000"),
+        judged_by=("noise:0-75", "gray-noise:0-50", "grain:0-40", "bayer:50-2000", "bayer:50-2000+jpeg:80-80", "none"),
     ),
     "deblur": Recipe(
-        "camera shake to 15 pixels, and noise",
-        "--degrade shake:15+noise:0-5",
+        "camera shake, motion and soft lenses, and noise",
+        f"--degrade '{_BLUR}' --synthetic 0.08 --gray 0.05",
         cores=("--crop 128 --batch 8 --steps 30000 --learning-rate 5e-4",),
         gpu=_RESTORER_GPU,
-        judged_by=("shake:15+noise:0-5", "shake:15-25+noise:0-5", "defocus:1-4+noise:0-5"),
+        judged_by=(
+            "shake:15+noise:0-5",
+            "motion:15+noise:0-5",
+            "gaussian:0-2+noise:0-5",
+            "defocus:1-4+noise:0-5",
+            "none",
+        ),
     ),
     "inpaint": Recipe(
-        "missing pixels to 30 %, painted magenta",
-        "--degrade missing:30",
+        "missing pixels to 45 %, painted magenta",
+        "--degrade missing:45 --synthetic 0.05 --gray 0.05",
         cores=("--crop 96 --batch 8 --steps 26000 --learning-rate 6e-4",),
         gpu=_RESTORER_GPU,
         judged_by=("missing:30", "missing:30-50"),
     ),
     "upscale-x2": Recipe(
         "twice the sides",
-        "--degrade down:2",
-        cores=("--crop 64 --batch 16 --steps 30000 --learning-rate 5e-4",),
+        "--degrade down:2 --architecture plain-upscaler --synthetic 0.08 --gray 0.05",
+        cores=("--crop 48 --batch 16 --steps 30000 --learning-rate 8e-4",),
         gpu=("--crop 64 --batch 128 --steps 25000 --learning-rate 1e-3 --cuda-graph",),
         judged_by=("down:2", "down:2+noise:0-10"),
     ),
     "dejpeg": Recipe(
-        "JPEG of quality 10 to 40",
-        "--degrade jpeg:10-40",
+        "JPEG, once or twice",
+        f"--degrade '{_JPEG}' --synthetic 0.12 --gray 0.05",
         cores=("--crop 96 --batch 16 --steps 22000 --learning-rate 4e-4",),
         gpu=_RESTORER_GPU,
-        judged_by=("jpeg:10-40", "jpeg:5-90", "jpeg:10-40+noise:0-10"),
+        judged_by=("jpeg:10-40", "jpeg-twice:10-40", "jpeg:5-90", "none"),
     ),
 }
 """By the models' names."""
@@ -184,7 +202,7 @@ def trainings(name: str, places: Places, gpu: bool = False) -> list[list[str]]:
     made = []
     for output, options in zip(run_folders(name, gpu), recipe.gpu if gpu else recipe.cores, strict=True):
         made.append(
-            ["train", *_task(name, recipe, places), *shlex.split(f"{recipe.options} {options}"),
+            ["train", *_task(name, recipe, places), *shlex.split(f"{recipe.options} {options}"), "--terms", _TERMS,
              *(word for part in recipe.photos for word in ("--photos", str(places.data / part))),
              *(["--start", str(before)] if before else []), *(["--minutes", str(GPU_MINUTES)] if gpu else []),
              "-o", str(output), *(["--resume"] if is_unfinished(output) else [])]

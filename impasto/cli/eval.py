@@ -57,15 +57,17 @@ def evaluate(
 
     if bool(degrade) == (painting is not None):
         raise OptionError("say what to judge by: --degrade DAMAGE for a restorer, or --painting FILE for a stylizer")
-    if degrade and (style or strength != 1):
-        raise OptionError("--style and --strength are a stylizer's; leave them away, or judge one with --painting FILE")
+    if degrade and style:
+        raise OptionError("--style is a stylizer's; leave it away, or judge one with --painting FILE")
     if every_precision and (precision != "auto" or sheet is not None):
         raise OptionError("--every-precision takes no --precision and no --sheet; they are of one graph")
     # Only ONNX Runtime on the CPU draws the graphs of all families.
     how = LoadOptions("onnxruntime-cpu" if every_precision and backend == "auto" else backend, precision, device)
     judge: Callable[..., Evaluation]
     if painting is None:
-        judge = partial(evaluate_restorer, photos=photos, damages=degrade or [], vgg=vgg, options=how)
+        judge = partial(
+            evaluate_restorer, photos=photos, damages=degrade or [], vgg=vgg, strength=strength, options=how
+        )
     else:
         mixed = parse(style) if style else None
         judge = partial(

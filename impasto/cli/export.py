@@ -35,6 +35,12 @@ def export(
         ),
     ] = None,
     name: Annotated[Optional[str], typer.Option(help="The model's name; by default the checkpoint's.")] = None,  # noqa: UP045
+    with_strength: Annotated[
+        bool,
+        typer.Option(
+            "--with-strength", help="Let a restorer that was trained without a strength be asked for one, 0 to 1."
+        ),
+    ] = False,
     layout: options.Layout = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
@@ -48,6 +54,9 @@ def export(
     ] = None,
 ) -> None:
     """Turn a checkpoint, or anybody's ONNX file, into a model package: canonical ONNX, manifest, hashes."""
+    is_backbone = str(checkpoint) in PERCEPTUAL and not checkpoint.is_file()
+    if with_strength and (is_backbone or checkpoint.suffix.lower() == ".onnx"):
+        raise OptionError(f"--with-strength is for a restorer's checkpoint or package, and {checkpoint} is none")
     if checkpoint.suffix.lower() == ".onnx":
         if weights is not None:
             raise OptionError(
@@ -57,7 +66,7 @@ def export(
         return
     if layout is not None or task is not None:
         raise OptionError(f"--layout and --task are for a stranger's .onnx, and {checkpoint} is none")
-    if str(checkpoint) in PERCEPTUAL and not checkpoint.is_file():
+    if is_backbone:
         if name is not None:
             raise OptionError("a perceptual network is called after its backbone; leave --name out")
         _export_perceptual(str(checkpoint), output, weights)
@@ -71,7 +80,7 @@ def export(
         # What is called by name may have come with Impasto, and stays as it is.
         output = output or Path.cwd() / found.name
     with err.status(f"exporting {checkpoint}"):
-        folder = export_checkpoint(found, output, name=name)
+        folder = export_checkpoint(found, output, name=name, with_strength=with_strength)
     out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)
     out.print(f"next: impasto check {folder}", markup=False, soft_wrap=True)
 

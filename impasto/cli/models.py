@@ -19,7 +19,7 @@ def models(json: options.Json = None) -> None:
     table = Table()
     for heading in ("name", "task", "scale", "precisions", "where"):
         table.add_column(heading, overflow="fold")
-    found = {}
+    found, terms = {}, {}
     for name, path in known_names().items():
         try:
             manifest = read_manifest(path)
@@ -28,7 +28,11 @@ def models(json: options.Json = None) -> None:
             table.add_row(escape(name), "[red]unreadable[/]", "", "", escape(str(error)))
             continue
         found[name] = {"path": str(path), **manifest.to_json()}
+        if isinstance(said := manifest.recipe.get("terms"), str):
+            terms.setdefault(said, []).append(name)
         row = (name, manifest.spec.task, f"×{manifest.spec.scale}", ", ".join(manifest.precisions()), str(path))
         table.add_row(*map(escape, row))
     out.print(table)
+    for said, names in terms.items():
+        out.print(f"{', '.join(names)}: trained on pictures with these terms: {said}", markup=False, soft_wrap=True)
     write_json(json, found)

@@ -52,4 +52,7 @@ Style = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(help="For a network of several styles: NAME, or NAME=SHARE for each of several."),
 ]
-Strength = Annotated[float, typer.Option(help="Of the style: 0 (the photo itself) to 1.")]
+Strength = Annotated[
+    float,
+    typer.Option(help="Of a style or a restorer: 0 (the picture itself) to 1; to 2 where more can be taken for noise."),
+]

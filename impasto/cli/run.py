@@ -74,6 +74,9 @@ def run(
     crf: Annotated[
         int, typer.Option(help="Of videos: x264's rate factor, 0 (largest file) to 51.", min=0, max=51)
     ] = CRF,
+    no_audio: Annotated[
+        bool, typer.Option("--no-audio", help="Of videos: leave the sound out, which some files cannot hold.")
+    ] = False,
     painting: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="For a video: measure each frame's style distance to this painting; --json keeps them."),
@@ -101,7 +104,7 @@ def run(
         meter = opened.enter_context(_meter(painting, network, device)) if painting else None
         progress = opened.enter_context(_progress())
         task = progress.add_task("running", total=len(jobs), visible=len(jobs) > 1)
-        outcomes = _outcomes(loaded, jobs, quality, crf, longest_side, meter, progress)
+        outcomes = _outcomes(loaded, jobs, quality, crf, not no_audio, longest_side, meter, progress)
         written: list[PictureRun | VideoRun] = []
         failed: list[tuple[Job, ImpastoError]] = []
         for job, outcome in opened.enter_context(closing(outcomes)):
@@ -148,6 +151,7 @@ def _outcomes(
     jobs: Sequence[Job],
     quality: int,
     crf: int,
+    sound: bool,
     longest_side: int | None,
     meter: StyleMeter | None,
     progress: Progress,
@@ -160,10 +164,8 @@ def _outcomes(
             continue
         for job in group:
             with _task(progress, job.source.name) as update:
-                yield (
-                    job,
-                    partial(run_video, loaded, job, crf=crf, longest_side=longest_side, meter=meter, progress=update),
-                )
+                drawing = partial(run_video, loaded, job, crf=crf, sound=sound, longest_side=longest_side)
+                yield job, partial(drawing, meter=meter, progress=update)
 
 
 @contextmanager
@@ -209,6 +211,22 @@ def _notes(video: Redrawn, job: Job) -> Iterator[str]:
         yield f"{job.source} is interlaced, and its combs were drawn as edges; better: ffmpeg -i {job.source.name} -vf yadif …"
     if video.damaged:
         yield f"{video.damaged} frames of {job.source} are damaged; the decoder filled them in"
+    if video.lost_s:
+        count, first, last = len(video.lost_s), video.lost_s[0], video.lost_s[-1]
+        where = f"at {first:.2f} s" if count == 1 else f"between {first:.2f} and {last:.2f} s"
+        yield (
+            f"{count} of {count + len(video.times_s)} frames of {job.source} could not be read, {where}: the file is damaged or cut "
+            "short, and the result lacks them"
+        )
+    if video.hidden:
+        yield f"{video.hidden} frames of {job.source} are cut off by its edit list, as players do, and were not drawn"
+    for moment in video.restarts_s:
+        yield f"the clock of {job.source} runs back at {moment:.2f} s; what follows was put behind what was before"
+    if video.transparent:
+        ending = job.target.suffix or "Y4M"
+        yield f"{job.source} is transparent in parts; {ending} videos hold no transparency here, so the result is opaque"
+    if video.left_out:
+        yield f"left out of {job.source}: {', '.join(video.left_out)}"
     if video.sounds_lost:
         yield "Y4M holds no sound; take it from the source where you encode: ffmpeg -i - -i SOURCE -map 0:v -map 1:a …"
     if job.target == PIPE and video.uneven:

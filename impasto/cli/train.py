@@ -74,6 +74,9 @@ Start = Annotated[
 ]
 
 
+Terms = Annotated[
+    str, typer.Option(help="What the owners of the pictures allow, for the model's recipe; impasto models shows it.")
+]
 Whole = Annotated[
     Optional[tuple[int, int]],  # noqa: UP045
     typer.Option(
@@ -161,6 +164,7 @@ def style(
     validate_every: ValidateEvery = 1000,
     tensorboard: TensorBoard = False,
     minutes: Minutes = 0.0,
+    terms: Terms = "",
     resume: Resume = False,
 ) -> None:
     """Teach a network to paint photos like a painting."""
@@ -194,6 +198,7 @@ def style(
         test=test,
         start=start,
         resume=resume,
+        terms=terms,
         command=_command(),
         paintings=tuple(painting),
         whole=whole,
@@ -242,6 +247,12 @@ def restore(
     ] = None,
     backbone: BackboneName = "vgg16",
     backbone_weights: BackboneWeights = None,
+    with_strength: Annotated[
+        bool,
+        typer.Option(
+            "--with-strength", help="Let the strength be chosen at run time: 0 to 2 for what undoes noise, else 0 to 1."
+        ),
+    ] = False,
     start: Start = None,
     freeze: Freeze = "",
     depth_decay: DepthDecay = 1.0,
@@ -260,6 +271,7 @@ def restore(
     validate_every: ValidateEvery = 1000,
     tensorboard: TensorBoard = False,
     minutes: Minutes = 0.0,
+    terms: Terms = "",
     resume: Resume = False,
 ) -> None:
     """Teach a network to undo damage of unknown strength, or what pairs of pictures show."""
@@ -297,12 +309,14 @@ def restore(
         test=test,
         start=start,
         resume=resume,
+        terms=terms,
         command=_command(),
         degradation=parse(degrade or "noise:0-55"),
         pairs=pairs,
         synthetic=synthetic,
         gray=gray,
         architecture=architecture,
+        with_strength=with_strength,
         backbone=backbone,
         backbone_weights=backbone_weights,
         weights=_weights(weight or [], training.RESTORE_WEIGHTS),
@@ -356,6 +370,7 @@ def distill(
     validate_every: ValidateEvery = 1000,
     tensorboard: TensorBoard = False,
     minutes: Minutes = 0.0,
+    terms: Terms = "",
     resume: Resume = False,
 ) -> None:
     """Teach a small network to draw what a larger one draws."""
@@ -391,6 +406,7 @@ def distill(
         test=test,
         start=start,
         resume=resume,
+        terms=terms,
         command=_command(),
         architecture=architecture,
         teacher=teacher,

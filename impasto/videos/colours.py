@@ -43,6 +43,13 @@ def to_rgb(frame: VideoFrame, matrix: int) -> np.ndarray:
     return np.asarray(converted.to_ndarray())
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Whether any pixel is not opaque."""
+    if not any(component.is_alpha for component in frame.format.components):
+        return False
+    return bool(np.asarray(frame.reformat(format="rgba").to_ndarray())[..., 3].min() < 255)
+
+
 def from_rgb(picture: np.ndarray, matrix: int) -> VideoFrame:
     """A frame in limited range, in `chroma_format`. picture: uint8 (H, W, 3). matrix: as AVCOL_SPC_*."""
     frame: VideoFrame = pyav().VideoFrame.from_ndarray(picture, format="rgb24")

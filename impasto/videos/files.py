@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from fractions import Fraction
@@ -18,6 +19,7 @@ from impasto.errors import MissingDependency, OptionError, OutputError, PictureE
 from . import colours
 from .colours import pyav
 from .source import Source
+from .timeline import BestTimes, Clock, Losses
 
 if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream
@@ -32,8 +34,25 @@ WRITTEN = (".mp4", ".mov", ".m4v", ".mkv")
 CRF = 16
 """x264's constant rate factor where no other is asked for. 0 loses nothing but what 8-bit YCbCr loses, 51 is the coarsest."""
 
+_RESTARTING = 0x0200
+"""FFmpeg's flag of formats whose clocks may begin anywhere and anew (AVFMT_TS_DISCONT)."""
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer functions whose pictures are no sRGB, as FFmpeg numbers them."""
+_TOLD = (
+    "title",
+    "artist",
+    "author",
+    "album",
+    "comment",
+    "description",
+    "date",
+    "creation_time",
+    "copyright",
+    "genre",
+    "location",
+)
+"""What a copy says of itself as its source does."""
+_TOLD_OF_TRACKS = ("language", "title")
 _PRESET = "veryfast"
 _WAITING = 3
 """Frames and packets of sound that may wait for the encoder, which bounds the memory."""
@@ -62,7 +81,8 @@ def _opened(path: Path) -> InputContainer:
 class FileSource(Source):
     """A video file. Raises PictureError where it cannot be read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sound: bool = True) -> None:
+        """sound: whether its sound is to be carried."""
         super().__init__()
         self.path, self.name = path, str(path)
         av = pyav()
@@ -90,40 +110,74 @@ class FileSource(Source):
                 f"{path} holds video of a kind that FFmpeg does not know; get it again, or convert it to .mp4"
             )
         self.video.thread_type = "AUTO"
-        self.sounds = tuple(self._container.streams.audio)
+        self.sounds = tuple(self._container.streams.audio) if sound else ()
         self.rate = self.video.average_rate or self.video.guessed_rate or Fraction(25)
         self.time_base = self.video.time_base or 1 / self.rate
         self.count = self._count()
+        self.left_out = self._others(videos)
+        self._longest = Fraction(0)
+        """For how long a frame was shown until now, in seconds."""
+        self.transparent = self.video.metadata.get("alpha_mode") == "1"  # of VP8 and VP9, whose decoders leave it out
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file says of itself."""
+        return self._container.metadata
+
+    def chapters(self) -> Any:
+        """As PyAV gives them."""
+        return self._container.chapters()
 
     def frames(self, carry: Callable[[Packet], None]) -> Iterator[np.ndarray]:
-        av = pyav()
         size: tuple[int, ...] = ()
         last = None
-        try:
-            for packet in self._container.demux(self.video, *self.sounds):
-                if packet.stream is not self.video:
-                    carry(packet)
-                    continue
-                for frame in self.video.decode(packet):
-                    last = self._time(frame, last)
-                    picture = self._rgb(frame)
-                    if size and picture.shape != size:
-                        raise PictureError(f"{self._at(last)} changes its size; cut it there, and draw the parts alone")
-                    size = picture.shape
-                    self.waiting.append(last)
-                    yield picture
-        except av.FFmpegError as error:
-            raise PictureError(
-                f"{self._at(last)} is damaged: {error.strerror}; FFmpeg may save what can be read: "
-                f"ffmpeg -i {self.path.name} -c:v libx264 -crf 10 mended.mkv"
-            ) from None
-        if not size:
-            raise PictureError(f"{self.path} holds no frame that can be read")
+        clock, times, losses = Clock(self._start()), BestTimes(), Losses(self.video.codec_context.name)
+        unread: str | None = None
+        for packet in self._packets():
+            clock.settle(packet)
+            if packet.stream is not self.video:
+                carry(packet)
+                continue
+            losses.packet(packet)
+            try:
+                decoded = self.video.decode(packet)
+            except pyav().FFmpegError as error:  # the others may be whole
+                unread = unread or error.strerror
+                continue
+            for frame in decoded:
+                losses.frame(frame)
+                last = self._time(times.of(frame), last)
+                picture = self._rgb(frame, last)
+                if size and picture.shape != size:
+                    raise PictureError(f"{self._at(last)} changes its size; cut it there, and draw the parts alone")
+                size = picture.shape
+                self.waiting.append(last)
+                yield picture
+        if last is None:
+            raise PictureError(f"{self.path} holds no frame that can be read" + (f": {unread}" if unread else ""))
+        self.lost_s, self.hidden = self._lost(losses, last), losses.hidden
+        self.restarts_s = tuple(clock.restarts_s)
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def _rgb(self, frame: VideoFrame) -> np.ndarray:
+    def _packets(self) -> Iterator[Packet]:
+        """Until the end, or to where the file is broken: what is missing then is seen by its frames."""
+        av = pyav()
+        try:
+            yield from self._container.demux(self.video, *self.sounds)
+        except av.FFmpegError:
+            end = av.Packet()  # an empty one, upon which the decoder gives what it holds back
+            end.stream = self.video
+            yield end
+
+    def _start(self) -> Fraction:
+        """What the clock shows at first, in seconds, of formats in which that says nothing, since they are cut out of broadcasts."""
+        if not self._container.format.flags & _RESTARTING or self._container.start_time is None:
+            return Fraction(0)
+        return Fraction(self._container.start_time, 1_000_000)
+
+    def _rgb(self, frame: VideoFrame, time: int) -> np.ndarray:
         """Upright and in 8 bits. Raises PictureError for high dynamic range."""
         if frame.color_trc in _HDR:
             raise PictureError(
@@ -138,17 +192,73 @@ class FileSource(Source):
         quarters = frame.rotation // 90  # counterclockwise
         aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.pixel_aspect = 1 / aspect if quarters % 2 else aspect
-        return np.ascontiguousarray(np.rot90(colours.to_rgb(frame, self.matrix(frame.height)), quarters))
+        try:
+            picture = colours.to_rgb(frame, self.matrix(frame.height))
+            self.transparent = self.transparent or colours.is_transparent(frame)
+        except pyav().FFmpegError as error:
+            raise PictureError(
+                f"{self._at(time)} cannot be converted to RGB ({frame.format.name}): {error.strerror}"
+            ) from None
+        return np.ascontiguousarray(np.rot90(picture, quarters))
 
-    def _time(self, frame: VideoFrame, last: int | None) -> int:
+    def _time(self, told: int | None, last: int | None) -> int:
         """When the frame is shown, in units of `time_base`: later than the one before, whatever a broken file says."""
-        step = max(1, round(1 / (self.rate * self.time_base)))
-        if frame.pts is None:
-            return 0 if last is None else last + step
-        return int(frame.pts) if last is None else max(int(frame.pts), last + 1)
+        if told is None:
+            told = 0 if last is None else last + self._step()
+        if last is not None:
+            told = max(told, last + 1)
+            self._longest = max(self._longest, (told - last) * self.time_base)
+        return told
+
+    def _step(self) -> int:
+        return max(1, round(1 / (self.rate * self.time_base)))
 
     def _at(self, time: int | None) -> str:
         return f"{self.path}" if time is None else f"{self.path} at {float(time * self.time_base):.2f} s"
+
+    def _lost(self, losses: Losses, last: int) -> tuple[float, ...]:
+        """When the frames that did not come were to be shown, in seconds. last: the time of the last that came."""
+        lost, places = (0, []) if self.interlaced else losses.undrawn()  # whose packets may hold half of a frame
+        step = self._step()
+        places = places or [last + step * (index + 1) for index in range(lost)]
+        end = max([last, *places])
+        cut = self._cut_off(losses, end + step)
+        places += [end + step * (index + 1) for index in range(cut)]
+        return tuple(float(place * self.time_base) for place in places)
+
+    def _cut_off(self, losses: Losses, end: int) -> int:
+        """How many frames are announced behind the last packet. end: of this, in units of `time_base`."""
+        if "mp4" in self._container.format.name:
+            return losses.missing(len(self.video.index_entries))  # of which edit lists have left what counts
+        if self.video.frames:
+            return losses.missing(self.video.frames)
+        announced = self._announced_end()
+        if announced is None:
+            return 0
+        short = announced - end * self.time_base
+        # Times are rounded, and the last frame of a video whose frames are shown for uneven times may be shown for long.
+        return round(short * self.rate) if short > Fraction(3, 2) * max(1 / self.rate, self._longest) else 0
+
+    def _announced_end(self) -> Fraction | None:
+        """When the video ends, in seconds, by what the file says: of the track, or of all where there is no sound."""
+        match = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", self.video.metadata.get("DURATION", ""))
+        if match:
+            return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])
+        if self.video.duration:
+            start = 0 if self._start() else self.video.start_time or 0
+            return Fraction((self.video.duration + start) * self.time_base)
+        if self._container.duration and len(self._container.streams) == 1:
+            return Fraction(self._container.duration, 1_000_000)
+        return None
+
+    def _others(self, videos: list[VideoStream]) -> tuple[str, ...]:
+        """Tracks of other kinds, pictures such as covers, and videos beside the first."""
+        others = [stream for stream in self._container.streams if stream.type != "audio" and stream is not self.video]
+        kinds = Counter(
+            "picture" if stream.type == "video" and stream not in videos else f"{stream.type} track"
+            for stream in others
+        )
+        return tuple(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in kinds.items())
 
     def _count(self) -> int | None:
         if self.video.frames:
@@ -234,6 +344,10 @@ class FileTarget:
         video.colorspace, video.color_range = source.matrix(height), colours.LIMITED
         video.color_primaries, video.color_trc = source.primaries, source.transfer
         self._sounds = {sound.index: self._sound(sound) for sound in source.sounds}
+        if isinstance(source, FileSource):
+            self._container.metadata.update(_some(source.metadata, _TOLD))
+            self._video.metadata.update(_some(source.video.metadata, _TOLD_OF_TRACKS))
+            self._container.set_chapters(source.chapters())
         self._video.codec_context.open(strict=False)
         try:
             self._container.start_encoding()  # some sound is refused only here, where the header is written
@@ -249,6 +363,8 @@ class FileTarget:
         assert self._container is not None
         try:
             copied = self._container.add_stream_from_template(sound)
+            copied.metadata.update(_some(sound.metadata, _TOLD_OF_TRACKS))
+            copied.disposition = sound.disposition
             if sound.layout.name.endswith(" channels"):
                 # No speakers are named, and .mp4 must name them: the usual ones.
                 copied.codec_context.layout = f"{sound.layout.nb_channels}c"
@@ -259,8 +375,8 @@ class FileTarget:
     def _holds_no(self, *sounds: AudioStream) -> OptionError:
         kinds = dict.fromkeys(sound.codec_context.name if sound.codec_context else "such" for sound in sounds)
         return OptionError(
-            f"{self._target.suffix} files hold no {' or no '.join(kinds)} sound; .mkv files hold more kinds, or convert it first: "
-            f"ffmpeg -i {Path(self._source.name).name} -c:v copy -c:a aac converted.mkv"
+            f"{self._target.suffix} files hold no {' or no '.join(kinds)} sound; .mkv files hold more kinds. Leave it out "
+            f"(--no-audio), or convert it first: ffmpeg -i {Path(self._source.name).name} -c:v copy -c:a aac converted.mkv"
         )
 
     def _mux(self, packets: list[Packet]) -> None:
@@ -276,3 +392,7 @@ class FileTarget:
             raise OutputError(
                 f"cannot write {self._target}: {error.strerror}; choose another place or format"
             ) from None
+
+
+def _some(metadata: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+    return {key: value for key, value in metadata.items() if key.lower() in keys}

@@ -44,6 +44,16 @@ class Redrawn:
     """Frames that could only be read in part; the decoder filled in the rest."""
     interlaced: bool
     """Whether frames hold two moments each, in every other line: networks then see combs for edges."""
+    lost_s: tuple[float, ...] = ()
+    """When those frames were to be shown, in seconds, that the source has or announces and that could not be read."""
+    hidden: int = 0
+    """Frames that the source has and that its edit list cuts off."""
+    restarts_s: tuple[float, ...] = ()
+    """Where the source's clock ran back, in seconds; what follows was moved behind what was before."""
+    transparent: bool = False
+    """Whether the source is transparent in parts, which the result is not."""
+    left_out: tuple[str, ...] = ()
+    """What else the source holds and the result does not, in words."""
 
     def __str__(self) -> str:
         return f"{self.path or 'a Y4M stream'}, {len(self.times_s)} frames of {self.width}x{self.height}"
@@ -61,6 +71,7 @@ def redraw(
     draw: Draw,
     *,
     crf: int = CRF,
+    sound: bool = True,
     progress: Progress | None = None,
 ) -> Redrawn:
     """Write `target`: every frame of `source` as `draw` draws it, shown when that is shown, with the sound copied bit by bit.
@@ -68,13 +79,14 @@ def redraw(
     source, target: a file, or a binary stream of Y4M, which holds frames at one rate and no sound. Frames come upright, in 8 bits,
     with the colours that their video means. Files are written as H.264 with the same colour matrix, both in YCbCr 4:2:0 (4:4:4
     where a side is odd). A file appears whole or not at all; a stream is written as frames come.
+    What a damaged file has lost is left out, and `Redrawn` tells it. sound: whether it is carried.
     crf: 0 to 51, of files. Raises MissingDependency, PictureError for what cannot be read, OptionError for a suffix or sound that the
     target cannot have and for a `draw` that gives more or fewer frames than there are, OutputError, and whatever `draw` raises.
     """
     times: list[int] = []
     if isinstance(target, str | os.PathLike):
         check_suffix(Path(target))
-    with _source(source) as reader, _target(target, reader, crf) as writer:
+    with _source(source, sound) as reader, _target(target, reader, crf) as writer:
         frames = reader.frames(writer.carry)
         drawn = draw(frames)
         try:
@@ -101,6 +113,11 @@ def redraw(
         sounds_lost=len(reader.sounds) - writer.sounds,
         damaged=reader.damaged,
         interlaced=reader.interlaced,
+        lost_s=reader.lost_s,
+        hidden=reader.hidden,
+        restarts_s=reader.restarts_s,
+        transparent=reader.transparent,
+        left_out=reader.left_out,
     )
 
 
@@ -108,8 +125,8 @@ def _uneven(number: str) -> OptionError:
     return OptionError(f"draw gave {number} the frames that the video has; let it give one for each, in their order")
 
 
-def _source(source: str | os.PathLike[str] | BinaryIO) -> Source:
-    return FileSource(Path(source)) if isinstance(source, str | os.PathLike) else PipeSource(source)
+def _source(source: str | os.PathLike[str] | BinaryIO, sound: bool) -> Source:
+    return FileSource(Path(source), sound=sound) if isinstance(source, str | os.PathLike) else PipeSource(source)
 
 
 @contextmanager

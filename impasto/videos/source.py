@@ -33,6 +33,16 @@ class Source(AbstractContextManager["Source"], ABC):
     told_matrix = primaries = transfer = colours.UNSPECIFIED
     """AVCOL_SPC_*, AVCOL_PRI_* and AVCOL_TRC_*."""
     sounds: tuple[AudioStream, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """What else it holds, that no copy gets, in words."""
+    lost_s: tuple[float, ...] = ()
+    """When frames were to be shown, in seconds, that it has or announces and that could not be read. Known with the last frame."""
+    hidden = 0
+    """Frames that it has and that its edit list cuts off. Known with the last frame."""
+    restarts_s: tuple[float, ...] = ()
+    """Where its clock ran back, in seconds; what follows was moved behind what was before. Known with the last frame."""
+    transparent = False
+    """Whether a frame until now was transparent in parts."""
     damaged = 0
     """Frames until now of which the decoder had to fill in a part."""
     interlaced = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -68,6 +69,38 @@ def _core() -> Any:
     return openvino().Core()
 
 
+_compiled_in: int | None = None
+"""The process that compiled a graph first, by its number."""
+
+
+def _compile(graph: Any, options: dict[str, Any]) -> Any:
+    """A compiled graph; to be called with `_loading` taken. Raises BackendError in a process that was forked from one that compiled."""
+    global _compiled_in
+    require_own_threads()
+    if _compiled_in is None and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_keep_core)
+    _compiled_in = os.getpid()
+    return _core().compile_model(graph, "CPU", options)
+
+
+def _keep_core() -> None:
+    """Never destroy the core in a forked process: that would wait for the threads that did not come along, when Python ends."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_core()))
+
+
+def require_own_threads() -> None:
+    """Raises BackendError in a process that was forked from one that compiled a graph.
+
+    OpenVINO keeps idle threads for its next graph. A fork takes the list of them along and not the threads, and compiling would
+    wait for them for ever (OpenVINO 2026.4). What was compiled before runs on.
+    """
+    if _compiled_in not in (None, os.getpid()):
+        raise BackendError(
+            "this process was forked from one that had used OpenVINO, whose threads did not come along; choose "
+            "backend='onnxruntime-cpu', or start processes with multiprocessing's 'spawn'"
+        )
+
+
 @cache
 def computes_int8() -> bool:
     """Whether OpenVINO's INT8 convolutions are right on this CPU, tried on one. Raises MissingDependency.
@@ -75,6 +108,7 @@ def computes_int8() -> bool:
     x86-64 CPUs without VNNI add products of 8 bits in pairs to 16, and large pairs saturate; on aarch64 OpenVINO computes in halves.
     Which instructions it takes is its own affair, so a sum of the largest products is computed instead of reading the CPU's flags.
     """
+    require_own_threads()
     with _loading:
         openvino()
         from openvino import Model
@@ -89,7 +123,7 @@ def computes_int8() -> bool:
         # A CPU with AMX would round the right sum to BF16 on its way out, which is not what is asked here. Elsewhere graphs run
         # as the plugin likes, and are tried so.
         options = {"INFERENCE_PRECISION_HINT": "f32"} if is_x86_64() else {}
-        compiled = _core().compile_model(Model([drawn], [pixels]), "CPU", options)
+        compiled = _compile(Model([drawn], [pixels]), options)
         (sums,) = compiled.create_infer_request().infer({0: np.full((1, channels, 8, 8), most, np.float32)}).values()
         return bool((sums == most * weight * channels * 9).all())
 
@@ -106,6 +140,7 @@ class OpenVinoBackend(Backend):
 
     def __init__(self, path: Path) -> None:
         """Raises MissingDependency, or BackendError where the graph does not load, or would be drawn wrong on this CPU."""
+        require_own_threads()
         self._vendor = openvino()
         with _loading:
             self._load(path)
@@ -135,6 +170,8 @@ class OpenVinoBackend(Backend):
             # The result is written straight into the caller's array.
             request.set_output_tensor(self._shared(out))
             request.infer(share_outputs=True)  # otherwise it also returns a copy
+        except BackendError:
+            raise
         except Exception as error:
             raise BackendError(f"OpenVINO failed: {_reason(error)}") from error
 
@@ -147,6 +184,8 @@ class OpenVinoBackend(Backend):
             request.infer()
             # The request keeps its tensors for the next run.
             return [np.array(request.get_output_tensor(index).data) for index in range(len(self.outputs))]
+        except BackendError:
+            raise
         except Exception as error:
             raise BackendError(f"OpenVINO failed: {_reason(error)}") from error
 
@@ -172,10 +211,11 @@ class OpenVinoBackend(Backend):
         return request
 
     def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
+        require_own_threads()  # before the lock, which a thread of the other process may have held
         with _loading:
             graph = self._graph.clone()
             graph.reshape({graph.input(index): list(shape) for index, shape in enumerate(shapes)})
-            return self._core.compile_model(graph, "CPU", self._options()).create_infer_request()
+            return _compile(graph, self._options()).create_infer_request()
 
     def _options(self) -> dict[str, Any]:
         options = {"PERFORMANCE_HINT": "LATENCY"}

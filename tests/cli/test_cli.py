@@ -301,6 +301,15 @@ def test_models_lists_what_run_knows(make_package, monkeypatch):
         assert name in out
 
 
+def test_models_says_what_the_pictures_owners_allow(make_package, monkeypatch):
+    folder = make_package("own")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["recipe"]["terms"] = "for non-commercial research"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    monkeypatch.setenv("IMPASTO_MODELS", str(folder.parent))
+    assert "own: trained on pictures with these terms: for non-commercial research" in cli("models")[1]
+
+
 def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tmp_path):
     folder = make_package("own")
     (folder / "manifest.json").write_text("no JSON")

@@ -251,6 +251,37 @@ print(len(models), len({{id(model._graph._core) for model in models}}))
     assert run.stdout.split() == ["8", "1"], run.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="wants a system that forks")
+def test_after_a_fork_it_says_so_instead_of_waiting_for_ever(make_package):
+    """multiprocessing's default on Linux up to Python 3.13. Seen once the parent had closed a model: the child waited for ever."""
+    package = make_package()
+    code = f"""
+import os, platform, sys, warnings
+import numpy as np, impasto
+platform.machine = lambda: "x86_64"
+image = np.zeros((16, 16, 3), np.uint8)
+kept = impasto.load({str(package)!r}, backend="openvino")
+wanted = kept(image)
+with impasto.load({str(package)!r}, backend="openvino") as model:
+    model(image)
+if os.fork() == 0:
+    print(np.array_equal(kept(image), wanted), flush=True)
+    for work in (lambda: impasto.load({str(package)!r}, backend="openvino"), lambda: kept(image[:8])):
+        try:
+            work()
+        except impasto.errors.BackendError as error:
+            print(str(error)[:56], flush=True)
+    with warnings.catch_warnings(record=True) as caught, impasto.load({str(package)!r}) as model:
+        model(image)
+    print(model.info.backend, "forked" in model.info.note, len(caught), flush=True)
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    refused = "this process was forked from one that had used OpenVINO,"
+    assert run.stdout.splitlines() == ["True", refused, refused, "onnxruntime-cpu True 1", "7"], run.stderr
+
+
 def test_only_one_thread_at_a_time_is_within_what_openvino_makes_on_first_use(make_package, monkeypatch):
     path = make_package() / "model.onnx"
     within: list[int] = []

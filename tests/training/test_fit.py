@@ -368,6 +368,14 @@ def test_training_goes_on_from_a_checkpoint(restoring):
         fit_restore(restoring("third", start=first.checkpoint, architecture="classic-stylizer", config={}))
 
 
+def test_the_terms_of_the_pictures_go_on_with_what_was_learnt_from_them(restoring):
+    first = fit_restore(restoring("first", steps=1, terms="for research"))
+    assert checkpoint.load(first.checkpoint).recipe["terms"] == "for research"
+    second = fit_restore(restoring("second", steps=1, start=first.checkpoint, terms="CC-BY"))
+    assert checkpoint.load(second.checkpoint).recipe["terms"] == "CC-BY; for research"
+    assert "terms" not in checkpoint.load(fit_restore(restoring("third", steps=1)).checkpoint).recipe
+
+
 def test_arguments_of_the_network_may_change_with_a_new_start(restoring):
     first = fit_restore(restoring("first", steps=1))
     before = checkpoint.load(first.checkpoint).network

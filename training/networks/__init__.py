@@ -16,7 +16,7 @@ ARCHITECTURES: dict[str, type[Network]] = {
     network.architecture: network for network in (ClassicStylizer, PlainUpscaler, ThumbnailStylizer, UnetRestorer)
 }
 
-__all__ = ["ARCHITECTURES", "Network", "build", "kmac_per_pixel", "mixed"]
+__all__ = ["ARCHITECTURES", "Network", "UnetRestorer", "build", "kmac_per_pixel", "mixed"]
 
 
 def build(architecture: str, config: dict[str, Any]) -> Network:

@@ -41,6 +41,9 @@ class Network(nn.Module):
 
     styles: tuple[str, ...] = ()
     """What `context` gives scales and shifts for; empty: one style, without a name."""
+    strength: float = 0.0
+    """The largest strength that can be asked of it: `forward` then takes one for each picture, float32 (N, 1), in place of a
+    context; None is 1. 0: it takes none."""
 
     def context(self, thumbnail: Tensor) -> Tensor:
         """(N, 3, T, T) in 0..1, T = self.thumbnail, to scales and shifts; computed once per picture.
