@@ -29,14 +29,13 @@ class Peer:
     """Which, and of which repository."""
     told: str
     """What it knows of the damage besides the picture."""
-    kmac: str | None
-    """Thousands of multiplications, "213 a pixel"; None for what is no network."""
+    cost: str | None
+    """Such as "213 kMAC a pixel"; None for what is no network."""
     figures: Mapping[str, Figures]
     """By kind of damage."""
 
     def __str__(self) -> str:
-        cost = f"; {self.kmac}, in kMAC" if self.kmac else ""
-        return f"{self.name}: {self.weights}; told {self.told}{cost}"
+        return f"{self.name}: {self.weights}; told {self.told}" + (f"; {self.cost}" if self.cost else "")
 
 
 def read_peers(path: Path = FILE) -> tuple[Peer, ...]:
@@ -46,7 +45,7 @@ def read_peers(path: Path = FILE) -> tuple[Peer, ...]:
             entry["name"],
             entry["weights"],
             entry["told"],
-            entry["kmac"],
+            entry["cost"],
             {kind: Figures(found["psnr_db"], found.get("limit")) for kind, found in entry["figures"].items()},
         )
         for entry in json.loads(path.read_text(encoding="utf-8"))["peers"]

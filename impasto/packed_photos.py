@@ -20,11 +20,17 @@ from .errors import OptionError, PictureError
 QUALITY = 97
 """Of a JPEG that was none, without chroma subsampling."""
 
+QUALITY_TO_PAINT = 85
+"""Of photos that are to be painted: what JPEG does to them is gone in the drawing. Colours are halved."""
+
+SIDE_TO_PAINT = 768
+"""Pixels; stylizers do not learn from larger ones (`training.recipes.fit_style`)."""
+
 SMALLEST_SIDE = 192
-"""Pixels; crops of photos that are cut further than this teach too little."""
+"""Pixels; photos that are made smaller than this teach too little."""
 
 _STEP = 16
-"""Sides to cut to are multiples of this."""
+"""Sides to make photos fit into are multiples of this."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,10 @@ class PackedPhoto:
         """About what its middle takes."""
         return len(self.content) * min(1.0, side / self.height) * min(1.0, side / self.width)
 
+    def bytes_when_scaled(self, side: int) -> float:
+        """About what it takes when its longer side is `side` at most."""
+        return len(self.content) * min(1.0, side / max(self.height, self.width)) ** 2
+
 
 @dataclass(frozen=True)
 class PackedPhotos:
@@ -52,48 +62,76 @@ class PackedPhotos:
     """One line for each file that is no picture that can be read."""
 
 
-def packed_photos(files: Mapping[Path, Path], room: int, taking: Callable[[int], int]) -> PackedPhotos:
-    """The photos in the first coding that fits: as they are; others than JPEG as JPEG; the middles of all.
+Code = Callable[[Path, Path], PackedPhoto]
+"""A place and a file to the photo. Raises PictureError."""
 
+
+def packed_photos(
+    files: Mapping[Path, Path], room: int, taking: Callable[[int], int], *, truth: bool = True
+) -> PackedPhotos:
+    """The photos in the first coding that fits.
+
+    truth: whether a network is to give them back as they are. Those are packed as they are; others than JPEG as JPEG; the middles of
+    all. Photos to paint: as they are; scaled down.
     files: places to files; a place gets another suffix where its coding changes. room: bytes. taking: how many of them a file of a
-    size takes. Raises OptionError where the middles of SMALLEST_SIDE are too much.
+    size takes. Raises OptionError where SMALLEST_SIDE is too much.
     """
-
-    def fits(photos: Sequence[PackedPhoto]) -> bool:
-        return sum(taking(len(photo.content)) for photo in photos) <= room
-
     skipped: list[str] = []
     photos = _coded(files, partial(_whole, lossless=True), skipped)
-    if fits(photos):
+    if _fit(photos, room, taking):
         return PackedPhotos(photos, "as they are, files of other formats than JPEG as lossless WebP", tuple(skipped))
+    if not truth:
+        photos = _coded(files, partial(_scaled, side=SIDE_TO_PAINT), [])
+        if _fit(photos, room, taking):
+            how = f"scaled to at most {SIDE_TO_PAINT} pixels, as JPEG of quality {QUALITY_TO_PAINT}"
+            return PackedPhotos(photos, how, tuple(skipped))
+        photos, side = _fitted(files, photos, _scaled, PackedPhoto.bytes_when_scaled, room, taking)
+        how = f"scaled to at most {side} pixels, as JPEG of quality {QUALITY_TO_PAINT}"
+        return PackedPhotos(photos, how, tuple(skipped))
     photos = _coded(files, partial(_whole, lossless=False), [])
-    if fits(photos):
+    if _fit(photos, room, taking):
         how = f"as they are, files of other formats than JPEG as JPEG of quality {QUALITY}"
         return PackedPhotos(photos, how, tuple(skipped))
-    factor, side = 1.0, max(max(photo.height, photo.width) for photo in photos)
-    while (side := _side_for(photos, room / factor, side)) >= SMALLEST_SIDE:
-        middles = _coded(files, partial(_middle, side=side), [])
-        if fits(middles):
-            how = (
-                f"cut to at most {side} x {side} pixels in their middle, others than JPEG as JPEG of quality {QUALITY}"
-            )
-            return PackedPhotos(middles, how, tuple(skipped))
-        factor = sum(len(photo.content) for photo in middles) / sum(photo.bytes_when_cut(side) for photo in photos)
+    photos, side = _fitted(files, photos, _middle, PackedPhoto.bytes_when_cut, room, taking)
+    how = f"cut to at most {side} x {side} pixels in their middle, others than JPEG as JPEG of quality {QUALITY}"
+    return PackedPhotos(photos, how, tuple(skipped))
+
+
+def _fit(photos: Sequence[PackedPhoto], room: int, taking: Callable[[int], int]) -> bool:
+    return sum(taking(len(photo.content)) for photo in photos) <= room
+
+
+def _fitted(
+    files: Mapping[Path, Path],
+    photos: Sequence[PackedPhoto],
+    code: Callable[..., PackedPhoto],
+    estimate: Callable[[PackedPhoto, int], float],
+    room: int,
+    taking: Callable[[int], int],
+) -> tuple[tuple[PackedPhoto, ...], int]:
+    """The photos as large as fits, and that side. photos: whole ones. estimate: of one of them, the bytes that a side leaves."""
+    factor, side = 1.0, max((max(photo.height, photo.width) for photo in photos), default=0) + _STEP
+
+    def expected(of: int) -> float:
+        return factor * sum(estimate(photo, of) for photo in photos)
+
+    while side > SMALLEST_SIDE:
+        sides = range(_STEP * ((side - 1) // _STEP), SMALLEST_SIDE - 1, -_STEP)
+        side = next((side for side in sides if expected(side) <= room), 0)
+        if not side:
+            break
+        smaller = _coded(files, partial(code, side=side), [])
+        if _fit(smaller, room, taking):
+            return smaller, side
+        # Coded anew, they take more than their share of the bytes.
+        factor *= sum(len(photo.content) for photo in smaller) / expected(side)
     raise OptionError(
-        f"{len(photos)} photos do not fit into {max(room, 0) / 2**20:.1f} MiB, though cut to {SMALLEST_SIDE} pixels; name fewer, "
-        "or give a larger limit"
+        f"{len(photos)} photos do not fit into {max(room, 0) / 2**20:.1f} MiB, though of {SMALLEST_SIDE} pixels; name fewer, or give a "
+        "larger limit"
     )
 
 
-def _side_for(photos: Sequence[PackedPhoto], room: float, below: int) -> int:
-    """The largest multiple of _STEP below `below` at which the middles should fit; 0 where none does."""
-    sides = range(_STEP * ((below - 1) // _STEP), 0, -_STEP)
-    return next((side for side in sides if sum(photo.bytes_when_cut(side) for photo in photos) <= room), 0)
-
-
-def _coded(
-    files: Mapping[Path, Path], code: Callable[[Path, Path], PackedPhoto], skipped: list[str]
-) -> tuple[PackedPhoto, ...]:
+def _coded(files: Mapping[Path, Path], code: Code, skipped: list[str]) -> tuple[PackedPhoto, ...]:
     def attempt(place_and_file: tuple[Path, Path]) -> PackedPhoto | str:
         try:
             return code(*place_and_file)
@@ -130,6 +168,11 @@ def _middle(place: Path, file: Path, side: int) -> PackedPhoto:
             again = {"qtables": tables, "subsampling": get_sampling(image)}
             return _packed(place, image.crop((left, top, right, bottom)), ".jpg", **again)
     return _as_jpeg(place, rgb[top:bottom, left:right])
+
+
+def _scaled(place: Path, file: Path, side: int) -> PackedPhoto:
+    small = Image.fromarray(images.within(images.read(file).rgb, side))
+    return _packed(place, small, ".jpg", quality=QUALITY_TO_PAINT, subsampling="4:2:0")
 
 
 def _as_jpeg(place: Path, rgb: np.ndarray) -> PackedPhoto:

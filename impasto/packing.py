@@ -11,7 +11,7 @@ photos that it began with: keep the pack.
 
 Photos are packed as they are, files of other formats than JPEG as lossless WebP. Where that is too much, those become JPEG of quality
 97 without chroma subsampling; where that is too much, too, every photo is cut down to its middle, and JPEG files keep their own
-quality. Pictures of the standard sets are never packed.
+quality. Those of a stylizer are scaled down instead, as JPEG of quality 85. Pictures of the standard sets are never packed.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _pack(words: Sequence[str], folder: Path, limit_mib: float, minutes: float, 
     write_text(folder / "run.sh", script.replace("@minutes@", f"{minutes:g}"))
     _note(made, "command", folder / "run.sh")
     others = sum(taking(file.stat().st_size) for file in folder.rglob("*") if file.is_file())
-    _copy_photos(photos, folder, made, int(limit_mib * MIB) - others - _FOLDERS, taking)
+    _copy_photos(photos, folder, made, int(limit_mib * MIB) - others - _FOLDERS, taking, truth=words[0] != "style")
     return made
 
 
@@ -281,10 +281,12 @@ def _note(made: Pack, kind: str, file: Path) -> None:
     made.counts[kind] += 1
 
 
-def _copy_photos(folders: dict[Path, Path], folder: Path, made: Pack, room: int, taking: Callable[[int], int]) -> None:
+def _copy_photos(
+    folders: dict[Path, Path], folder: Path, made: Pack, room: int, taking: Callable[[int], int], *, truth: bool
+) -> None:
     """Into `room` bytes. Raises OptionError where they do not fit."""
     files = {place / file.name: file for place, source in folders.items() for file in images.list_folder(source)}
-    found = packed_photos(files, room, taking)
+    found = packed_photos(files, room, taking, truth=truth)
     made.photos = found.how
     made.left_out += found.skipped
     for photo in found.photos:

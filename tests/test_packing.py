@@ -219,9 +219,9 @@ def test_a_recipe_is_packed_by_its_name_one_run_after_the_other(tmp_path, monkey
 # ---- photos ----
 
 
-def coded(folder: Path, room: int) -> packed_photos.PackedPhotos:
+def coded(folder: Path, room: int, truth: bool = True) -> packed_photos.PackedPhotos:
     files = {Path("in") / file.name: file for file in sorted(folder.iterdir())}
-    return packed_photos.packed_photos(files, room, lambda size: size)
+    return packed_photos.packed_photos(files, room, lambda size: size, truth=truth)
 
 
 def pixels(photo: PackedPhoto) -> np.ndarray:
@@ -273,6 +273,21 @@ def test_a_cut_jpeg_keeps_its_own_quality(large):
     assert 10 * np.log10(255**2 / max(error, 1e-9)) > 45
     share = len(photo.content) / (large / "0.jpg").stat().st_size
     assert share < 1.1 * 320 * 320 / (500 * 700)
+
+
+def test_photos_to_paint_are_scaled_and_stay_whole(large):
+    as_they_are = sum(len(photo.content) for photo in coded(large, 1 << 30).photos)
+    light = coded(large, as_they_are - 1, truth=False)
+    assert {(photo.height, photo.width) for photo in light.photos} == {(500, 700)}
+    room = sum(len(photo.content) for photo in light.photos) // 2
+    scaled = coded(large, room, truth=False)
+    assert "scaled to at most" in scaled.how
+    assert 0.3 * room < sum(len(photo.content) for photo in scaled.photos) <= room
+    for photo in scaled.photos:
+        assert photo.width / photo.height == pytest.approx(700 / 500, rel=0.01)
+        original = images.read(large / photo.place.name.replace(".png.jpg", ".png")).rgb
+        both = [images.thumbnail(drawn.astype(np.uint8), 16).astype(int) for drawn in (pixels(photo), original)]
+        assert np.abs(both[0] - both[1]).mean() < 4, "the whole picture, of a noisy one"
 
 
 def test_photos_that_never_fit_are_told(large):

@@ -42,6 +42,7 @@ def test_the_wheel_holds_every_module_and_every_model(wheel):
         for path in manifest.parent.iterdir():
             assert f"impasto/models/{manifest.parent.name}/{path.name}" in held
     assert "impasto/kernels/gram.cu" in held
+    assert "impasto/benchmarks/results/peers.json" in held
     assert not [name for name in held if name.startswith(("tests/", "impasto/tests"))]
 
 

@@ -237,7 +237,7 @@ def test_opponents_are_named_exactly():
     for peer in read_peers():
         assert peer.weights
         assert peer.told
-        assert peer.kmac or peer.weights.startswith("none: ")
+        assert peer.cost or peer.weights.startswith("none: ")
 
 
 def test_a_measurement_needs_a_model_of_its_scale(data, make_package):
