@@ -12,7 +12,8 @@ import os
 import re
 import tempfile
 import warnings
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError
+from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError, TookTooLong
 from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
@@ -29,6 +30,7 @@ from impasto.runtime.manifest import BackendCheck
 from impasto.runtime.opening import SPEC_KEY, metadata_json, spec_in_metadata
 from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
+from impasto.runtime.stoppable import time_limit
 
 from .backend_check import check_backends
 from .check import TOLERANCE, PictureCheck, compare, synthetic
@@ -45,6 +47,9 @@ _LEAST_TRIED = 32
 """Sides tried first, in pixels: most graphs take them, and small pictures are drawn fast."""
 _COMPARED = (61, 83)
 """Height and width of the picture that file and package both draw, rounded up to what the graph takes."""
+
+_SECONDS, _PIXELS = 30.0, 256 * 256
+"""How long a picture of at most so many pixels may take, and a larger one in proportion; most networks need less than one second."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,11 @@ def export_graph(
     with tempfile.TemporaryDirectory() as temporary:
         trial = Path(temporary) / MODEL
         onnx.save(model, str(trial))
-        with closing(_open(trial)) as drawing, closing(_open(source.graph, pixels)) as original:
+        with (
+            closing(_open(trial)) as drawing,
+            closing(_open(source.graph, pixels)) as original,
+            _in_time(source.graph, drawing),
+        ):
             spec = _completed(spec, described, drawing, model)
             check = _compared(spec, drawing, original)
             _tell_of_no_numbers(spec, original)
@@ -124,6 +133,18 @@ def export_graph(
     make_folder(target)
     write_package(target, spec, {MODEL: model}, None, recipe=recipe, quality={}, backends=checks)
     return Adopted(target, source.graph, spec, check)
+
+
+@contextmanager
+def _in_time(path: Path, graph: Backend) -> Iterator[None]:
+    """Let no drawing take much longer than pictures of this size do. Raises ExportError."""
+    _, height, width, _ = graph.inputs[0].shape
+    seconds = _SECONDS * max(1.0, (height or 1) * (width or 1) / _PIXELS)
+    try:
+        with time_limit(seconds):
+            yield
+    except TookTooLong as error:
+        raise ExportError(f"{path}: {error}. Nothing was written") from None
 
 
 def _described(model: onnx.ModelProto, source: Source) -> dict[str, Any]:

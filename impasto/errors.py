@@ -88,6 +88,10 @@ class EngineMismatch(BackendError):
     """An engine made for another GPU, TensorRT version or flavour; the message holds the command that builds a fitting one."""
 
 
+class TookTooLong(ImpastoError):
+    """A graph that was given a time limit gave nothing within it."""
+
+
 class ExportError(ImpastoError):
     """A network or graph that cannot be written as a canonical ONNX model."""
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 import numpy as np
 
 from .backends.base import Lane
+from .stoppable import GRACE_S, leave_running
 from .turns import may_wait, never_wait
 
 Fill = Callable[[Lane, np.ndarray], None]
@@ -90,6 +91,10 @@ def overlapped(
                 yield finish()
         while pending:
             yield finish()
+    except KeyboardInterrupt:
+        if wait([future for _, future in pending], GRACE_S).not_done:  # a graph may never end
+            leave_running()
+        raise
     finally:  # also when the caller stops early: nothing may go on behind its back
         worker.shutdown(wait=False, cancel_futures=True)
         begun = [future for _, future in pending if not future.cancelled()]

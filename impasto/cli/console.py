@@ -71,6 +71,7 @@ class Commands(TyperGroup):
                 return super().invoke(ctx)
         except ImpastoError as error:
             fail(error)
+            _end_if_work_goes_on(1)
             raise Exit(1) from None
         except ModuleNotFoundError as error:
             told = missing(error)
@@ -80,6 +81,7 @@ class Commands(TyperGroup):
             raise Exit(1) from None
         except KeyboardInterrupt:
             say_stopped()
+            _end_if_work_goes_on(130)
             raise Exit(130) from None
         except OSError as error:
             # What reads and writes files turns this into errors of ours; left is what stdout leads to. Typer knows closed pipes.
@@ -91,6 +93,15 @@ class Commands(TyperGroup):
         except MemoryError:
             fail("out of memory; use a smaller picture, or close other programs")
             raise Exit(1) from None
+
+
+def _end_if_work_goes_on(code: int) -> None:
+    """End the process here where a graph still runs that nobody waits for: Python would wait for it."""
+    stoppable = sys.modules.get("impasto.runtime.stoppable")
+    if stoppable and stoppable.goes_on():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _forget_stdout() -> None:

@@ -6,11 +6,13 @@ import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
 from impasto.errors import BackendError, NoNumbers, ShapeError
+
+from ..stoppable import Runner
 
 
 def is_x86_64() -> bool:
@@ -130,7 +132,10 @@ def _is_black(picture: np.ndarray) -> bool:
 
 
 class Backend(ABC):
-    """One graph, loaded and ready to run on one device. Not thread-safe: one caller at a time."""
+    """One graph, loaded and ready to run on one device. Not thread-safe: one caller at a time.
+
+    Runs can be left by Ctrl-C, as `stoppable` says.
+    """
 
     name: str
     """As in `impasto.load(backend=…)`."""
@@ -151,6 +156,10 @@ class Backend(ABC):
 
     _open = True
 
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(self._stop)
+
     @property
     def output(self) -> TensorSpec:
         """The first output: a picture model's picture."""
@@ -164,7 +173,7 @@ class Backend(ABC):
         """
         self._check_inputs(inputs)
         self.output.check(out)
-        self._run(inputs, out)
+        self._runner(lambda: self._run(inputs, out))
         if out.dtype.kind == "f":
             require_numbers(out)
         elif self.inner_values and (self.inner_values.always or _is_black(out)):
@@ -173,7 +182,7 @@ class Backend(ABC):
     def run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Run once and give every output, in new arrays. Raises as `run`."""
         self._check_inputs(inputs)
-        results = self._run_all(inputs)
+        results = self._runner(lambda: self._run_all(inputs))
         for result in results:
             if result.dtype.kind == "f":
                 require_numbers(result)
@@ -183,7 +192,7 @@ class Backend(ABC):
         """The output's shape for these inputs, where the graph does not say; may cost a run. Raises BackendError."""
         for spec, array in zip(self.inputs, inputs, strict=True):
             spec.check(array)
-        return self._measure(inputs)
+        return self._runner(lambda: self._measure(inputs))
 
     def computation(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> Callable[[], None]:
         """A function that repeats the graph's work of a run on these arrays, and no more. For benchmarks. It raises as `run`."""
@@ -226,3 +235,6 @@ class Backend(ABC):
 
     @abstractmethod
     def _close(self) -> None: ...
+
+    def _stop(self) -> None:  # noqa: B027 (not every vendor's library can)
+        """Ask the library to end a run that nobody waits for any more; called from another thread than that runs."""

@@ -90,6 +90,7 @@ class OnnxRuntimeBackend(Backend):
         self.outputs = tuple(_tensor(value, path) for value in self._session.get_outputs())
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         self._binding = self._session.io_binding()
+        self._ort = ort
         self._held = _DeviceTensors(ort, "cuda", device) if name == "onnxruntime-cuda" else None
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
@@ -102,7 +103,7 @@ class OnnxRuntimeBackend(Backend):
         # The result is written straight into the caller's array.
         binding.bind_output(self.output.name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
         try:
-            self._session.run_with_iobinding(binding)
+            self._session.run_with_iobinding(binding, self._new_options())
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
         finally:
@@ -116,7 +117,7 @@ class OnnxRuntimeBackend(Backend):
             held.upload(inputs)
             # Each time, and after the upload: a graph that begins on the CPU gets a copy of what is bound, not a pointer to it.
             held.bind(self._binding)
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, self._new_options())
             out[...] = held.result.numpy()
         except Exception as error:
             held.forget()
@@ -128,9 +129,17 @@ class OnnxRuntimeBackend(Backend):
     def _run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         feeds = {spec.name: array for spec, array in zip(self.inputs, inputs, strict=True)}
         try:
-            return list(self._session.run(None, feeds))
+            return list(self._session.run(None, feeds, self._new_options()))
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
+
+    def _new_options(self) -> Any:
+        """For one run: those of a run that was stopped stay so."""
+        self._options = self._ort.RunOptions()
+        return self._options
+
+    def _stop(self) -> None:
+        self._options.terminate = True  # it looks between two nodes, those of a loop's body too
 
     def _close(self) -> None:
         self._held = None

@@ -68,5 +68,8 @@ class PixelAdapter(Backend):
         planes = self._pixels.encode(image, self._inner.inputs[0].dtype)
         return np.ascontiguousarray(planes.transpose(0, 2, 3, 1)) if self._channels_last else planes
 
+    def _stop(self) -> None:
+        self._inner._stop()
+
     def _close(self) -> None:
         self._inner.close()
