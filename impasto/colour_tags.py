@@ -89,7 +89,7 @@ def of_avif(content: bytes) -> tuple[ColourTags | None, int]:
     tags, bits = None, 8
     for kind, body in _boxes(content, (b"meta", b"iprp", b"ipco")):
         if kind == b"pixi" and len(body) > 4:
-            bits = max(bits, *body[5 : 5 + body[4]])
+            bits = max([bits, *body[5 : 5 + body[4]]])
         elif kind == b"av1C" and len(body) >= 4 and body[2] & 0x40:
             bits = max(bits, 12 if body[2] & 0x20 else 10)
         elif kind == b"colr" and body[:4] == b"nclx" and len(body) >= 10 and tags is None:
