@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import ImpastoWarning, MissingDependency, OptionError, PictureError
+from . import colour_tags
+from .colour_tags import ColourTags
+from .errors import ImpastoWarning, MissingDependency, OptionError, PictureError, first_line
 from .files import atomic_path, list_files
 
 if TYPE_CHECKING:
@@ -96,8 +98,9 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
         with image:
             with _our_rules():
                 _refuse_unusable(image, name)
+            tags = _tags(image, content, name)
             image.load()
-            return _upright_srgb(image)
+            return _upright_srgb(image, tags, name)
     except pil.UnidentifiedImageError:
         raise PictureError(
             f"{name} is not a picture file that can be read (it begins with {content[:8]!r}); "
@@ -291,7 +294,33 @@ def _refuse_unusable(image: Image, name: str) -> None:
         )
 
 
-def _upright_srgb(image: Image) -> Picture:
+def _tags(image: Image, content: bytes, name: str) -> ColourTags | None:
+    """What the file says of its colours besides a profile. Raises PictureError for colours and bits that no model takes."""
+    tags, bits = None, 8
+    if image.format == "PNG":
+        tags = colour_tags.of_png(content)
+    elif image.format == "AVIF":
+        tags, bits = colour_tags.of_avif(content)
+    elif image.format == "JPEG2000":
+        bits = colour_tags.bits_of_jpeg2000(content)
+    elif image.format == "PPM":
+        largest = next((tile[3][1] for tile in getattr(image, "tile", []) if isinstance(tile[3], tuple)), 255)
+        bits = max(8, largest.bit_length())  # Pillow makes 8 bits of more
+    elif image.format == "SGI":
+        bits = 8 * content[3]
+    if bits > 8:
+        raise PictureError(
+            f"{name} has {bits} bits a channel; the models take 8. Convert it first, for example: "
+            f"convert {Path(name).name} -depth 8 out.png"
+        )
+    if tags and tags.unknown:
+        raise PictureError(
+            f"{name} has {tags.unknown}, and the models know 8 bits of sRGB; convert it first, with a program that shows it right"
+        )
+    return tags
+
+
+def _upright_srgb(image: Image, tags: ColourTags | None, name: str) -> Picture:
     with _our_rules():
         orientation, exif = _exif(image)
     transpose = _pillow().Image.Transpose
@@ -309,7 +338,7 @@ def _upright_srgb(image: Image) -> Picture:
     alpha = None
     if image.has_transparency_data:
         alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-    return Picture(np.ascontiguousarray(_to_srgb(image)), alpha, exif)
+    return Picture(np.ascontiguousarray(_to_srgb(image, tags, name)), alpha, exif)
 
 
 def _exif(image: Image) -> tuple[int, bytes | None]:
@@ -335,21 +364,45 @@ def _exif(image: Image) -> tuple[int, bytes | None]:
         return orientation, None
 
 
-def _to_srgb(image: Image) -> Image:
-    pil = _pillow()
+def _to_srgb(image: Image, tags: ColourTags | None, name: str) -> np.ndarray:
+    """uint8 (H, W, 3), by the tags or the ICC profile, whichever counts more. Raises PictureError for a profile of another kind of
+    picture."""
     profile = image.info.get("icc_profile")
-    if profile:
-        source = image if image.mode in ("RGB", "CMYK", "L") else _rgb(image)
-        try:
-            embedded = pil.ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = pil.ImageCms.profileToProfile(
-                source, embedded, pil.ImageCms.createProfile("sRGB"), outputMode="RGB"
+    if profile and not (tags and tags.stronger_than_profile):
+        converted = _by_profile(image, profile, name)
+        if converted is not None:
+            return np.asarray(converted)
+    if image.mode == "LAB":
+        raise PictureError(f"{name} is in Lab colours without a profile; convert it to sRGB first")
+    rgb = np.asarray(_rgb(image))
+    return tags.to_srgb(rgb) if tags else rgb
+
+
+def _by_profile(image: Image, profile: bytes, name: str) -> Image | None:
+    """None, with a warning, where the profile is damaged: it says nothing then, and the picture is taken for sRGB, as browsers do."""
+    cms = _pillow().ImageCms
+    try:
+        embedded = cms.ImageCmsProfile(io.BytesIO(profile))
+        space = embedded.profile.xcolor_space.strip()
+        modes = {"GRAY": ("1", "L", "LA", "La"), "CMYK": ("CMYK",), "Lab": ("LAB",)}
+        if space == "RGB" and image.mode not in ("CMYK", "LAB"):
+            source = _rgb(image)
+        elif image.mode in modes.get(space, ()):
+            source = image.convert("L") if space == "GRAY" else image
+        else:
+            raise PictureError(
+                f"{name} holds a colour profile for {space}, and the picture is {image.mode}: nobody knows its colours; convert it to "
+                "sRGB first"
             )
-            if converted is not None:
-                return converted
-        except (pil.ImageCms.PyCMSError, OSError):
-            pass  # a broken or mismatched profile says nothing: the picture is taken for sRGB, as browsers do
-    return _rgb(image)
+        converted: Image | None = cms.profileToProfile(source, embedded, cms.createProfile("sRGB"), outputMode="RGB")
+    except (cms.PyCMSError, OSError) as error:
+        warnings.warn(
+            f"the colour profile of {name} is damaged ({first_line(error)}); its colours are taken for sRGB",
+            ImpastoWarning,
+            stacklevel=2,
+        )
+        return None
+    return converted
 
 
 def _rgb(image: Image) -> Image:

@@ -27,6 +27,7 @@ MAY_IMPORT = {
 
 FOUNDATION = {
     "impasto",
+    "impasto.colour_tags",
     "impasto.errors",
     "impasto.files",
     "impasto.images",

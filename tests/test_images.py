@@ -14,10 +14,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from conftest import picture
-from impasto import files, images
+from impasto import colour_tags, files, images
 from impasto.errors import ImpastoWarning, OptionError, OutputError, PictureError
 
 
@@ -164,9 +164,11 @@ def _linear_profile() -> bytes:
     return bytes(data)
 
 
-def test_a_broken_profile_is_ignored(tmp_path):
+def test_a_broken_profile_is_ignored_and_told(tmp_path):
     image = picture(8, 8)
-    assert np.array_equal(images.read(save(tmp_path / "a.png", image, icc_profile=b"nonsense")).rgb, image)
+    path = save(tmp_path / "a.png", image, icc_profile=b"nonsense")
+    with pytest.warns(ImpastoWarning, match=r"profile of .*a\.png is damaged"):
+        assert np.array_equal(images.read(path).rgb, image)
 
 
 def bomb() -> bytes:
@@ -458,3 +460,108 @@ def test_threads_leave_pillow_and_pythons_warnings_as_they_are(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert images.decode(content).rgb.shape == (30, 30, 3)
+
+
+def with_chunk(png: bytes, kind: bytes, body: bytes) -> bytes:
+    return png[:33] + len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big") + png[33:]
+
+
+CHROMATICITIES = {
+    "sRGB": (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06),
+    "P3": (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+
+
+def _chromaticities(name: str) -> bytes:
+    return b"".join(round(value * 100_000).to_bytes(4, "big") for value in CHROMATICITIES[name])
+
+
+class TestColourTags:
+    """PNG's chunks and AVIF's boxes, which Pillow leaves out."""
+
+    def test_linear_light_becomes_srgb(self):
+        grey = _bytes(np.full((4, 4, 3), 128, np.uint8), "PNG")
+        for chunk in ((b"gAMA", (100_000).to_bytes(4, "big")), (b"cICP", bytes([1, 8, 0, 1]))):
+            assert (images.decode(with_chunk(grey, *chunk)).rgb == 188).all()
+
+    def test_display_p3_becomes_srgb(self):
+        # Display P3's (0.5, 0.3, 0.2) in sRGB, by ColorSync's matrix and W3C's CSS Color 4 example code.
+        level = _bytes(np.array([[[128, 77, 51]]], np.uint8), "PNG")
+        by_code = images.decode(with_chunk(level, b"cICP", bytes([12, 13, 0, 1]))).rgb
+        by_points = images.decode(with_chunk(level, b"cHRM", _chromaticities("P3"))).rgb
+        assert np.array_equal(by_code, by_points)
+        red, green, blue = by_code[0, 0].astype(int)
+        assert red > 128 and green < 77 and blue < 51
+        grey = _bytes(np.full((1, 1, 3), 90, np.uint8), "PNG")
+        assert (images.decode(with_chunk(grey, b"cICP", bytes([12, 13, 0, 1]))).rgb == 90).all()
+
+    @pytest.mark.parametrize(
+        "chunk",
+        [
+            (b"gAMA", (45_455).to_bytes(4, "big")),
+            (b"cICP", bytes([1, 13, 0, 1])),
+            (b"sRGB", b"\0"),
+            (b"cHRM", _chromaticities("sRGB")),
+        ],
+    )
+    def test_srgb_in_other_words_stays_as_it_is(self, chunk):
+        image = picture(8, 8)
+        assert np.array_equal(images.decode(with_chunk(_bytes(image, "PNG"), *chunk)).rgb, image)
+
+    def test_srgb_counts_more_than_gamma(self):
+        image = picture(8, 8)
+        png = with_chunk(with_chunk(_bytes(image, "PNG"), b"gAMA", (100_000).to_bytes(4, "big")), b"sRGB", b"\0")
+        assert np.array_equal(images.decode(png).rgb, image)
+
+    @pytest.mark.parametrize(
+        ("chunk", "words"),
+        [
+            ((b"cICP", bytes([9, 16, 0, 1])), r"high dynamic range \(PQ\)"),
+            ((b"cICP", bytes([9, 18, 0, 1])), r"high dynamic range \(HLG\)"),
+            ((b"cICP", bytes([1, 13, 1, 1])), "YCbCr"),
+            ((b"cICP", bytes([200, 13, 0, 1])), "primaries 200"),
+            ((b"cHRM", bytes(32)), "impossible primaries"),
+        ],
+    )
+    def test_what_cannot_be_converted_is_refused(self, chunk, words):
+        with pytest.raises(PictureError, match=words):
+            images.decode(with_chunk(_bytes(picture(8, 8), "PNG"), *chunk))
+
+    def test_more_than_eight_bits_are_seen_behind_any_mode(self):
+        deep = np.zeros((4, 4, 3), ">u2").tobytes()
+        with pytest.raises(PictureError, match="16 bits a channel"):
+            images.decode(b"P6 4 4 65535\n" + deep)
+        codestream = _bytes(picture(16, 16), "JPEG2000", no_jp2=True)
+        place = codestream.index(b"\xff\x4f\xff\x51") + 42
+        with pytest.raises(PictureError, match="12 bits a channel"):
+            images.decode(codestream[:place] + bytes([11]) + codestream[place + 1 :])
+
+    @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+    def test_boxes_of_avif(self):
+        avif = _bytes(picture(16, 16), "AVIF")
+        assert images.decode(avif).rgb.shape == (16, 16, 3)
+        assert colour_tags.of_avif(avif)[1] == 8
+        place = avif.index(b"pixi") + 9
+        assert colour_tags.of_avif(avif[:place] + bytes([10, 10, 10]) + avif[place + 3 :])[1] == 10
+        place = avif.index(b"nclx") + 4
+        tags, _ = colour_tags.of_avif(avif[:place] + bytes([0, 9, 0, 16]) + avif[place + 4 :])
+        assert tags and tags.unknown == "high dynamic range (PQ)"
+        for end in range(0, len(avif), 7):
+            colour_tags.of_avif(avif[:end])
+
+    @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "RGB", "RGBA"])
+    def test_profiles_count_in_every_mode(self, mode):
+        image = Image.fromarray(np.full((4, 4, 3), 128, np.uint8)).convert("L" if mode == "LA" else "RGB").convert(mode)
+        plain, tagged = io.BytesIO(), io.BytesIO()
+        image.save(plain, "TIFF")
+        image.save(tagged, "TIFF", icc_profile=_linear_profile())
+        if mode == "1":  # black and white are the same everywhere
+            assert np.array_equal(images.decode(plain.getvalue()).rgb, images.decode(tagged.getvalue()).rgb)
+        else:
+            assert images.decode(tagged.getvalue()).rgb.mean() > 170
+
+    def test_a_profile_of_another_kind_of_picture_is_refused(self):
+        buffer = io.BytesIO()
+        Image.new("CMYK", (4, 4)).save(buffer, "TIFF", icc_profile=_linear_profile())
+        with pytest.raises(PictureError, match="profile for RGB, and the picture is CMYK"):
+            images.decode(buffer.getvalue())
