@@ -89,7 +89,8 @@ class UnetRestorer(Network):
         return (*into, "up.0", "decoder.0", "up.1", "decoder.1", *(["more"] if self.more else []), "head")
 
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
-        strength = image.new_ones(len(image), 1) if context is None else context
+        # Made only where it is used: what a graph without it holds stays the same, names and all.
+        strength = image.new_ones(len(image), 1) if self.strength and context is None else context
         half = self.encoder[0](self._entering(0, self.stem(F.pixel_unshuffle(image - 0.5, 2)), strength))
         quarter = self.encoder[1](F.relu(self._entering(1, self.down[0](half), strength)))
         eighth = self.middle(F.relu(self._entering(2, self.down[1](quarter), strength)))
@@ -97,13 +98,13 @@ class UnetRestorer(Network):
         half = self.decoder[1](half + F.pixel_shuffle(self.up[1](quarter), 2))
         base = image if self.scale == 1 else F.interpolate(image, scale_factor=self.scale, mode="nearest")
         change = F.pixel_shuffle(self.head(half), 2 * self.scale)
-        if self.strength:
+        if strength is not None:
             change = change * _of_each(strength.clamp(max=1))
         return base + (change if self.config["marker"] is None else change * self._missing(image))
 
-    def _entering(self, level: int, features: Tensor, strength: Tensor) -> Tensor:
+    def _entering(self, level: int, features: Tensor, strength: Tensor | None) -> Tensor:
         """What enters a level, (N, C, H, W), told how much above 1 the strength is, (N, 1)."""
-        if not self.more:
+        if strength is None or not self.more:
             return features
         return features + (_of_each(F.relu(strength - 1)) * self.more[level]).to(features.dtype)
 
