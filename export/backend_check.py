@@ -36,7 +36,7 @@ def check_backends(
     """
     if find_spec("onnxruntime") is None:
         return {}
-    image = independent(*_COMPARED)
+    image = independent(*(side - 2 * spec.border for side in spec.size.fixed) if spec.size.fixed else _COMPARED)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_package(folder, spec, graphs, None, recipe=recipe, quality={})

@@ -43,6 +43,8 @@ from .stranger_graph import dressed, finished, is_canonical, is_modern, moderniz
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """Of what sides may have to be multiples, as strides by two make it."""
+_BAKED = (64, 32, 48, 96, 128, 192, 224, 256, 384, 512)
+"""Sides that exporters bake into a graph, in a reshape for one, and say that they are free."""
 _LEAST_TRIED = 32
 """Sides tried first, in pixels: most graphs take them, and small pictures are drawn fast."""
 _COMPARED = (61, 83)
@@ -241,14 +243,21 @@ def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model
 
 
 def _find_sizes(graph: Backend, model: onnx.ModelProto) -> SizeRule:
-    """The least multiple of which sides must be, and the least side. Raises ExportError where no multiple will do."""
+    """The least multiple of which sides must be, and the least side; the one size of a graph that has that baked in.
+
+    Raises ExportError where neither is found.
+    """
     for multiple in _MULTIPLES:
         odd = -(-_LEAST_TRIED // multiple) | 1  # multiples of this one, and of no larger power of two
         sides = odd * multiple, (odd + 2) * multiple
         if _scale(graph, *sides) is not None:
             break
     else:
-        raise ExportError(_no_size(f"multiples of {', '.join(map(str, _MULTIPLES))}"))
+        taken = [side for side in _BAKED if _scale(graph, side, side) is not None]
+        if len(taken) == 1:
+            return SizeRule(fixed=(taken[0], taken[0]))
+        works = f"; it works at {', '.join(f'{side} x {side}' for side in taken)}" if taken else ""
+        raise ExportError(_no_size(f"multiples of {', '.join(map(str, _MULTIPLES))}") + works)
     least = multiple
     while least < sides[0] and not (_reflects_within(model, least) and _scale(graph, least, least)):
         least *= 2
