@@ -129,6 +129,6 @@ def parse_batch(text: str) -> tuple[int, int, int]:
 def parse_bytes(text: str) -> int:
     """Read "512M", "2G", "4GiB" or plain bytes. Raises OptionError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise OptionError(f"cannot read the amount of memory {text!r}; write 512M, 2G or a number of bytes")
+    if not match or len(match[1]) > 15:
+        raise OptionError(f"cannot read the amount of memory {text!r:.100}; write 512M, 2G or a number of bytes")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))

@@ -134,10 +134,11 @@ class Pixels:
     @classmethod
     def parse(cls, text: str) -> Pixels:
         """Read "rgb 0..1", "bgr 0..255", "rgb -1..1" and the like. Raises OptionError."""
-        match = re.fullmatch(r"\s*(rgb|bgr)\s+(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)\s*", text, re.IGNORECASE)
+        form = r"\s*(rgb|bgr)\s+(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)\s*"
+        match = re.fullmatch(form, text, re.IGNORECASE) if isinstance(text, str) else None
         if not match or float(match[2]) >= float(match[3]):
             raise OptionError(
-                f"cannot read the pixel layout {text!r}; write channel order and range, such as "
+                f"cannot read the pixel layout {text!r:.100}; write channel order and range, such as "
                 "'rgb 0..1', 'bgr 0..255' or 'rgb -1..1'"
             )
         return cls(match[1].lower(), float(match[2]), float(match[3]))
