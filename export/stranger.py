@@ -22,11 +22,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError, TookTooLong
+from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError, PackageError, TookTooLong
 from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
-from impasto.runtime.manifest import BackendCheck
+from impasto.runtime.manifest import BackendCheck, read_manifest
 from impasto.runtime.opening import SPEC_KEY, spec_in_metadata
 from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
@@ -90,7 +90,8 @@ def export_graph(
     graph: float32 or float16 (N, 3, H, W) or (N, H, W, 3), of any opset that ONNX can convert; or canonical already.
     folder: where the package goes; by default a new one beside the file. layout: its pixels, as `impasto.load` takes it; by default
     what the sidecar says (`NAME.json` beside the file: layout, multiple, receptive_field, task, …, which are then believed).
-    name: the model's; by default the file's. task: one of `TASKS`; by default the sidecar's, or "upscale" where it enlarges.
+    name: the model's; by default the sidecar's, the folder's, or the file's.
+    task: one of `TASKS`; by default the sidecar's, or "upscale" where it enlarges.
 
     FP16 graphs become FP32, what lower precisions are made of, and may differ by what halves round.
     Raises ModelNotFound, OptionError, ExportError, OutputError, PackageError for a wrong sidecar, or MissingDependency.
@@ -102,9 +103,13 @@ def export_graph(
         raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
     read = read_stranger(source.graph)
     described = _described(read, source)
-    name = check_name(name or described.get("name") or _as_name(source.graph.stem))
-    target = source.graph.parent / name if folder is None else Path(folder)
-    check_target(target, name, _files_of(source.graph))
+    by_itself = name or described.get("name") or _as_name(source.graph.stem)
+    target = source.graph.parent / by_itself if folder is None else Path(folder)
+    if folder is not None and not (name or described.get("name")):
+        name = _as_name(target.resolve().name)
+    name = check_name(name or by_itself)
+    # Into the folder of a package that was made of another file, only who says --name.
+    check_target(target, name if _is_made_of(target, source.graph) else by_itself, _files_of(source.graph))
     pixels = _pixels(read, layout, source)
     spec = ModelSpec.from_json({"name": name, **described, **({"task": task} if task else {})}, str(source.graph))
     spec = replace(spec, name=name)
@@ -192,6 +197,15 @@ def _pixels(model: onnx.ModelProto, layout: str | None, source: Source) -> Pixel
     raise OptionError(
         f"{source.graph} does not say how pixels are laid out in it; say it: --layout 'rgb 0..1' ('bgr 0..255', 'rgb -1..1', …)"
     )
+
+
+def _is_made_of(folder: Path, graph: Path) -> bool:
+    """Whether the package in a folder was made of a file of this name."""
+    try:
+        origin = read_manifest(folder).recipe.get("origin")
+    except PackageError:
+        return False
+    return isinstance(origin, dict) and origin.get("file") == graph.name
 
 
 def _as_name(stem: str) -> str:

@@ -34,7 +34,9 @@ def export(
             help="The package's folder; by default the checkpoint's own, for a name or an .onnx one that is called so.",
         ),
     ] = None,
-    name: Annotated[Optional[str], typer.Option(help="The model's name; by default the checkpoint's.")] = None,  # noqa: UP045
+    name: Annotated[
+        str | None, typer.Option(help="The model's name; by default the checkpoint's, for an .onnx the folder's.")
+    ] = None,
     layout: options.Layout = None,
     task: Annotated[
         Optional[str],  # noqa: UP045

@@ -237,6 +237,22 @@ class TestWhatLiesThere:
             with pytest.raises(OptionError, match="which it is to be made of"):
                 check_target(made, None, [made / name])
 
+    def test_the_folder_names_the_package(self, saved):
+        path = saved(restorer().model(), "other.onnx")
+        made = export_graph(path, path.parent / "sharp", layout="rgb 0..1")
+        assert (made.spec.name, made.folder.name) == ("sharp", "sharp")
+        assert read_manifest(made.folder).spec.name == "sharp"
+        export_graph(path, made.folder, layout="rgb 0..1")  # the same again
+        named = export_graph(path, path.parent / "Sharp Two", layout="rgb 0..1", name="mine")
+        assert named.spec.name == "mine"
+        assert export_graph(path, path.parent / "Sharp Three", layout="rgb 0..1").spec.name == "sharp-three"
+
+    def test_a_package_of_another_file_stays_though_its_folder_has_its_name(self, saved):
+        folder = export_graph(saved(restorer().model(), "one.onnx"), layout="rgb 0..1").folder
+        with pytest.raises(OptionError, match=r"holds the package one, and this one is called two; .*--name one"):
+            export_graph(saved(restorer().model(), "two.onnx"), folder, layout="rgb 0..1")
+        assert export_graph(folder.parent / "two.onnx", folder, layout="rgb 0..1", name="one").spec.name == "one"
+
     def test_another_models_package_stays(self, saved, make_package):
         package, path = make_package(thumbnail=16), saved(restorer().model())
         with pytest.raises(
