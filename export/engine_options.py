@@ -51,6 +51,17 @@ def only_size(spec: ModelSpec) -> Sizes | None:
     return Sizes((height, width), (height, width), (height, width))
 
 
+_BOARDS = {
+    "sm53": "Jetson Nano",
+    "sm62": "Jetson TX2",
+    "sm72": "Jetson Xavier",
+    "sm87": "Jetson Orin",
+    "sm101": "Jetson Thor",
+    "sm110": "Jetson Thor",
+}
+"""Compute capabilities of integrated GPUs, which TensorRT-RTX builds nothing for."""
+
+
 @dataclass(frozen=True)
 class BuildOptions:
     """Everything that a user decides about an engine."""
@@ -73,6 +84,12 @@ class BuildOptions:
     """TensorRT-RTX only: compute capabilities to build for, such as "sm86"; empty means the GPU in this machine."""
 
     def __post_init__(self) -> None:
+        for target in self.targets:
+            if board := _BOARDS.get(target):
+                raise OptionError(
+                    f"{target} is {board}, whose engines are built on the board itself, by the TensorRT of its JetPack: run "
+                    "impasto build there, without --target"
+                )
         if self.precision not in ("fp32", "fp16", "int8"):
             raise OptionError(f"unknown precision {self.precision!r}; choose fp32, fp16 or int8")
         if not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
@@ -129,6 +146,6 @@ def parse_batch(text: str) -> tuple[int, int, int]:
 def parse_bytes(text: str) -> int:
     """Read "512M", "2G", "4GiB" or plain bytes. Raises OptionError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match:
-        raise OptionError(f"cannot read the amount of memory {text!r}; write 512M, 2G or a number of bytes")
+    if not match or len(match[1]) > 15:
+        raise OptionError(f"cannot read the amount of memory {text!r:.100}; write 512M, 2G or a number of bytes")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))

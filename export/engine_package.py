@@ -147,6 +147,24 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
     )
 
 
+def best_precision(model: str | os.PathLike[str], options: BuildOptions, flavour: str = "auto") -> tuple[str, str]:
+    """What to build where nobody said a precision, and why, as half a sentence: FP16 where it can be had, else FP32.
+
+    Only the flavour and the targets of `options` count. Raises what `resolve` and `find_builder` raise.
+    """
+    source, api = resolve(model), find_builder(options, flavour)
+    if source.manifest is None and source.precision != "fp32":
+        return source.precision, "the graph is in that precision"
+    if source.manifest and source.manifest.find("model", "fp16", "tensorrt"):
+        return "fp16", "the package holds such a graph"
+    if api.has_precision_flags:
+        return "fp16", f"{api} makes it of the FP32 graph"
+    if source.manifest is None:
+        return "fp32", f"{api} builds what the graph says"
+    make = quantize_command(source.path, "fp16")
+    return "fp32", f"the package holds no FP16 graph, which {api} needs to build one; make it: {make}"
+
+
 def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
     """Copy engines with their records into the package and its manifest. Returns the plans' new paths. Raises OutputError."""
     engines = make_folder(folder / ENGINES)

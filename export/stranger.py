@@ -22,11 +22,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError, TookTooLong
+from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError, PackageError, TookTooLong
 from impasto.files import make_folder, sha256
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
-from impasto.runtime.manifest import BackendCheck
+from impasto.runtime.manifest import BackendCheck, read_manifest
 from impasto.runtime.opening import SPEC_KEY, metadata_json, spec_in_metadata
 from impasto.runtime.resolve import Source, resolve
 from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
@@ -43,6 +43,8 @@ from .stranger_graph import dressed, finished, is_canonical, is_modern, moderniz
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """Of what sides may have to be multiples, as strides by two make it."""
+_BAKED = (64, 32, 48, 96, 128, 192, 224, 256, 384, 512)
+"""Sides that exporters bake into a graph, in a reshape for one, and say that they are free."""
 _LEAST_TRIED = 32
 """Sides tried first, in pixels: most graphs take them, and small pictures are drawn fast."""
 _COMPARED = (61, 83)
@@ -88,7 +90,8 @@ def export_graph(
     graph: float32 or float16 (N, 3, H, W) or (N, H, W, 3), of any opset that ONNX can convert; or canonical already.
     folder: where the package goes; by default a new one beside the file. layout: its pixels, as `impasto.load` takes it; by default
     what the sidecar says (`NAME.json` beside the file: layout, multiple, receptive_field, task, …, which are then believed).
-    name: the model's; by default the file's. task: one of `TASKS`; by default the sidecar's, or "upscale" where it enlarges.
+    name: the model's; by default the sidecar's, the folder's, or the file's.
+    task: one of `TASKS`; by default the sidecar's, or "upscale" where it enlarges.
 
     FP16 graphs become FP32, what lower precisions are made of, and may differ by what halves round.
     Raises ModelNotFound, OptionError, ExportError, OutputError, PackageError for a wrong sidecar, or MissingDependency.
@@ -100,9 +103,13 @@ def export_graph(
         raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
     read = read_stranger(source.graph)
     described = _described(read, source)
-    name = check_name(name or described.get("name") or _as_name(source.graph.stem))
-    target = source.graph.parent / name if folder is None else Path(folder)
-    check_target(target, name, _files_of(source.graph))
+    by_itself = name or described.get("name") or _as_name(source.graph.stem)
+    target = source.graph.parent / by_itself if folder is None else Path(folder)
+    if folder is not None and not (name or described.get("name")):
+        name = _as_name(target.resolve().name)
+    name = check_name(name or by_itself)
+    # Into the folder of a package that was made of another file, only who says --name.
+    check_target(target, name if _is_made_of(target, source.graph) else by_itself, _files_of(source.graph))
     pixels = _pixels(read, layout, source)
     spec = ModelSpec.from_json({"name": name, **described, **({"task": task} if task else {})}, str(source.graph))
     spec = replace(spec, name=name)
@@ -192,6 +199,15 @@ def _pixels(model: onnx.ModelProto, layout: str | None, source: Source) -> Pixel
     )
 
 
+def _is_made_of(folder: Path, graph: Path) -> bool:
+    """Whether the package in a folder was made of a file of this name."""
+    try:
+        origin = read_manifest(folder).recipe.get("origin")
+    except PackageError:
+        return False
+    return isinstance(origin, dict) and origin.get("file") == graph.name
+
+
 def _as_name(stem: str) -> str:
     """A file's name as a model may be called."""
     return re.sub(r"[^a-z0-9._-]+", "-", stem.lower()).strip("-._")[:64] or "model"
@@ -241,14 +257,21 @@ def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model
 
 
 def _find_sizes(graph: Backend, model: onnx.ModelProto) -> SizeRule:
-    """The least multiple of which sides must be, and the least side. Raises ExportError where no multiple will do."""
+    """The least multiple of which sides must be, and the least side; the one size of a graph that has that baked in.
+
+    Raises ExportError where neither is found.
+    """
     for multiple in _MULTIPLES:
         odd = -(-_LEAST_TRIED // multiple) | 1  # multiples of this one, and of no larger power of two
         sides = odd * multiple, (odd + 2) * multiple
         if _scale(graph, *sides) is not None:
             break
     else:
-        raise ExportError(_no_size(f"multiples of {', '.join(map(str, _MULTIPLES))}"))
+        taken = [side for side in _BAKED if _scale(graph, side, side) is not None]
+        if len(taken) == 1:
+            return SizeRule(fixed=(taken[0], taken[0]))
+        works = f"; it works at {', '.join(f'{side} x {side}' for side in taken)}" if taken else ""
+        raise ExportError(_no_size(f"multiples of {', '.join(map(str, _MULTIPLES))}") + works)
     least = multiple
     while least < sides[0] and not (_reflects_within(model, least) and _scale(graph, least, least)):
         least *= 2

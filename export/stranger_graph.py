@@ -18,9 +18,13 @@ from impasto.runtime.spec import Pixels
 from .graph_parts import (
     LEAST_OPSET,
     OPSET,
+    attribute,
+    bodies,
+    constants,
     element_types,
     fold_channel_gathers,
     opset,
+    replace_nodes,
     tensor_text,
     with_names,
 )
@@ -29,6 +33,8 @@ from .precision_fp16 import widened
 from .stored_weights import unpacked
 
 _INPUT, _OUTPUT = "image", "picture"
+_FIRST_WITH_MODES = 11
+"""The first opset whose Resize says how it samples."""
 
 
 def read_stranger(path: Path) -> onnx.ModelProto:
@@ -52,6 +58,11 @@ def read_stranger(path: Path) -> onnx.ModelProto:
         if len(values) != 1 or len(values[0].type.tensor_type.shape.dim) != 4:
             raise ExportError(
                 f"{path} {what} {found or 'nothing'}; a picture model {what} one (N, 3, H, W) or (N, H, W, 3) tensor"
+            )
+        kind = values[0].type.tensor_type.elem_type
+        if kind not in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8):
+            raise ExportError(
+                f"{path} {what} {found}; pictures are float32, float16 or uint8. Export it again in float32 (in torch: model.float())"
             )
     batch = inputs[0].type.tensor_type.shape.dim[0].dim_value
     if batch > 1:  # nodes behind it may count on that number, which no change of the input's shape would tell them
@@ -82,7 +93,10 @@ def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     if opset(model) != OPSET:
         try:
-            model = version_converter.convert_version(model, OPSET)
+            converted = version_converter.convert_version(model, OPSET)
+            if opset(model) < _FIRST_WITH_MODES:
+                _write_old_modes(converted.graph)
+            model = converted
         except Exception as error:  # the converter raises RuntimeError, or what its C++ parts throw
             if opset(model) < LEAST_OPSET:
                 raise ExportError(
@@ -92,6 +106,23 @@ def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
     if TensorProto.FLOAT16 in element_types(model).values():
         model = widened(model)
     return fold_pixel_shuffles(with_names(_simplified(model)))
+
+
+def _write_old_modes(graph: onnx.GraphProto) -> None:
+    """Write out how Upsample and Resize sampled before opset 11: they had no such attributes, and the new ones default to another way.
+
+    ONNX's converter leaves that out (onnx 1.23, issue 8480).
+    """
+    known = constants(graph)
+    for node in graph.node:
+        for body in bodies(node):
+            _write_old_modes(body)
+        if node.op_type == "Resize":
+            # Where pictures get smaller, ONNX Runtime and OpenVINO take the next pixel and not the one before.
+            scales = known.get(node.input[2], np.ones(1)) if len(node.input) > 2 else np.ones(1)
+            rounding = "ceil" if scales.size and scales.max() <= 1 and scales.min() < 1 else "floor"
+            modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": rounding}
+            node.attribute.extend(helper.make_attribute(name, mode) for name, mode in modes.items())
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -139,7 +170,24 @@ def dressed(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
         del values[:]
         values.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [*sizes, 3]))
     fold_channel_gathers(graph)
+    _keep_planes(graph)
     return finished(unpacked(model))
+
+
+def _keep_planes(graph: onnx.GraphProto) -> None:
+    """Stand a node before every Resize that ONNX Runtime computes in planes only, which it moves no Transpose past.
+
+    Its optimizer would move the one that makes planes of the picture behind such a Resize, and then refuse to load the graph (1.32).
+    A DepthToSpace by 1 changes nothing, and costs a copy.
+    """
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Resize" and (attribute(node, "mode", b"") == b"cubic" or attribute(node, "antialias", 0)):
+            planes = f"{node.name}/planes"
+            nodes.append(helper.make_node("DepthToSpace", [node.input[0]], [planes], planes, blocksize=1))
+            node.input[0] = planes
+        nodes.append(node)
+    replace_nodes(graph, nodes)
 
 
 def finished(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -30,12 +30,13 @@ def mixture(known: Sequence[str], wanted: Wanted = None, strength: float = 1.0) 
     names = list(known)
     shares = _shares(names, wanted)
     if not isinstance(strength, Real) or not 0 <= strength <= 1:
-        raise OptionError(f"strength is {strength!r}; wanted a number from 0 (the photo itself) to 1")
+        raise OptionError(f"strength is {strength!r:.100}; wanted a number from 0 (the photo itself) to 1")
     if strength < 1 and PHOTO not in names:
         raise OptionError(
-            f"strength {strength:g} needs a network that has learnt it: train it with --with-strength; this one knows "
+            f"strength {float(strength):g} needs a network that has learnt it: train it with --with-strength; this one knows "
             + (", ".join(names) or "one style alone")
         )
+    strength = float(strength)
     shares *= strength
     if strength < 1:
         shares[names.index(PHOTO)] += 1 - strength
@@ -63,7 +64,12 @@ def _shares(names: list[str], wanted: Wanted) -> np.ndarray:
     asked = {wanted: 1.0} if isinstance(wanted, str) else dict(wanted)
     if unknown := [name for name in asked if name not in names]:
         raise OptionError(f"unknown style {unknown[0]!r}; this network knows {', '.join(names) or 'one style alone'}")
-    shares = np.array([asked.get(name, 0.0) for name in names], np.float64)
+    if not all(isinstance(share, Real) for share in asked.values()):
+        raise OptionError(f"the shares of the styles are {asked!r:.200}; wanted numbers")
+    try:
+        shares = np.array([float(asked.get(name, 0)) for name in names], np.float64)
+    except OverflowError:
+        raise OptionError(f"the shares of the styles are {asked!r:.200}; wanted numbers that a float holds") from None
     total = shares.sum()
     if names and not (np.isfinite(shares).all() and (shares >= 0).all() and total > 0):
         raise OptionError(f"the shares of the styles are {asked}; wanted numbers of at least 0, not all of them 0")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TypeVar
 
@@ -99,10 +100,12 @@ def choices(
 ) -> Iterator[Candidate]:
     """What to load, and with which backend, best first; `reasons` gets why better ones are left out.
 
-    Raises OptionError for an unknown backend, and what `engine_source` and `resolve` raise.
+    Raises OptionError for an unknown backend or no device's number, and what `engine_source` and `resolve` raise.
     """
     if backend not in (*NAMES, "auto"):
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
+    if not isinstance(device, Integral) or isinstance(device, bool) or device < 0:
+        raise OptionError(f"device is {device!r:.100}; give the number of a CUDA device, such as 0")
     source = engine_source(path_or_name, backend, precision, device, trust)
     if source and (source.engine or source.graph.suffix == ".plan"):
         yield Candidate(source, "auto")

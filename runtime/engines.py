@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impasto import schema
-from impasto.errors import EngineMismatch, ImpastoError, OutputError, PackageError
+from impasto.errors import EngineMismatch, ImpastoError, OptionError, OutputError, PackageError
 from impasto.files import sha256
 
 from . import cuda
 from .engine_record import AMPERE_PLUS, EngineRecord, Range
 from .manifest import Manifest
-from .resolve import Source, resolve
+from .resolve import Source, model_text, resolve
 from .tensorrt_api import TensorRT, tensorrt
 
 CACHE_VARIABLE = "IMPASTO_CACHE"
@@ -47,10 +47,13 @@ class StoredEngine:
 
 
 def cache_folder() -> Path:
-    """$IMPASTO_CACHE, or `impasto/engines` in the user's cache folder. Raises OutputError where nobody knows that one."""
+    """$IMPASTO_CACHE, or `impasto/engines` in the user's cache folder.
+
+    Raises OutputError where nobody knows that one, OptionError where the variable names what can be no folder.
+    """
     given = os.environ.get(CACHE_VARIABLE)
     if given:
-        return Path(given)
+        return _usable(Path(given))
     folder = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     try:
         parent = Path(folder) if folder else Path.home() / ("" if sys.platform == "win32" else ".cache")
@@ -59,6 +62,18 @@ def cache_folder() -> Path:
             f"this user has no home folder to keep engines in; name a folder with ${CACHE_VARIABLE}"
         ) from None
     return parent / "impasto" / "engines"
+
+
+def _usable(folder: Path) -> Path:
+    try:
+        why = "is a file" if folder.is_file() else None
+    except OSError as error:
+        why = f"cannot be looked into ({error.strerror})"
+    if why:
+        raise OptionError(
+            f"${CACHE_VARIABLE} names {str(folder)!r:.200}, which {why}; name a folder to keep engines in"
+        )
+    return folder
 
 
 def read_stored(plan: Path) -> StoredEngine:
@@ -162,7 +177,7 @@ def engine_source(
     """
     if backend not in ("auto", "tensorrt"):
         return None
-    if Path(path_or_name).suffix.lower() == ".plan":
+    if Path(model_text(path_or_name)).suffix.lower() == ".plan":
         return resolve(path_or_name, precision, trust)
     source = resolve(path_or_name, "auto", trust)
     among = _all_engines(source)

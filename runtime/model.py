@@ -190,6 +190,10 @@ class Model:
         """
         if not isinstance(depth, int | np.integer) or depth < 1:
             raise OptionError(f"depth is {depth!r}; expected a whole number of at least 1")
+        if not isinstance(frames, Iterable) or isinstance(frames, str | bytes):
+            raise ShapeError(
+                f"frames is {type(frames).__name__}; wanted something that gives NumPy arrays, uint8 (H, W, 3) RGB"
+            )
         return self._stream(iter(frames), depth)
 
     def set_style(self, style: Wanted = None, *, strength: float = 1.0) -> None:
@@ -388,7 +392,7 @@ class Model:
 
     def _check_image(self, image: np.ndarray) -> None:
         if not isinstance(image, np.ndarray):
-            raise ShapeError(f"got {type(image).__name__}; wanted a NumPy array, uint8 (H, W, 3) RGB")
+            raise ShapeError(f"got {type(image).__name__}; wanted a NumPy array, uint8 (H, W, 3) RGB{_remedy(image)}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             hint = "; scale it to 0..255 and convert it with .astype(np.uint8)" if image.dtype != np.uint8 else ""
             raise ShapeError(f"got {image.dtype} {image.shape}; wanted uint8 (H, W, 3) RGB of at least 1 x 1{hint}")
@@ -434,3 +438,17 @@ def _check_strength(info: ModelInfo, strength: float) -> None:
             else f"give it one: impasto export {info.path} --with-strength"
         )
         raise OptionError(f"strength {strength:g} cannot be asked of {info.name}, which takes none; {way}")
+
+
+def _remedy(image: object) -> str:
+    """What makes an array of what was given in place of one, where that is known."""
+    if isinstance(image, str | bytes | os.PathLike):
+        return (
+            "; a model takes pictures, not files: read it first, as with Pillow's "
+            'np.asarray(Image.open(path).convert("RGB")), or let impasto run do it'
+        )
+    if type(image).__module__.split(".")[0] == "PIL":
+        return '; pass np.asarray(image.convert("RGB"))'
+    if type(image).__module__.split(".")[0] == "torch":
+        return "; pass tensor.numpy(), of uint8 values 0..255 and channels last"
+    return ""

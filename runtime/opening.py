@@ -17,7 +17,10 @@ from .backends.base import SizeLimits
 from .backends.pixels import MULTIPLE_HINT, PixelAdapter
 from .engine_record import EngineRecord
 from .resolve import Sidecar, Source
-from .spec import ModelSpec, Pixels
+from .spec import ModelSpec, Pixels, SizeRule
+
+_BAKED = (128, 224, 256, 384, 512)
+"""Sides of pictures that networks are exported with, tried where 64 will not do: exporters bake them in, and call them free."""
 
 SPEC_KEY = "impasto.spec"
 """The key of our ONNX metadata under which the exporter writes the ModelSpec as JSON."""
@@ -110,14 +113,37 @@ def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
         raise BackendError(f"the graph takes {taken}; a picture model takes one picture at a time, so N is 1 or free")
     size = replace(spec.size, fixed=(height, width)) if height and width else spec.size
     height, width = size.padded(64, 64)
-    shape = graph.measure((np.zeros((1, height, width, 3), np.uint8),))
+    try:
+        shape = _measured_shape(graph, height, width)
+    except BackendError as error:
+        side = next((side for side in _BAKED if size == SizeRule() and _takes(graph, side)), None)
+        if side is None:
+            raise
+        raise BackendError(
+            f"{error}; the graph works at {side} x {side}. If at that size alone, say so in a sidecar: "
+            f'{{"size": {{"fixed": [{side}, {side}]}}}}; {MULTIPLE_HINT}'
+        ) from None
     if len(shape) != 4:
         raise BackendError(f"the graph gives {shape} for a picture; a picture model gives (N, H, W, C)")
     if shape[1] % height or shape[1] // height != shape[2] / width:
         raise BackendError(
             f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor ({MULTIPLE_HINT})"
         )
+    if None not in graph.output.shape[1:3] and not size.fixed:
+        size = replace(size, fixed=(height, width))  # whatever it takes, it gives one size
     return replace(spec, size=size, scale=shape[1] // height)
+
+
+def _takes(graph: Backend, side: int) -> bool:
+    try:
+        _measured_shape(graph, side, side)
+    except BackendError:
+        return False
+    return True
+
+
+def _measured_shape(graph: Backend, height: int, width: int) -> tuple[int, ...]:
+    return graph.measure((np.zeros((1, height, width, 3), np.uint8),))
 
 
 def _measured(graph: Backend, limits: SizeLimits, path: Path) -> ModelSpec:

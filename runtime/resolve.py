@@ -115,16 +115,39 @@ def quantize_command(folder: Path, precision: str, family: str | None = None) ->
 
 
 def known_names() -> dict[str, Path]:
-    """Every name that `load` knows, with the package that it means."""
+    """Every name that `load` knows, with the package that it means. Raises OptionError where $IMPASTO_MODELS names no folders."""
     found: dict[str, Path] = {}
     for folder in search_path():
-        for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+        try:
+            manifests = sorted(folder.glob(f"*/{MANIFEST}"))
+        except OSError as error:
+            raise OptionError(
+                f"${SEARCH_VARIABLE} names {str(folder)!r:.200}, which cannot be searched: {error.strerror}; name folders of packages"
+            ) from None
+        for manifest in manifests:
             found.setdefault(manifest.parent.name, manifest.parent)
     return found
 
 
 def _locate(path_or_name: str | os.PathLike[str]) -> Path:
-    text = os.fspath(path_or_name)
+    text = model_text(path_or_name)
+    try:
+        return _found(text)
+    except OSError as error:  # too long a name, or a folder that may not be looked into
+        raise ModelNotFound(f"{text:.200} cannot be looked up: {error.strerror}; check the path") from None
+
+
+def model_text(path_or_name: str | os.PathLike[str]) -> str:
+    """What names a model, as text. Raises OptionError for other types."""
+    text = os.fspath(path_or_name) if isinstance(path_or_name, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        raise OptionError(
+            f"{path_or_name!r:.100} names no model; give a model's name, a package folder or an .onnx file, as a str or a Path"
+        )
+    return text
+
+
+def _found(text: str) -> Path:
     path = Path(text)
     if (path.is_file() and path.suffix.lower() in (".onnx", ".plan")) or (path / MANIFEST).is_file():
         return path

@@ -162,9 +162,8 @@ class Pixels:
     @classmethod
     def parse(cls, text: str) -> Pixels:
         """Read "rgb 0..1", "bgr 0..255", "rgb -1..1" and the like. Raises OptionError."""
-        match = re.fullmatch(
-            r"\s*(rgb|bgr)\s+(-?\d{1,6}(?:\.\d{1,6})?)\.\.(-?\d{1,6}(?:\.\d{1,6})?)\s*", text, re.IGNORECASE
-        )
+        form = r"\s*(rgb|bgr)\s+(-?\d{1,6}(?:\.\d{1,6})?)\.\.(-?\d{1,6}(?:\.\d{1,6})?)\s*"
+        match = re.fullmatch(form, text, re.IGNORECASE) if isinstance(text, str) else None
         if not match or float(match[2]) >= float(match[3]):
             raise OptionError(
                 f"cannot read the pixel layout {reprlib.repr(text)}; write channel order and range, such as "

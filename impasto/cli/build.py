@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -55,7 +56,10 @@ Targets = Annotated[
 
 def build(
     model: options.Model,
-    precision: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp16",
+    precision: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="fp32, fp16 or int8; by default fp16 where it can be had, else fp32.", show_default=False),
+    ] = None,
     size: Sizes = None,
     batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest from 1.")] = "1",
     workspace: Workspace = None,
@@ -74,14 +78,22 @@ def build(
     json: options.Json = None,
 ) -> None:
     """Build a TensorRT engine of a model, and prove that it is what was asked for."""
-    from impasto.export.engine_package import build_model, discard
+    from impasto.export.engine_package import best_precision, build_model, discard
 
-    wanted = _options(precision, size or [], batch, workspace, opt_level, tactics, hardware_compatible, target)
-    with _bar_or_exit(f"building {model}, {precision}") as (report, waiting):
+    wanted = _options(
+        precision or "fp32", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
+    )
+    why = None
+    if precision is None:
+        chosen, why = best_precision(model, wanted, flavour)
+        wanted = replace(wanted, precision=chosen)
+    with _bar_or_exit(f"building {model}, {wanted.precision}") as (report, waiting):
         result = build_model(
             model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
         )
     out.print(str(result), markup=False, soft_wrap=True)
+    if why:
+        err.print(f"{wanted.precision} was chosen: {why}", markup=False)
     if result.context:
         out.print(f"its context graph's engine: {result.context}", markup=False, soft_wrap=True)
     for capability, counts in result.record.precisions_by_target.items():

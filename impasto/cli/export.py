@@ -34,7 +34,10 @@ def export(
             help="The package's folder; by default the checkpoint's own, for a name or an .onnx one that is called so.",
         ),
     ] = None,
-    name: Annotated[Optional[str], typer.Option(help="The model's name; by default the checkpoint's.")] = None,  # noqa: UP045
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="The model's name; by default the checkpoint's, for an .onnx the folder's."),
+    ] = None,
     with_strength: Annotated[
         bool,
         typer.Option(

@@ -192,6 +192,8 @@ class _DeviceTensors:
 
 def _tensor(value: Any, path: Path) -> TensorSpec:
     if value.type not in _DTYPES:
-        raise BackendError(f"{path}: {value.name} is {value.type}; expected uint8, float32 or float16")
+        raise BackendError(
+            f"{path}: {value.name} is {value.type}; expected uint8, float32 or float16; export it again in float32"
+        )
     shape = tuple(size if isinstance(size, int) and size > 0 else None for size in value.shape)
     return TensorSpec(value.name, _DTYPES[value.type], shape)

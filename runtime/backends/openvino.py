@@ -238,7 +238,9 @@ class OpenVinoBackend(Backend):
 def _tensor(port: Any, path: Path) -> TensorSpec:
     dtype = port.element_type.to_dtype().name
     if dtype not in _DTYPES:
-        raise BackendError(f"{path}: {port.any_name} is {dtype}; expected uint8, float32 or float16")
+        raise BackendError(
+            f"{path}: {port.any_name} is {dtype}; expected uint8, float32 or float16; export it again in float32"
+        )
     if port.partial_shape.rank.is_dynamic:
         raise BackendError(f"{path} does not say how many dimensions {port.any_name} has; a picture model does")
     shape = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)

@@ -21,7 +21,7 @@ class PixelAdapter(Backend):
     """Converts pixels in NumPy around another backend. Canonical graphs do this inside and need none of it."""
 
     def __init__(self, inner: Backend, pixels: Pixels) -> None:
-        """inner: one float or uint8 input (N, 3, H, W) or (N, H, W, 3), one output of the same form.
+        """inner: one float or uint8 input (N, 3, H, W) or (N, H, W, 3), one output of either form.
 
         Raises BackendError where the graph has another form.
         """
@@ -32,13 +32,15 @@ class PixelAdapter(Backend):
         self._pixels = pixels
         shape = inner.inputs[0].shape
         self._channels_last = shape[3] == 3 and shape[1] != 3
+        self._gives_channels_last = _are_last(inner.output.shape, self._channels_last)
+        self._worked: tuple[int, int] | None = None
         if not self._channels_last and shape[1] not in (3, None):
             raise BackendError(f"the graph takes {inner.inputs[0]}; a picture model takes 3 channels")
         batch, *sides = shape if self._channels_last else (shape[0], shape[2], shape[3], 3)
         self.name, self.device, self.metadata = inner.name, inner.device, inner.metadata
         self.precision = inner.precision
         self.inputs = (TensorSpec(inner.inputs[0].name, _UINT8, (batch, *sides)),)
-        self.outputs = (TensorSpec(inner.output.name, _UINT8, (batch, None, None, 3)),)
+        self.outputs = (TensorSpec(inner.output.name, _UINT8, (batch, *_sides(inner.output.shape), 3)),)
 
     def computation(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> Callable[[], None]:
         return self._inner.computation((self._encode(inputs[0]),), self._room(out))
@@ -50,19 +52,32 @@ class PixelAdapter(Backend):
         except NoNumbers:
             raise
         except BackendError as error:
-            raise BackendError(f"{error} ({MULTIPLE_HINT})") from error
-        out[...] = self._pixels.decode(result.transpose(0, 3, 1, 2) if self._channels_last else result)
+            raise BackendError(f"{error} ({self._hint(inputs[0])})") from error
+        out[...] = self._pixels.decode(result.transpose(0, 3, 1, 2) if self._gives_channels_last else result)
 
     def _room(self, out: np.ndarray) -> np.ndarray:
         """An array for what the graph gives for this picture."""
         batch, height, width, _ = out.shape
-        return np.empty(out.shape if self._channels_last else (batch, 3, height, width), self._inner.output.dtype)
+        return np.empty(out.shape if self._gives_channels_last else (batch, 3, height, width), self._inner.output.dtype)
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         shape = self._inner.measure((self._encode(inputs[0]),))
-        if len(shape) != 4 or shape[3 if self._channels_last else 1] != 3:
+        if len(shape) == 4:
+            self._gives_channels_last = _are_last(shape, self._gives_channels_last)
+        if len(shape) != 4 or shape[3 if self._gives_channels_last else 1] != 3:
             raise BackendError(f"the graph gives {shape}; a picture model gives 3 channels")
-        return shape if self._channels_last else (shape[0], shape[2], shape[3], 3)
+        self._worked = (inputs[0].shape[1], inputs[0].shape[2])
+        return shape if self._gives_channels_last else (shape[0], shape[2], shape[3], 3)
+
+    def _hint(self, image: np.ndarray) -> str:
+        """What may be wrong with a picture's size."""
+        if self._worked in (None, image.shape[1:3]):
+            return MULTIPLE_HINT
+        height, width = self._worked
+        return (
+            f"the graph works at {height} x {width}; {MULTIPLE_HINT}; if it works at that size alone, "
+            f'{{"size": {{"fixed": [{height}, {width}]}}}}'
+        )
 
     def _encode(self, image: np.ndarray) -> np.ndarray:
         planes = self._pixels.encode(image, self._inner.inputs[0].dtype)
@@ -73,3 +88,17 @@ class PixelAdapter(Backend):
 
     def _close(self) -> None:
         self._inner.close()
+
+
+def _sides(shape: Sequence[int | None]) -> tuple[int | None, int | None]:
+    """A picture's height and width, where its shape says which they are."""
+    if len(shape) != 4 or (shape[1] == 3) == (shape[3] == 3):
+        return None, None
+    return (shape[1], shape[2]) if shape[3] == 3 else (shape[2], shape[3])
+
+
+def _are_last(shape: Sequence[int | None], otherwise: bool) -> bool:
+    """Whether a picture's 3 channels are the last axis, where its shape, of 4 sizes, says so."""
+    if len(shape) != 4 or (shape[1] == 3) == (shape[3] == 3):
+        return otherwise
+    return shape[3] == 3

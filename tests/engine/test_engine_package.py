@@ -24,7 +24,7 @@ from conftest import canonical_graph, float_graph
 from impasto.errors import CheckFailed, EngineMismatch, OptionError, OutputError, PackageError
 from impasto.export.engine_cache import CacheEntry, EngineCache
 from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.engine_package import BuildResult, add_to_package, build_model, find_graph
+from impasto.export.engine_package import BuildResult, add_to_package, best_precision, build_model, find_graph
 from impasto.export.inspection import inspect_path
 from impasto.files import sha256
 from impasto.runtime.engines import read_stored
@@ -430,6 +430,58 @@ def test_the_largest_size_is_that_of_all_profiles(own_cache: EngineCache) -> Non
     profiles = tuple({"context": ((1, 5),) * 3, "image": ((1, *size, 3),) * 3} for size in sizes)
     own_cache.put(record(profiles=profiles), b"plan")
     assert "1080 x 1920" in cli("cache", "list")[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "held", "wanted", "why"),
+    [
+        (True, False, "fp16", "makes it of the FP32 graph"),
+        (False, False, "fp32", "holds no FP16 graph, which .* needs to build one; make it: impasto quantize"),
+        (False, True, "fp16", "the package holds such a graph"),
+    ],
+)
+def test_what_is_built_where_nobody_says_a_precision(
+    make_package: MakePackage, monkeypatch: pytest.MonkeyPatch, flags: bool, held: bool, wanted: str, why: str
+) -> None:
+    package = make_package()
+    if held:
+        manifest = json.loads((package / MANIFEST).read_text())
+        file = manifest["files"]["model.onnx"]
+        (package / "model.fp16.onnx").write_bytes((package / "model.onnx").read_bytes())
+        manifest["files"]["model.fp16.onnx"] = {**file, "precision": "fp16"}
+        (package / MANIFEST).write_text(json.dumps(manifest))
+    api = SimpleNamespace(has_precision_flags=flags)
+    monkeypatch.setattr("impasto.export.engine_package.find_builder", lambda *_: api)
+    precision, told = best_precision(package, BuildOptions("fp32"))
+    assert precision == wanted
+    assert re.search(why, told)
+    find_graph(resolve(package), precision, api)  # type: ignore[arg-type]
+
+
+def test_without_a_precision_the_command_line_builds_what_can_be_had(
+    make_package: MakePackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(model: object, options: BuildOptions, **_: object) -> None:
+        built.append(options.precision)
+        raise OptionError("no builder here")
+
+    api = SimpleNamespace(has_precision_flags=False)
+    monkeypatch.setattr("impasto.export.engine_package.find_builder", lambda *_: api)
+    monkeypatch.setattr("impasto.export.engine_package.build_model", build)
+    for options in ((), ("--precision", "fp16")):
+        assert cli("build", make_package(f"of{len(options)}"), *options)[0] == 1
+    assert built == ["fp32", "fp16"]
+
+
+@pytest.mark.parametrize(
+    ("target", "board"), [("sm87", "Jetson Orin"), ("sm72", "Jetson Xavier"), ("sm110", "Jetson Thor")]
+)
+def test_engines_for_a_board_are_built_on_the_board(make_package: MakePackage, target: str, board: str) -> None:
+    code, _, stderr = cli("build", make_package(), "--target", f"sm86,{target}")
+    assert code == 1
+    assert f"{target} is {board}, whose engines are built on the board itself" in stderr
 
 
 def documented() -> list[str]:

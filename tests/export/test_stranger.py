@@ -13,7 +13,7 @@ from strangers import HALF, Sketch, restorer, u_net, upscaler
 
 import impasto
 from conftest import canonical_graph, picture
-from impasto.errors import ExportError, OptionError, OutputError, PackageError, ShapeError
+from impasto.errors import BackendError, ExportError, OptionError, OutputError, PackageError, ShapeError
 from impasto.export.check import check_package
 from impasto.export.graph_parts import element_types
 from impasto.export.inspection import inspect_path
@@ -237,6 +237,22 @@ class TestWhatLiesThere:
             with pytest.raises(OptionError, match="which it is to be made of"):
                 check_target(made, None, [made / name])
 
+    def test_the_folder_names_the_package(self, saved):
+        path = saved(restorer().model(), "other.onnx")
+        made = export_graph(path, path.parent / "sharp", layout="rgb 0..1")
+        assert (made.spec.name, made.folder.name) == ("sharp", "sharp")
+        assert read_manifest(made.folder).spec.name == "sharp"
+        export_graph(path, made.folder, layout="rgb 0..1")  # the same again
+        named = export_graph(path, path.parent / "Sharp Two", layout="rgb 0..1", name="mine")
+        assert named.spec.name == "mine"
+        assert export_graph(path, path.parent / "Sharp Three", layout="rgb 0..1").spec.name == "sharp-three"
+
+    def test_a_package_of_another_file_stays_though_its_folder_has_its_name(self, saved):
+        folder = export_graph(saved(restorer().model(), "one.onnx"), layout="rgb 0..1").folder
+        with pytest.raises(OptionError, match=r"holds the package one, and this one is called two; .*--name one"):
+            export_graph(saved(restorer().model(), "two.onnx"), folder, layout="rgb 0..1")
+        assert export_graph(folder.parent / "two.onnx", folder, layout="rgb 0..1", name="one").spec.name == "one"
+
     def test_another_models_package_stays(self, saved, make_package):
         package, path = make_package(thumbnail=16), saved(restorer().model())
         with pytest.raises(
@@ -428,3 +444,72 @@ def test_what_was_exported_is_built_like_a_network_of_ours(saved, tmp_path):
     with pytest.raises(OptionError, match=r"exported for pictures of 24 x 32 alone; .*tiles.*--size 24x32"):
         build(fixed, "1080p")
     shutil.rmtree(package / "engines")
+
+
+class TestOldAndOddFiles:
+    """What other exporters write, and ONNX's converter or ONNX Runtime's optimizer once made something else of."""
+
+    @pytest.mark.parametrize(("kind", "opset"), [("Upsample", 9), ("Resize", 10)])
+    @pytest.mark.parametrize("mode", ["linear", "nearest"])
+    @pytest.mark.parametrize("factor", [2.0, 1.5, 0.75])
+    def test_resizes_from_before_they_said_how(self, saved, kind, opset, mode, factor):
+        if kind == "Upsample" and factor < 1:
+            pytest.skip("Upsample only enlarges")
+        sketch = Sketch()
+        sketch.op(kind, sketch.constant([1, 1, factor, factor]), mode=mode)
+        if factor != 2:  # and back, so that the whole is one factor
+            sketch.op(kind, sketch.constant([1, 1, 2 / factor, 2 / factor]), mode=mode)
+        path = saved(sketch.model(opset=opset, scale=2))
+        sidecar = {} if factor == 2 else {"multiple": 12}
+        path.with_suffix(".json").write_text(json.dumps({"layout": "rgb 0..1", **sidecar}))
+        assert_same(path, export_graph(path).folder, picture(36, 48), None)
+
+    @pytest.mark.parametrize("attributes", [{"mode": "cubic"}, {"mode": "linear", "antialias": 1}])
+    @pytest.mark.filterwarnings("ignore:openvino draws it")
+    def test_a_resize_that_is_computed_in_planes_only(self, saved, attributes):
+        """ONNX Runtime moved the Transpose of our pixels behind it, and then would not load the graph."""
+        sketch = Sketch()
+        sketch.op("Resize", "", sketch.constant([1, 1, 0.5, 0.5]), **attributes)
+        sketch.op("Resize", "", sketch.constant([1, 1, 2, 2]), mode="nearest")
+        path = saved(sketch.model(opset=18))
+        made = export_graph(path, layout="rgb 0..1")
+        assert_same(path, made.folder, picture(44, 70), "rgb 0..1")
+        assert made.spec.receptive_field is not None or "antialias" in attributes
+
+    @pytest.mark.parametrize("channels_last", [True, False])
+    @pytest.mark.parametrize("said", [True, False])
+    def test_one_layout_goes_in_and_another_comes_out(self, saved, channels_last, said):
+        perm = [0, 3, 1, 2] if channels_last else [0, 2, 3, 1]
+        model = Sketch().op("Transpose", perm=perm).model(channels_last=channels_last)
+        for axis, dimension in enumerate(model.graph.output[0].type.tensor_type.shape.dim):
+            dimension.Clear()
+            if said:
+                sizes = ["n", 3, "h", "w"] if channels_last else ["n", "h", "w", 3]
+                dimension.CopyFrom(helper.make_tensor_value_info("v", 1, [sizes[axis]]).type.tensor_type.shape.dim[0])
+        path, image = saved(model), picture(20, 30)
+        assert np.array_equal(drawn(path, image, layout="bgr 0..1"), image)
+        assert np.array_equal(drawn(export_graph(path, layout="bgr 0..1").folder, image), image)
+
+    def test_float64_is_refused(self, saved):
+        path = saved(Sketch().op("Sigmoid").model(dtype=TensorProto.DOUBLE))
+        for work in (
+            lambda: export_graph(path, layout="rgb 0..1"),
+            lambda: drawn(path, picture(9, 9), layout="rgb 0..1"),
+        ):
+            with pytest.raises((ExportError, BackendError), match=r"double.* in float32"):
+                work()
+
+    @pytest.mark.parametrize("side", [64, 128])
+    def test_a_size_that_is_baked_in_is_found_or_named(self, saved, side):
+        sketch = Sketch()
+        sketch.op("Reshape", sketch.constant([1, 3, side, side], np.int64)).op("Sigmoid")
+        path = saved(sketch.model())
+        made = export_graph(path, layout="rgb 0..1")
+        assert made.spec.size.fixed == (side, side)
+        assert f"{side} x {side} only" in str(made)
+        wanted = drawn(made.folder, picture(40, 50))
+        if side != 64:
+            with pytest.raises(BackendError, match=r'works at 128 x 128.*"fixed": \[128, 128\]'):
+                drawn(path, picture(40, 50), layout="rgb 0..1")
+        path.with_suffix(".json").write_text(json.dumps({"layout": "rgb 0..1", "size": {"fixed": [side, side]}}))
+        assert np.abs(drawn(path, picture(40, 50)) - wanted).max() <= 1
