@@ -36,7 +36,7 @@ DEFAULT_LIMIT = 4 << 30
 
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.json|\.plan|-[0-9a-f]{8}\.kernels)")
 _TIMING = re.compile(r"tensorrt-[\w.-]+-driver\w+\.timing")
-_UNFINISHED = re.compile(r"\.(.+)-[0-9a-f]{16}(\.\w+)")
+_UNFINISHED = re.compile(r"\.(.+?)(?:-[0-9a-f]{8}-\d+-\d+)?-[0-9a-f]{16}(\.\w+)")
 """What `atomic_path` calls a file before it is complete: name and suffix."""
 _ABANDONED_S = 3600.0
 """Nobody writes one file for so long: older unfinished ones are of processes that were killed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from typing import Any
 
@@ -12,6 +13,13 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding that lacks … or a file's name prints ? instead
             stream.reconfigure(errors="replace")
+    for name in (
+        "SIGTERM",
+        "SIGHUP",
+    ):  # end like Ctrl-C, so that nothing half-written is left; nohup has the second one ignored
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         _command_line()(prog_name="impasto")
     except KeyboardInterrupt:  # before the verbs' own handler was there

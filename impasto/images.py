@@ -17,7 +17,7 @@ import numpy as np
 from . import colour_tags
 from .colour_tags import ColourTags
 from .errors import ImpastoWarning, MissingDependency, OptionError, PictureError, first_line
-from .files import atomic_path, list_files
+from .files import atomic_path, check_name, is_folder, list_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,14 +78,14 @@ def read(path: str | os.PathLike[str]) -> Picture:
     Raises PictureError for a missing, truncated, animated, 16-bit or oversized file and for anything that is no picture.
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         raise PictureError(f"{path} is a folder, not a picture file")
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist; check the path") from None
-    except OSError as error:
-        raise PictureError(f"cannot read {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError of a path that holds NUL
+        raise PictureError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     return decode(content, str(path))
 
 
@@ -218,8 +218,10 @@ def _save(image: Image, temporary: Path, exif: bytes | None, options: dict[str, 
 
 
 def check_holds(path: Path, height: int, width: int, *, alpha: bool) -> None:
-    """Raises OptionError for a suffix not in SUFFIXES, and for a size or transparency that its format cannot hold."""
+    """Raises OptionError for a name that is too long or ends in none of SUFFIXES, and for a size or transparency that its format cannot
+    hold."""
     check_suffix(path)
+    check_name(path)
     suffix = path.suffix.lower()
     if alpha and suffix in (".jpg", ".jpeg", ".bmp"):
         raise OptionError(
@@ -245,7 +247,7 @@ def list_folder(
 ) -> list[Path]:
     """The picture files in a folder, as `files.list_files` lists them. Raises PictureError without any."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise PictureError(f"{folder} is not a folder; give a folder of pictures")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PictureError(f"no permission to read the folder {folder}; change its permissions")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import images, videos
 from .errors import BackendError, ImpastoWarning, OptionError, OutputError, ShapeError
-from .files import check_writable, list_files, make_folder
+from .files import check_writable, exists, is_folder, list_files, location, make_folder
 
 PIPE = Path("-")
 """Standard input or output, which carry video as Y4M."""
@@ -45,7 +45,7 @@ class Job:
 
 def is_one_video(inputs: Sequence[Path]) -> bool:
     """Whether they are one video and nothing else, by its name."""
-    return len(inputs) == 1 and (inputs[0] == PIPE or (videos.is_video(inputs[0]) and not inputs[0].is_dir()))
+    return len(inputs) == 1 and (inputs[0] == PIPE or (videos.is_video(inputs[0]) and not is_folder(inputs[0])))
 
 
 def plan(
@@ -73,7 +73,7 @@ def plan(
             raise OptionError(f"{target} says by its ending what it is to be; leave --format out")
         jobs, folders = [Job(inputs[0], target)], set()
     else:
-        if target is not None and target.exists() and not target.is_dir():
+        if target is not None and exists(target) and not is_folder(target):
             raise OutputError(f"{target} is a file; give a folder to write into, or another name")
         jobs = [job for entry in inputs for job in _jobs(entry, target, model, f".{format or FORMATS[0]}", recursive)]
         folders = {job.target.parent for job in jobs if target is not None or job.target.parent != job.source.parent}
@@ -85,14 +85,14 @@ def plan(
 
 def _names_file(inputs: Sequence[Path], output: str) -> bool:
     """Whether the output is the one file that a single input becomes, rather than a folder."""
-    if output.endswith(("/", os.sep)) or Path(output).is_dir():
+    if output.endswith(("/", os.sep)) or is_folder(output):
         return False
-    return len(inputs) == 1 and not inputs[0].is_dir() and bool(Path(output).suffix)
+    return len(inputs) == 1 and not is_folder(inputs[0]) and bool(Path(output).suffix)
 
 
 def _jobs(entry: Path, output: Path | None, model: str, suffix: str, recursive: bool) -> list[Job]:
     """A file, or the pictures in a folder. suffix: of pictures."""
-    if entry.is_dir():
+    if is_folder(entry):
         folder = output or _beside(entry, model)
         _tell_videos(entry, recursive, folder)
         sources = images.list_folder(entry, recursive=recursive, leaving_out=folder)
@@ -102,7 +102,9 @@ def _jobs(entry: Path, output: Path | None, model: str, suffix: str, recursive: 
 
 
 def _beside(folder: Path, model: str) -> Path:
-    named = folder if folder.name not in ("", "..") else folder.resolve()  # the current folder, and those above it
+    named = (
+        folder if folder.name not in ("", "..") else Path(location(folder))
+    )  # the current folder, and those above it
     if not named.name:
         raise OptionError(f"{folder} has no name and nothing beside it; say where the results go: -o FOLDER")
     return named.with_name(f"{named.name}-{model}")
@@ -136,14 +138,14 @@ def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
 
 def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
     """folders: those that are made afterwards."""
-    sources = {job.source.resolve() for job in jobs}
-    taken: dict[Path, Path] = {}
+    sources = {location(job.source) for job in jobs}
+    taken: dict[str, Path] = {}
     for job in jobs:
         if job.target == PIPE:
             continue
         (videos if job.is_video else images).check_suffix(job.target)
-        target = job.target.resolve()
-        if target == job.source.resolve():
+        target = location(job.target)
+        if target == location(job.source):
             raise OptionError(
                 f"{job.target} is the {'video' if job.is_video else 'picture'} itself and would be overwritten; choose another output"
             )
@@ -157,5 +159,5 @@ def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
                 f"{taken[target]} and {job.source} would both be written to {job.target}; run them one by one with -o"
             )
         taken[target] = job.source
-        if job.target.parent not in folders and job.source.exists():  # of one that is missing, reading tells
+        if job.target.parent not in folders and exists(job.source):  # of one that is missing, reading tells
             check_writable(job.target)

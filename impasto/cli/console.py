@@ -17,7 +17,7 @@ from typer import Exit
 from typer.core import TyperGroup
 
 from impasto.errors import ImpastoError, ImpastoWarning, missing
-from impasto.files import write_text
+from impasto.files import working_folder_is_gone, write_text
 
 _WIDE = 1000
 """Characters in a line where nobody's window is to be filled."""
@@ -84,6 +84,9 @@ class Commands(TyperGroup):
             _end_if_work_goes_on(130)
             raise Exit(130) from None
         except OSError as error:
+            if working_folder_is_gone():
+                fail("the folder in which this runs has been deleted; go to another one")
+                raise Exit(1) from None
             # What reads and writes files turns this into errors of ours; left is what stdout leads to. Typer knows closed pipes.
             if error.filename is not None or error.errno == errno.EPIPE:
                 raise

@@ -14,6 +14,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
+from impasto.files import exists
 from impasto.jobs import FORMATS, PIPE, Job, is_one_video, plan
 from impasto.picture_run import PictureRun, run_pictures
 from impasto.styles import parse
@@ -116,7 +117,7 @@ def run(
         loaded.set_style(parse(style) if style else None, strength=strength)
         planned = plan(inputs, output, loaded.info.name, format=format, recursive=recursive)
         # Files appear whole or not at all, so what is there is finished.
-        jobs = [job for job in planned if not (skip_existing and job.target.exists())]
+        jobs = [job for job in planned if not (skip_existing and exists(job.target))]
         if len(jobs) < len(planned):
             err.print(f"{len(planned) - len(jobs)} of {len(planned)} results were there already")
         meter = opened.enter_context(_meter(painting, network, device)) if painting else None

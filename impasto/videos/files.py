@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from impasto.errors import MissingDependency, OptionError, OutputError, PictureError
+from impasto.files import check_name, is_file, why_unreadable
 
 from . import colours
 from .colours import pyav
@@ -67,6 +68,7 @@ def check_suffix(path: Path) -> None:
     """Raises OptionError unless the path ends in one of WRITTEN."""
     if path.suffix.lower() not in WRITTEN:
         raise OptionError(f"cannot write a video to {path.name!r}; let its name end in one of {', '.join(WRITTEN)}")
+    check_name(path)
 
 
 def _opened(path: Path) -> InputContainer:
@@ -86,8 +88,8 @@ class FileSource(Source):
         super().__init__()
         self.path, self.name = path, str(path)
         av = pyav()
-        if not path.is_file():
-            raise PictureError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}; give a video file")
+        if not is_file(path):
+            raise PictureError(f"{path} {why_unreadable(path).split(';')[0]}; give a video file")
         try:
             self._container: InputContainer = _opened(path)
         except (av.FFmpegError, IndexError, UnicodeError) as error:
