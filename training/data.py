@@ -140,9 +140,10 @@ def read_folders(
         return read_photos(folders[0], smallest=smallest, longest=longest, enlarged_to=enlarged_to)
     if len({Path(folder).name for folder in folders}) < len(folders):
         raise TrainingError(
-            f"two of the folders {', '.join(map(os.fspath, folders))} have one name; rename one, or link to it"
+            f"two of the folders {', '.join(str(folder) for folder in folders)} have one name; rename one, or link to it"
         )
-    photos, skipped, held = Photos((), (), ()), (), 0
+    photos, held = Photos((), (), ()), 0
+    skipped: tuple[str, ...] = ()
     for folder in folders:
         found = read_photos(folder, smallest=smallest, longest=longest, enlarged_to=enlarged_to)
         held += _held(folder, held, *found.pictures)

@@ -285,7 +285,8 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
     )
     extra["degradation"] = str(options.degradation)
     # Only where they are used: runs of before are gone on with.
-    extra |= {key: value for key, value in (("synthetic", len(made.names)), ("gray", options.gray)) if value}
+    extra |= {"synthetic": len(made.names)} if made.names else {}
+    extra |= {"gray": options.gray} if options.gray else {}
     return _fit(options, task, options.degradation.task, split, extra, report, digests)
 
 

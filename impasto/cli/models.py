@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,7 +21,8 @@ def models(json: options.Json = None) -> None:
     table = Table()
     for heading in ("name", "task", "scale", "precisions", "where"):
         table.add_column(heading, overflow="fold")
-    found, terms = {}, {}
+    found: dict[str, Any] = {}
+    terms: dict[str, list[str]] = {}
     for name, path in known_names().items():
         try:
             manifest = read_manifest(path)

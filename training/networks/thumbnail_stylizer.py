@@ -101,16 +101,8 @@ class ThumbnailStylizer(Network):
 
     def adopt(self, other: Network, name: str = "") -> None:
         super().adopt(other)
-        if (
-            self.finish
-            and isinstance(other, ThumbnailStylizer)
-            and not other.finish
-            and self.head.in_channels == other.head.in_channels
-        ):
-            with torch.no_grad():  # the other's head, and what begins as nothing more
-                for own, lent in ((self.head.weight, other.head.weight), (self.head.bias, other.head.bias)):
-                    assert own is not None and lent is not None
-                    own.copy_(torch.cat([lent, -lent]))
+        if isinstance(other, ThumbnailStylizer) and self.finish and not other.finish:
+            self._adopt_head(other.head)
         if not isinstance(other, ThumbnailStylizer) or (self.styles, other.styles) == ((), ()):
             return
         own, lent = self.reader.films, other.reader.films
@@ -119,6 +111,15 @@ class ThumbnailStylizer(Network):
                 names = self.styles or (name,)
                 own.weight.copy_(torch.cat([_lent_by(other, lent.weight, style) for style in names]))
                 own.bias.copy_(torch.cat([_lent_by(other, lent.bias, style) for style in names]))
+
+    @torch.no_grad()
+    def _adopt_head(self, head: nn.Conv2d) -> None:
+        """Take over a head that has no last convolution behind it: what is drawn stays."""
+        if head.in_channels == self.head.in_channels:
+            self.head.weight.copy_(torch.cat([head.weight, -head.weight]))
+            assert self.head.bias is not None
+            assert head.bias is not None
+            self.head.bias.copy_(torch.cat([head.bias, -head.bias]))
 
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         assert context is not None
