@@ -269,7 +269,7 @@ def fit_restore(options: RestoreOptions, report: Report = lambda progress: None)
         "processes": launched(),
         "backbone": backbone,
     }
-    extra = {"backbone": str(backbone)} if backbone else {}
+    extra: dict[str, Any] = {"backbone": str(backbone)} if backbone else {}
     digests = {"backbone": digest_of_weights(backbone)} if backbone else {}
     if options.pairs:
         paired = PairTask(network, split.train, split.validation, **common)
