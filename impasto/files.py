@@ -185,6 +185,10 @@ def check_writable(target: str | os.PathLike[str]) -> None:
     if is_special(target):
         return
     place = _followed(target)
+    try:
+        place.parent.stat()
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {_reason(error, target)}") from None
     if not os.access(place.parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write {target}: {_reason(PermissionError(), target)}")
     if is_folder(place):
@@ -290,10 +294,10 @@ def _reason(error: OSError, target: Path) -> str:
         return "the folder in which this runs has been deleted; go to another one"
     if error.errno == errno.ENAMETOOLONG:
         return "its name or path is too long for this system; choose another"
-    if not is_folder(target.parent):
-        return f"the folder {target.parent} does not exist; make it first, or choose another place"
     if isinstance(error, PermissionError):
         return "no permission; choose another place, or change the folder's permissions"
+    if not is_folder(target.parent):
+        return f"the folder {target.parent} does not exist; make it first, or choose another place"
     if error.errno == errno.ENOSPC:
         return "no space left on the disk; free some, or choose another place"
     return f"{error.strerror or error}; choose another place"
