@@ -202,7 +202,10 @@ def test_a_recipe_is_packed_by_its_name_one_run_after_the_other(tmp_path, monkey
     asked = ["--limit", "20", "--data", str(tmp_path / "data"), "small"]
     packing.main(["-o", "first", *asked])
     script = Path("first/run.sh").read_text()
-    assert "train restore small --batch 1 --steps 1 --photos photos/train --minutes" in script
+    assert (
+        f"train restore small --batch 1 --steps 1 --terms {shlex.quote(zoo._TERMS)} --photos photos/train --minutes"
+        in script
+    )
 
     done = zoo.run_folders("small", gpu=True)
     for folder in done:
@@ -212,7 +215,8 @@ def test_a_recipe_is_packed_by_its_name_one_run_after_the_other(tmp_path, monkey
         packing.main(["-o", "second", *asked])
     (done[1] / "checkpoint.safetensors").unlink()
     packing.main(["-o", "second", *asked])
-    assert "--steps 2 --photos photos/train --start weights/checkpoint.safetensors" in Path("second/run.sh").read_text()
+    said = f"--steps 2 --terms {shlex.quote(zoo._TERMS)} --photos photos/train --start weights/checkpoint.safetensors"
+    assert said in Path("second/run.sh").read_text()
     assert Path("second/weights/checkpoint.safetensors").read_bytes() == b"weights"
 
 

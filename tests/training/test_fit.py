@@ -306,7 +306,7 @@ def test_checkpoint_tells_how_it_was_made(stylizing):
     assert made.recipe["data"]["validation"]["files"] == ["0.png", "5.png"]
     assert len(made.recipe["data"]["skipped"]) == 2
     assert made.recipe["losses"] == {
-        name: weight for name, weight in options.weights.items() if name not in ("photo", "temporal")
+        name: weight for name, weight in options.weights.items() if name not in ("photo", "temporal", "deep content")
     }
     assert made.recipe["versions"]["torch"] == torch.__version__
     assert set(made.quality["validation"]) == {"content", "style", "objective", "grid_levels"}
