@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from fake_network import Parsed
@@ -144,7 +145,7 @@ def test_an_int8_graph_keeps_its_islands_and_no_layer_between_quantizers(
 def test_islands_of_an_int8_graph_by_range_outlive_its_halves(version: str, tmp_path: Path, gpu: Any) -> None:
     """What calibration pictures showed is in the graph alone, and old parsers get it without halves."""
     model = shipped("denoise")
-    feed = {"image": picture(64, 96)[None]}
+    feed = {"image": picture(64, 96)[None], "context": np.ones((1, 1), np.float32)}  # at strength 1
     whole = quantized(model, find_ranges(model, [feed], "min-max"), (), "tensorrt")
     last = [node for node in whole.graph.node if node.op_type == "Relu"][-1]
     islands = {island.node for island in find_islands(whole, {})}
