@@ -21,7 +21,7 @@ from .drawing import draw
 from .fit import FitResult, Progress, fit, pick_device
 from .networks import Network, kmac_per_pixel, mixed
 from .processes import ALONE, Processes, launched
-from .recipes import CommonOptions, arguments_for, digest_of_weights, new_network, recipe_of, split_photos
+from .recipes import CommonOptions, arguments_for, check_whole, digest_of_weights, new_network, recipe_of, split_photos
 from .tasks import Task, random_colours, recoloured, side_by_side
 
 DISTILL_WEIGHTS = {"teacher": 1.0, "truth": 0.0}
@@ -49,10 +49,8 @@ class DistillOptions(CommonOptions):
         super().__post_init__()
         if not self.photo_folders:
             raise OptionError("a student needs a folder of photos")
-        if self.whole and not 128 <= self.whole[0] <= self.whole[1]:
-            raise OptionError(
-                f"whole photos of {self.whole[0]} to {self.whole[1]} pixels: wanted 128 or more, smaller first"
-            )
+        if self.whole:
+            check_whole(self.whole)
         if self.whole and (self.degradation or self.fit.replay):
             raise OptionError("whole photos are for stylizers, and no recorded step takes them; leave --whole away")
         if self.weights.get("truth") and self.degradation is None:

@@ -108,6 +108,12 @@ class CommonOptions:
             )
 
 
+def check_whole(sides: tuple[int, int]) -> None:
+    """Raises OptionError for longer sides of whole photos, in pixels, that nothing can be learnt from."""
+    if not 128 <= sides[0] <= sides[1]:
+        raise OptionError(f"whole photos of {sides[0]} to {sides[1]} pixels: wanted 128 or more, smaller first")
+
+
 @dataclass(frozen=True)
 class StyleOptions(CommonOptions):
     """A stylizer."""
@@ -138,10 +144,8 @@ class StyleOptions(CommonOptions):
             raise OptionError("a stylizer needs a folder of photos, and at least one painting to learn")
         if not 1 <= self.scales <= 4:
             raise OptionError(f"strokes are compared at 1 to 4 scales; got {self.scales}")
-        if self.whole and not 128 <= self.whole[0] <= self.whole[1]:
-            raise OptionError(
-                f"whole photos of {self.whole[0]} to {self.whole[1]} pixels: wanted 128 or more, smaller first"
-            )
+        if self.whole:
+            check_whole(self.whole)
         if self.whole and self.fit.replay:
             raise OptionError("a recorded step has one size; leave --cuda-graph away, or train on crops")
         if len(set(self.styles)) < len(self.styles):

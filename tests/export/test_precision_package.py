@@ -68,7 +68,10 @@ def test_an_unknown_family_is_refused(make_package: MakePackage) -> None:
     add(package, ("int8", "tensorrt"))
     path = package / MANIFEST
     path.write_text(path.read_text().replace('"tensorrt"', '"coral"'))
-    with pytest.raises(PackageError, match="'coral'; expected one of onnxruntime, openvino, tensorrt"):
+    with pytest.raises(
+        PackageError,
+        match=r"'family of model\.int8-tensorrt\.onnx' is 'coral'; expected one of onnxruntime, openvino, tensorrt",
+    ):
         read_manifest(package)
 
 

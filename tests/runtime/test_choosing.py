@@ -132,11 +132,19 @@ def change(package, edit) -> None:
     (package / "manifest.json").write_text(json.dumps(manifest))
 
 
-@pytest.mark.parametrize("entry", [7, {}, {"passed": 1, "max_difference": 0}, {"passed": True, "max_difference": 256}])
-def test_a_record_of_another_form_is_refused(make_package, entry):
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        (7, "'the entry of openvino' is 7; expected an object"),
+        ({}, "passed of openvino is None; expected true or false"),
+        ({"passed": 1, "max_difference": 0}, "passed of openvino is 1; expected true or false"),
+        ({"passed": True, "max_difference": 256}, "'max_difference of openvino' is 256; expected at most 255"),
+    ],
+)
+def test_a_record_of_another_form_is_refused(make_package, entry, says):
     package = make_package()
     change(package, lambda manifest: manifest.update(backends={"openvino": entry}))
-    with pytest.raises(PackageError, match="of openvino"):
+    with pytest.raises(PackageError, match=says):
         read_manifest(package)
 
 
