@@ -13,11 +13,10 @@ import numpy as np
 
 import impasto
 from impasto import images
+from impasto.benchmarks.measurement.report import describe_machine
 from impasto.errors import ImpastoError, MissingDependency, OptionError
 from impasto.files import write_text
-from impasto.quality import psnr
-
-from .report import describe_machine
+from impasto.metrics import psnr
 
 Compare = Callable[[impasto.Model, Sequence[np.ndarray]], dict[str, dict[str, float]]]
 """A model and clean photos to figures by condition."""

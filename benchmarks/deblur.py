@@ -16,7 +16,7 @@ import numpy as np
 
 import impasto
 from impasto.errors import MissingDependency
-from impasto.quality import noisy
+from impasto.metrics import noisy
 
 from .baselines import mean_psnr, opencv, run
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import impasto
-from impasto.quality import noisy
+from impasto.metrics import noisy
 
 from .baselines import mean_psnr, opencv, run
 

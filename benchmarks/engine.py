@@ -25,12 +25,12 @@ import numpy as np
 import impasto
 from impasto.errors import ImpastoError
 from impasto.files import check_writable, write_text
-from impasto.quality import psnr
+from impasto.metrics import psnr
 from impasto.runtime import cuda
 from impasto.runtime.backends import open_engine
-from impasto.runtime.backends.tensorrt import TensorRTBackend, TensorRTLane
-from impasto.runtime.resolve import resolve
-from impasto.runtime.tensorrt_api import tensorrt
+from impasto.runtime.backends.tensorrt.api import tensorrt
+from impasto.runtime.backends.tensorrt.engine import TensorRTBackend, TensorRTLane
+from impasto.runtime.loading.source import resolve
 
 _ROTATION = 4
 """Lanes whose buffers take turns, so that a picture is not found in the GPU's cache."""

@@ -24,15 +24,14 @@ from typing import Any
 
 import impasto
 from impasto import images
+from impasto.benchmarks.measurement.measure import TURNS, Draw, Latency, in_turn
+from impasto.benchmarks.measurement.report import describe_machine
 from impasto.errors import ImpastoError, PackageError
 from impasto.files import write_text
-from impasto.quality import psnr
+from impasto.images.sizes import parse_size
+from impasto.metrics import psnr
 from impasto.runtime.backends.openvino import OpenVinoBackend
-from impasto.runtime.resolve import resolve
-from impasto.sizes import parse_size
-
-from .measure import TURNS, Draw, Latency, in_turn
-from .report import describe_machine
+from impasto.runtime.loading.source import resolve
 
 ROUNDS = 15
 EAGER, CLASSIC = "torch eager FP32", "classic network, torch eager FP32"
@@ -102,7 +101,7 @@ def compare(
     package's own example. Raises what `impasto.load` raises, and PackageError for a package without INT8 graphs.
     """
     from impasto.training.checkpoint import load_network
-    from impasto.training.drawing import draw as torch_draw
+    from impasto.training.inference import draw as torch_draw
     from impasto.training.networks.classic import ClassicStylizer
 
     source = resolve(model)

@@ -15,7 +15,7 @@ import numpy as np
 
 from impasto import images
 from impasto.errors import ImpastoError, PictureError
-from impasto.runtime.context import SCENE_CUT
+from impasto.runtime.inference.context import SCENE_CUT
 
 from .baselines import opencv
 

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from impasto.benchmarks.measurement.report import describe_machine
 from impasto.errors import ImpastoError, MissingDependency, OptionError
 from impasto.files import atomic_path, write_text
-
-from .report import describe_machine
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ import onnx
 
 from impasto._version import __version__
 from impasto.errors import MissingDependency, OptionError, OutputError, PackageError
+from impasto.export.tensorrt.cache import locked
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
-from impasto.runtime.manifest import LOCK, MANIFEST, BackendCheck, Manifest, PackageFile, read_manifest, write_manifest
-from impasto.runtime.spec import ModelSpec
-from impasto.sizes import LEAST_WORKING_SIZE
-
-from .engine_cache import locked
+from impasto.images.sizes import LEAST_WORKING_SIZE
+from impasto.package.manifest import LOCK, MANIFEST, BackendCheck, Manifest, PackageFile, read_manifest, write_manifest
+from impasto.package.spec import ModelSpec
 
 if TYPE_CHECKING:
     from impasto.training.checkpoint import Checkpoint
@@ -104,8 +103,9 @@ def _with_working_size(loaded: Checkpoint, pixels: int) -> Checkpoint:
 
 def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) -> Path:
     """Write the package of a checkpoint file in our format. Returns its folder."""
-    from . import onnx as canonical
-    from .backend_check import check_backends
+    from impasto.export.checks.backends import check_backends
+
+    from . import from_torch as canonical
 
     network = loaded.network.folded()
     spec = replace(canonical.spec_of(network, name, loaded.task), working_size=loaded.recipe.get("working_size"))
@@ -142,7 +142,7 @@ def export_perceptual(
     try:
         from impasto.training import backbones
 
-        from . import onnx as canonical
+        from . import from_torch as canonical
     except ImportError as error:
         raise MissingDependency(f"exporting a backbone needs torch ({error}): pip install 'impasto[train]'") from None
     target = Path(backbone if folder is None else folder)

@@ -23,23 +23,23 @@ import onnx
 from onnx import TensorProto
 
 from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError, PackageError, TookTooLong
+from impasto.export.checks.against_torch import TOLERANCE, PictureCheck, compare, synthetic
+from impasto.export.checks.backends import check_backends
+from impasto.export.checks.engine import LEAST_PSNR
+from impasto.export.graph.canonical import dressed, finished, is_canonical, is_modern, modernized, read_stranger
+from impasto.export.graph.helpers import attribute, constants, copy, element_types, shape_of
+from impasto.export.graph.receptive_field import receptive_field
+from impasto.export.graph.weight_storage import unpacked
 from impasto.files import make_folder, sha256
+from impasto.package.manifest import BackendCheck, read_manifest
+from impasto.package.spec import TASKS, ModelSpec, Pixels, SizeRule
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
-from impasto.runtime.manifest import BackendCheck, read_manifest
-from impasto.runtime.opening import SPEC_KEY, metadata_json, spec_in_metadata
-from impasto.runtime.resolve import Source, resolve
-from impasto.runtime.spec import TASKS, ModelSpec, Pixels, SizeRule
+from impasto.runtime.loading.opening import SPEC_KEY, metadata_json, spec_in_metadata
+from impasto.runtime.loading.source import Source, resolve
 from impasto.runtime.stoppable import time_limit
 
-from .backend_check import check_backends
-from .check import TOLERANCE, PictureCheck, compare, synthetic
-from .engine_check import LEAST_PSNR
-from .graph_parts import attribute, constants, copy, element_types, shape_of
-from .package import MODEL, check_name, check_target, write_package
-from .receptive_field import receptive_field
-from .stored_weights import unpacked
-from .stranger_graph import dressed, finished, is_canonical, is_modern, modernized, read_stranger
+from .from_checkpoint import MODEL, check_name, check_target, write_package
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """Of what sides may have to be multiples, as strides by two make it."""

@@ -24,13 +24,12 @@ from torch import Tensor, nn
 
 from impasto._version import __version__
 from impasto.errors import ExportError
-from impasto.runtime.opening import SPEC_KEY
-from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
-from impasto.training.packaged import weights_of
-
-from .graph_parts import OPSET, fold_channel_gathers
-from .pixel_shuffles import unshuffle_order
-from .stored_weights import packed
+from impasto.export.graph.helpers import OPSET, fold_channel_gathers
+from impasto.export.graph.pixel_shuffle import unshuffle_order
+from impasto.export.graph.weight_storage import packed
+from impasto.package.spec import PERCEPTUAL, ModelSpec, SizeRule
+from impasto.runtime.loading.opening import SPEC_KEY
+from impasto.training.packages import weights_of
 
 if TYPE_CHECKING:
     from impasto.training.backbones import Backbone

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from impasto import schema
 from impasto.errors import CheckpointError, MissingDependency, PackageError, first_line
 from impasto.files import sha256
-from impasto.runtime.engine_record import EngineLayer, EngineRecord
-from impasto.runtime.engines import read_stored, why_not_here
-from impasto.runtime.manifest import MANIFEST, read_manifest
-from impasto.runtime.resolve import resolve
-from impasto.runtime.spec import ModelSpec
+from impasto.package import schema
+from impasto.package.engine_record import EngineLayer, EngineRecord
+from impasto.package.manifest import MANIFEST, read_manifest
+from impasto.package.spec import ModelSpec
+from impasto.runtime.loading.source import resolve
+from impasto.runtime.loading.stored_engines import read_stored, why_not_here
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _graph_rows(path: Path) -> list[tuple[str, str]]:
         import onnx
     except ImportError:
         raise MissingDependency("looking into ONNX files needs onnx: pip install 'impasto[export]'") from None
-    from .graph_parts import tensor_text
+    from impasto.export.graph.helpers import tensor_text
 
     try:
         model = onnx.load(str(path), load_external_data=False)

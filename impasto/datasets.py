@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .errors import OptionError
+from impasto.errors import OptionError
 
 VARIABLE = "IMPASTO_DATA"
 """The environment variable that names the folder."""

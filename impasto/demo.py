@@ -13,13 +13,14 @@ import numpy as np
 import typer
 
 import impasto
-from impasto import images
 from impasto.cli.console import Commands, err, out
 from impasto.cli.tables import benchmark_table
-from impasto.contact_sheet import Panel, write_contact_sheet
 from impasto.errors import MissingDependency
 from impasto.files import make_folder
-from impasto.quality import noisy, psnr
+from impasto.images.contact_sheet import Panel, write_contact_sheet
+from impasto.metrics import noisy, psnr
+
+from . import images
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False, add_completion=False)
 
@@ -48,9 +49,9 @@ def main(
 
 def _export(name: str, folder: Path) -> Path:
     """Weights -> package, and the proof that it draws what torch draws."""
-    from impasto.export.check import check_package
-    from impasto.export.package import export_checkpoint
-    from impasto.runtime.resolve import shipped_models
+    from impasto.export.checks.against_torch import check_package
+    from impasto.export.from_checkpoint import export_checkpoint
+    from impasto.runtime.loading.source import shipped_models
 
     err.print(f"[bold]{name}[/]: weights to ONNX")
     package = export_checkpoint(shipped_models() / name, folder)
@@ -98,10 +99,10 @@ def _measure(packages: dict[str, Path], output: Path) -> None:
 
 def _build_engines(packages: dict[str, Path], output: Path) -> None:
     """Engines for a GPU that need not be here, where TensorRT-RTX is installed."""
-    from impasto.export.engine import build_engine
-    from impasto.export.engine_cache import EngineCache
-    from impasto.export.engine_options import BuildOptions, Sizes
-    from impasto.runtime.resolve import resolve
+    from impasto.export.tensorrt.builder import build_engine
+    from impasto.export.tensorrt.cache import EngineCache
+    from impasto.export.tensorrt.options import BuildOptions, Sizes
+    from impasto.runtime.loading.source import resolve
 
     options = BuildOptions(precision="fp32", sizes=(Sizes.parse("512x512"),), targets=("sm86",))
     for name, package in packages.items():

@@ -58,7 +58,7 @@ class Diagnosis:
 
 def examine() -> Diagnosis:
     """Look at the interpreter, the libraries, the driver and the models. Takes about a second; imports nothing heavy."""
-    from impasto.runtime.resolve import known_names
+    from impasto.runtime.loading.source import known_names
 
     names = ", ".join(known_names())
     return Diagnosis(

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from impasto.benchmarks.measurement.report import describe_machine
+from impasto.errors import MissingDependency, OptionError, PictureError
+from impasto.images.contact_sheet import Panel, write_contact_sheet
+from impasto.runtime import Model, ModelInfo, load
+from impasto.styles import Wanted, painted
+
 from . import images
-from .benchmarks.report import describe_machine
-from .contact_sheet import Panel, write_contact_sheet
-from .errors import MissingDependency, OptionError, PictureError
-from .runtime import Model, ModelInfo, load
-from .styles import Wanted, painted
 
 if TYPE_CHECKING:
-    from .training.backbones import Backbone
-    from .training.degrade import Degradation
+    from impasto.training.backbones import Backbone
+    from impasto.training.degrade import Degradation
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The places in a damage's range that restorers are judged at."""
@@ -174,8 +175,8 @@ def evaluate_stylizer(
     Raises OptionError, PictureError, TrainingError, CheckpointError, and what `load` raises.
     """
     _training()
-    from .training.losses import StyleTarget, content
-    from .training.recipes import read_painting
+    from impasto.training.losses import StyleTarget, content
+    from impasto.training.recipes import read_painting
 
     drawn_like = read_painting(Path(painting))
     found: list[dict[str, float]] = []
@@ -251,7 +252,7 @@ def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
 def _restorer_scores(
     clean: np.ndarray, plain: np.ndarray, restored: np.ndarray, backbone: Backbone | None
 ) -> dict[str, float]:
-    from .training.metrics import bounded_psnr
+    from impasto.training.validation import bounded_psnr
 
     scores = {
         "damaged PSNR": bounded_psnr(plain, clean),
@@ -260,7 +261,7 @@ def _restorer_scores(
         "SSIM": _ssim(restored, clean),
     }
     if backbone is not None:
-        from .training.losses import content
+        from impasto.training.losses import content
 
         distance = partial(_features, backbone, last="relu3_3")
         truth = distance(clean)["relu3_3"]
@@ -315,8 +316,8 @@ def _tensor(picture: np.ndarray) -> Any:
 
 
 def _backbone(vgg: str | os.PathLike[str] | None) -> Backbone:
-    from .training.backbones import load_vgg16
-    from .training.fit import pick_device
+    from impasto.training.backbones import load_vgg16
+    from impasto.training.loop.trainer import pick_device
 
     return load_vgg16(vgg).to(pick_device("auto"))
 
@@ -326,7 +327,7 @@ def _training() -> tuple[Any, Any]:
     try:
         import torchmetrics
 
-        from .training import degrade
+        from impasto.training import degrade
     except ImportError as error:
         raise MissingDependency(
             f"judging needs torch and torchmetrics ({error}): pip install 'impasto[train]'"

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import OptionError, OutputError
+from impasto.errors import OptionError, OutputError
 
 _LONGEST_NAME = 255
 """Bytes of a file's name on Linux's, Apple's and Windows' usual file systems."""

@@ -7,7 +7,7 @@ from numbers import Real
 
 import numpy as np
 
-from .errors import OptionError
+from impasto.errors import OptionError
 
 PHOTO = "photo"
 """The style that leaves a photo as it is. A network that knows it can paint with less than full strength."""

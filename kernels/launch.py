@@ -16,7 +16,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from ..errors import KernelError
+from impasto.errors import KernelError
+
 from . import fat_binary
 from .plan import LayerPlan, LayerShape, Plan, plan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import MissingDependency, OptionError, ShapeError
+from impasto.errors import MissingDependency, OptionError, ShapeError
 
 if TYPE_CHECKING:
     from torch import Tensor

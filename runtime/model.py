@@ -16,18 +16,18 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from impasto.errors import ImpastoWarning, OptionError, ShapeError
-from impasto.sizes import LEAST_WORKING_SIZE
+from impasto.images.sizes import LEAST_WORKING_SIZE
+from impasto.locks import Turn
+from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
+from impasto.runtime.inference.colour_transfer import keep_colours
+from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
+from impasto.runtime.inference.streaming import LanePool, overlapped
+from impasto.runtime.inference.tile_buffers import WorkArea, size_limits, tiling_text
+from impasto.runtime.inference.working_size import Scaling, drawn_size
+from impasto.runtime.loading.choosing import open_model
 from impasto.styles import PHOTO, Wanted, mixture
 
 from .backends import Backend, Lane
-from .choosing import open_model
-from .colours import keep_colours
-from .context import AskedStrength, Context, PictureContext, Scene
-from .frames import LanePool, overlapped
-from .spec import RESTORERS, ModelSpec, Pixels, SizeRule
-from .turns import Turn
-from .work_area import WorkArea, size_limits, tiling_text
-from .working_size import Scaling, drawn_size
 
 Size = tuple[int, int]
 """Height and width."""

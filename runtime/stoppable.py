@@ -15,8 +15,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 from impasto.errors import BackendError, TookTooLong
-
-from .turns import never_wait
+from impasto.locks import never_wait
 
 GRACE_S = 2.0
 """Seconds that work gets to end by itself after Ctrl-C: what ends leaves everything in order."""

@@ -15,15 +15,15 @@ import numpy as np
 
 from impasto.errors import BackendError, ImpastoWarning, ModelNotFound, OptionError, ShapeError
 from impasto.images import read_painting
+from impasto.package.spec import PERCEPTUAL, ModelSpec
+from impasto.runtime.loading.choosing import Candidate, choices, first_to_open
+from impasto.runtime.loading.opening import SPEC_KEY, open_source, spec_in_metadata
+from impasto.runtime.loading.source import Source
 
 from .backends import Backend
-from .choosing import Candidate, choices, first_to_open
-from .opening import SPEC_KEY, open_source, spec_in_metadata
-from .resolve import Source
-from .spec import PERCEPTUAL, ModelSpec
 
 if TYPE_CHECKING:
-    from .backends.tensorrt import TensorRTBackend
+    from impasto.runtime.backends.tensorrt.engine import TensorRTBackend
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _spec(graph: Backend, source: Source) -> ModelSpec:
 
 def _judge(graph: Backend, painting: np.ndarray) -> Judge:
     if graph.name == "tensorrt":
-        from .backends.tensorrt_style import DeviceJudge
+        from impasto.runtime.backends.tensorrt.style import DeviceJudge
 
         return DeviceJudge(cast("TensorRTBackend", graph), painting)
     return HostJudge(graph, painting)

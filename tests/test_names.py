@@ -14,13 +14,13 @@ from pathlib import Path
 import av  # noqa: F401 (before nobody may read it)
 import numpy as np
 import pytest
-from command_line import cli
 from PIL import Image
+from support.command_line import cli
+from support.small_models import picture
 
-from conftest import picture
 from impasto import files, images
+from impasto.batch.jobs import plan
 from impasto.errors import OptionError, OutputError, PictureError
-from impasto.jobs import plan
 from impasto.videos import redraw
 
 pytestmark = pytest.mark.skipif(

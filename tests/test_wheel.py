@@ -10,8 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-from conftest import REPOSITORY
+from support.small_models import REPOSITORY
 
 
 @pytest.fixture(scope="module")

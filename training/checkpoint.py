@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from impasto import schema
 from impasto.errors import CheckpointError, MissingDependency, OptionError, first_line
 from impasto.files import write_bytes
+from impasto.package import schema
 
-from . import packaged
+from . import packages as packaged
 from .networks import Network, build
 
 KEY = "impasto"
@@ -138,7 +138,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
 
 
 def _rebuilt(architecture: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
-    from .foreign import FOREIGN, rebuild
+    from .spandrel_models import FOREIGN, rebuild
 
     if architecture == FOREIGN:
         return rebuild(tensors)
@@ -162,7 +162,7 @@ def _check_numbers(config: Any) -> None:
 
 
 def _load_foreign(path: Path) -> Checkpoint:
-    from . import foreign
+    from . import spandrel_models as foreign
 
     network, task, recipe = foreign.read(path)
     return Checkpoint(network, name=foreign.name_of(path), task=task, recipe=recipe, ours=False)

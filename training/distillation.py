@@ -13,14 +13,15 @@ from torch import Tensor
 
 from impasto.errors import OptionError
 from impasto.styles import mixture, painted
+from impasto.training.data.photos import Batch, CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
+from impasto.training.loop.processes import ALONE, Processes, launched
+from impasto.training.loop.trainer import FitResult, Progress, fit, pick_device
 
-from . import checkpoint, losses, metrics
-from .data import Batch, CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
+from . import checkpoint, losses
+from . import validation as metrics
 from .degrade import Degradation, damaged
-from .drawing import draw
-from .fit import FitResult, Progress, fit, pick_device
+from .inference import draw
 from .networks import Network, kmac_per_pixel, mixed
-from .processes import ALONE, Processes, launched
 from .recipes import CommonOptions, arguments_for, check_whole, digest_of_weights, new_network, recipe_of, split_photos
 from .tasks import Task, random_colours, recoloured, side_by_side
 

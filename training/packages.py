@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from impasto import schema
 from impasto.errors import CheckpointError, first_line
 from impasto.files import sha256
+from impasto.package import schema
 
 MANIFEST = "manifest.json"
 PREFIX = "network."

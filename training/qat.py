@@ -17,8 +17,8 @@ from torch.func import functional_call
 
 from impasto.errors import OptionError
 
-from .foreign import FOREIGN
 from .networks import Network
+from .spandrel_models import FOREIGN
 from .tasks import Task
 
 RECIPE = "int8"

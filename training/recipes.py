@@ -16,19 +16,19 @@ import torch
 
 from impasto.errors import OptionError
 from impasto.images import PAINTING_SIDE, read_painting
-from impasto.sizes import LEAST_WORKING_SIZE
+from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.styles import PHOTO
+from impasto.training.data.photos import Photos, Split, digest, read_folders, read_pairs, read_photos
+from impasto.training.data.synthetic import synthetic_pictures
+from impasto.training.loop.processes import launched
+from impasto.training.loop.trainer import FitOptions, FitResult, Progress, fit, pick_device
+from impasto.training.networks.unet_restorer import UnetRestorer
 
 from . import checkpoint
 from .backbones import BACKBONES, load_backbone
-from .data import Photos, Split, digest, read_folders, read_pairs, read_photos
 from .degrade import MISSING_COLOUR, Degradation, GaussianNoise, Missing
-from .fit import FitOptions, FitResult, Progress, fit, pick_device
-from .foreign import FOREIGN
 from .networks import Network, build, kmac_per_pixel
-from .networks.unet_restorer import UnetRestorer
-from .processes import launched
-from .synthetic import synthetic_pictures
+from .spandrel_models import FOREIGN
 from .tasks import RESTORE_WEIGHTS, STYLE_WEIGHTS, PairTask, Restoration, RestoreTask, StyleTask
 
 

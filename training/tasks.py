@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from impasto.errors import OptionError
 from impasto.styles import PHOTO, mixture
+from impasto.training.data.photos import CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
+from impasto.training.loop.processes import ALONE, Processes
 
-from . import degrade, losses, metrics
+from . import degrade, losses
+from . import validation as metrics
 from .backbones import Backbone
-from .data import CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
 from .degrade import Degradation
-from .drawing import draw
+from .inference import draw
 from .networks import Network, mixed
-from .processes import ALONE, Processes
 
 STYLE_WEIGHTS = {
     "content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0, "photo": 10.0,

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from impasto import images
-from impasto.quality import noisy, psnr
+from impasto.metrics import noisy, psnr
 
 from . import degrade, losses
-from .drawing import draw
+from .inference import draw
 from .networks import Network
 
 if TYPE_CHECKING:
+    from impasto.training.data.photos import Photos
+
     from .backbones import Backbone
-    from .data import Photos
 
 SIGMAS = (15, 25, 50)
 """Noise strengths that denoisers are compared at, in levels of 255."""

@@ -22,8 +22,7 @@ from pathlib import Path
 
 from impasto.datasets import data_folder, missing
 from impasto.errors import ImpastoError, OptionError
-
-from .run_folder import CHECKPOINT, is_finished, is_unfinished
+from impasto.training.loop.run_folder import CHECKPOINT, is_finished, is_unfinished
 
 VGG_VARIABLE = "IMPASTO_VGG"
 GPU_MINUTES = 9

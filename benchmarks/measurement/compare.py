@@ -14,9 +14,9 @@ import numpy as np
 
 import impasto
 from impasto import images
-from impasto.contact_sheet import Panel, write_contact_sheet
 from impasto.errors import OptionError
-from impasto.quality import psnr
+from impasto.images.contact_sheet import Panel, write_contact_sheet
+from impasto.metrics import psnr
 
 from .measure import Latency, in_turn
 from .report import SCHEMA, describe_machine

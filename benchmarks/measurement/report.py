@@ -18,7 +18,7 @@ import numpy as np
 import impasto
 from impasto.errors import OptionError
 from impasto.files import write_text
-from impasto.sizes import parse_size
+from impasto.images.sizes import parse_size
 
 from .energy import Energy, find_sensors, measure_energy
 from .measure import Latency, measure
@@ -91,7 +91,7 @@ def benchmark(
 ) -> BenchmarkReport:
     """Measure a model on seeded noise pictures (content does not change the work), at their own size whatever its working size.
 
-    sizes: "HEIGHTxWIDTH" or a name of `impasto.sizes`. energy: also count joules, for 7 more seconds a size.
+    sizes: "HEIGHTxWIDTH" or a name of `impasto.images.sizes`. energy: also count joules, for 7 more seconds a size.
     progress: called with a line before each step. Raises OptionError, and what `impasto.load` raises.
     """
     shapes = [parse_size(size) for size in sizes]

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from impasto.quality import psnr
-
-from .baselines import opencv
+from impasto.benchmarks.baselines import opencv
+from impasto.metrics import psnr
 
 HIGHEST_PSNR = 10 * np.log10(255**2 / 1e-3)
 """What equal pictures count as, in dB, so that one of them does not make a mean infinite."""

@@ -12,8 +12,8 @@ import numpy as np
 
 import impasto
 from impasto.errors import CheckFailed, MissingDependency, PackageError
-from impasto.quality import psnr
-from impasto.runtime.resolve import resolve
+from impasto.metrics import psnr
+from impasto.runtime.loading.source import resolve
 
 TOLERANCE = 1
 """Largest difference allowed, in levels of 255: two correct float computations may round a value apart by one."""
@@ -86,7 +86,7 @@ def check_package(
     """
     try:
         from impasto.training import checkpoint as checkpoints
-        from impasto.training.drawing import draw
+        from impasto.training.inference import draw
     except ImportError as error:
         raise MissingDependency(f"the comparison needs torch ({error}): pip install 'impasto[train]'") from None
     source = resolve(model)

@@ -14,12 +14,11 @@ import onnx
 
 import impasto
 from impasto.errors import BackendError, ImpastoWarning
-from impasto.quality import independent
-from impasto.runtime.choosing import agree, largest_difference
-from impasto.runtime.manifest import BackendCheck
-from impasto.runtime.spec import ModelSpec
-
-from .package import write_package
+from impasto.export.from_checkpoint import write_package
+from impasto.metrics import independent
+from impasto.package.manifest import BackendCheck
+from impasto.package.spec import ModelSpec
+from impasto.runtime.loading.choosing import agree, largest_difference
 
 _REFERENCE, _OTHERS = "onnxruntime-cpu", ("openvino",)
 _COMPARED = (61, 83)

@@ -14,11 +14,11 @@ import numpy as np
 import impasto
 from impasto.errors import CheckFailed, OptionError, ShapeError
 from impasto.runtime import Model, StyleDistance, StyleMeter
-from impasto.runtime.resolve import quantize_command, resolve
+from impasto.runtime.loading.source import quantize_command, resolve
 from impasto.styles import painted
 
-from .check import SYNTHETIC, given_pictures, synthetic_pictures
-from .engine_check import require_graph
+from .against_torch import SYNTHETIC, given_pictures, synthetic_pictures
+from .engine import require_graph
 
 Graphs = list[tuple[str, Callable[[], Model]]]
 """Names, and what loads each; the reference first."""

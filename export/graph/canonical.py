@@ -12,10 +12,11 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, compose, helper, inline
 
 from impasto._version import __version__
 from impasto.errors import ExportError, first_line
+from impasto.package.spec import Pixels
 from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
-from impasto.runtime.spec import Pixels
 
-from .graph_parts import (
+from .fp16 import widened
+from .helpers import (
     LEAST_OPSET,
     OPSET,
     attribute,
@@ -28,9 +29,8 @@ from .graph_parts import (
     tensor_text,
     with_names,
 )
-from .pixel_shuffles import fold_pixel_shuffles
-from .precision_fp16 import widened
-from .stored_weights import unpacked
+from .pixel_shuffle import fold_pixel_shuffles
+from .weight_storage import unpacked
 
 _INPUT, _OUTPUT = "image", "picture"
 _FIRST_WITH_MODES = 11

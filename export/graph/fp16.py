@@ -15,7 +15,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from .graph_parts import (
+from impasto.export.quantization.ranges import Observed
+
+from .helpers import (
     FLOATS,
     bodies,
     captured,
@@ -28,7 +30,6 @@ from .graph_parts import (
     readers,
     replace_nodes,
 )
-from .precision_ranges import Observed
 
 HIGHEST = 65504.0
 """The largest finite half."""

@@ -19,10 +19,10 @@ import onnx
 from onnx import numpy_helper
 
 from impasto.errors import MissingDependency, PrecisionError, first_line
+from impasto.export.quantization.calibration import Feed
+from impasto.export.quantization.ranges import Session, opened
 
-from .graph_parts import attribute, constants, copy, producers
-from .precision_pictures import Feed
-from .precision_ranges import Session, opened
+from .helpers import attribute, constants, copy, producers
 
 METHODS = ("percentile", "min-max", "entropy")
 """Ways to choose each tensor's range: 99.99 % of its values; all of them; the range that keeps most information

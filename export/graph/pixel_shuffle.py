@@ -15,7 +15,7 @@ from onnx import NodeProto, helper, numpy_helper, utils
 
 from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
 
-from .graph_parts import attribute, captured, copy, producers, readers, replace_nodes, shape_of
+from .helpers import attribute, captured, copy, producers, readers, replace_nodes, shape_of
 
 _UNSHUFFLE, _SHUFFLE = [0, 1, 3, 5, 2, 4], [0, 1, 4, 2, 5, 3]
 """How the six axes (N, C, H, block, W, block), or (N, C, block, block, H, W), are reordered between the reshapes."""

@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from impasto.errors import PrecisionError
 
-from .graph_parts import constants, element_types, readers
+from .helpers import constants, element_types, readers
 
 _INT8, _UINT8, _INT32 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8, onnx.TensorProto.INT32
 _WHOLE_OPERATORS = (

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from .graph_parts import LEAST_OPSET, attribute, bodies, constants, opset, shape_of
+from .helpers import LEAST_OPSET, attribute, bodies, constants, opset, shape_of
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 What a checkpoint ships was rounded to halves before it was judged, so most weights are exact in FP16; the graph casts them to
 FP32, in which it computes. Backends do so once, when they load it. Each keeps the name and the order of channels that it has
-in the network, so that a package is its own checkpoint (`training/packaged.py`).
+in the network, so that a package is its own checkpoint (`training/packages.py`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from .graph_parts import attribute, captured, copy, readers, replace_nodes
+from .helpers import attribute, captured, copy, readers, replace_nodes
 
 _WORTH_A_CAST = 1024
 """Elements. A cast takes about a hundred bytes itself, and makes a graph longer to read."""

@@ -12,10 +12,10 @@ import numpy as np
 
 from impasto import images
 from impasto.errors import MissingDependency, OptionError, PictureError
+from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import open_graph
-from impasto.runtime.context import AskedStrength, Context, PictureContext
-from impasto.runtime.padding import reflect_into
-from impasto.runtime.spec import ModelSpec
+from impasto.runtime.inference.context import AskedStrength, Context, PictureContext
+from impasto.runtime.inference.padding import reflect_into
 from impasto.styles import mixture, painted
 
 Feed = dict[str, np.ndarray]

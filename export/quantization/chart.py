@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .precision import Made
+    from .search import Made
     from .sensitivity import LayerLoss
 
 _TEXT, _ROW, _HEAD, _MARGIN = 15, 22, 34, 16

@@ -16,11 +16,11 @@ import numpy as np
 import onnx
 
 from impasto.errors import MissingDependency, OptionError, PrecisionError
+from impasto.export.graph.helpers import producers, with_names
+from impasto.export.graph.int8 import ARITHMETIC
+from impasto.export.tensorrt.layer_report import LEAST_SHARE
 
-from .engine_layers import LEAST_SHARE
-from .graph_parts import producers, with_names
-from .precision_int8 import ARITHMETIC
-from .precision_pictures import Feed
+from .calibration import Feed
 
 METHODS = {"entropy": "entropy", "min-max": "max"}
 """Our names for calibrations that it has, and its own."""

@@ -13,12 +13,11 @@ from typing import Any
 import onnx
 
 from impasto.errors import OptionError, PackageError
+from impasto.export.from_checkpoint import check_folder
+from impasto.export.tensorrt.cache import locked
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
-from impasto.runtime.manifest import FAMILIES, LOCK, MANIFEST, Manifest, PackageFile, read_manifest, write_manifest
-from impasto.runtime.resolve import Source, is_shipped
-
-from .engine_cache import locked
-from .package import check_folder
+from impasto.package.manifest import FAMILIES, LOCK, MANIFEST, Manifest, PackageFile, read_manifest, write_manifest
+from impasto.runtime.loading.source import Source, is_shipped
 
 QUALITY = "precision"
 """The key of a manifest's quality under which each graph's own is kept."""

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 
 from impasto.errors import OptionError
-from impasto.quality import psnr
+from impasto.export.checks.engine import LEAST_PSNR, ssim
+from impasto.metrics import psnr
 
-from .engine_check import LEAST_PSNR, ssim
-from .precision_pictures import LEAST_SIDE, JudgedPicture
-from .precision_ranges import Session
-from .precision_style import Distance
+from .calibration import LEAST_SIDE, JudgedPicture
+from .ranges import Session
+from .style_distance import Distance
 
 HIGHEST_PSNR = 100.0
 """Stands for the infinite PSNR of equal pictures, in dB."""

@@ -10,10 +10,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from impasto.errors import PrecisionError, first_line
+from impasto.export.graph.helpers import FLOATS, copy, element_types, producers
 from impasto.runtime.backends.onnxruntime import onnxruntime, session_options
 
-from .graph_parts import FLOATS, copy, element_types, producers
-from .precision_pictures import Feed
+from .calibration import Feed
 
 
 @dataclass(frozen=True)

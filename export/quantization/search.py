@@ -13,23 +13,23 @@ from typing import Any
 import onnx
 
 from impasto.errors import OptionError, PackageError, PrecisionError, first_line
-from impasto.runtime.manifest import FAMILIES
-from impasto.runtime.resolve import resolve
-from impasto.runtime.spec import PERCEPTUAL
+from impasto.export.graph import int8
+from impasto.export.graph.fp16 import Island, exact_pixels, find_islands, rounded, to_half
+from impasto.export.graph.helpers import LEAST_OPSET, opset, with_names
+from impasto.export.graph.qdq_lint import require_parsable
+from impasto.export.graph.weight_storage import unpacked
+from impasto.package.manifest import FAMILIES
+from impasto.package.spec import PERCEPTUAL
+from impasto.runtime.loading.source import resolve
 
 from . import modelopt
-from . import precision_int8 as int8
-from .graph_parts import LEAST_OPSET, opset, with_names
-from .precision_budget import Budget, Judge, Quality
-from .precision_fp16 import Island, exact_pixels, find_islands, rounded, to_half
-from .precision_lint import require_parsable
-from .precision_package import NewGraph, package_of, target_of, write_graphs
-from .precision_pictures import Pictures, read_pictures
-from .precision_ranges import observe, require_finite
-from .precision_speed import Timing, fastest
-from .precision_style import Distance, paintings_of, style_distance
+from .calibration import Pictures, read_pictures
+from .package_graphs import NewGraph, package_of, target_of, write_graphs
+from .quality import Budget, Judge, Quality
+from .ranges import observe, require_finite
 from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
-from .stored_weights import unpacked
+from .speed import Timing, fastest
+from .style_distance import Distance, paintings_of, style_distance
 
 TARGETS = ("fp16", "int8", "auto")
 _WORTHWHILE = 0.1

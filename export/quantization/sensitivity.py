@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 
 from impasto.errors import PrecisionError
+from impasto.export.graph.helpers import producers
+from impasto.export.tensorrt.layer_report import LEAST_SHARE
 
-from .engine_layers import LEAST_SHARE
-from .graph_parts import producers
-from .precision_budget import Budget, Judge, Quality
+from .quality import Budget, Judge, Quality
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
 """Makes the graph to judge in which the named layers are spared from the precision."""

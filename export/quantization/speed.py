@@ -17,7 +17,7 @@ import onnx
 from impasto.errors import ImpastoError
 from impasto.runtime.backends import Backend, open_graph
 
-from .precision_pictures import Feed
+from .calibration import Feed
 
 _ROUNDS = 7
 _BACKENDS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino"}

@@ -44,8 +44,8 @@ def style_distance(paintings: Mapping[str | None, Path], vgg: Path | None) -> Di
     try:
         from impasto.training.backbones import load_vgg16
         from impasto.training.losses import StyleTarget
-        from impasto.training.metrics import features
         from impasto.training.recipes import read_painting
+        from impasto.training.validation import features
     except ImportError as error:
         raise MissingDependency(
             f"measuring style needs torch ({error}): pip install 'impasto[train]', or leave style out of the budget"

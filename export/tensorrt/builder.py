@@ -14,14 +14,15 @@ from typing import Any, TypeVar
 
 from impasto.errors import BackendError, ExportError, ImpastoError, ImpastoWarning, OptionError, OutputError, first_line
 from impasto.files import sha256, write_bytes
-from impasto.runtime.engine_record import AMPERE_PLUS, EngineLayer, EngineRecord, Range, count_precisions
-from impasto.runtime.engines import is_ampere_plus
-from impasto.runtime.spec import ModelSpec
-from impasto.runtime.tensorrt_api import TensorRT, tensorrt
+from impasto.package.engine_record import AMPERE_PLUS, EngineLayer, EngineRecord, Range, count_precisions
+from impasto.package.spec import ModelSpec
+from impasto.runtime.backends.tensorrt.api import TensorRT, tensorrt
+from impasto.runtime.loading.stored_engines import is_ampere_plus
 
-from . import engine_islands, engine_layers
-from .engine_cache import CacheEntry, EngineCache, engine_key
-from .engine_options import BuildOptions, Sizes
+from . import fp32_layers as engine_islands
+from . import layer_report as engine_layers
+from .cache import CacheEntry, EngineCache, engine_key
+from .options import BuildOptions, Sizes
 
 Progress = Callable[[str, float], None]
 """Called on the builder's thread, with the name of its phase and the share of that which is done, 0 to 1."""
@@ -306,7 +307,7 @@ def _wants_flags(api: TensorRT, graph: Path, options: BuildOptions) -> bool:
 
 
 def _bears(graph: Path, precision: str) -> bool:
-    # `export/precision.py` names its files so; a stranger's file is taken as plain.
+    # `export/quantization/search.py` names its files so; a stranger's file is taken as plain.
     return f".{precision}" in graph.name
 
 
@@ -352,8 +353,9 @@ def _prepared(graph: Path, max_opset: int, *, islands: bool = False) -> tuple[by
                 stacklevel=2,
             )
         return graph.read_bytes(), {}
-    from .engine_graph import prepare
-    from .precision_lint import require_parsable
+    from impasto.export.graph.qdq_lint import require_parsable
+
+    from .parser_graph import prepare
 
     try:
         model = onnx.load(str(graph))

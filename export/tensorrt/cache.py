@@ -23,10 +23,10 @@ from typing import Any, BinaryIO
 
 from impasto.errors import OptionError, OutputError, PackageError
 from impasto.files import atomic_path, make_folder, sha256, write_text
-from impasto.runtime.engine_record import EngineRecord
-from impasto.runtime.engines import CACHE_VARIABLE, cache_folder, read_stored
+from impasto.package.engine_record import EngineRecord
+from impasto.runtime.loading.stored_engines import CACHE_VARIABLE, cache_folder, read_stored
 
-from .engine_options import parse_bytes
+from .options import parse_bytes
 
 SCHEMA = 2
 """Part of every key: raise it when the same inputs begin to give another engine."""

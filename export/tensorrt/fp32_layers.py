@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from impasto.runtime.tensorrt_api import TensorRT
+from impasto.runtime.backends.tensorrt.api import TensorRT
 
 if TYPE_CHECKING:
     import onnx
@@ -47,7 +47,7 @@ def island_tensors(model: onnx.ModelProto, prepared: onnx.ModelProto) -> dict[st
     """
     from onnx import TensorProto
 
-    from .graph_parts import element_types
+    from impasto.export.graph.helpers import element_types
 
     types = element_types(prepared)
     if TensorProto.FLOAT16 in types.values():
@@ -68,8 +68,8 @@ def _carried(model: onnx.ModelProto, prepared: onnx.ModelProto) -> set[str]:
 
     A norm in steps is an island as a whole, though no rule knows its root and its quotient alone.
     """
-    from .graph_parts import producers, with_names
-    from .stored_weights import unpacked
+    from impasto.export.graph.helpers import producers, with_names
+    from impasto.export.graph.weight_storage import unpacked
 
     plain = unpacked(with_names(model))
     known = {tensor.name for tensor in (*plain.graph.input, *plain.graph.initializer)} | set(producers(plain.graph))
@@ -88,8 +88,8 @@ def _of_islands(plain: onnx.ModelProto) -> set[str]:
     """What the islands give, in a graph with names and without packed weights."""
     from onnx import TensorProto
 
-    from .graph_parts import element_types
-    from .precision_fp16 import find_islands
+    from impasto.export.graph.fp16 import find_islands
+    from impasto.export.graph.helpers import element_types
 
     types = element_types(plain)
     if TensorProto.FLOAT16 in types.values():

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from impasto.errors import ImpastoWarning, PrecisionMismatch
-from impasto.runtime.engine_record import EngineLayer
+from impasto.package.engine_record import EngineLayer
 
 _TYPES = (
     # Unsigned first: "UINT8" contains "INT8".

@@ -1,7 +1,7 @@
 """Operators that TensorRT's parsers refuse, or read otherwise than ONNX means them, as others that they read.
 
 Each function takes one node and gives nodes that compute the same. What the parsers do with an operator is in
-`tests/parser_laws.py`; here is what follows from it.
+`tests/support/parser_laws.py`; here is what follows from it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import ExportError
-
-from .graph_parts import attribute, constants, drop_attributes, kernel_shape, producers
+from impasto.export.graph.helpers import attribute, constants, drop_attributes, kernel_shape, producers
 
 _SAME = (b"SAME_UPPER", b"SAME_LOWER")
 _SELU = {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}

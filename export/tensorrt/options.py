@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from impasto.errors import OptionError
-from impasto.runtime.spec import ModelSpec
-from impasto.sizes import parse_size
+from impasto.images.sizes import parse_size
+from impasto.package.spec import ModelSpec
 
 _TACTIC_SOURCES = ("cublas", "cublas_lt", "cudnn", "edge_mask_convolutions", "jit_convolutions")
 

@@ -14,16 +14,16 @@ from typing import Any
 import impasto
 from impasto.errors import ExportError, OptionError, PackageError, first_line
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
-from impasto.runtime.engine_record import EngineRecord
-from impasto.runtime.engines import ENGINES, why_not_here
-from impasto.runtime.manifest import LOCK, MANIFEST, PackageFile, read_manifest, verify, write_manifest
-from impasto.runtime.resolve import Source, is_shipped, quantize_command, resolve
-from impasto.runtime.spec import ModelSpec, SizeRule
-from impasto.runtime.tensorrt_api import TensorRT
+from impasto.package.engine_record import EngineRecord
+from impasto.package.manifest import LOCK, MANIFEST, PackageFile, read_manifest, verify, write_manifest
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime.backends.tensorrt.api import TensorRT
+from impasto.runtime.loading.source import Source, is_shipped, quantize_command, resolve
+from impasto.runtime.loading.stored_engines import ENGINES, why_not_here
 
-from .engine import Progress, build_engine, find_builder
-from .engine_cache import CacheEntry, EngineCache, locked
-from .engine_options import BuildOptions, Sizes, only_size
+from .builder import Progress, build_engine, find_builder
+from .cache import CacheEntry, EngineCache, locked
+from .options import BuildOptions, Sizes, only_size
 
 STORES = ("auto", "package", "cache")
 
@@ -248,7 +248,7 @@ def spec_of_graph(source: Source) -> ModelSpec:
             f"{source.path} is a bare graph, and looking into it needs onnx: pip install 'impasto[export]'; "
             "a package needs nothing"
         ) from None
-    from impasto.runtime.opening import SPEC_KEY, spec_in_metadata
+    from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
 
     try:
         model = onnx.load(str(source.graph), load_external_data=False)

@@ -1,7 +1,7 @@
 """The ONNX graph as a TensorRT parser wants it: pixels cast where TensorRT can cast them, and no opset that it cannot read.
 
 The result computes the same function. Nothing here touches precision: that is written in the graph already
-(`export/precision.py`), or asked for by builder flags where the version has them.
+(`export/quantization/search.py`), or asked for by builder flags where the version has them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import ExportError
-
-from . import engine_operators
-from .graph_parts import (
+from impasto.export.graph.fp16 import widened
+from impasto.export.graph.helpers import (
     QUANTIZERS,
     attribute,
     constants,
@@ -29,8 +28,9 @@ from .graph_parts import (
     shape_of,
     with_initializers,
 )
-from .precision_fp16 import widened
-from .stored_weights import unpacked
+from impasto.export.graph.weight_storage import unpacked
+
+from . import operators as engine_operators
 
 _OLD = 17
 """Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
@@ -44,7 +44,7 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
     (`engine_operators`), and normalisations and operators newer than `max_opset` older ones. Raises ExportError for an operator that
     has no such form here.
 
-    What each parser reads was taken from its source; `tests/parser_laws.py` holds it as laws, with the places.
+    What each parser reads was taken from its source; `tests/support/parser_laws.py` holds it as laws, with the places.
     """
     prepared = unpacked(with_initializers(model))  # TensorRT 8's parser reads a `value_int` as a float
     _cast_before_transpose(prepared.graph)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import images, videos
-from .errors import BackendError, ImpastoWarning, OptionError, OutputError, ShapeError
-from .files import check_writable, exists, is_folder, list_files, location, make_folder
+from impasto import images, videos
+from impasto.errors import BackendError, ImpastoWarning, OptionError, OutputError, ShapeError
+from impasto.files import check_writable, exists, is_folder, list_files, location, make_folder
 
 PIPE = Path("-")
 """Standard input or output, which carry video as Y4M."""

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import images
-from .errors import ImpastoError
+from impasto import images
+from impasto.errors import ImpastoError
+
 from .jobs import Job
 
 if TYPE_CHECKING:
-    from .runtime import Model
+    from impasto.runtime import Model
 
 _WRITERS = min(4, os.cpu_count() or 1)
 """A 12-megapixel PNG takes seconds to compress, and a network on a GPU milliseconds to draw it."""

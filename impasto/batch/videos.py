@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from . import images, videos
-from .errors import OptionError
+from impasto import images, videos
+from impasto.errors import OptionError
+
 from .jobs import PIPE, Job
 
 if TYPE_CHECKING:
-    from .runtime import Model, StyleMeter
-    from .runtime.style_meter import StyleDistance
+    from impasto.runtime import Model, StyleMeter
+    from impasto.runtime.style_meter import StyleDistance
 
 
 @dataclass(frozen=True)

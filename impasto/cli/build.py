@@ -15,14 +15,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from impasto.errors import CheckFailed
-from impasto.runtime.spec import PERCEPTUAL
+from impasto.package.spec import PERCEPTUAL
 
 from . import options
 from .console import Commands, err, out, say_stopped, write_json, write_measured
 
 if TYPE_CHECKING:
-    from impasto.export.engine_options import BuildOptions
-    from impasto.export.engine_package import BuildResult
+    from impasto.export.tensorrt.options import BuildOptions
+    from impasto.export.tensorrt.package_engines import BuildResult
 
 cache = typer.Typer(cls=Commands, no_args_is_help=True, help="The engines that were built on this machine.")
 
@@ -78,7 +78,7 @@ def build(
     json: options.Json = None,
 ) -> None:
     """Build a TensorRT engine of a model, and prove that it is what was asked for."""
-    from impasto.export.engine_package import best_precision, build_model, discard
+    from impasto.export.tensorrt.package_engines import best_precision, build_model, discard
 
     wanted = _options(
         precision or "fp32", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
@@ -112,7 +112,7 @@ def build(
 @cache.command("list")
 def list_entries(json: options.Json = None) -> None:
     """Show the engines of the cache, the one used last first."""
-    from impasto.export.engine_cache import EngineCache
+    from impasto.export.tensorrt.cache import EngineCache
 
     entries = EngineCache().entries()
     table = Table("engine", "model", "precision", "largest size", "for", "built by", "MB", "last used")
@@ -142,7 +142,7 @@ def clean(
     ] = False,
 ) -> None:
     """Remove what was used longest ago until the cache is within its limit ($IMPASTO_CACHE_BYTES, 4 GiB)."""
-    from impasto.export.engine_cache import EngineCache
+    from impasto.export.tensorrt.cache import EngineCache
 
     out.print(f"freed {EngineCache().clean(everything) / 1e6:.1f} MB")
 
@@ -150,7 +150,7 @@ def clean(
 @cache.command()
 def path() -> None:
     """Print the cache's folder ($IMPASTO_CACHE)."""
-    from impasto.runtime.engines import cache_folder
+    from impasto.runtime.loading.stored_engines import cache_folder
 
     out.print(str(cache_folder()), markup=False, soft_wrap=True)
 
@@ -165,7 +165,7 @@ def _options(
     compatible: bool,
     target: str | None,
 ) -> BuildOptions:
-    from impasto.export.engine_options import BuildOptions, Sizes, parse_batch, parse_bytes
+    from impasto.export.tensorrt.options import BuildOptions, Sizes, parse_batch, parse_bytes
 
     return BuildOptions(
         precision=precision,
@@ -191,7 +191,7 @@ def _check(result: BuildResult, device: int) -> None:
     if result.record.spec.get("task") == PERCEPTUAL:
         err.print("not checked against ONNX Runtime: a perceptual network draws no pictures")
         return
-    from impasto.export.engine_check import check_engine
+    from impasto.export.checks.engine import check_engine
 
     from .tables import engine_check_table
 
@@ -208,7 +208,7 @@ def _bar_or_exit(title: str) -> Iterator[tuple[Callable[[str, float], None], Cal
         with _bar(title) as functions:
             yield functions
     except KeyboardInterrupt:
-        from impasto.export.engine import is_building
+        from impasto.export.tensorrt.builder import is_building
 
         if is_building():
             say_stopped()

@@ -14,7 +14,7 @@ from . import options
 from .console import err, out, write_measured
 
 if TYPE_CHECKING:
-    from impasto.export.style_check import StyleCheck
+    from impasto.export.checks.style import StyleCheck
 
 
 def check(
@@ -73,7 +73,7 @@ def check(
         raise OptionError(
             "--min-psnr is of engines, with --against; a package must draw what torch draws to 1 level of 255"
         )
-    from impasto.export.check import TOLERANCE, check_package
+    from impasto.export.checks.against_torch import TOLERANCE, check_package
 
     with err.status(f"drawing with {model} and with torch"):
         result = check_package(model, pictures or (), backend=backend, device=device)
@@ -96,7 +96,7 @@ def check(
 def _check_engine(
     engine: str, against: str, pictures: list[Path], device: int, min_psnr: float | None, json: Path | None
 ) -> None:
-    from impasto.export.engine_check import check_engine
+    from impasto.export.checks.engine import check_engine
 
     from .tables import engine_check_table
 
@@ -118,7 +118,7 @@ def _check_style(
     percent: float | None,
     json: Path | None,
 ) -> None:
-    from impasto.export.style_check import MAX_CHANGE, check_style
+    from impasto.export.checks.style import MAX_CHANGE, check_style
 
     with err.status(f"measuring the style of {model}") as status:
         found = check_style(

@@ -36,9 +36,9 @@ def compare(
     json: options.Json = None,
 ) -> None:
     """Compare models, backends and precisions in one interleaved run: how fast, and how alike their pictures."""
-    from impasto.benchmarks.compare import Contender
-    from impasto.benchmarks.compare import compare as compare_models
-    from impasto.sizes import parse_size
+    from impasto.benchmarks.measurement.compare import Contender
+    from impasto.benchmarks.measurement.compare import compare as compare_models
+    from impasto.images.sizes import parse_size
 
     from .tables import comparison_table
 

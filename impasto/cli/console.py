@@ -148,6 +148,6 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
 def write_measured(path: Path | None, content: dict[str, Any]) -> None:
     """The same with the machine, the libraries and the date that the figures are of."""
     if path is not None:
-        from impasto.benchmarks.report import describe_machine
+        from impasto.benchmarks.measurement.report import describe_machine
 
         write_json(path, {**content, "environment": describe_machine()})

@@ -53,7 +53,7 @@ def evaluate(
 ) -> None:
     """Judge a model on photos: PSNR and SSIM of a restorer, content and style distance of a stylizer."""
     from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer
-    from impasto.runtime.resolve import resolve
+    from impasto.runtime.loading.source import resolve
 
     if bool(degrade) == (painting is not None):
         raise OptionError("say what to judge by: --degrade DAMAGE for a restorer, or --painting FILE for a stylizer")

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from impasto.errors import OptionError
-from impasto.runtime.spec import TASKS
+from impasto.package.spec import TASKS
 
 from . import options
 from .console import err, out
@@ -86,7 +86,7 @@ def export(
         return
     if weights is not None:
         raise OptionError(f"--backbone-weights is for a backbone ({', '.join(PERCEPTUAL)}), and {checkpoint} is none")
-    from impasto.export.package import export_checkpoint
+    from impasto.export.from_checkpoint import export_checkpoint
 
     found = options.located(checkpoint) or checkpoint
     if found != checkpoint:
@@ -99,7 +99,7 @@ def export(
 
 
 def _export_graph(graph: Path, output: Path | None, layout: str | None, name: str | None, task: str | None) -> None:
-    from impasto.export.stranger import export_graph
+    from impasto.export.from_onnx import export_graph
 
     with err.status(f"exporting {graph}"):
         result = export_graph(graph, output, layout=layout, name=name, task=task)
@@ -108,8 +108,8 @@ def _export_graph(graph: Path, output: Path | None, layout: str | None, name: st
 
 
 def _export_perceptual(backbone: str, output: Path | None, weights: Path | None) -> None:
-    from impasto.export.package import export_perceptual
-    from impasto.runtime.manifest import read_manifest
+    from impasto.export.from_checkpoint import export_perceptual
+    from impasto.package.manifest import read_manifest
 
     with err.status(f"exporting {backbone}"):
         folder = export_perceptual(backbone, output, weights=weights)

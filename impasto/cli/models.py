@@ -15,8 +15,8 @@ from .console import out, write_json
 
 def models(json: options.Json = None) -> None:
     """List the models that `run` and `load` know by name."""
-    from impasto.runtime.manifest import read_manifest
-    from impasto.runtime.resolve import known_names
+    from impasto.package.manifest import read_manifest
+    from impasto.runtime.loading.source import known_names
 
     table = Table()
     for heading in ("name", "task", "scale", "precisions", "where"):

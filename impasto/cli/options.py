@@ -13,7 +13,7 @@ from impasto.files import check_writable
 
 def located(model: Path | None) -> Path | None:
     """The path as it is, or the package of the model that is called so, where there is no such file."""
-    from impasto.runtime.resolve import known_names
+    from impasto.runtime.loading.source import known_names
 
     return model if model is None or model.exists() else known_names().get(str(model), model)
 

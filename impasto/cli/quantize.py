@@ -15,7 +15,7 @@ from . import options
 from .console import err, out, write_measured
 
 if TYPE_CHECKING:
-    from impasto.export.precision import Made, QuantizeResult
+    from impasto.export.quantization.search import Made, QuantizeResult
 
 _BAR = 24
 """Width of the longest bar, in characters."""
@@ -73,9 +73,9 @@ def quantize(
     json: options.Json = None,
 ) -> None:
     """Write FP16 or INT8 graphs of a model that draw the same picture within a budget."""
-    from impasto.export.precision import QuantizeOptions
-    from impasto.export.precision import quantize as run
-    from impasto.export.precision_budget import Budget
+    from impasto.export.quantization.quality import Budget
+    from impasto.export.quantization.search import QuantizeOptions
+    from impasto.export.quantization.search import quantize as run
 
     if chart is not None and to == "auto":
         raise OptionError("a chart is of one precision; say --to int8 or --to fp16")
@@ -97,7 +97,7 @@ def quantize(
     _show(result)
     write_measured(json, result.to_json())
     if chart is not None:
-        from impasto.export.precision_chart import draw_chart
+        from impasto.export.quantization.chart import draw_chart
 
         images.write(chart, draw_chart(result.model, result.made))
         err.print(f"wrote {chart}", markup=False)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from impasto.batch.jobs import FORMATS, PIPE, Job, is_one_video, plan
+from impasto.batch.pictures import PictureRun, run_pictures
+from impasto.batch.videos import VideoRun, run_video
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
 from impasto.files import exists
-from impasto.jobs import FORMATS, PIPE, Job, is_one_video, plan
-from impasto.picture_run import PictureRun, run_pictures
 from impasto.styles import parse
-from impasto.video_run import VideoRun, run_video
 from impasto.videos import CRF, Redrawn
 
 from . import options

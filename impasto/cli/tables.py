@@ -10,8 +10,8 @@ from rich.table import Table
 from impasto.benchmarks import BenchmarkReport, Latency
 
 if TYPE_CHECKING:
-    from impasto.benchmarks.compare import Comparison, Standing
-    from impasto.export.engine_check import EngineCheck
+    from impasto.benchmarks.measurement.compare import Comparison, Standing
+    from impasto.export.checks.engine import EngineCheck
 
 
 def benchmark_table(*reports: BenchmarkReport) -> Table:

@@ -19,7 +19,7 @@ from .console import Commands, err, out
 from .options import located
 
 if TYPE_CHECKING:
-    from impasto.training.fit import FitOptions, FitResult
+    from impasto.training.loop.trainer import FitOptions, FitResult
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a stylizer or a restorer.")
 
@@ -384,7 +384,7 @@ def distill(
     """Teach a small network to draw what a larger one draws."""
     _training()
     from impasto.training.degrade import parse
-    from impasto.training.distill import DISTILL_WEIGHTS, DistillOptions, fit_distill
+    from impasto.training.distillation import DISTILL_WEIGHTS, DistillOptions, fit_distill
 
     options = DistillOptions(
         name=_checked_name(name),
@@ -434,7 +434,7 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
         TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
     )
-    from impasto.training.fit import STATE
+    from impasto.training.loop.trainer import STATE
 
     chief = _is_chief()
     state = options.output / STATE
@@ -462,7 +462,7 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
 
 def _is_chief() -> bool:
     """Whether this process speaks for all that torchrun has started."""
-    from impasto.training.processes import launched
+    from impasto.training.loop.processes import launched
 
     return launched().chief
 
@@ -485,7 +485,7 @@ def _training() -> Any:
 
 
 def _fit_options(**given: Any) -> FitOptions:
-    from impasto.training.fit import FitOptions
+    from impasto.training.loop.trainer import FitOptions
 
     return FitOptions(**given)
 
@@ -495,7 +495,7 @@ def _stages(given: str) -> tuple[str, ...]:
 
 
 def _checked_name(name: str) -> str:
-    from impasto.export.package import check_name
+    from impasto.export.from_checkpoint import check_name
 
     return check_name(name)
 

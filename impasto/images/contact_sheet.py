@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import images
+from impasto import images
 
 _MARGIN = 12
 _CAPTION = 26

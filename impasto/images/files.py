@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from impasto.errors import ImpastoWarning, MissingDependency, OptionError, PictureError, first_line
+from impasto.files import atomic_path, check_name, is_folder, list_files
+
 from . import colour_tags
 from .colour_tags import ColourTags
-from .errors import ImpastoWarning, MissingDependency, OptionError, PictureError, first_line
-from .files import atomic_path, check_name, is_folder, list_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image

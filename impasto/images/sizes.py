@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import OptionError
+from impasto.errors import OptionError
 
 NAMED_SIZES = {
     "480p": (480, 854),

@@ -6,9 +6,9 @@ import reprlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from impasto import schema
 from impasto.errors import PackageError
 
+from . import schema
 from .manifest import PRECISIONS
 from .spec import ModelSpec
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from impasto import schema
 from impasto.errors import PackageError
 from impasto.files import sha256
 
+from . import schema
 from .spec import ModelSpec
 
 SCHEMA = 1

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from impasto import schema
 from impasto.errors import OptionError, PackageError
-from impasto.sizes import LEAST_WORKING_SIZE
+from impasto.images.sizes import LEAST_WORKING_SIZE
+
+from . import schema
 
 PERCEPTUAL = "perceptual"
 """The task of a network that gives feature maps, for `StyleMeter`; it draws nothing."""

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import get_sampling
 
-from . import images
-from .errors import OptionError, PictureError
+from impasto import images
+from impasto.errors import OptionError, PictureError
 
 QUALITY = 97
 """Of a JPEG that was none, without chroma subsampling."""

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from impasto.errors import BackendError, MissingDependency, OptionError
+from impasto.package.engine_record import EngineRecord
 
-from ..engine_record import EngineRecord
 from .base import Backend, Lane, SizeLimits, TensorSpec, is_x86_64
 
 NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "openvino")
@@ -110,6 +110,6 @@ def open_engine(
     """
     if backend not in ("auto", "tensorrt"):
         raise OptionError(f"{path.name} is a TensorRT engine; choose backend='tensorrt' or 'auto', not {backend!r}")
-    from .tensorrt import TensorRTBackend
+    from .tensorrt.engine import TensorRTBackend
 
     return _checked(TensorRTBackend(path.read_bytes(), record, device, rebuild), path, features)

@@ -11,8 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from impasto.errors import BackendError, NoNumbers, ShapeError
-
-from ..stoppable import Runner
+from impasto.runtime.stoppable import Runner
 
 
 def is_x86_64() -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from impasto.errors import BackendError, OptionError
+from impasto.package.onnx_bytes import unrounded, with_output
 
-from ..onnx_bytes import unrounded, with_output
 from .base import Backend, InnerValues, require_numbers
 
 VARIABLE = "IMPASTO_CHECK_VALUES"

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import BackendError, MissingDependency
+from impasto.locks import Turn
 
-from ..turns import Turn
 from .base import Backend, TensorSpec, is_x86_64
 
 KEPT_SHAPES = 2

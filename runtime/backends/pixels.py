@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from impasto.errors import BackendError, NoNumbers
-from impasto.runtime.spec import Pixels
+from impasto.package.spec import Pixels
 
 from .base import Backend, TensorSpec
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from impasto.errors import BackendError
 from impasto.images import thumbnail
-
-from .backends.base import Backend
+from impasto.runtime.backends.base import Backend
 
 SCENE_CUT = 27.0
 """Mean change of a 96 x 96 thumbnail, in levels of 255, above which two frames are different scenes. Half way between

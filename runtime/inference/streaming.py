@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import numpy as np
 
-from .backends.base import Lane
-from .stoppable import GRACE_S, leave_running
-from .turns import may_wait, never_wait
+from impasto.locks import may_wait, never_wait
+from impasto.runtime.backends.base import Lane
+from impasto.runtime.stoppable import GRACE_S, leave_running
 
 Fill = Callable[[Lane, np.ndarray], None]
 """Puts a frame into a lane's `images`."""

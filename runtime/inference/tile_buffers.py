@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from .backends import Backend
-from .backends.base import SizeLimits
+from impasto.package.spec import ModelSpec
+from impasto.runtime.backends import Backend
+from impasto.runtime.backends.base import SizeLimits
+
 from .padding import reflect_into
-from .spec import ModelSpec
-from .tiling import Span, spans
+from .tile_plan import Span, spans
 
 TILE = 1024
 """Side of a tile's window, in pixels; bounds the memory that a network takes for large pictures."""

@@ -15,16 +15,16 @@ from typing import TypeVar
 import numpy as np
 
 from impasto.errors import BackendError, ImpastoError, MissingDependency, OptionError, ShapeError
-from impasto.quality import independent, psnr
+from impasto.metrics import independent, psnr
+from impasto.package.manifest import Manifest
+from impasto.package.spec import ModelSpec, Pixels
+from impasto.runtime.backends import NAMES, Backend, Preference, family, open_graph, preferred
+from impasto.runtime.backends.inner_values import ValuesBeforeRounding, wanted_always
+from impasto.runtime.backends.pixels import PixelAdapter
 
-from .backends import NAMES, Backend, Preference, family, open_graph, preferred
-from .backends.inner_values import ValuesBeforeRounding, wanted_always
-from .backends.pixels import PixelAdapter
-from .engines import engine_source
-from .manifest import Manifest
 from .opening import describe, open_context, open_source
-from .resolve import Source, resolve
-from .spec import ModelSpec, Pixels
+from .source import Source, resolve
+from .stored_engines import engine_source
 
 LEVELS = 2
 """Of 255: how far two backends may differ in a graph of float32. Each is within 1 of what the graph says."""

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from impasto import schema
 from impasto.errors import BackendError, OptionError, PackageError
+from impasto.package import schema
+from impasto.package.engine_record import EngineRecord
+from impasto.package.spec import ModelSpec, Pixels, SizeRule
+from impasto.runtime.backends import Backend, open_engine, open_graph
+from impasto.runtime.backends.base import SizeLimits
+from impasto.runtime.backends.pixels import MULTIPLE_HINT, PixelAdapter
 
-from .backends import Backend, open_engine, open_graph
-from .backends.base import SizeLimits
-from .backends.pixels import MULTIPLE_HINT, PixelAdapter
-from .engine_record import EngineRecord
-from .resolve import Sidecar, Source
-from .spec import ModelSpec, Pixels, SizeRule
+from .source import Sidecar, Source
 
 _BAKED = (128, 224, 256, 384, 512)
 """Sides of pictures that networks are exported with, tried where 64 will not do: exporters bake them in, and call them free."""

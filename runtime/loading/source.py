@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from impasto import schema
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError
-
-from .engine_record import EngineRecord
-from .manifest import MANIFEST, PRECISIONS, Manifest, PackageFile, read_manifest, verify
-from .spec import ModelSpec, Pixels
+from impasto.package import schema
+from impasto.package.engine_record import EngineRecord
+from impasto.package.manifest import MANIFEST, PRECISIONS, Manifest, PackageFile, read_manifest, verify
+from impasto.package.spec import ModelSpec, Pixels
 
 SEARCH_VARIABLE = "IMPASTO_MODELS"
 """Environment variable with folders of model packages, separated as in PATH."""
@@ -225,7 +224,7 @@ def _listed(graph: Path) -> tuple[PackageFile, ...]:
 
 def _from_plan(path: Path, precision: str, trust: bool) -> Source:
     """An engine by itself, with the record that `impasto build` left beside it and the engine of its context."""
-    from .engines import context_engine, read_stored, stored_in, with_engine
+    from .stored_engines import context_engine, read_stored, stored_in, with_engine
 
     if trust and not path.with_suffix(".json").exists():
         if precision != "auto":

@@ -9,15 +9,15 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from impasto import schema
 from impasto.errors import EngineMismatch, ImpastoError, OptionError, OutputError, PackageError
 from impasto.files import sha256
+from impasto.package import schema
+from impasto.package.engine_record import AMPERE_PLUS, EngineRecord, Range
+from impasto.package.manifest import Manifest
+from impasto.runtime import cuda
+from impasto.runtime.backends.tensorrt.api import TensorRT, tensorrt
 
-from . import cuda
-from .engine_record import AMPERE_PLUS, EngineRecord, Range
-from .manifest import Manifest
-from .resolve import Source, model_text, resolve
-from .tensorrt_api import TensorRT, tensorrt
+from .source import Source, model_text, resolve
 
 CACHE_VARIABLE = "IMPASTO_CACHE"
 ENGINES = "engines"

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 import impasto
-from impasto.runtime.resolve import known_names
+from impasto.runtime.loading.source import known_names
 
 
 def photo() -> np.ndarray:

@@ -52,4 +52,4 @@ inside "[ -x /venv/bin/pip ] || python3 -m venv /venv
     python tests/aarch64/pictures.py draw /pictures-aarch64.npz"
 "$repository/.venv/bin/python" "$repository/tests/aarch64/pictures.py" draw "$root/pictures-x86-64.npz"
 "$repository/.venv/bin/python" "$repository/tests/aarch64/pictures.py" compare "$root/pictures-x86-64.npz" "$root/pictures-aarch64.npz"
-inside "python -m pytest --timeout=1800 tests/test_images.py tests/test_architecture.py tests/kernels/test_plan.py tests/runtime tests/cli"
+inside "python -m pytest --timeout=1800 tests/images/test_images.py tests/test_architecture.py tests/kernels/test_plan.py tests/runtime tests/cli"

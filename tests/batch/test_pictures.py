@@ -10,15 +10,16 @@ import time
 import numpy as np
 import onnx
 import pytest
-from command_line import cli, interrupted
 from PIL import Image
+from support.command_line import cli, interrupted
+from support.small_models import float_graph, picture
 
 import impasto
-from conftest import float_graph, picture
-from impasto import images, picture_run
+from impasto import images
+from impasto.batch import pictures as picture_run
+from impasto.batch.jobs import Job, plan
+from impasto.batch.pictures import run_pictures
 from impasto.errors import ImpastoWarning, OutputError, PictureError
-from impasto.jobs import Job, plan
-from impasto.picture_run import run_pictures
 
 
 @pytest.fixture

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import cli, interrupted
-from perceptual_networks import LAYERS, write_perceptual
 from PIL import Image
+from support.command_line import cli, interrupted
+from support.perceptual_networks import LAYERS, write_perceptual
 
 pytest.importorskip("av", reason="PyAV is not installed: pip install 'impasto[video]'")
 
-from videos import moving, packets, read_clip, write_clip
+from support.small_models import picture
+from support.videos import moving, packets, read_clip, write_clip
 
 import impasto
-from conftest import picture
-from impasto.jobs import Job
+from impasto.batch.jobs import Job
+from impasto.batch.videos import run_video
 from impasto.runtime import StyleMeter
-from impasto.video_run import run_video
 from impasto.videos import redraw
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import cli
 from PIL import Image
+from support.command_line import cli
+from support.small_models import float_graph, picture
 
 import impasto
-from conftest import float_graph, picture
-from impasto.benchmarks.compare import Contender, compare, median_interval
-from impasto.benchmarks.measure import in_turn
+from impasto.benchmarks.measurement.compare import Contender, compare, median_interval
+from impasto.benchmarks.measurement.measure import in_turn
 from impasto.errors import OptionError
-from impasto.quality import psnr
+from impasto.metrics import psnr
 
 MakePackage = Callable[..., Path]
 

@@ -10,10 +10,10 @@ import types
 
 import jsonschema
 import pytest
-from command_line import cli
+from support.command_line import cli
+from support.small_models import REPOSITORY
 
-from conftest import REPOSITORY
-from impasto.benchmarks.energy import Counter, Energy, Rail, find_sensors, measure_energy
+from impasto.benchmarks.measurement.energy import Counter, Energy, Rail, find_sensors, measure_energy
 from impasto.errors import BackendError, OptionError
 
 
@@ -193,9 +193,9 @@ def test_without_any_sensor_the_reasons_are_told(tmp_path, monkeypatch, when):
 
 
 def test_bench_counts_joules(make_package, tmp_path, monkeypatch):
-    monkeypatch.setattr("impasto.benchmarks.report.find_sensors", lambda: [Rail("VDD_IN", lambda: 5.0)])
+    monkeypatch.setattr("impasto.benchmarks.measurement.report.find_sensors", lambda: [Rail("VDD_IN", lambda: 5.0)])
     monkeypatch.setattr(
-        "impasto.benchmarks.report.measure_energy",
+        "impasto.benchmarks.measurement.report.measure_energy",
         lambda function, sensors: measure_energy(function, sensors, seconds=0.1, idle_seconds=0.05),
     )
     package, path = make_package(), tmp_path / "bench.json"
@@ -212,7 +212,7 @@ def test_bench_without_sensors_is_one_line(make_package, tmp_path, monkeypatch):
     def none():
         raise OptionError("nothing here counts energy")
 
-    monkeypatch.setattr("impasto.benchmarks.report.find_sensors", none)
+    monkeypatch.setattr("impasto.benchmarks.measurement.report.find_sensors", none)
     code, _, stderr = cli("bench", make_package(), "--energy", "--json", tmp_path / "bench.json")
     assert code == 1
     assert stderr.splitlines()[-1] == "error: nothing here counts energy"

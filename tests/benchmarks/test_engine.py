@@ -6,16 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-import fake_gpu
 import numpy as np
 import pytest
-from fake_engines import picture, write_plan
-from fake_gpu import FakeTensorRT
+from support import fake_gpu
+from support.fake_engines import picture, write_plan
+from support.fake_gpu import FakeTensorRT
 
 from impasto.benchmarks import engine as benchmark
-from impasto.runtime.tensorrt_api import TensorRT
+from impasto.runtime.backends.tensorrt.api import TensorRT
 
-pytest_plugins = ("engine_fixtures",)
+pytest_plugins = ("support.engine_fixtures",)
 
 PROFILES = ({"image": ((1, 16, 16, 3), (1, 32, 48, 3), (1, 64, 64, 3))},)
 FIGURES = {"engine_eager_ms", "upload_ms", "download_ms", "frame_eager_ms"}

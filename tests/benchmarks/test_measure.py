@@ -7,11 +7,12 @@ import time
 
 import pytest
 
-from impasto.benchmarks import Latency, measure
-from impasto.benchmarks.report import _processor
+from impasto.benchmarks import Latency
+from impasto.benchmarks.measurement import measure
+from impasto.benchmarks.measurement.report import _processor
 from impasto.errors import OptionError
-from impasto.export.engine_options import Sizes
-from impasto.sizes import parse_size
+from impasto.export.tensorrt.options import Sizes
+from impasto.images.sizes import parse_size
 
 
 def test_figures_agree_with_the_standard_library():

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.small_models import picture
 
-from conftest import picture
 from impasto.benchmarks import Latency, precision
-from impasto.benchmarks.measure import TURNS, in_turn
+from impasto.benchmarks.measurement.measure import TURNS, in_turn
 from impasto.benchmarks.precision import CLASSIC, EAGER, Comparison, Result, compare
 from impasto.errors import PackageError
 from impasto.files import sha256
 
 torch = pytest.importorskip("torch", reason="the comparison is with torch")
 
-from impasto.export.package import export_checkpoint  # noqa: E402
+from impasto.export.from_checkpoint import export_checkpoint  # noqa: E402
 from impasto.training.checkpoint import save_checkpoint  # noqa: E402
 from impasto.training.networks import build  # noqa: E402
 

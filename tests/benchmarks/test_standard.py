@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from support.small_models import picture
 
 import impasto
-from conftest import picture
 from impasto import images
-from impasto.benchmarks import standard
-from impasto.benchmarks import standard_damage as damage
-from impasto.benchmarks.peers import read_peers
+from impasto.benchmarks.standard import damage
+from impasto.benchmarks.standard import evaluate as standard
+from impasto.benchmarks.standard.peers import read_peers
 from impasto.errors import OptionError
 
 PICTURE = picture(96, 120, 3)

@@ -15,16 +15,16 @@ import jsonschema
 import numpy as np
 import onnx
 import pytest
-from command_line import cli, interrupted
 from PIL import Image
+from support.command_line import cli, interrupted
+from support.small_models import REPOSITORY, float_graph, picture
 from typer.testing import CliRunner
 
 import impasto
-from conftest import REPOSITORY, float_graph, picture
 from impasto.cli.app import app
 from impasto.cli.options import located
 from impasto.doctor import examine
-from impasto.runtime.resolve import shipped_models
+from impasto.runtime.loading.source import shipped_models
 
 
 def fails(*arguments: object) -> str:
@@ -404,7 +404,7 @@ def test_what_may_not_be_wanted_is_a_note_of_one_line(monkeypatch):
         warnings.warn("look [here]: impasto doctor", impasto.errors.ImpastoWarning, stacklevel=2)
         return {}
 
-    monkeypatch.setattr("impasto.runtime.resolve.known_names", warned)
+    monkeypatch.setattr("impasto.runtime.loading.source.known_names", warned)
     code, _, stderr = cli("models")
     assert code == 0
     assert stderr.strip() == "note: look [here]: impasto doctor"

@@ -9,16 +9,16 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
-from parser_laws import broken_laws
-from precisions import half_and_whole
-from strangers import bent, looking_around, restorer, u_net, upscaler
+from support.external_graphs import bent, looking_around, restorer, u_net, upscaler
+from support.parser_laws import broken_laws
+from support.precisions import half_and_whole
+from support.small_models import picture
 
-from conftest import picture
-from impasto.export.engine_graph import prepare
-from impasto.export.graph_parts import copy
-from impasto.export.precision_fp16 import widened
-from impasto.export.stranger import export_graph
-from impasto.runtime.manifest import read_manifest
+from impasto.export.from_onnx import export_graph
+from impasto.export.graph.fp16 import widened
+from impasto.export.graph.helpers import copy
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.package.manifest import read_manifest
 
 SKETCHES = {
     "restorer": (restorer(), {}),
@@ -159,9 +159,9 @@ def test_what_a_parser_would_refuse_or_misread_breaks_a_law(graphs, name, opset,
 @pytest.mark.parametrize("name", ["u-net", "bent", "looking around"])
 def test_they_are_built_in_every_precision(packages, graphs, name, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
-    from impasto.export.engine import build_engine
-    from impasto.export.engine_cache import EngineCache
-    from impasto.export.engine_options import BuildOptions, Sizes
+    from impasto.export.tensorrt.builder import build_engine
+    from impasto.export.tensorrt.cache import EngineCache
+    from impasto.export.tensorrt.options import BuildOptions, Sizes
 
     spec, whole = read_manifest(packages(name)).spec, graphs(name)
     for precision, graph in {"fp32": whole, **half_and_whole(whole)}.items():

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from support.small_models import picture
 
 import impasto
-from conftest import picture
 from impasto.errors import CheckFailed, CheckpointError, ExportError, OptionError, OutputError
 from impasto.files import sha256
 
 torch = pytest.importorskip("torch", reason="export needs torch")
 
-from impasto.export import onnx as canonical  # noqa: E402
-from impasto.export.check import check_package, compare, synthetic  # noqa: E402
-from impasto.export.package import check_name, export_checkpoint, write_package  # noqa: E402
-from impasto.export.stored_weights import packed, unpacked  # noqa: E402
-from impasto.runtime.resolve import shipped_models  # noqa: E402
+from impasto.export import from_torch as canonical  # noqa: E402
+from impasto.export.checks.against_torch import check_package, compare, synthetic  # noqa: E402
+from impasto.export.from_checkpoint import check_name, export_checkpoint, write_package  # noqa: E402
+from impasto.export.graph.weight_storage import packed, unpacked  # noqa: E402
+from impasto.runtime.loading.source import shipped_models  # noqa: E402
 from impasto.training import checkpoint as checkpoints  # noqa: E402
-from impasto.training.drawing import draw  # noqa: E402
+from impasto.training.inference import draw  # noqa: E402
 from impasto.training.networks import build  # noqa: E402
 
 NETWORKS = {
@@ -150,7 +150,7 @@ def test_a_package_is_its_own_checkpoint(network, package):
 
 
 def test_weights_are_unpacked_to_the_same_bits_under_their_own_names(network, package):
-    from impasto.export.precision_ranges import Session
+    from impasto.export.quantization.ranges import Session
 
     stored = onnx.load(str(package / "model.onnx"))
     plain = unpacked(stored)
@@ -337,7 +337,7 @@ class TestShipped:
         assert (shipped_models() / name / "README.md").is_file()
 
     def test_tiles_join(self, name, monkeypatch):
-        from impasto.runtime import work_area
+        from impasto.runtime.inference import tile_buffers as work_area
 
         image = synthetic(400, 600)
         with impasto.load(name) as model:
@@ -356,11 +356,11 @@ def test_what_ships_is_small():
 
 
 def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
-    from impasto.export import precision_int8 as int8
-    from impasto.export.engine_graph import prepare
-    from impasto.export.graph_parts import with_names
-    from impasto.export.precision_fp16 import exact_pixels, find_islands, rounded, to_half
-    from impasto.export.precision_ranges import Session, observe
+    from impasto.export.graph import int8
+    from impasto.export.graph.fp16 import exact_pixels, find_islands, rounded, to_half
+    from impasto.export.graph.helpers import with_names
+    from impasto.export.quantization.ranges import Session, observe
+    from impasto.export.tensorrt.parser_graph import prepare
 
     torch.manual_seed(0)
     network = build("unet-restorer", {"marker": [1.0, 0.0, 1.0]}).eval()

@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from strangers import HALF, Sketch, restorer, u_net, upscaler
+from support.external_graphs import HALF, Sketch, restorer, u_net, upscaler
+from support.small_models import canonical_graph, picture
 
 import impasto
-from conftest import canonical_graph, picture
 from impasto.errors import BackendError, ExportError, OptionError, OutputError, PackageError, ShapeError
-from impasto.export.check import check_package
-from impasto.export.graph_parts import element_types
+from impasto.export.checks.against_torch import check_package
+from impasto.export.from_checkpoint import check_target
+from impasto.export.from_onnx import export_graph
+from impasto.export.graph.helpers import element_types
 from impasto.export.inspection import inspect_path
-from impasto.export.package import check_target
-from impasto.export.stranger import export_graph
-from impasto.runtime import work_area
-from impasto.runtime.manifest import read_manifest
-from impasto.runtime.opening import SPEC_KEY
+from impasto.package.manifest import read_manifest
+from impasto.runtime.inference import tile_buffers as work_area
+from impasto.runtime.loading.opening import SPEC_KEY
 
 LAYOUTS = ("rgb 0..1", "bgr 0..1", "rgb 0..255", "bgr -1..1")
 
@@ -408,8 +408,8 @@ def test_a_folder_that_cannot_be_written(saved, tmp_path):
 
 def test_a_wrong_drawing_is_not_written(saved, tmp_path, monkeypatch):
     """The comparison can fail: with another scale at the one end."""
-    from impasto.export import stranger
-    from impasto.runtime.spec import Pixels
+    from impasto.export import from_onnx as stranger
+    from impasto.package.spec import Pixels
 
     path = saved(restorer().model())
     monkeypatch.setattr(
@@ -422,9 +422,9 @@ def test_a_wrong_drawing_is_not_written(saved, tmp_path, monkeypatch):
 
 def test_what_was_exported_is_built_like_a_network_of_ours(saved, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
-    from impasto.export.engine_cache import EngineCache
-    from impasto.export.engine_options import BuildOptions, Sizes
-    from impasto.export.engine_package import build_model
+    from impasto.export.tensorrt.cache import EngineCache
+    from impasto.export.tensorrt.options import BuildOptions, Sizes
+    from impasto.export.tensorrt.package_engines import build_model
 
     path = saved(upscaler().model(opset=13))
     package = export_graph(path, layout="bgr 0..1").folder

@@ -7,26 +7,26 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from parser_laws import broken_laws
 from safetensors.torch import save_file
+from support.parser_laws import broken_laws
+from support.small_models import picture
 from torch.testing import assert_close
 from typer.testing import CliRunner
 
-from conftest import picture
 from impasto import images
 from impasto.cli.app import app
 from impasto.cli.export import PERCEPTUAL
 from impasto.errors import TrainingError
 from impasto.evaluation import evaluate_stylizer
-from impasto.export import onnx as canonical
-from impasto.export.engine_graph import prepare
-from impasto.export.package import export_perceptual
+from impasto.export import from_torch as canonical
+from impasto.export.from_checkpoint import export_perceptual
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.package.manifest import read_manifest
 from impasto.runtime import StyleMeter, load
 from impasto.runtime.backends import open_graph
-from impasto.runtime.manifest import read_manifest
 from impasto.training.backbones import BACKBONES, Backbone, load_backbone
 from impasto.training.losses import StyleTarget
-from impasto.training.metrics import features
+from impasto.training.validation import features
 
 
 def random_backbone(name: str) -> Backbone:

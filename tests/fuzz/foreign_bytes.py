@@ -1,6 +1,6 @@
 """Readers of what comes from anywhere, given bytes that nobody would write: they raise errors of ours, or read.
 
-    python tests/foreign_bytes.py [READER …] [--minutes 10]    look for long; what is found goes into tests/foreign_bytes/READER
+    python tests/fuzz/foreign_bytes.py [READER …] [--minutes 10]    look for long; what is found goes into tests/fuzz/corpus/READER
 
 `test_foreign_bytes` reads what was found again, and looks for a short while.
 """
@@ -23,17 +23,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from impasto.errors import ImpastoError
-from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.package.manifest import MANIFEST, Manifest, PackageFile
+from impasto.package.spec import ModelSpec, SizeRule
 
-FOUND = Path(__file__).parent / "foreign_bytes"
+FOUND = Path(__file__).parent / "corpus"
 
 SPEC = ModelSpec("tiny", "denoise", size=SizeRule(4), border=8, receptive_field=7, styles=("a", "b"))
 
 
 def read_manifest(folder: Path, content: bytes) -> None:
     from impasto.export.inspection import inspect_path
-    from impasto.runtime.resolve import resolve
+    from impasto.runtime.loading.source import resolve
 
     (folder / MANIFEST).write_bytes(content)
     inspect_path(str(folder)).to_json()
@@ -48,7 +48,7 @@ def read_packaged(folder: Path, content: bytes) -> None:
 
 
 def read_sidecar(folder: Path, content: bytes) -> None:
-    from impasto.runtime.resolve import resolve
+    from impasto.runtime.loading.source import resolve
 
     (folder / "graph.onnx").touch()
     (folder / "graph.json").write_bytes(content)
@@ -56,16 +56,16 @@ def read_sidecar(folder: Path, content: bytes) -> None:
 
 
 def read_metadata(folder: Path, content: bytes) -> None:
-    from impasto.runtime.opening import spec_in_metadata
+    from impasto.runtime.loading.opening import spec_in_metadata
 
     spec_in_metadata(content.decode(errors="replace"), folder / "graph.onnx").to_json()
 
 
 def read_record(folder: Path, content: bytes) -> None:
-    from fake_engines import write_plan
+    from support.fake_engines import write_plan
 
     from impasto.export.inspection import inspect_path
-    from impasto.runtime.engines import context_engine, read_stored
+    from impasto.runtime.loading.stored_engines import context_engine, read_stored
 
     plan = write_plan(folder)
     plan.with_suffix(".json").write_bytes(content)
@@ -100,7 +100,7 @@ def _manifest() -> Any:
 
 
 def _stored() -> Any:
-    from fake_engines import record
+    from support.fake_engines import record
 
     return {"sha256": "0" * 64, "record": record(options={"size": [1, 2]}).to_json()}
 
@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(READERS)}; all by default")
     parser.add_argument("--minutes", type=float, default=10, help="for each")
     options = parser.parse_args()
-    sys.path.append(str(Path(__file__).parent / "engine"))
+    sys.path.append(str(Path(__file__).parents[1]))
     for name in options.readers or READERS:
         end, examples = time.monotonic() + 60 * options.minutes, 0
         while time.monotonic() < end:

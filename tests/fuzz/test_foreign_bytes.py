@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from foreign_bytes import FOUND, READERS, look, read
 
-from impasto import schema
+from fuzz.foreign_bytes import FOUND, READERS, look, read
+from impasto.package import schema
 
 NEED_TORCH = ("packaged", "checkpoint")
 

@@ -15,10 +15,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, features
+from support.small_models import picture
 
-from conftest import picture
-from impasto import colour_tags, files, images
+from impasto import files, images
 from impasto.errors import ImpastoWarning, OptionError, OutputError, PictureError
+from impasto.images import colour_tags
 
 
 def save(path: Path, array: np.ndarray, **options: object) -> Path:

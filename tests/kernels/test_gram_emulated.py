@@ -14,9 +14,8 @@ from types import SimpleNamespace
 import pytest
 
 torch = pytest.importorskip("torch")
-import emulated_gpu  # noqa: E402
-import gram_checks  # noqa: E402
-from gram_checks import (  # noqa: E402
+from support import emulated_gpu, gram_checks  # noqa: E402
+from support.gram_checks import (  # noqa: E402
     LAYOUTS,
     TOLERANCE,
     as_is,

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 
 torch = pytest.importorskip("torch")
-import gram_checks  # noqa: E402
-from gram_checks import LAYOUTS, TOLERANCE, as_is, channels_last, error, unaligned  # noqa: E402
+from support import gram_checks  # noqa: E402
+from support.gram_checks import LAYOUTS, TOLERANCE, as_is, channels_last, error, unaligned  # noqa: E402
 
 from impasto.kernels import build, gram, launch, operators, reference, style_loss  # noqa: E402
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_engines import record, write_plan
+from support.fake_engines import record, write_plan
 
 from impasto.errors import PackageError
-from impasto.runtime.engine_record import EngineLayer, EngineRecord
-from impasto.runtime.engines import read_stored
+from impasto.package.engine_record import EngineLayer, EngineRecord
+from impasto.runtime.loading.stored_engines import read_stored
 
 
 def test_records_survive_json() -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.small_models import picture
 
-from conftest import picture
-from impasto import images, packed_photos, packing
+from impasto import images
 from impasto.errors import OptionError, OutputError, PictureError
-from impasto.packed_photos import PackedPhoto
+from impasto.packing import pack as packing
+from impasto.packing import photos as packed_photos
+from impasto.packing.photos import PackedPhoto
 from impasto.training import zoo
 
 NETWORK = "--config widths=[16,32,32] --config encoder=[1,1] --config middle=1 --config decoder=[1,1]"

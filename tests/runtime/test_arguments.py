@@ -10,7 +10,7 @@ import pytest
 
 import impasto
 from impasto.errors import ImpastoError, ModelNotFound, OptionError, ShapeError
-from impasto.export.engine_cache import EngineCache, cache_limit
+from impasto.export.tensorrt.cache import EngineCache, cache_limit
 from impasto.styles import mixture
 
 

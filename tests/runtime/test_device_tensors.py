@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from support.small_models import picture
 
-from conftest import picture
 from impasto.errors import BackendError
 from impasto.runtime.backends.onnxruntime import OnnxRuntimeBackend, _DeviceTensors, onnxruntime
 

@@ -14,14 +14,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from support.small_models import canonical_graph, float_graph, picture
 
 import impasto
-from conftest import canonical_graph, float_graph, picture
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError, ShapeError
+from impasto.package.spec import Pixels
 from impasto.runtime import model as module
-from impasto.runtime import work_area
-from impasto.runtime.spec import Pixels
-from impasto.runtime.work_area import WorkArea
+from impasto.runtime.inference import tile_buffers as work_area
+from impasto.runtime.inference.tile_buffers import WorkArea
 
 
 @pytest.fixture(params=["onnxruntime-cpu", "openvino"])

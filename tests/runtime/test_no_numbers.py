@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from support.small_models import canonical_graph, picture
 
 import impasto
-from conftest import canonical_graph, picture
 from impasto.errors import ImpastoWarning, NoNumbers, OptionError
-from impasto.export.stranger import export_graph
+from impasto.export.from_onnx import export_graph
+from impasto.package.onnx_bytes import unrounded, with_output
 from impasto.runtime.backends import open_graph
-from impasto.runtime.onnx_bytes import unrounded, with_output
 
 BACKENDS = ("onnxruntime-cpu", "openvino")
 BLACK = np.zeros((40, 56, 3), np.uint8)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.small_models import picture
 
-from conftest import picture
 from impasto.images import thumbnail
-from impasto.runtime.padding import reflect_into
-from impasto.runtime.spec import ModelSpec, Pixels, SizeRule
-from impasto.runtime.tiling import spans
+from impasto.package.spec import ModelSpec, Pixels, SizeRule
+from impasto.runtime.inference.padding import reflect_into
+from impasto.runtime.inference.tile_plan import spans
 
 sides = st.integers(1, 12)
 margins = st.integers(0, 30)

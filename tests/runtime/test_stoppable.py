@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.small_models import picture
 
 import impasto
-from conftest import picture
 from impasto import images
 from impasto.errors import BackendError, ExportError, TookTooLong
-from impasto.export import stranger
+from impasto.export import from_onnx as stranger
 from impasto.runtime import stoppable
 from impasto.runtime.stoppable import Runner, leave_running, time_limit
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from support.small_models import picture
 
 import impasto
-from conftest import picture
+from impasto.locks import Turn
 from impasto.runtime.backends.base import Lane
-from impasto.runtime.frames import LanePool, overlapped
-from impasto.runtime.turns import Turn
+from impasto.runtime.inference.streaming import LanePool, overlapped
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from perceptual_networks import LAYERS, perceptual_graph, write_perceptual
+from support.perceptual_networks import LAYERS, perceptual_graph, write_perceptual
+from support.small_models import float_graph, picture
 
-from conftest import float_graph, picture
 from impasto import images
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError, PictureError, ShapeError
 from impasto.runtime import StyleMeter, load

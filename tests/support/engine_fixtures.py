@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_engines import write_plan
-from fake_gpu import FakeDriver, FakeTensorRT
 
-from impasto.export.engine_cache import EngineCache
-from impasto.runtime import cuda, tensorrt_api
+from impasto.export.tensorrt.cache import EngineCache
+from impasto.runtime import cuda
+from impasto.runtime.backends.tensorrt import api as tensorrt_api
+from support.fake_engines import write_plan
+from support.fake_gpu import FakeDriver, FakeTensorRT
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from impasto.export.engine_cache import engine_key
+from impasto.export.tensorrt.cache import engine_key
 from impasto.files import sha256
-from impasto.runtime.engine_record import EngineRecord
-from impasto.runtime.spec import ModelSpec
+from impasto.package.engine_record import EngineRecord
+from impasto.package.spec import ModelSpec
 
 
 def key(name: str) -> str:

@@ -174,7 +174,7 @@ def features(image: np.ndarray) -> dict[str, np.ndarray]:
 
 
 class FakeTensorRT(types.SimpleNamespace):
-    """What `runtime/backends/tensorrt.py` uses of TensorRT.
+    """What `runtime/backends/tensorrt/engine.py` uses of TensorRT.
 
     driver: where the work goes, by `begin`, and finds its `memory`.
     Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context), b"context" (five

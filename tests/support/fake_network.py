@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 from onnx import NodeProto, TensorProto
 
-from impasto.export.graph_parts import constants, element_types
+from impasto.export.graph.helpers import constants, element_types
 
 KINDS = {
     "Conv": "CONVOLUTION",

@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from impasto.export.graph_parts import attribute, constants, opset, producers, readers
+from impasto.export.graph.helpers import attribute, constants, opset, producers, readers
 
 FLOAT, HALF, INT8, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8
 FLOATS = frozenset((FLOAT, HALF))
@@ -134,7 +134,7 @@ def _of_names(graph: onnx.GraphProto) -> Iterator[str]:
 def _of_node(node: NodeProto, graph: Graph) -> Iterator[str]:
     law = (OLD if graph.old else NEW).get(node.op_type)
     if law is None:
-        yield "nobody has read its importer; add it to tests/parser_laws.py with what it asserts"
+        yield "nobody has read its importer; add it to tests/support/parser_laws.py with what it asserts"
         return
     if unknown := {found.name for found in node.attribute} - law.attributes:
         yield f"attributes {sorted(unknown)}"

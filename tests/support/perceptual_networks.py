@@ -10,9 +10,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from impasto.files import sha256
-from impasto.runtime.manifest import MANIFEST, Manifest, PackageFile
-from impasto.runtime.opening import SPEC_KEY
-from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
+from impasto.package.manifest import MANIFEST, Manifest, PackageFile
+from impasto.package.spec import PERCEPTUAL, ModelSpec, SizeRule
+from impasto.runtime.loading.opening import SPEC_KEY
 
 LAYERS = {"shallow": 8, "deep": 20}
 """The network's layers and their channels; at 1/1 and 1/2 of the picture's sides."""

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from conftest import picture
 from impasto import images
-from impasto.export.precision_pictures import Feed, extreme_pictures
+from impasto.export.quantization.calibration import Feed, extreme_pictures
+from support.small_models import picture
 
 Weights = dict[str, np.ndarray]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from conftest import picture
-from impasto.export.graph_parts import with_names
-from impasto.export.precision_fp16 import find_islands, to_half
-from impasto.export.precision_int8 import find_ranges, quantized
-from impasto.export.precision_ranges import observe
-from impasto.export.stored_weights import unpacked
+from impasto.export.graph.fp16 import find_islands, to_half
+from impasto.export.graph.helpers import with_names
+from impasto.export.graph.int8 import find_ranges, quantized
+from impasto.export.graph.weight_storage import unpacked
+from impasto.export.quantization.ranges import observe
+from support.small_models import picture
 
 
 def half_and_whole(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_training import SMALL, photo
 
 from impasto import images
-from impasto.training.fit import FitOptions
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.recipes import RestoreOptions, StyleOptions
+from support.small_training import SMALL, photo
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from impasto.training import checkpoint
 from impasto.training.backbones import BACKBONES, EfficientNetLite0, ResNet50, Vgg16, Vgg19, load_backbone, weights
 from impasto.training.recipes import fit_style
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 STRIDES = {
     "vgg16": {"relu1_2": 1, "relu2_2": 2, "relu3_3": 4, "relu4_3": 8},

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_training import SMALL, photo, shaken
+from support.small_training import SMALL, photo, shaken
 
 from impasto.errors import CheckpointError, OutputError
 from impasto.training import checkpoint
 from impasto.training.checkpoint import KEY, load, round_to_half, save_checkpoint
-from impasto.training.drawing import draw
+from impasto.training.inference import draw
 
 
 @pytest.fixture

@@ -7,18 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_training import SMALL, photo, shaken
+from support.small_training import SMALL, photo, shaken
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
 from impasto.styles import PHOTO, mixture
 from impasto.training import checkpoint, losses
-from impasto.training.data import Photos
+from impasto.training.data.photos import Photos
 from impasto.training.degrade import parse
-from impasto.training.distill import DISTILL_WEIGHTS, DistillOptions, DistillTask, _context, fit_distill
-from impasto.training.fit import FitOptions
+from impasto.training.distillation import DISTILL_WEIGHTS, DistillOptions, DistillTask, _context, fit_distill
+from impasto.training.loop.trainer import FitOptions
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 PHOTOS = Photos((photo(72, 104, 0), photo(80, 96, 1)), ("0", "1"), ())
 NONE = Photos((), (), ())
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 import typer
 from skimage.metrics import structural_similarity
-from small_training import SMALL, photo, shaken
+from support.small_training import SMALL, photo, shaken
 from typer.testing import CliRunner
 
 from impasto import evaluation, images
@@ -19,9 +19,9 @@ from impasto.cli.console import Commands
 from impasto.cli.eval import evaluate
 from impasto.errors import OptionError
 from impasto.evaluation import Score, evaluate_restorer, evaluate_stylizer
-from impasto.export.package import export_checkpoint
-from impasto.export.precision import QuantizeOptions, quantize
-from impasto.training import metrics
+from impasto.export.from_checkpoint import export_checkpoint
+from impasto.export.quantization.search import QuantizeOptions, quantize
+from impasto.training import validation as metrics
 from impasto.training.backbones import load_vgg16
 from impasto.training.checkpoint import round_to_half, save_checkpoint
 from impasto.training.degrade import parse
@@ -29,7 +29,7 @@ from impasto.training.losses import StyleTarget
 from impasto.training.networks import build
 from impasto.training.recipes import read_painting
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_training import photo
+from support.small_training import photo
 from torch.testing import assert_close
 
 from impasto.training import losses

@@ -10,26 +10,27 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from small_training import photo, shaken
-from test_fit import Cut, cut_at
+from support.interruption import Cut, cut_at
+from support.small_training import photo, shaken
 
 from impasto.errors import OptionError
-from impasto.export import precision_int8 as int8
-from impasto.export.graph_parts import with_names
-from impasto.export.onnx import export_model, spec_of
-from impasto.export.package import export_checkpoint
-from impasto.export.precision import Budget, QuantizeOptions, quantize
-from impasto.export.stored_weights import unpacked
-from impasto.quality import psnr
-from impasto.training import checkpoint, fit, qat
-from impasto.training.drawing import draw
-from impasto.training.fit import FitOptions
+from impasto.export.from_checkpoint import export_checkpoint
+from impasto.export.from_torch import export_model, spec_of
+from impasto.export.graph import int8
+from impasto.export.graph.helpers import with_names
+from impasto.export.graph.weight_storage import unpacked
+from impasto.export.quantization.search import Budget, QuantizeOptions, quantize
+from impasto.metrics import psnr
+from impasto.training import checkpoint, qat
+from impasto.training.inference import draw
+from impasto.training.loop import trainer as fit
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.networks import ARCHITECTURES
 from impasto.training.networks.base import ResidualBlock
 from impasto.training.recipes import fit_restore, fit_style
 from impasto.training.tasks import Task
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 BUDGET = 36.0
 """dB from FP32."""

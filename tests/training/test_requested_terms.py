@@ -5,19 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_training import SMALL, photo
+from support.small_training import SMALL, photo
 
 from impasto.errors import OptionError
-from impasto.training import checkpoint, fit, losses
+from impasto.training import checkpoint, losses
 from impasto.training.backbones import load_vgg16
-from impasto.training.data import Photos
-from impasto.training.fit import FitOptions
+from impasto.training.data.photos import Photos
+from impasto.training.loop import trainer as fit
+from impasto.training.loop.processes import ALONE, Processes
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.networks import build
-from impasto.training.processes import ALONE, Processes
 from impasto.training.recipes import fit_restore
 from impasto.training.tasks import MOVED_NOISE, RESTORE_WEIGHTS, STYLE_WEIGHTS, StyleTask
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 PHOTOS = Photos((photo(64, 80), photo(72, 64, 1)), ("a", "b"), ())
 
 

@@ -15,24 +15,25 @@ from importlib.machinery import ModuleSpec
 import numpy as np
 import pytest
 import torch
-from small_training import SMALL, photo
+from support.small_training import SMALL, photo
 from typer.testing import CliRunner
 
 import impasto
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckpointError, MissingDependency, OptionError
-from impasto.export.check import check_package
-from impasto.export.package import export_checkpoint
-from impasto.training import checkpoint, foreign
+from impasto.export.checks.against_torch import check_package
+from impasto.export.from_checkpoint import export_checkpoint
+from impasto.training import checkpoint
+from impasto.training import spandrel_models as foreign
 from impasto.training.checkpoint import load, load_network
 from impasto.training.degrade import parse
-from impasto.training.distill import DistillOptions, fit_distill
-from impasto.training.drawing import draw
-from impasto.training.fit import FitOptions
+from impasto.training.distillation import DistillOptions, fit_distill
+from impasto.training.inference import draw
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.recipes import fit_restore, fit_style
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 
 def _import_spandrel():

@@ -7,31 +7,31 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from perceptual_networks import write_perceptual
-from small_training import photo, shaken
+from support.perceptual_networks import write_perceptual
+from support.small_training import photo, shaken
 
 import impasto
 from impasto import images
 from impasto.errors import OptionError
-from impasto.export.check import check_package
-from impasto.export.package import export_checkpoint
-from impasto.export.precision import QuantizeOptions, quantize
-from impasto.export.precision_budget import Budget
-from impasto.export.precision_pictures import read_pictures
-from impasto.export.precision_style import paintings_of, style_distance
-from impasto.export.style_check import check_style
+from impasto.export.checks.against_torch import check_package
+from impasto.export.checks.style import check_style
+from impasto.export.from_checkpoint import export_checkpoint
+from impasto.export.quantization.calibration import read_pictures
+from impasto.export.quantization.quality import Budget
+from impasto.export.quantization.search import QuantizeOptions, quantize
+from impasto.export.quantization.style_distance import paintings_of, style_distance
 from impasto.runtime import StyleMeter
-from impasto.runtime.resolve import resolve
+from impasto.runtime.loading.source import resolve
 from impasto.styles import PHOTO, mixture, parse
 from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
-from impasto.training.data import Photos
-from impasto.training.drawing import draw
-from impasto.training.fit import FitOptions
+from impasto.training.data.photos import Photos
+from impasto.training.inference import draw
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.recipes import fit_style
 from impasto.training.tasks import STYLE_WEIGHTS, StyleTask
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 STYLES = (PHOTO, "wave", "night")
 
 

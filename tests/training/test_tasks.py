@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_training import photo, shaken
+from support.small_training import photo, shaken
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
 from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
-from impasto.training.data import Photos
+from impasto.training.data.photos import Photos
 from impasto.training.degrade import parse
-from impasto.training.fit import FitOptions
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.recipes import fit_restore
 from impasto.training.tasks import SHIFT_MARGIN, STYLE_WEIGHTS, RestoreTask, StyleTask
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
 PHOTOS = Photos((photo(72, 104, 0), photo(80, 96, 1)), ("0", "1"), ())
 NONE = Photos((), (), ())

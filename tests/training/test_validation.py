@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_training import photo, shaken
+from support.small_training import photo, shaken
 
-from impasto.training import losses, metrics
+from impasto.training import losses
+from impasto.training import validation as metrics
 from impasto.training.backbones import load_vgg16
-from impasto.training.drawing import draw
+from impasto.training.inference import draw
 from impasto.training.networks import Network
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 
 class Unchanged(Network):

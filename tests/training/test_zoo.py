@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import typer
-from small_training import photo
+from support.small_training import photo
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -20,7 +20,7 @@ from impasto.cli.console import Commands
 from impasto.errors import OptionError
 from impasto.training import zoo
 from impasto.training.degrade import parse
-from impasto.training.run_folder import CHECKPOINT, STATE
+from impasto.training.loop.run_folder import CHECKPOINT, STATE
 
 APP = typer.Typer(cls=Commands)
 APP.add_typer(train.app, name="train")

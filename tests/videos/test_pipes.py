@@ -12,7 +12,7 @@ import pytest
 
 av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'impasto[video]'")
 
-from videos import moving, read_clip, write_clip  # noqa: E402
+from support.videos import moving, read_clip, write_clip  # noqa: E402
 
 from impasto.errors import OutputError, PictureError  # noqa: E402
 from impasto.videos import redraw  # noqa: E402

@@ -9,8 +9,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from command_line import cli
-from videos import moving, read_clip, write_clip
+from support.command_line import cli
+from support.videos import moving, read_clip, write_clip
 
 from impasto.videos import redraw
 from impasto.videos.timeline import BestTimes

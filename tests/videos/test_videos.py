@@ -11,7 +11,7 @@ import pytest
 
 av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'impasto[video]'")
 
-from videos import moving, packets, read_clip, write_clip  # noqa: E402
+from support.videos import moving, packets, read_clip, write_clip  # noqa: E402
 
 from impasto.errors import MissingDependency, OptionError, OutputError, PictureError  # noqa: E402
 from impasto.videos import is_video, redraw  # noqa: E402

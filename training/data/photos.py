@@ -19,8 +19,7 @@ from torch import Tensor
 
 from impasto import images
 from impasto.errors import PictureError, TrainingError
-
-from .processes import ALONE, Processes
+from impasto.training.loop.processes import ALONE, Processes
 
 MEMORY = 8 << 30
 """Bytes of decoded photos that are accepted; more would not fit beside the training itself on common devices."""

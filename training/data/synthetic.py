@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from impasto.errors import MissingDependency
 
-from .data import Photos
+from .photos import Photos
 
 SIDE = 480
 """Pixels of a synthetic picture's sides."""

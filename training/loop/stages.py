@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from impasto.errors import OptionError
-
-from .networks import Network
+from impasto.training.networks import Network
 
 
 @dataclass(frozen=True)

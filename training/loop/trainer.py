@@ -24,20 +24,21 @@ from impasto import images
 from impasto._version import __version__
 from impasto.errors import OptionError, TrainingError, first_line
 from impasto.files import atomic_path, make_folder, write_text
+from impasto.training import losses, qat
+from impasto.training.checkpoint import name_of, round_to_half, save_checkpoint
+from impasto.training.data.photos import Photos
+from impasto.training.networks import Network
+from impasto.training.networks.branches import branch_out
+from impasto.training.spandrel_models import FOREIGN
+from impasto.training.tasks import Task
 
-from . import losses, qat, stages
-from .board import Board
-from .checkpoint import name_of, round_to_half, save_checkpoint
-from .data import Photos
-from .foreign import FOREIGN
+from . import stages
+from .allocator import keep_freed_memory
+from .cuda_graph import Replay
 from .interrupt import Interrupt
-from .memory import keep_freed_memory
-from .networks import Network
-from .networks.branches import branch_out
 from .processes import Processes, Together, launched
-from .replay import Replay
 from .run_folder import BOARD, CHECKPOINT, LOG, PREVIEW, STATE, is_unfinished
-from .tasks import Task
+from .tensorboard import Board
 
 LOOK_EVERY = 25
 """Steps between two looks at the losses; each look waits for the device."""

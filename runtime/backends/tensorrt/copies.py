@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..tensorrt_api import TensorRT
+from .api import TensorRT
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from impasto.errors import BackendError, EngineMismatch, ShapeError
+from impasto.package.engine_record import EngineRecord
+from impasto.runtime.backends.base import Backend, Lane, SizeLimits, TensorSpec
+from impasto.runtime.cuda import Device, DeviceBlock, Graph, HostBuffer, Stream
+from impasto.runtime.cuda import device as cuda_device
+from impasto.runtime.loading.stored_engines import mismatch
 
-from ..cuda import Device, DeviceBlock, Graph, HostBuffer, Stream
-from ..cuda import device as cuda_device
-from ..engine_record import EngineRecord
-from ..engines import mismatch
-from ..tensorrt_api import TensorRT, tensorrt
-from .base import Backend, Lane, SizeLimits, TensorSpec
-from .engine_copies import EngineCopies, Seat
+from .api import TensorRT, tensorrt
+from .copies import EngineCopies, Seat
 from .kernel_cache import KernelCache
 
 KEPT_LANES = 4

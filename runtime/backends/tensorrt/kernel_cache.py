@@ -9,10 +9,10 @@ from typing import Any
 
 from impasto.errors import OutputError
 from impasto.files import make_folder, write_bytes
+from impasto.runtime.cuda import Device
+from impasto.runtime.loading.stored_engines import cache_folder
 
-from ..cuda import Device
-from ..engines import cache_folder
-from ..tensorrt_api import TensorRT
+from .api import TensorRT
 
 
 class KernelCache:

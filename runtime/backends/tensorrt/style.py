@@ -16,11 +16,11 @@ import numpy as np
 
 from impasto.errors import BackendError, KernelError
 from impasto.kernels import launch
+from impasto.runtime.backends.base import TensorSpec
+from impasto.runtime.cuda import Device, DeviceBlock, HostBuffer
+from impasto.runtime.style_meter import Judge, relative_scale
 
-from ..cuda import Device, DeviceBlock, HostBuffer
-from ..style_meter import Judge, relative_scale
-from .base import TensorSpec
-from .tensorrt import TensorRTBackend, TensorRTLane
+from .engine import TensorRTBackend, TensorRTLane
 
 _FLAVOURS = {"float32": "f32", "float16": "f16"}
 """The Gram kernel's flavour by the type of the feature maps; sums are float32 in each."""

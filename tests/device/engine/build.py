@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 from impasto.errors import ImpastoError
-from impasto.export.engine import build_engine
-from impasto.export.engine_cache import EngineCache
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.runtime.spec import ModelSpec
+from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.cache import EngineCache
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.package.spec import ModelSpec
 
 folder, engines = Path(sys.argv[1]), Path(sys.argv[2])
 limit = float(sys.argv[3]) if len(sys.argv) > 3 else float("inf")

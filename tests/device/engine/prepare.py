@@ -1,6 +1,6 @@
 """Writes what the GPU machine builds: graphs of opset 17 and a list of jobs. Run where onnx and onnxruntime are.
 
-    python tests/engine/device/prepare.py FOLDER [NAME=PACKAGE | NAME=ARCHITECTURE ...]
+    python tests/device/engine/prepare.py FOLDER [NAME=PACKAGE | NAME=ARCHITECTURE ...]
 
 An architecture is one of `impasto.training.networks`, with fresh weights; "residual" is a plain network of 65 GMAC at
 1088 x 1920. Without arguments: all of them.
@@ -18,11 +18,11 @@ import onnx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from device.pictures import synthetic
-from graphs import float_pixels, network, quantized
+from support.engine_graphs import float_pixels, network, quantized
 
-from impasto.export.engine_graph import prepare
-from impasto.runtime.resolve import resolve
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime.loading.source import resolve
 
 SIZES = ((1088, 1920), (512, 512))
 
@@ -37,7 +37,7 @@ def load(path: str) -> tuple[onnx.ModelProto, ModelSpec]:
         return onnx.load(str(source.graph)), source.manifest.spec
     import torch
 
-    from impasto.export import onnx as canonical
+    from impasto.export import from_torch as canonical
     from impasto.training import networks
 
     torch.manual_seed(0)

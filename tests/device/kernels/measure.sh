@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a GPU machine with torch, pytest and nvcc: check the Gram kernel, time it, and look where it waits. Each step ends within 10 minutes.
-# Usage, in the repository: tests/kernels/device/measure.sh check|time|sanitize OUT
+# Usage, in the repository: tests/device/kernels/measure.sh check|time|sanitize OUT
 set -uo pipefail
 step=$1 out=$2
 site=/tmp/site-kernels; rm -rf $site; mkdir -p $site/impasto

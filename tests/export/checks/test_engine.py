@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command_line import cli
-from fake_engines import write_plan
-from fake_gpu import FakeTensorRT
 from onnx import TensorProto, helper, numpy_helper
-from perceptual_networks import write_perceptual
+from support.command_line import cli
+from support.fake_engines import write_plan
+from support.fake_gpu import FakeTensorRT
+from support.perceptual_networks import write_perceptual
+from support.small_models import canonical_graph, picture
 from typer.testing import CliRunner
 
-from conftest import canonical_graph, picture
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError
-from impasto.export.engine_check import check_engine, ssim
-from impasto.export.style_check import check_style
+from impasto.export.checks.engine import check_engine, ssim
+from impasto.export.checks.style import check_style
 
-pytest_plugins = ("engine_fixtures",)
+pytest_plugins = ("support.engine_fixtures",)
 
 
 def inverter(path: Path, top: float) -> Path:

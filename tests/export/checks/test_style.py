@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from perceptual_networks import LAYERS, write_perceptual
+from support.perceptual_networks import LAYERS, write_perceptual
+from support.small_models import canonical_graph, float_graph, picture
 from typer.testing import CliRunner
 
-from conftest import canonical_graph, float_graph, picture
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError, ShapeError
-from impasto.export.style_check import check_style
+from impasto.export.checks.style import check_style
 from impasto.files import sha256
+from impasto.package.manifest import MANIFEST, PackageFile, read_manifest
 from impasto.runtime import StyleMeter, load
-from impasto.runtime.manifest import MANIFEST, PackageFile, read_manifest
-from impasto.runtime.opening import SPEC_KEY
+from impasto.runtime.loading.opening import SPEC_KEY
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from precision_graphs import canonical, chain, extremes, feeds
+from support.precision_graphs import canonical, chain, extremes, feeds
 
 from impasto.errors import PrecisionError
-from impasto.export.graph_parts import constants, element_types
-from impasto.export.precision_fp16 import HEADROOM, HIGHEST, exact_pixels, find_islands, rounded, to_half
-from impasto.export.precision_ranges import Session, observe, require_finite
-from impasto.quality import psnr
+from impasto.export.graph.fp16 import HEADROOM, HIGHEST, exact_pixels, find_islands, rounded, to_half
+from impasto.export.graph.helpers import constants, element_types
+from impasto.export.quantization.ranges import Session, observe, require_finite
+from impasto.metrics import psnr
 
 
 def islands_of(model: onnx.ModelProto) -> dict[str, str]:
@@ -190,8 +190,9 @@ def test_every_level_of_a_pixel_is_exact_as_a_half() -> None:
 
 
 def test_a_context_stays_fp32_at_the_door() -> None:
-    from conftest import canonical_graph
-    from impasto.export.graph_parts import with_names
+    from support.small_models import canonical_graph
+
+    from impasto.export.graph.helpers import with_names
 
     model = with_names(canonical_graph(context=5))
     inputs = [{**feed, "context": np.full((1, 5), 0.1, np.float32)} for feed in feeds(2)]

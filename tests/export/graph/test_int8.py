@@ -9,17 +9,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from precision_graphs import canonical, chain, feeds
+from support.precision_graphs import canonical, chain, feeds
 
 from impasto.errors import PrecisionError
-from impasto.export.engine import _prepared
-from impasto.export.engine_graph import prepare
-from impasto.export.graph_parts import attribute, constants, element_types, producers
-from impasto.export.precision_fp16 import find_islands, rounded, to_half
-from impasto.export.precision_int8 import METHODS, equalized, find_ranges, layers_of, quantized
-from impasto.export.precision_lint import problems, require_parsable
-from impasto.export.precision_ranges import Session
-from impasto.quality import psnr
+from impasto.export.graph.fp16 import find_islands, rounded, to_half
+from impasto.export.graph.helpers import attribute, constants, element_types, producers
+from impasto.export.graph.int8 import METHODS, equalized, find_ranges, layers_of, quantized
+from impasto.export.graph.qdq_lint import problems, require_parsable
+from impasto.export.quantization.ranges import Session
+from impasto.export.tensorrt.builder import _prepared
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.metrics import psnr
 
 
 def whole(

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from strangers import Sketch
+from support.external_graphs import Sketch
 
-from impasto.export.pixel_shuffles import fold_pixel_shuffles
+from impasto.export.graph.pixel_shuffle import fold_pixel_shuffles
 
 UNSHUFFLE, SHUFFLE = [0, 1, 3, 5, 2, 4], [0, 1, 4, 2, 5, 3]
 

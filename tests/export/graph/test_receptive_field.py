@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from strangers import Sketch, restorer, u_net, upscaler
+from support.external_graphs import Sketch, restorer, u_net, upscaler
 
-from impasto.export.graph_parts import with_names
-from impasto.export.receptive_field import receptive_field
-from impasto.export.stored_weights import unpacked
-from impasto.runtime.manifest import read_manifest
-from impasto.runtime.resolve import shipped_models
+from impasto.export.graph.helpers import with_names
+from impasto.export.graph.receptive_field import receptive_field
+from impasto.export.graph.weight_storage import unpacked
+from impasto.package.manifest import read_manifest
+from impasto.runtime.loading.source import shipped_models
 
 SIDE = 96
 

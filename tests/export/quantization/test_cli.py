@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import cli
 from PIL import Image
-from precision_graphs import photos
+from support.command_line import cli
+from support.precision_graphs import photos
 
-from impasto.runtime.manifest import read_manifest
+from impasto.package.manifest import read_manifest
 
 MakePackage = Callable[..., Path]
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import onnx
 import pytest
-from parser_laws import broken_laws
-from precisions import half_and_whole
+from support.parser_laws import broken_laws
+from support.precisions import half_and_whole
 
-from impasto.export.engine import build_engine
-from impasto.export.engine_cache import EngineCache
-from impasto.export.engine_graph import prepare
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.graph_parts import with_names
-from impasto.export.precision_int8 import layers_of
-from impasto.export.precision_lint import problems
-from impasto.export.stored_weights import unpacked
-from impasto.runtime.resolve import known_names, resolve
-from impasto.runtime.spec import ModelSpec
+from impasto.export.graph.helpers import with_names
+from impasto.export.graph.int8 import layers_of
+from impasto.export.graph.qdq_lint import problems
+from impasto.export.graph.weight_storage import unpacked
+from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.cache import EngineCache
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.package.spec import ModelSpec
+from impasto.runtime.loading.source import known_names, resolve
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
 
@@ -27,7 +27,7 @@ SIZES = (Sizes.parse("64x64:128x128:256x256"),)
 
 def classic(folder: Path) -> tuple[onnx.ModelProto, ModelSpec]:
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
-    from impasto.export import onnx as canonical
+    from impasto.export import from_torch as canonical
     from impasto.training import networks
 
     torch.manual_seed(0)

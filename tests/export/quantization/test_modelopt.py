@@ -12,16 +12,16 @@ from pathlib import Path
 
 import onnx
 import pytest
-from precision_graphs import chain, photos
+from support.precision_graphs import chain, photos
 
 from impasto.errors import MissingDependency, OptionError, PrecisionError
-from impasto.export.modelopt import require
-from impasto.export.package import write_package
-from impasto.export.precision import QuantizeOptions, quantize
-from impasto.export.precision_budget import Budget
-from impasto.export.precision_int8 import layers_of
-from impasto.export.precision_lint import problems
-from impasto.runtime.spec import ModelSpec
+from impasto.export.from_checkpoint import write_package
+from impasto.export.graph.int8 import layers_of
+from impasto.export.graph.qdq_lint import problems
+from impasto.export.quantization.modelopt import require
+from impasto.export.quantization.quality import Budget
+from impasto.export.quantization.search import QuantizeOptions, quantize
+from impasto.package.spec import ModelSpec
 
 STAND_IN = """
 import argparse, sys

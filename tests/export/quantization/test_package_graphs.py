@@ -12,17 +12,17 @@ from pathlib import Path
 
 import onnx
 import pytest
+from support.small_models import canonical_graph
 
-from conftest import canonical_graph
 from impasto.errors import OptionError, PackageError
-from impasto.export.engine_cache import locked
+from impasto.export.from_checkpoint import CONTEXT, write_package
 from impasto.export.inspection import inspect_path
-from impasto.export.package import CONTEXT, write_package
-from impasto.export.precision_package import NewGraph, write_graphs
+from impasto.export.quantization.package_graphs import NewGraph, write_graphs
+from impasto.export.tensorrt.cache import locked
 from impasto.files import sha256
-from impasto.runtime.manifest import LOCK, MANIFEST, Manifest, PackageFile, read_manifest
-from impasto.runtime.resolve import resolve
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.package.manifest import LOCK, MANIFEST, Manifest, PackageFile, read_manifest
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime.loading.source import resolve
 
 MakePackage = Callable[..., Path]
 SPEC = ModelSpec("tiny", size=SizeRule(4))

@@ -14,25 +14,25 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from precision_graphs import canonical, chain, photos
+from support.precision_graphs import canonical, chain, photos
+from support.small_models import canonical_graph, picture
 
 import impasto
-from conftest import canonical_graph, picture
 from impasto import images
 from impasto.errors import ImpastoError, OptionError, OutputError, PackageError, PictureError, PrecisionError
-from impasto.export import precision
+from impasto.export.from_checkpoint import write_package
 from impasto.export.inspection import inspect_path
-from impasto.export.package import write_package
-from impasto.export.precision import QuantizeOptions, quantize
-from impasto.export.precision_budget import Budget, Judge, Quality
-from impasto.export.precision_package import QUALITY
-from impasto.export.precision_pictures import HELD_OUT, LEAST, extreme_pictures, read_pictures
-from impasto.export.precision_ranges import Session
-from impasto.export.sensitivity import NoAssignment, assign, groups
-from impasto.quality import psnr
-from impasto.runtime.manifest import LOCK, MANIFEST, read_manifest
-from impasto.runtime.resolve import resolve, shipped_models
-from impasto.runtime.spec import PERCEPTUAL, ModelSpec, SizeRule
+from impasto.export.quantization import search as precision
+from impasto.export.quantization.calibration import HELD_OUT, LEAST, extreme_pictures, read_pictures
+from impasto.export.quantization.package_graphs import QUALITY
+from impasto.export.quantization.quality import Budget, Judge, Quality
+from impasto.export.quantization.ranges import Session
+from impasto.export.quantization.search import QuantizeOptions, quantize
+from impasto.export.quantization.sensitivity import NoAssignment, assign, groups
+from impasto.metrics import psnr
+from impasto.package.manifest import LOCK, MANIFEST, read_manifest
+from impasto.package.spec import PERCEPTUAL, ModelSpec, SizeRule
+from impasto.runtime.loading.source import resolve, shipped_models
 
 MakePackage = Callable[..., Path]
 SPEC = ModelSpec("small", receptive_field=8)
@@ -303,8 +303,8 @@ def test_large_pictures_are_cut_before_they_are_damaged(tmp_path: Path, monkeypa
     degrade = pytest.importorskip(
         "impasto.training.degrade", reason="torch is not installed: pip install 'impasto[train]'"
     )
-    monkeypatch.setattr("impasto.export.precision_pictures.LARGEST", 32)
-    monkeypatch.setattr("impasto.export.precision_pictures.MARGIN", 4)
+    monkeypatch.setattr("impasto.export.quantization.calibration.LARGEST", 32)
+    monkeypatch.setattr("impasto.export.quantization.calibration.MARGIN", 4)
     damaged = []
     monkeypatch.setattr(degrade, "damaged", lambda clean, *_: damaged.append(clean) or clean)
     folder = photos(tmp_path / "photos", 4)  # 48 x 56

@@ -14,17 +14,17 @@ from typing import Any
 
 import onnx
 import pytest
-from command_line import interrupted
-from graphs import half, network, quantized
+from support.command_line import interrupted
+from support.engine_graphs import half, network, quantized
+from support.small_models import picture
 
-from conftest import picture
 from impasto.errors import ExportError, OptionError, PrecisionMismatch
-from impasto.export import engine
-from impasto.export.engine import build_engine
-from impasto.export.engine_cache import EngineCache
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.runtime.spec import ModelSpec, SizeRule
-from impasto.runtime.tensorrt_api import Log
+from impasto.export.tensorrt import builder as engine
+from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.cache import EngineCache
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime.backends.tensorrt.api import Log
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
 

@@ -11,12 +11,12 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
-from fake_engines import key
-from fake_engines import record as fake_record
+from support.fake_engines import key
+from support.fake_engines import record as fake_record
 
 from impasto.errors import OptionError, OutputError
-from impasto.export.engine_cache import DEFAULT_LIMIT, CacheEntry, EngineCache, engine_key, locked
-from impasto.runtime.engine_record import EngineRecord
+from impasto.export.tensorrt.cache import DEFAULT_LIMIT, CacheEntry, EngineCache, engine_key, locked
+from impasto.package.engine_record import EngineRecord
 
 A, B, C, D = (key(name) for name in "abcd")
 

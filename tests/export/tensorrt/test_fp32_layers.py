@@ -13,27 +13,27 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from fake_network import Parsed
-from graphs import half, network
 from onnx import TensorProto
-from precisions import half_and_whole
-from test_engine_api import VERSIONS, Bindings
-from test_engine_api import gpu as gpu
-from test_engine_graph import normalised
+from support.bindings import VERSIONS, Bindings
+from support.bindings import gpu as gpu
+from support.engine_graphs import half, network
+from support.fake_network import Parsed
+from support.precisions import half_and_whole
+from support.shipped_graphs import normalised
+from support.small_models import picture
 
-from conftest import picture
 from impasto.errors import ImpastoWarning
-from impasto.export import engine_islands
-from impasto.export.engine import Target, compile_graph, key_parts
-from impasto.export.engine_cache import EngineCache, engine_key
-from impasto.export.engine_graph import prepare
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.graph_parts import element_types, with_names
-from impasto.export.precision_fp16 import find_islands, to_half
-from impasto.export.precision_int8 import find_ranges, quantized
-from impasto.export.stored_weights import unpacked
-from impasto.runtime.resolve import known_names
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.export.graph.fp16 import find_islands, to_half
+from impasto.export.graph.helpers import element_types, with_names
+from impasto.export.graph.int8 import find_ranges, quantized
+from impasto.export.graph.weight_storage import unpacked
+from impasto.export.tensorrt import fp32_layers as engine_islands
+from impasto.export.tensorrt.builder import Target, compile_graph, key_parts
+from impasto.export.tensorrt.cache import EngineCache, engine_key
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime.loading.source import known_names
 
 OLD = ["8.5.3.1", "8.6.1"]
 WITH_FLAGS = [*OLD, "10.3.0", "10.13.3.9", "10.16.1.11"]
@@ -64,7 +64,7 @@ def built(
     onnx.save(model, str(folder / name))
     options = BuildOptions(precision, (Sizes.parse("64x64:64x64:128x128"),))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("impasto.export.engine_layers.require_precision", lambda *_: None)
+        patch.setattr("impasto.export.tensorrt.layer_report.require_precision", lambda *_: None)
         compile_graph(bindings.api, TARGET, folder / name, SPEC, options, EngineCache(folder), 0)
     return bindings
 

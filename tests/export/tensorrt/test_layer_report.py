@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from impasto.errors import ImpastoWarning, PrecisionMismatch
-from impasto.export.engine_layers import from_inspector, hides_formats, require_precision
+from impasto.export.tensorrt.layer_report import from_inspector, hides_formats, require_precision
 
 HIDDEN = "N/A due to dynamic shapes"
 

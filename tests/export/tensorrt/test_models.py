@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import half_convolutions, network, quantized
-from parser_laws import broken_laws
+from support.engine_graphs import half_convolutions, network, quantized
+from support.parser_laws import broken_laws
+from support.small_models import picture
 
-from conftest import picture
 from impasto.errors import BackendError, PrecisionMismatch
-from impasto.export.engine import build_engine
-from impasto.export.engine_cache import EngineCache
-from impasto.export.engine_graph import prepare
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.runtime.context import PictureContext
-from impasto.runtime.manifest import read_manifest
-from impasto.runtime.resolve import known_names
-from impasto.runtime.spec import ModelSpec, SizeRule
-from impasto.runtime.tensorrt_api import tensorrt
+from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.cache import EngineCache
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.package.manifest import read_manifest
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime.backends.tensorrt.api import tensorrt
+from impasto.runtime.inference.context import PictureContext
+from impasto.runtime.loading.source import known_names
 from impasto.styles import mixture
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
@@ -56,12 +56,14 @@ def test_a_shipped_model_becomes_engines_of_every_precision(name: str, tmp_path:
         context = _context(package, spec)
         thumbnails = ModelSpec("context", size=SizeRule(fixed=(spec.thumbnail, spec.thumbnail)))
         build(package / "context.onnx", thumbnails, "fp32", tmp_path)
+    elif spec.strength:
+        context = np.ones((1, 1), np.float32)  # what the network was trained for
     all_precisions(package / "model.onnx", spec, context, tmp_path)
 
 
 def test_the_classic_network_becomes_engines_of_every_precision(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
-    from impasto.export import onnx as canonical
+    from impasto.export import from_torch as canonical
     from impasto.training import networks
 
     torch.manual_seed(0)

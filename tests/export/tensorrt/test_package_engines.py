@@ -15,25 +15,25 @@ from typing import IO, Any
 import numpy as np
 import onnx
 import pytest
-from command_line import cli
-from fake_engines import key, picture, record
-from fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
+from support.command_line import cli
+from support.fake_engines import key, picture, record
+from support.fake_gpu import CONTEXT, THUMBNAIL, FakeTensorRT
+from support.small_models import REPOSITORY, canonical_graph, float_graph
 
 import impasto
-from conftest import canonical_graph, float_graph
 from impasto.errors import CheckFailed, EngineMismatch, OptionError, OutputError, PackageError
-from impasto.export.engine_cache import CacheEntry, EngineCache
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.engine_package import BuildResult, add_to_package, best_precision, build_model, find_graph
 from impasto.export.inspection import inspect_path
+from impasto.export.tensorrt.cache import CacheEntry, EngineCache
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.export.tensorrt.package_engines import BuildResult, add_to_package, best_precision, build_model, find_graph
 from impasto.files import sha256
-from impasto.runtime.engines import read_stored
-from impasto.runtime.manifest import MANIFEST, read_manifest
-from impasto.runtime.opening import SPEC_KEY
-from impasto.runtime.resolve import resolve, shipped_models
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.package.manifest import MANIFEST, read_manifest
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime.loading.opening import SPEC_KEY
+from impasto.runtime.loading.source import resolve, shipped_models
+from impasto.runtime.loading.stored_engines import read_stored
 
-pytest_plugins = ("engine_fixtures",)
+pytest_plugins = ("support.engine_fixtures",)
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 MakePackage = Callable[..., Path]
@@ -201,7 +201,7 @@ def test_a_package_that_shipped_stays_as_it_is_however_it_is_named(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason=REAL)
     package = make_package("shipped/tiny")
-    monkeypatch.setattr("impasto.runtime.resolve.shipped_models", lambda: package.parent)
+    monkeypatch.setattr("impasto.runtime.loading.source.shipped_models", lambda: package.parent)
     (tmp_path / "link").symlink_to(package)
     monkeypatch.chdir(package.parent)
     named = {
@@ -227,7 +227,7 @@ def test_neither_engine_of_a_model_evicts_the_other(
         EngineCache(limit=1).clean()
         return add_to_package(folder, entries)
 
-    monkeypatch.setattr("impasto.export.engine_package.add_to_package", add_after_another_builder)
+    monkeypatch.setattr("impasto.export.tensorrt.package_engines.add_to_package", add_after_another_builder)
     result = build_model(package, SMALL, store=store, cache=EngineCache(limit=1))
     assert result.context
     assert result.plan.is_file()
@@ -451,7 +451,7 @@ def test_what_is_built_where_nobody_says_a_precision(
         manifest["files"]["model.fp16.onnx"] = {**file, "precision": "fp16"}
         (package / MANIFEST).write_text(json.dumps(manifest))
     api = SimpleNamespace(has_precision_flags=flags)
-    monkeypatch.setattr("impasto.export.engine_package.find_builder", lambda *_: api)
+    monkeypatch.setattr("impasto.export.tensorrt.package_engines.find_builder", lambda *_: api)
     precision, told = best_precision(package, BuildOptions("fp32"))
     assert precision == wanted
     assert re.search(why, told)
@@ -468,8 +468,8 @@ def test_without_a_precision_the_command_line_builds_what_can_be_had(
         raise OptionError("no builder here")
 
     api = SimpleNamespace(has_precision_flags=False)
-    monkeypatch.setattr("impasto.export.engine_package.find_builder", lambda *_: api)
-    monkeypatch.setattr("impasto.export.engine_package.build_model", build)
+    monkeypatch.setattr("impasto.export.tensorrt.package_engines.find_builder", lambda *_: api)
+    monkeypatch.setattr("impasto.export.tensorrt.package_engines.build_model", build)
     for options in ((), ("--precision", "fp16")):
         assert cli("build", make_package(f"of{len(options)}"), *options)[0] == 1
     assert built == ["fp32", "fp16"]
@@ -486,7 +486,7 @@ def test_engines_for_a_board_are_built_on_the_board(make_package: MakePackage, t
 
 def documented() -> list[str]:
     """The `impasto build` commands of the documents, with a model that came with Impasto."""
-    root = Path(__file__).parents[2]
+    root = REPOSITORY
     texts = [path.read_text(encoding="utf-8") for path in (root / "README.md", *sorted((root / "docs").glob("*.md")))]
     commands = [found for text in texts for found in re.findall(r"impasto build [^`#\n]+", text)]
     return [command.strip() for command in commands if (shipped_models() / command.split()[2]).is_dir()]

@@ -8,16 +8,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from graphs import network, quantized
 from onnx import TensorProto, helper, numpy_helper
-from parser_laws import broken_laws
+from support.engine_graphs import network, quantized
+from support.parser_laws import broken_laws
+from support.shipped_graphs import SHIPPED, normalised
+from support.small_models import canonical_graph, context_graph, picture
 
-from conftest import canonical_graph, context_graph, picture
 from impasto.errors import ExportError
-from impasto.export.engine_graph import prepare
-from impasto.runtime.resolve import known_names
-
-SHIPPED = [path for package in known_names().values() for path in sorted(package.glob("*.onnx"))]
+from impasto.export.tensorrt.parser_graph import prepare
 
 
 def draw(model: onnx.ModelProto) -> np.ndarray:
@@ -29,24 +27,6 @@ def draw(model: onnx.ModelProto) -> np.ndarray:
         pixels = value.type == "tensor(uint8)"
         feeds[value.name] = picture(*sides[:2])[None] if pixels else np.full((1, *sides), 0.1, np.float32)
     return session.run(None, feeds)[0].astype(np.float64)
-
-
-def normalised() -> onnx.ModelProto:
-    """An instance normalisation between convolution-less casts, as the classic network has it."""
-    weights = {"scale": np.array([1, 2, 0.5]), "bias": np.array([10, 0, 100])}
-    nodes = [
-        helper.make_node("Transpose", ["image"], ["planes"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["planes"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("InstanceNormalization", ["x", "scale", "bias"], ["y"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "normalised",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, "H", "W"])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 @pytest.mark.parametrize("opset", [17, 20])

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from graphs import float_pixels, half, network, quantized
 from onnx import TensorProto, helper, numpy_helper
-from parser_laws import broken_laws
-from perceptual_networks import perceptual_graph
-from precisions import half_and_whole
-from test_engine_graph import SHIPPED, normalised
+from support.engine_graphs import float_pixels, half, network, quantized
+from support.parser_laws import broken_laws
+from support.perceptual_networks import perceptual_graph
+from support.precisions import half_and_whole
+from support.shipped_graphs import SHIPPED, normalised
+from support.small_models import canonical_graph, context_graph, picture
 
-from conftest import canonical_graph, context_graph, picture
-from impasto.export.engine_graph import prepare
-from impasto.runtime.resolve import known_names
+from impasto.export.tensorrt.parser_graph import prepare
+from impasto.runtime.loading.source import known_names
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -27,7 +27,7 @@ def test_shipped_graphs_are_read(path: Path) -> None:
         assert broken_laws(prepare(model, opset)) == [], opset
 
 
-# One of each make; tests/export/test_precision_engines.py asks the same of all, and of the classic network.
+# One of each make; tests/export/quantization/test_engines.py asks the same of all, and of the classic network.
 @pytest.mark.parametrize("name", ["great-wave", "inpaint", "upscale-x2"])
 def test_shipped_models_are_read_in_half_precision_and_in_int8(name: str) -> None:
     path = known_names()[name] / "model.onnx"
@@ -39,7 +39,7 @@ def test_shipped_models_are_read_in_half_precision_and_in_int8(name: str) -> Non
 
 
 def int8_network(folder: Path) -> onnx.ModelProto:
-    """As tests/engine/device/prepare.py takes it to the GPU machine."""
+    """As tests/device/engine/prepare.py takes it to the GPU machine."""
     onnx.save(network(4, 32, 1), str(folder / "model.onnx"))
     quantized(folder / "model.onnx", folder / "int8.onnx", [picture(64, 64, seed) for seed in range(2)])
     return onnx.load(str(folder / "int8.onnx"))

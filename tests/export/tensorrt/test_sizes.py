@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.small_models import picture
 
 import impasto
-from conftest import picture
 from impasto.errors import ShapeError
 from impasto.runtime.backends.base import SizeLimits
 from impasto.runtime.backends.onnxruntime import OnnxRuntimeBackend

@@ -19,9 +19,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.small_models import canonical_graph, picture
 
 import impasto
-from conftest import canonical_graph, picture
 from impasto.errors import BackendError, ImpastoWarning, MissingDependency, PackageError
 from impasto.files import sha256
 from impasto.runtime import backends

@@ -9,17 +9,17 @@ from functools import partial
 
 import numpy as np
 import pytest
-from command_line import cli
 from PIL import Image
+from support.command_line import cli
+from support.small_models import picture
 
 import impasto
-from conftest import picture
 from impasto import images
 from impasto.errors import OptionError, PackageError
-from impasto.runtime.colours import keep_colours, luma
-from impasto.runtime.resolve import resolve, search_path
-from impasto.runtime.spec import ModelSpec
-from impasto.runtime.working_size import Scaling, drawn_size
+from impasto.package.spec import ModelSpec
+from impasto.runtime.inference.colour_transfer import keep_colours, luma
+from impasto.runtime.inference.working_size import Scaling, drawn_size
+from impasto.runtime.loading.source import resolve, search_path
 
 SIZES = [((300, 500), 128), ((501, 333), 100), ((65, 64), 64), ((2000, 3), 64), ((40, 700), 33)]
 

@@ -11,13 +11,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from support.small_models import picture
 
 import impasto
-from conftest import picture
 from impasto.errors import ImpastoWarning, PackageError
-from impasto.export.stranger import export_graph
-from impasto.runtime.choosing import agree
-from impasto.runtime.manifest import Manifest, read_manifest
+from impasto.export.from_onnx import export_graph
+from impasto.package.manifest import Manifest, read_manifest
+from impasto.runtime.loading.choosing import agree
 
 pytest.importorskip("openvino")
 

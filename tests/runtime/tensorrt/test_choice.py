@@ -10,23 +10,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from fake_engines import key, picture, record
-from fake_gpu import FakeDriver, FakeTensorRT
+from support.fake_engines import key, picture, record
+from support.fake_gpu import FakeDriver, FakeTensorRT
+from support.small_models import canonical_graph
 
 import impasto
-from conftest import canonical_graph
 from impasto.errors import EngineMismatch, OptionError, PackageError
-from impasto.export.engine import find_target, key_parts
-from impasto.export.engine_cache import EngineCache
-from impasto.export.engine_options import BuildOptions
+from impasto.export.tensorrt.builder import find_target, key_parts
+from impasto.export.tensorrt.cache import EngineCache
+from impasto.export.tensorrt.options import BuildOptions
 from impasto.files import sha256
-from impasto.runtime import cuda, tensorrt_api
-from impasto.runtime.engine_record import AMPERE_PLUS
-from impasto.runtime.engines import engine_source, read_stored
-from impasto.runtime.manifest import read_manifest
-from impasto.runtime.spec import ModelSpec, SizeRule
+from impasto.package.engine_record import AMPERE_PLUS
+from impasto.package.manifest import read_manifest
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.runtime import cuda
+from impasto.runtime.backends.tensorrt import api as tensorrt_api
+from impasto.runtime.loading.stored_engines import engine_source, read_stored
 
-pytest_plugins = ("engine_fixtures",)
+pytest_plugins = ("support.engine_fixtures",)
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 MakePackage = Callable[..., Path]

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.small_models import REPOSITORY
 
-DRIVER = Path(__file__).parent / "driver"
-REPOSITORY = Path(__file__).resolve().parents[2]
+DRIVER = REPOSITORY / "tests" / "support" / "driver"
 
 
 def pycuda_extension() -> Path | None:
@@ -83,7 +83,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("memory", ["discrete", "integrated"])
 def test_the_runtime_over_a_strict_driver(library: Path, tmp_path: Path, memory: str) -> None:
-    paths = os.pathsep.join([str(DRIVER), str(DRIVER.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(DRIVER), str(REPOSITORY / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     # Loaded first, it is what everybody finds under its name; a PyCUDA made without a driver asks for its calls by no name at all.
     environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": paths, "STAND_IN": memory}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", "-c"]

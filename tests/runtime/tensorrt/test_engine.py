@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engines import picture, write_plan
-from fake_gpu import FakeDriver, FakeTensorRT
+from support.fake_engines import picture, write_plan
+from support.fake_gpu import FakeDriver, FakeTensorRT
 
 import impasto
 from impasto.errors import BackendError, EngineMismatch, OptionError, PackageError, ShapeError
+from impasto.package.spec import ModelSpec
 from impasto.runtime import cuda
-from impasto.runtime.spec import ModelSpec
 
-pytest_plugins = ("engine_fixtures",)
+pytest_plugins = ("support.engine_fixtures",)
 
 
 @pytest.mark.parametrize("driver", [False, True], indirect=True, ids=["discrete", "integrated"])

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.small_models import picture
 
 import impasto
-from conftest import picture
 from impasto.errors import ImpastoError
-from impasto.export.engine_check import check_engine
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.engine_package import BuildResult, build_model
+from impasto.export.checks.engine import check_engine
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.export.tensorrt.package_engines import BuildResult, build_model
 from impasto.runtime import cuda
-from impasto.runtime.tensorrt_api import tensorrt
+from impasto.runtime.backends.tensorrt.api import tensorrt
 
 pytestmark = pytest.mark.gpu
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulated_gpu import EmulatedModule
-from fake_engines import picture, write_plan
-from fake_gpu import FakeDriver, FakeTensorRT, features
-from fake_kernel import FakeModule
+from support.emulated_gpu import EmulatedModule
+from support.fake_engines import picture, write_plan
+from support.fake_gpu import FakeDriver, FakeTensorRT, features
+from support.fake_kernel import FakeModule
 
 import impasto
 from impasto.errors import BackendError, OptionError, ShapeError
 from impasto.kernels import launch
+from impasto.package.spec import PERCEPTUAL, ModelSpec
 from impasto.runtime import StyleMeter
-from impasto.runtime.spec import PERCEPTUAL, ModelSpec
 from impasto.runtime.style_meter import gram
 
-pytest_plugins = ("engine_fixtures",)
+pytest_plugins = ("support.engine_fixtures",)
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def test_a_built_perceptual_engine_is_not_asked_to_draw(
     vendor: FakeTensorRT, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from impasto.cli.build import _check
-    from impasto.export.engine_package import BuildResult
-    from impasto.runtime.engines import read_stored
+    from impasto.export.tensorrt.package_engines import BuildResult
+    from impasto.runtime.loading.stored_engines import read_stored
 
     stored = read_stored(network)
     _check(BuildResult(stored.plan, stored.record, True, None, network, why_not_here=None), 0)

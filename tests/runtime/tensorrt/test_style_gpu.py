@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from perceptual_networks import write_perceptual
+from support.perceptual_networks import write_perceptual
+from support.small_models import picture
 
-from conftest import picture
 from impasto.errors import ImpastoError
-from impasto.export.engine_options import BuildOptions, Sizes
-from impasto.export.engine_package import build_model
+from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.export.tensorrt.package_engines import build_model
 from impasto.kernels import launch
 from impasto.runtime import StyleMeter, cuda
-from impasto.runtime.tensorrt_api import tensorrt
+from impasto.runtime.backends.tensorrt.api import tensorrt
 
 SIZES = (Sizes.parse("32x32:128x192:256x256"),)
 

@@ -14,18 +14,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_engines import picture, write_plan
-from fake_gpu import FakeTensorRT, features
-from fake_kernel import FakeModule
 from stand_in import StandIn
+from support.fake_engines import picture, write_plan
+from support.fake_gpu import FakeTensorRT, features
+from support.fake_kernel import FakeModule
 
 import impasto
 from impasto.benchmarks import engine as engine_benchmark
 from impasto.errors import BackendError, ImpastoError
 from impasto.kernels import launch
-from impasto.runtime import StyleMeter, cuda, tensorrt_api
-from impasto.runtime.backends.tensorrt import TensorRTBackend
-from impasto.runtime.spec import PERCEPTUAL, ModelSpec
+from impasto.package.spec import PERCEPTUAL, ModelSpec
+from impasto.runtime import StyleMeter, cuda
+from impasto.runtime.backends.tensorrt import api as tensorrt_api
+from impasto.runtime.backends.tensorrt.engine import TensorRTBackend
 from impasto.runtime.style_meter import gram
 
 INTEGRATED = os.environ["STAND_IN"] == "integrated"

@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_training import SMALL, photo
+from support.small_training import SMALL, photo
 from typer.testing import CliRunner
 
 from impasto import images
 from impasto.errors import OptionError, PictureError, TrainingError
-from impasto.training import checkpoint, fit, metrics
-from impasto.training.data import CropSampler, Photos, read_pairs, read_photos
+from impasto.training import checkpoint
+from impasto.training import validation as metrics
+from impasto.training.data.photos import CropSampler, Photos, read_pairs, read_photos
 from impasto.training.degrade import parse
-from impasto.training.fit import FitOptions
+from impasto.training.loop import trainer as fit
+from impasto.training.loop.processes import Processes
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.networks import build
-from impasto.training.processes import Processes
 from impasto.training.recipes import fit_restore, fit_style
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
 
 

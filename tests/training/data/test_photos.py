@@ -7,14 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_training import photo
+from support.small_training import photo
 
 from impasto import images
 from impasto.errors import PictureError, TrainingError
-from impasto.training import data, degrade
-from impasto.training.data import CropSampler, Photos, read_photos, thumbnails
+from impasto.training import degrade
+from impasto.training.data import photos as data
+from impasto.training.data.photos import CropSampler, Photos, read_photos, thumbnails
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
 
 

@@ -8,15 +8,15 @@ import torch
 
 from impasto.errors import OptionError, TrainingError
 from impasto.training import checkpoint
-from impasto.training.data import Photos, WholeSampler, read_folders
+from impasto.training.data.photos import Photos, WholeSampler, read_folders
+from impasto.training.data.synthetic import SIDE, synthetic_pictures
 from impasto.training.degrade import parse
 from impasto.training.recipes import fit_restore
-from impasto.training.synthetic import SIDE, synthetic_pictures
 from impasto.training.tasks import RESTORE_WEIGHTS, RestoreTask
 
-from small_training import photo, shaken  # isort: skip
+from support.small_training import photo, shaken  # isort: skip
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_training import SMALL, photo, shaken
+from support.small_training import SMALL, photo, shaken
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
 from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
-from impasto.training.data import Photos, inside
+from impasto.training.data.photos import Photos, inside
 from impasto.training.networks import build
 from impasto.training.recipes import fit_style
 from impasto.training.tasks import STYLE_WEIGHTS, StyleTask
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
 PHOTOS = Photos((photo(96, 128, 0), photo(128, 96, 1)), ("0", "1"), ())
 NONE = Photos((), (), ())

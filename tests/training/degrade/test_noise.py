@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_training import photo
+from support.small_training import photo
 from torch.testing import assert_close
 
 from impasto.errors import OptionError

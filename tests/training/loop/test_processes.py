@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from small_training import SMALL, photo
+from support.small_training import SMALL, photo
 
 from impasto.errors import TrainingError
 from impasto.training import checkpoint
-from impasto.training.data import CropSampler, Photos
-from impasto.training.fit import CHECKPOINT, LOG, STATE, FitOptions
-from impasto.training.processes import ALONE, Processes, Together, launched
+from impasto.training.data.photos import CropSampler, Photos
+from impasto.training.loop.processes import ALONE, Processes, Together, launched
+from impasto.training.loop.trainer import CHECKPOINT, LOG, STATE, FitOptions
 from impasto.training.recipes import fit_restore
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 STEPS = 75
 WAIT = 140
 """Seconds; on an idle machine it takes 4."""
@@ -67,7 +67,7 @@ def test_two_processes_stopped_and_resumed_train_as_one_with_twice_the_batch(tor
     _, said = first.communicate(timeout=WAIT)
     assert first.returncode != 0
     assert said.count("the state is saved in") == 1, said
-    assert "training/fit.py" not in said, "torchrun itself shows a traceback, we none"
+    assert "training/loop/trainer.py" not in said, "torchrun itself shows a traceback, we none"
     step = torch.load(folder / STATE, weights_only=True)["step"]
     assert 25 <= step < STEPS
 

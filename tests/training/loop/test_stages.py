@@ -6,15 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_training import shaken
+from support.small_training import shaken
 
 from impasto.errors import OptionError, TrainingError
-from impasto.training import checkpoint, fit, stages
-from impasto.training.fit import CHECKPOINT, FitOptions
+from impasto.training import checkpoint
+from impasto.training.loop import stages
+from impasto.training.loop import trainer as fit
+from impasto.training.loop.trainer import CHECKPOINT, FitOptions
 from impasto.training.networks import ARCHITECTURES
 from impasto.training.recipes import fit_restore
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 
 @pytest.fixture(autouse=True)

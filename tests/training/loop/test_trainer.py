@@ -15,16 +15,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_training import photo
+from support.interruption import Cut, cut_at
+from support.small_training import photo
 
 from impasto import images
 from impasto.errors import OptionError, TrainingError
-from impasto.training import checkpoint, degrade, fit, tasks
-from impasto.training.fit import CHECKPOINT, LOG, PREVIEW, STATE, FitOptions, fast_precision, pick_device
-from impasto.training.interrupt import Interrupt
+from impasto.training import checkpoint, degrade, tasks
+from impasto.training.loop import trainer as fit
+from impasto.training.loop.interrupt import Interrupt
+from impasto.training.loop.trainer import CHECKPOINT, LOG, PREVIEW, STATE, FitOptions, fast_precision, pick_device
 from impasto.training.recipes import fit_restore, fit_style
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 
 def weights(folder):
@@ -39,18 +41,6 @@ def assert_same_weights(one, other):
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch):
     monkeypatch.setattr(fit, "LOOK_EVERY", 2)
-
-
-class Cut(Exception):
-    """Stands for the power cut."""
-
-
-def cut_at(step):
-    def report(progress):
-        if progress.step == step:
-            raise Cut
-
-    return report
 
 
 def test_same_seed_same_weights_other_seed_other_weights(restoring):
@@ -339,8 +329,8 @@ def test_photos_too_small_to_judge_by_are_left_out(restoring, tmp_path):
 def test_what_is_judged_is_what_ships(restoring):
     options = restoring()
     result = fit_restore(options)
-    from impasto.training.data import read_photos
-    from impasto.training.metrics import denoise_psnr
+    from impasto.training.data.photos import read_photos
+    from impasto.training.validation import denoise_psnr
 
     held_out = read_photos(options.photos, smallest=32).split(options.held_out)[1]
     assert denoise_psnr(checkpoint.load(result.checkpoint).network, held_out.pictures) == result.quality

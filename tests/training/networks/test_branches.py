@@ -8,21 +8,22 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from small_training import SMALL, photo, shaken
+from support.small_training import SMALL, photo, shaken
 from torch import nn
 from torch.testing import assert_close
 
 from impasto.errors import OptionError, TrainingError
-from impasto.export.package import export_checkpoint
-from impasto.training import checkpoint, fit
-from impasto.training.drawing import draw
-from impasto.training.fit import FitOptions
+from impasto.export.from_checkpoint import export_checkpoint
+from impasto.training import checkpoint
+from impasto.training.inference import draw
+from impasto.training.loop import trainer as fit
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.networks import ARCHITECTURES, branches, build
 from impasto.training.recipes import fit_restore, fit_style
 
 BRANCHES = ("point", "row", "column", "widen", "narrow")
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 
 
 @pytest.fixture(autouse=True)

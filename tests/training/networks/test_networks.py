@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_training import SMALL, photo, shaken
+from support.small_training import SMALL, photo, shaken
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
-from impasto.training.drawing import draw
+from impasto.training.inference import draw
 from impasto.training.networks import ARCHITECTURES, Network, build, kmac_per_pixel
 
 LOCAL = ("thumbnail-stylizer", "unet-restorer", "plain-upscaler")

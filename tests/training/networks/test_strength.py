@@ -10,35 +10,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from command_line import cli
-from small_training import SMALL, photo, shaken
+from support.command_line import cli
+from support.small_training import SMALL, photo, shaken
 from torch.testing import assert_close
 
 import impasto
 from impasto import images
 from impasto.errors import OptionError, PackageError
-from impasto.export.check import check_package
-from impasto.export.package import export_checkpoint
-from impasto.export.precision import QuantizeOptions, quantize
-from impasto.export.precision_budget import Budget
-from impasto.export.precision_pictures import read_pictures
-from impasto.runtime import work_area
+from impasto.export.checks.against_torch import check_package
+from impasto.export.from_checkpoint import export_checkpoint
+from impasto.export.quantization.calibration import read_pictures
+from impasto.export.quantization.quality import Budget
+from impasto.export.quantization.search import QuantizeOptions, quantize
+from impasto.package.manifest import read_manifest
+from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import family, open_graph, openvino
-from impasto.runtime.manifest import read_manifest
-from impasto.runtime.resolve import resolve
-from impasto.runtime.spec import ModelSpec
+from impasto.runtime.inference import tile_buffers as work_area
+from impasto.runtime.loading.source import resolve
 from impasto.training import checkpoint, losses, qat
-from impasto.training.data import Photos
+from impasto.training.data.photos import Photos
 from impasto.training.degrade import parse
-from impasto.training.distill import DistillOptions, fit_distill
-from impasto.training.drawing import draw
-from impasto.training.fit import FitOptions
+from impasto.training.distillation import DistillOptions, fit_distill
+from impasto.training.inference import draw
+from impasto.training.loop.processes import ALONE, Processes
+from impasto.training.loop.trainer import FitOptions
 from impasto.training.networks import build
-from impasto.training.processes import ALONE, Processes
 from impasto.training.recipes import fit_restore
 from impasto.training.tasks import RestoreTask
 
-pytest_plugins = ("training_fixtures",)
+pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
 NONE = Photos((), (), ())
 PHOTOS = Photos(tuple(photo(72, 96, seed) for seed in range(3)), ("a", "b", "c"), ())

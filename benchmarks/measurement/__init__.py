@@ -1,0 +1,1 @@
+"""How latency and energy are measured, compared and reported."""

@@ -1,0 +1,1 @@
+"""Shipped restorers on the standard test sets: `python -m impasto.benchmarks.standard`."""

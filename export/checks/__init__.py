@@ -1,0 +1,1 @@
+"""Proofs that an export, an engine or a precision draws what it should."""

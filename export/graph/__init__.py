@@ -1,0 +1,1 @@
+"""Rewrites and analyses of ONNX graphs, each in memory and without running anything."""

@@ -1,0 +1,1 @@
+"""From an ONNX graph to TensorRT engines: build, cache, read back, record."""

@@ -1,0 +1,1 @@
+"""What `impasto run` does with files: which result goes where, picture files, and video files."""

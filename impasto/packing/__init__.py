@@ -1,0 +1,1 @@
+"""Packs a training for a machine without network: `python -m impasto.packing`."""

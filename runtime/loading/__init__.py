@@ -1,0 +1,1 @@
+"""From what a caller names to an open model: which file, which precision, which backend."""

@@ -1,0 +1,1 @@
+"""Readers of foreign bytes, and the search for bytes that break them."""

@@ -1,0 +1,1 @@
+"""Photos and synthetic pictures to train on."""
