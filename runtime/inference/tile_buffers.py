@@ -91,15 +91,18 @@ class WorkArea:
         out[...] = self._result[self._crop]
 
     def computation(
-        self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]
+        self, graph: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...], *, batch: int = 1
     ) -> Callable[[], None]:
         """A function that repeats the graph's work of the `run` before, on what that has left in the buffers: as often as there are
-        tiles."""
+        tiles. batch: how many copies it works on at once."""
         if self._tiles:
             image, out = self._tile, self._tile_result
         elif not self._direct:
             image, out = self._padded, self._result
-        once = graph.computation((image[None], *extra), out[None])
+        inputs = (
+            tuple(array.repeat(batch, 0) for array in (image[None], *extra)) if batch > 1 else (image[None], *extra)
+        )
+        once = graph.computation(inputs, out[None] if batch == 1 else np.empty((batch, *out.shape), np.uint8))
 
         def compute() -> None:
             for _ in range(len(self._tiles) or 1):
