@@ -60,6 +60,15 @@ def test_the_engine_computes_in_the_precision_asked_for(
     assert any("NHWC" in text for layer in record.layers for text in layer.outputs)
 
 
+def test_a_fixed_size_needs_no_kernel_for_sizes(graphs: dict[str, Path], tmp_path: Path) -> None:
+    kinds = {}
+    for sizes in ("128x128", "64x64:128x128:256x256"):
+        options = BuildOptions("fp16", (Sizes.parse(sizes),), targets=("sm86",))
+        record = build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))[0].record
+        kinds[sizes] = {layer.kind for layer in record.layers}
+    assert kinds["64x64:128x128:256x256"] - kinds["128x128"] == {"shape_call"}
+
+
 def test_an_engine_of_another_precision_is_not_called_int8(graphs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(PrecisionMismatch, match="in fp32"):
         build_engine(graphs["fp32"], SPEC, BuildOptions("int8", SIZES, targets=("sm86",)), cache=EngineCache(tmp_path))
@@ -165,7 +174,7 @@ def test_ctrl_c_on_the_command_line_is_one_line_and_130(graphs: dict[str, Path],
 
 STUBBORN = """
 import os, signal, sys, threading, time
-from impasto.export import engine
+from impasto.export.tensorrt import builder as engine
 def compile(*arguments):  # as TensorRT 8.x, which has no progress monitor and so cannot be stopped
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     time.sleep(20)
