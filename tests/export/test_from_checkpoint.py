@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support.small_models import picture
+from support.small_models import REPOSITORY, picture
 
 import impasto
 from impasto.errors import CheckFailed, CheckpointError, ExportError, OptionError, OutputError
@@ -74,7 +74,7 @@ def test_the_graph_is_canonical(package):
     # One operator each, no chains of shape arithmetic that engines cannot fuse.
     assert not {"Shape", "Gather", "Reshape"} & {node.op_type for node in unpacked(model).graph.node}
     text = (package / "model.onnx").read_bytes()
-    assert b"/work/" not in text
+    assert str(REPOSITORY).encode() not in text
     assert b"site-packages" not in text
 
 
