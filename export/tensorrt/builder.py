@@ -388,7 +388,10 @@ def _parser_error(error: Any) -> str:
 def _add_profiles(
     builder: Any, config: Any, network: Any, spec: ModelSpec, options: BuildOptions
 ) -> tuple[dict[str, Range], ...]:
-    """One optimization profile for each of the sizes asked for. Raises OptionError where the graph's own sizes differ."""
+    """One optimization profile for each of the sizes asked for, and a fixed shape for inputs that have but one.
+
+    Raises OptionError where the graph's own sizes differ.
+    """
     found = []
     for sizes in options.sizes:
         profile = builder.create_optimization_profile()
@@ -404,7 +407,18 @@ def _add_profiles(
                 f"TensorRT refuses the sizes {ranges}; smallest <= best <= largest must hold for every input"
             )
         found.append(ranges)
+    _fix_shapes(network, found)
     return tuple(found)
+
+
+def _fix_shapes(network: Any, profiles: list[dict[str, Range]]) -> None:
+    """Make inputs fixed that every profile gives one and the same shape: the builder then knows each kernel's size, and what
+    it cannot do with free sizes (uint8 pictures, on TensorRT 8.5) is not asked of it."""
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shapes = {shape for ranges in profiles for shape in ranges[tensor.name]}
+        if len(shapes) == 1:
+            (tensor.shape,) = shapes
 
 
 def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], name: str, border: int) -> Range:

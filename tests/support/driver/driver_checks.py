@@ -1,4 +1,4 @@
-"""The runtime over PyCUDA, cuda-bindings and the stand-in driver. Run by test_engine_driver.py, in a process of its own."""
+"""The runtime over PyCUDA and the stand-in driver. Run by runtime/tensorrt/test_driver.py, in a process of its own."""
 
 from __future__ import annotations
 
