@@ -223,7 +223,7 @@ def test_quantize_holds_what_each_graph_draws(make_package, photos, tmp_path):
     )  # fmt: skip
     assert code == 0, stderr
     held, page = pictures_of(made), made.read_text(encoding="utf-8")
-    assert {"fp32", "int8-onnxruntime", "difference ×8: int8-onnxruntime − fp32", "the photo"} == set(held)
+    assert {"fp32", "int8 onnxruntime", "difference ×8: int8 onnxruntime − fp32", "the photo"} == set(held)
     assert "int8 for onnxruntime: RMS difference in levels of 255" in page and "none had to be excluded" in page
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# On the GPU machine: unpack TensorRT 8.5 (the parts that /work/shared/gpu's script made), build and measure every engine.
+# On the GPU machine: unpack TensorRT 8.5 (the parts that the packing script made), build and measure every engine.
 # Usage: measure.sh PARTS_FOLDER CARRIED_FOLDER OUT [SECONDS_FOR_BUILDING]
 # PARTS_FOLDER: part0, part1, …; CARRIED_FOLDER: unpack_tensorrt85.sh, jobs.tar.xz of prepare.py, whl/ with cuda-bindings, onnx and
 # protobuf.
