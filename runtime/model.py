@@ -21,13 +21,13 @@ from impasto.locks import Turn
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
-from impasto.runtime.inference.streaming import LanePool, overlapped
+from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import WorkArea, size_limits, tiling_text
 from impasto.runtime.inference.working_size import Scaling, drawn_size
 from impasto.runtime.loading.choosing import open_model
 from impasto.styles import PHOTO, Wanted, mixture
 
-from .backends import Backend, Lane
+from .backends import Backend, Slot
 
 Size = tuple[int, int]
 """Height and width."""
@@ -294,36 +294,36 @@ class Model:
 
     def _stream(self, frames: Iterator[np.ndarray], depth: int) -> Iterator[np.ndarray]:
         scene = Scene()
-        pool = LanePool(self._open_lane)
+        pool = SlotPool(self._open_slot)
         yield from overlapped(
-            frames, depth, pool, partial(self._fill_lane, scene), self._crop_lane, partial(self._frame, scene)
+            frames, depth, pool, partial(self._fill_slot, scene), self._crop_slot, partial(self._frame, scene)
         )
 
-    def _open_lane(self, frame: np.ndarray) -> Lane | None:
+    def _open_slot(self, frame: np.ndarray) -> Slot | None:
         self._check_image(frame)
         with self._lock:
             area = self._area(*self._drawn_size(frame))
             if area.tiled:
                 return None
             others = (tuple(size or 1 for size in spec.shape) for spec in self._graph.inputs[1:])
-            return self._graph.lane(((1, *area.padded_size, 3), *others))
+            return self._graph.slot(((1, *area.padded_size, 3), *others))
 
-    def _fill_lane(self, scene: Scene, lane: Lane, frame: np.ndarray) -> None:
+    def _fill_slot(self, scene: Scene, slot: Slot, frame: np.ndarray) -> None:
         area = WorkArea(self.info.spec, self._limits, *self._drawn_size(frame), buffers=False)
         with self._lock:
             self._graph.require_open()
             scaling = self._scaling(frame)
             given = scaling.shrink(frame) if scaling else frame
             if self._context:
-                lane.images[1][...] = self._context.of_frame(given, scene)
+                slot.images[1][...] = self._context.of_frame(given, scene)
             if scaling:  # whose buffers are the next one's who takes the lock
-                area.pad_into(lane.images[0][0], given)
+                area.pad_into(slot.images[0][0], given)
         if not scaling:
-            area.pad_into(lane.images[0][0], frame)
+            area.pad_into(slot.images[0][0], frame)
 
-    def _crop_lane(self, lane: Lane, frame: np.ndarray) -> np.ndarray:
+    def _crop_slot(self, slot: Slot, frame: np.ndarray) -> np.ndarray:
         area = WorkArea(self.info.spec, self._limits, *self._drawn_size(frame), buffers=False)
-        drawn = area.crop(lane.result[0])
+        drawn = area.crop(slot.result[0])
         with self._lock:
             scaling = self._scaling(frame)
             if scaling:
