@@ -17,7 +17,7 @@ import numpy as np
 
 from impasto.errors import ImpastoWarning, OptionError, ShapeError
 from impasto.images.sizes import LEAST_WORKING_SIZE
-from impasto.locks import Turn
+from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
@@ -158,7 +158,7 @@ class Model:
         self._graph = graph
         self._limits = size_limits(info.spec, graph)
         self._context = context
-        self._lock = Turn()
+        self._lock = ReentrantLock()
         self._keep_colors = False
         self._areas: OrderedDict[Size, WorkArea] = OrderedDict()
         self._scalings: OrderedDict[Size, Scaling] = OrderedDict()

@@ -12,7 +12,7 @@ import pytest
 from support.small_models import picture
 
 import impasto
-from impasto.locks import Turn
+from impasto.locks import ReentrantLock
 from impasto.runtime.backends.base import Slot
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 
@@ -158,7 +158,7 @@ def test_every_slot_is_freed_whoever_closes_the_stream(waits, taken):
         results.close()
         assert CountedSlot.open == 0
     else:
-        with Turn():
+        with ReentrantLock():
             results.close()
     assert_they_end()
     assert CountedSlot.open == 0
