@@ -265,9 +265,8 @@ class TensorRTLane(Lane):
             self._context = kernels.context(seat.engine)
         if self._context is None:
             raise BackendError(f"TensorRT {self._api.version} made no execution context: {self._api.log.errors()}")
-        if seat.engine.num_optimization_profiles > 1 and not self._context.set_optimization_profile_async(
-            seat.profile, self._stream.handle
-        ):
+        # Also where there is one: a second context of an engine begins without any.
+        if not self._context.set_optimization_profile_async(seat.profile, self._stream.handle):
             raise BackendError(
                 f"TensorRT {self._api.version} refused optimization profile {seat.profile}: {self._api.log.errors()}"
             )
@@ -296,7 +295,13 @@ class TensorRTLane(Lane):
             block = self._device.take(host.array.nbytes)
             self._blocks.append(block)
             pointer = block.pointer
-        self._context.set_tensor_address(spec.name, pointer)
+        self._set_address(spec, pointer)
+
+    def _set_address(self, spec: TensorSpec, pointer: int) -> None:
+        if not self._context.set_tensor_address(spec.name, pointer):
+            raise BackendError(
+                f"TensorRT {self._api.version} refused memory at {pointer:#x} for {spec.name}: {self._api.log.errors()}"
+            )
 
     def _enqueue(self) -> None:
         self.upload()

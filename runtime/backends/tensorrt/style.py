@@ -133,7 +133,7 @@ class FeatureLane(TensorRTLane):
         """Give an output its memory, on the GPU alone."""
         N, C, H, W = self._output_shape(spec)
         block = self._take(N * C * H * W * spec.dtype.itemsize)
-        self._context.set_tensor_address(spec.name, block.pointer)
+        self._set_address(spec, block.pointer)
         return launch.FeatureMap(block.pointer, (N, C, H, W), (C * H * W, H * W, W, 1))
 
     def _take(self, nbytes: int) -> DeviceBlock:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from impasto.errors import ImpastoError
-from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.export.tensorrt.options import BuildOptions, Sizes
 from impasto.package.spec import ModelSpec
@@ -32,7 +32,10 @@ for job in json.loads((folder / "jobs.json").read_text()):
     line = {"graph": job["graph"], "precision": job["precision"], "size": size}
     try:
         spec = ModelSpec.from_json(job["spec"], "jobs.json")
-        entry, built = build_engine(folder / job["graph"], spec, options, cache=EngineCache(engines))
+        builder = EngineBuilder(
+            folder / job["graph"], spec, options, graph_precision=job["precision"], cache=EngineCache(engines)
+        )
+        entry, built = builder.build()
         line |= {"built": built, "plan": entry.plan.name, "layers": entry.record.precisions()}
     except ImpastoError as error:
         line |= {"error": str(error)}
