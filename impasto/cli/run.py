@@ -270,7 +270,13 @@ def _notes(video: Redrawn, job: Job) -> Iterator[str]:
         yield f"{job.source} is transparent in parts; {ending} videos hold no transparency here, so the result is opaque"
     if video.left_out:
         yield f"left out of {job.source}: {', '.join(video.left_out)}"
-    if video.sounds_lost:
+    if video.sounds_refused:
+        yield (
+            f"left out of {job.source}: {', '.join(video.sounds_refused)}, which {job.target.suffix} files cannot hold; "
+            + (".mkv files hold more kinds; or " if job.target.suffix.lower() != ".mkv" else "")
+            + f"convert it first: ffmpeg -i {job.source.name} -map 0 -c:v copy -c:a aac converted.mkv"
+        )
+    elif video.sounds_lost:
         yield "Y4M holds no sound; take it from the source where you encode: ffmpeg -i - -i SOURCE -map 0:v -map 1:a …"
     if job.target == PIPE and video.uneven:
         yield f"{job.source} shows its frames for uneven times, and Y4M has one rate: they will move unevenly; a file keeps them"
