@@ -125,10 +125,28 @@ class QuantizeResult:
 def quantize(
     model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda line: None
 ) -> QuantizeResult:
-    """Write FP16 or INT8 graphs of a package (by path or name) that hold a budget of quality.
+    """Write FP16 or INT8 graphs of a package that hold a budget of quality: all that was asked for, or nothing.
 
-    Either all that was asked for is written, or nothing. Raises PrecisionError where no assignment holds the budget or the graph
-    cannot take the precision, PictureError for too few pictures, OptionError, PackageError, MissingDependency, OutputError.
+    Args:
+        model: a package by path or name.
+        options: the precision, the pictures to calibrate on and judge by, and the budget.
+        progress: called with one line for each step.
+
+    Returns:
+        QuantizeResult: the graphs that were written, their quality, and which layers were left out.
+
+    Raises:
+        PrecisionError: where no assignment of layers holds the budget, or the graph cannot take the precision.
+        PictureError: for too few pictures.
+        OptionError, PackageError, ModelNotFound: for options or a model that cannot be used.
+        MissingDependency: where the quantizer is missing.
+        OutputError: where the graphs cannot be written.
+
+    Example:
+        >>> from impasto.export import Budget, QuantizeOptions, quantize
+        >>> result = quantize(package, QuantizeOptions(photos, "fp16", budget=Budget(psnr=40)))
+        >>> [graph.path.name for graph in result.made]
+        ['model.fp16.onnx']
     """
     began = time.monotonic()
     source = resolve(model)

@@ -62,6 +62,8 @@ class EngineBuilder:
 
         Raises MissingDependency, OptionError.
         """
+        if options.precision == "auto":
+            raise OptionError("an engine is built in one precision; choose fp32, fp16 or int8")
         self.graph_path = graph_path
         self.spec = spec
         self.options = options.settled(spec)

@@ -67,7 +67,7 @@ class BuildOptions:
     """Everything that a user decides about an engine."""
 
     precision: str = "fp16"
-    """"fp32", "fp16" or "int8"."""
+    """"fp32", "fp16", "int8", or "auto" for the best that can be had without loss, which `build_engine` replaces."""
     sizes: tuple[Sizes, ...] = ()
     """One optimization profile each. Empty: the only size of a graph that has one, otherwise 1080p."""
     batch: tuple[int, int, int] = (1, 1, 1)
@@ -90,7 +90,7 @@ class BuildOptions:
                     f"{target} is {board}, whose engines are built on the board itself, by the TensorRT of its JetPack: run "
                     "impasto build there, without --target"
                 )
-        if self.precision not in ("fp32", "fp16", "int8"):
+        if self.precision not in ("auto", "fp32", "fp16", "int8"):
             raise OptionError(f"unknown precision {self.precision!r}; choose fp32, fp16 or int8")
         if not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
             raise OptionError(f"batch {self.batch}; wanted smallest <= best <= largest, from 1")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
-from impasto import images
 from impasto.errors import OptionError
 
 from . import options
@@ -67,19 +66,18 @@ def quantize(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show what each layer costs, even where the budget holds.")
     ] = False,
-    chart: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(callback=options.writable_picture, help="Also draw what each layer costs into this picture file."),
-    ] = None,
+    chart: Annotated[Optional[str], typer.Option(hidden=True)] = None,  # noqa: UP045
     json: options.Json = None,
 ) -> None:
     """Write FP16 or INT8 graphs of a model that draw the same picture within a budget."""
+    from impasto import export
     from impasto.export.quantization.quality import Budget
     from impasto.export.quantization.search import QuantizeOptions
-    from impasto.export.quantization.search import quantize as run
 
-    if chart is not None and to == "auto":
-        raise OptionError("a chart is of one precision; say --to int8 or --to fp16")
+    if chart is not None:
+        raise OptionError(
+            "--chart is gone: --sensitivity shows what each layer costs, and --json FILE keeps the figures"
+        )
     wanted = QuantizeOptions(
         calibrate=calibrate,
         to=to,
@@ -91,17 +89,12 @@ def quantize(
         vgg=vgg,
         output=output,
         modelopt=modelopt,
-        sensitivity=sensitivity or chart is not None,
+        sensitivity=sensitivity,
     )
     with err.status(f"quantizing {model}") as status:
-        result = run(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
+        result = export.quantize(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
     _show(result)
     write_measured(json, result.to_json())
-    if chart is not None:
-        from impasto.export.quantization.chart import draw_chart
-
-        images.write(chart, draw_chart(result.model, result.made))
-        err.print(f"wrote {chart}", markup=False)
 
 
 def _show(result: QuantizeResult) -> None:

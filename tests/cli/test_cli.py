@@ -331,7 +331,6 @@ def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tm
         ("compare", "denoise", "inpaint", "--photo", "photo.png", "--sheet"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--json"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--sheet"),
-        ("quantize", "denoise", "--calibrate", ".", "--chart"),
         ("build", "denoise", "--json"),
         ("check", "denoise", "--json"),
         ("inspect", "denoise", "--json"),

@@ -14,7 +14,7 @@ import impasto
 from impasto import images
 from impasto.errors import OptionError
 from impasto.export.checks.against_torch import check_package
-from impasto.export.checks.style import check_style
+from impasto.export.checks.style import StyleReference, check_style
 from impasto.export.from_checkpoint import export_checkpoint
 from impasto.export.quantization.calibration import read_pictures
 from impasto.export.quantization.quality import Budget
@@ -287,7 +287,8 @@ def test_a_check_of_style_draws_in_the_style_of_the_painting(package_of_two, pai
     picture = photo(40, 56, 3)
     images.write(tmp_path / "photo.png", picture)
     found = {
-        file.stem: check_style(package_of_two, file, [tmp_path / "photo.png"], network=network) for file in paintings
+        file.stem: check_style(package_of_two, StyleReference(file, network), [tmp_path / "photo.png"])
+        for file in paintings
     }
     for file in paintings:
         with impasto.load(package_of_two, backend="onnxruntime-cpu") as model, StyleMeter(file, network) as meter:
@@ -295,4 +296,4 @@ def test_a_check_of_style_draws_in_the_style_of_the_painting(package_of_two, pai
             assert found[file.stem].reference.mean() == pytest.approx(meter(model(picture)).total)
     images.write(tmp_path / "other.png", picture)
     with pytest.raises(OptionError, match=r"paints like wave, night, and other.png is called like none of them"):
-        check_style(package_of_two, tmp_path / "other.png", network=network)
+        check_style(package_of_two, StyleReference(tmp_path / "other.png", network))
