@@ -286,7 +286,7 @@ class EngineBuilder:
         if preview is not None and options.has_free_sizes:
             # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
             config.set_preview_feature(preview, True)
-            if api.profile_sharing is not None:  # 8.6: a stream's lanes are contexts of one engine
+            if api.profile_sharing is not None:  # 8.6: a stream's slots are contexts of one engine
                 config.set_preview_feature(api.profile_sharing, True)
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
@@ -390,7 +390,10 @@ def _parser_error(error: Any) -> str:
 def _add_profiles(
     builder: Any, config: Any, network: Any, spec: ModelSpec, options: BuildOptions
 ) -> tuple[dict[str, Range], ...]:
-    """One optimization profile for each of the sizes asked for. Raises OptionError where the graph's own sizes differ."""
+    """One optimization profile for each of the sizes asked for, and a fixed shape for inputs that have but one.
+
+    Raises OptionError where the graph's own sizes differ.
+    """
     found = []
     for sizes in options.sizes:
         profile = builder.create_optimization_profile()
@@ -406,7 +409,18 @@ def _add_profiles(
                 f"TensorRT refuses the sizes {ranges}; smallest <= best <= largest must hold for every input"
             )
         found.append(ranges)
+    _fix_shapes(network, found)
     return tuple(found)
+
+
+def _fix_shapes(network: Any, profiles: list[dict[str, Range]]) -> None:
+    """Make inputs fixed that every profile gives one and the same shape: the builder then knows each kernel's size, and what
+    it cannot do with free sizes (uint8 pictures, on TensorRT 8.5) is not asked of it."""
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        shapes = {shape for ranges in profiles for shape in ranges[tensor.name]}
+        if len(shapes) == 1:
+            (tensor.shape,) = shapes
 
 
 def _range(shape: tuple[int, ...], sizes: Sizes, batch: tuple[int, int, int], name: str, border: int) -> Range:

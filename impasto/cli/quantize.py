@@ -11,7 +11,7 @@ from rich.table import Table
 from impasto.errors import OptionError
 
 from . import options
-from .console import err, out, write_measured
+from .console import err, out, write_measured, write_page
 
 if TYPE_CHECKING:
     from impasto.export.quantization.quantized_graph import QuantizedGraph
@@ -67,16 +67,19 @@ def quantize(
         bool, typer.Option("--sensitivity", help="Show what each layer costs, even where the budget holds.")
     ] = False,
     chart: Annotated[Optional[str], typer.Option(hidden=True)] = None,  # noqa: UP045
+    html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Write FP16 or INT8 graphs of a model that draw the same picture within a budget."""
     from impasto import export
+    from impasto.benchmarks.measurement.report import describe_machine
     from impasto.export.quantization.quality import Budget
     from impasto.export.quantization.search import QuantizeOptions
+    from impasto.report.quantizations import quantization_report
 
     if chart is not None:
         raise OptionError(
-            "--chart is gone: --sensitivity shows what each layer costs, and --json FILE keeps the figures"
+            "--chart is gone: --sensitivity shows what each layer costs, and --html FILE keeps it as a page"
         )
     wanted = QuantizeOptions(
         calibrate=calibrate,
@@ -94,6 +97,7 @@ def quantize(
     with err.status(f"quantizing {model}") as status:
         result = export.quantize(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
     _show(result)
+    write_page(html, lambda command: quantization_report(result, calibrate, describe_machine(), command))
     write_measured(json, result.to_json())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support.small_models import picture, write_graph
+from support.small_models import REPOSITORY, picture, write_graph
 
 import impasto
 from impasto.errors import CheckFailed, CheckpointError, ExportError, OptionError, OutputError
@@ -75,7 +75,7 @@ def test_the_graph_is_canonical(package):
     # One operator each, no chains of shape arithmetic that engines cannot fuse.
     assert not {"Shape", "Gather", "Reshape"} & {node.op_type for node in unpacked(model).graph.node}
     text = (package / "model.onnx").read_bytes()
-    assert b"/work/" not in text
+    assert str(REPOSITORY).encode() not in text
     assert b"site-packages" not in text
 
 
@@ -338,16 +338,16 @@ class TestShipped:
         assert (shipped_models() / name / "README.md").is_file()
 
     def test_tiles_join(self, name, monkeypatch):
-        from impasto.runtime.inference import tile_buffers as work_area
+        from impasto.runtime.inference import tile_plan
 
         image = synthetic(400, 600)
         with impasto.load(name) as model:
             whole = model(image)
-            monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-            monkeypatch.setattr(work_area, "TILE", 1)
-            model._areas.clear()
+            monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+            monkeypatch.setattr(tile_plan, "TILE", 1)
+            model._forget_sizes()
             assert np.abs(whole.astype(int) - model(image)).max() <= 1
-            assert next(iter(model._areas.values()))._tiles
+            assert next(iter(model._buffers.values())).plan.tiles
 
 
 def test_what_ships_is_small():

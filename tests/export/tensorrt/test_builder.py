@@ -60,6 +60,15 @@ def test_the_engine_computes_in_the_precision_asked_for(
     assert any("NHWC" in text for layer in record.layers for text in layer.outputs)
 
 
+def test_a_fixed_size_needs_no_kernel_for_sizes(graphs: dict[str, Path], tmp_path: Path) -> None:
+    kinds = {}
+    for sizes in ("128x128", "64x64:128x128:256x256"):
+        options = BuildOptions("fp16", (Sizes.parse(sizes),), targets=("sm86",))
+        record = EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path)).build()[0].record
+        kinds[sizes] = {layer.kind for layer in record.layers}
+    assert kinds["64x64:128x128:256x256"] - kinds["128x128"] == {"shape_call"}
+
+
 def test_an_engine_of_another_precision_is_not_called_int8(graphs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(PrecisionMismatch, match="in fp32"):
         EngineBuilder(

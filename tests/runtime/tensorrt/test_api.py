@@ -71,6 +71,20 @@ def test_the_builder_calls_only_what_the_version_has(bindings: Bindings, gpu: An
     assert len(list(tmp_path.glob("*.timing"))) == bindings.api.has_timing_cache
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fixed"), [(("64x64",), True), (("64x64", "512x512"), False), (("64x64:64x64:128x128",), False)]
+)
+def test_inputs_of_one_size_are_fixed(
+    bindings: Bindings, gpu: Any, tmp_path: Path, sizes: tuple[str, ...], fixed: bool
+) -> None:
+    """Free sizes that have but one value make every version build more kernels, and 8.5 may refuse uint8 for them."""
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    compiled(bindings, tmp_path, sizes=tuple(map(Sizes.parse, sizes)))
+    image, context = bindings.network.get_input(0), bindings.network.get_input(1)
+    assert image.shape == ((1, 64, 64, 3) if fixed else (-1, -1, -1, 3))
+    assert context.shape == (1, 5)
+
+
 def test_a_vendor_that_makes_nothing_says_why(bindings: Bindings, gpu: Any, tmp_path: Path) -> None:
     """As pybind's constructors do with a driver that is too old: TypeError, and the reason as a line of the log."""
 
@@ -92,9 +106,9 @@ def test_a_vendor_that_makes_nothing_says_why(bindings: Bindings, gpu: Any, tmp_
         compiled(bindings, tmp_path)
 
 
-def compiled(bindings: Bindings, folder: Path) -> CompiledEngine:
+def compiled(bindings: Bindings, folder: Path, **changed: Any) -> CompiledEngine:
     """The engine of `model.onnx` in the folder, with every option that the version has."""
-    return builder_of(bindings, everything(bindings.api), folder).compile()
+    return builder_of(bindings, everything(bindings.api, **changed), folder).compile()
 
 
 def builder_of(
