@@ -34,8 +34,8 @@ class QuantizedGraph:
     """PSNR against FP32 of the artificial picture that came off worst (`calibration.extreme_pictures`), in dB."""
     about: dict[str, Any] = field(default_factory=dict)
     """What else the manifest is to say of it: the pictures, and what was done to them."""
-    path: Path | None = None
-    """The file; None until it is written."""
+    path: Path = field(default=Path())
+    """The file; empty until it is written."""
 
     @property
     def key(self) -> str:

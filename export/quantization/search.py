@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 
@@ -31,6 +30,8 @@ from .ranges import observe, require_finite
 from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
 from .speed import Timing, fastest
 from .style_distance import Distance, paintings_of, style_distance
+
+_Result = TypeVar("_Result")
 
 TARGETS = ("fp16", "int8", "auto")
 _WORTHWHILE = 0.1
@@ -172,7 +173,7 @@ def quantize(
             f"a budget of truth is for a restorer, given clean pictures and what to do to them; {spec.name} got pictures as they "
             "are. Say --degrade noise:0-55 or another damage, or leave truth out of the budget"
         )
-    search = _Search(graph, pictures, options, progress, style, recipe.get("int8", {}).get("ranges", {}))
+    search = PrecisionSearch(graph, pictures, options, progress, style, recipe.get("int8", {}).get("ranges", {}))
     drafts, timings = search.drafts()
     about = {"pictures": {"calibration": len(pictures.calibration), "damage": pictures.damage}}
     made = tuple(write_graphs(source, target, [replace(draft, about=about) for draft in drafts]) if drafts else ())
@@ -180,8 +181,8 @@ def quantize(
     return QuantizeResult(spec.name, made, timings, pictures.used, pictures.skipped, pictures.damage, seconds)
 
 
-class _Search:
-    """Makes graphs of one model; what several of them need is computed once."""
+class PrecisionSearch:
+    """Makes graphs of one model that hold a budget; what several of them need is computed once and kept (`_once`)."""
 
     def __init__(
         self, model: onnx.ModelProto, pictures: Pictures, options: QuantizeOptions, progress: Progress,
@@ -209,12 +210,14 @@ class _Search:
         self._judge = Judge(model, pictures.judged, pictures.whole, style, similarity)
         self._artificial = Judge(model, pictures.extremes, ())
         self._learnt = int8.learnt_ranges(model, learnt) if learnt else None
-        self._known_losses: dict[object, tuple[LayerLoss, ...]] = {}
-        self._ranges = cache(self._find_ranges)
-        self._half = cache(self._find_half)
-        self._base = cache(self._find_base)
-        self._equal = cache(self._find_equal)
-        self._theirs = cache(self._run_modelopt)
+        self._known: dict[Hashable, Any] = {}
+
+    def _once(self, key: Hashable, make: Callable[[], _Result]) -> _Result:
+        """What `make` gives; computed at the first call with this key."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: _Result = self._known[key]
+        return found
 
     def drafts(self) -> tuple[list[QuantizedGraph], tuple[Timing, ...]]:
         """What was asked for; with "auto", what was compared for it."""
@@ -244,6 +247,10 @@ class _Search:
             except PrecisionError as error:
                 self._progress(str(error))
         return found
+
+    def _half(self) -> QuantizedGraph:
+        """The FP16 graph."""
+        return self._once("half", self._find_half)
 
     def _find_half(self) -> QuantizedGraph:
         model = exact_pixels(self._model)
@@ -296,14 +303,12 @@ class _Search:
     def _budget(self, precision: str) -> Budget:
         return self._options.budget or Budget.default(precision, restores=self._pictures.truth)
 
-    def _assign(self, precision: str, judged: Build, key: object, alone: Build | None = None) -> Assignment:
+    def _assign(self, precision: str, judged: Build, key: Hashable, alone: Build | None = None) -> Assignment:
         budget = self._budget(precision)
 
         def losses() -> tuple[LayerLoss, ...]:
-            if key not in self._known_losses:
-                build = alone or judged
-                self._known_losses[key] = losses_of(self._labels, build, self._judge, self._progress)
-            return self._known_losses[key]
+            build = alone or judged
+            return self._once(("losses", key), lambda: losses_of(self._labels, build, self._judge, self._progress))
 
         found = assign(self._labels, judged, self._judge, budget, losses, self._progress)
         if self._options.sensitivity and not found.losses:
@@ -312,7 +317,7 @@ class _Search:
 
     def _bases(self, family: str) -> Iterator[tuple[onnx.ModelProto, Any, str]]:
         """Graphs to quantize, with ranges and the calibration that gave them: what promises most, then whatever else there is."""
-        best = self._base(family)
+        best = self._once(("base", family), lambda: self._find_base(family))
         yield best
         if best[2].split(",")[0] in int8.METHODS and self._options.method is None:
             for method in int8.METHODS:
@@ -340,19 +345,24 @@ class _Search:
             if method != "entropy" or not found or budget.misses(found[best()]):
                 found[method] = quality(self._model, self._ranges(method))
         method = best()
-        equal, ranges = self._equal(method)
+        equal, ranges = self._once(("equalized", method), lambda: self._find_equal(method))
         if equal is not None and quality(equal, ranges).mean_psnr > found[method].mean_psnr + _WORTHWHILE:
             return equal, ranges, f"{method}, equalized"
         return self._model, self._ranges(method), method
 
     def _modelopt(self, spared: Collection[str]) -> onnx.ModelProto:
-        return self._theirs(tuple(sorted(spared)))
+        names = tuple(sorted(spared))
+        return self._once(("ModelOpt", names), lambda: self._run_modelopt(names))
 
     def _run_modelopt(self, spared: tuple[str, ...]) -> onnx.ModelProto:
         assert self._options.modelopt
         self._progress(f"ModelOpt quantizes all but {len(spared)} of {len(self._layers)} layers")
         feeds, method = self._pictures.calibration, self._options.method or "entropy"
         return modelopt.quantized(self._options.modelopt, self._model, feeds, method, spared)
+
+    def _ranges(self, method: str) -> Any:
+        """The ranges of the layers' inputs by one calibration."""
+        return self._once(("ranges", method), lambda: self._find_ranges(method))
 
     def _find_ranges(self, method: str) -> Any:
         self._progress(f"calibrating by {method}")

@@ -17,7 +17,8 @@ from .page import Figure, Grid, Listing, Part, Report, Section, Words
 from .pictures import PictureGroup, group
 
 if TYPE_CHECKING:
-    from impasto.export.quantization.search import Made, QuantizeResult
+    from impasto.export.quantization.quantized_graph import QuantizedGraph
+    from impasto.export.quantization.search import QuantizeResult
 
 SHOWN = 4
 """Pictures that are drawn with every graph."""
@@ -71,7 +72,7 @@ _LIKENESS = (
 _SPARED = "They stay in FP32 or FP16, because the budget would not hold with them."
 
 
-def _name(made: Made) -> str:
+def _name(made: QuantizedGraph) -> str:
     return f"{made.precision} for {made.family}" if made.family else made.precision
 
 

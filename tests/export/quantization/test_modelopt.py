@@ -28,7 +28,7 @@ import argparse, sys
 from pathlib import Path
 import numpy as np
 import onnx
-from impasto.export import precision_int8 as int8
+from impasto.export.graph import int8
 
 parser = argparse.ArgumentParser()
 for name in ("onnx_path", "output_path", "quantize_mode", "calibration_data_path", "calibration_method", "calibration_shapes",
