@@ -52,7 +52,7 @@ class QuantizeOptions:
     budget: Budget | None = None
     """None for `Budget.default` of each precision."""
     method: str | None = None
-    """One of `precision_int8.METHODS`; None for the ranges that the training has learnt (--qat), else the best on the pictures."""
+    """One of `graph.int8.METHODS`; None for the ranges that the training has learnt (--qat), else the best on the pictures."""
     damage: str | None = None
     """What a restorer undoes, such as "noise:0-55", done to the pictures first; None for what its recipe says."""
     paintings: tuple[Path, ...] = ()

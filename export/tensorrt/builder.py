@@ -66,7 +66,7 @@ class EngineBuilder:
             raise OptionError("an engine is built in one precision; choose fp32, fp16 or int8")
         self.graph_path = graph_path
         self.spec = spec
-        self.options = options.settled(spec)
+        self.options = options.with_default_sizes(spec)
         self.api = api or find_builder(self.options)
         self.target = target or find_target(self.api, self.options, device)
         self.cache = cache or EngineCache()

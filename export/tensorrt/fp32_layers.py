@@ -1,6 +1,6 @@
 """FP32 islands where builder flags choose precision: on TensorRT 8.5 and 8.6, and where 10.x makes FP16 of an FP32 graph.
 
-There the builder may compute any layer in half, also those that our graphs keep in float32 (`precision_fp16`). So the layers of
+There the builder may compute any layer in half, also those that our graphs keep in float32 (`graph.fp16`). So the layers of
 those are told float32, and the builder is told to prefer that: where it has no such kernel it warns and takes another (NVIDIA's
 developer guide, "Control of Computational Precision"). Networks typed by their graph need none of it.
 
@@ -42,7 +42,7 @@ def can_be_found() -> bool:
 def island_tensors(model: onnx.ModelProto, prepared: onnx.ModelProto) -> dict[str, bool]:
     """For each tensor that a node of `prepared` computes, whether the node belongs to an island.
 
-    prepared: `engine_graph.prepare` of `model`. A graph with halves says itself what is float32; of any other, the islands are
+    prepared: `parser_graph.prepare` of `model`. A graph with halves says itself what is float32; of any other, the islands are
     those by rule, with all nodes that they became. What reads a DequantizeLinear belongs to none: Q/DQ say its precision.
     """
     from onnx import TensorProto

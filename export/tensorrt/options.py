@@ -109,7 +109,7 @@ class BuildOptions:
         if self.tactic_sources is not None:
             object.__setattr__(self, "tactic_sources", tuple(dict.fromkeys(self.tactic_sources)))
 
-    def settled(self, spec: ModelSpec) -> BuildOptions:
+    def with_default_sizes(self, spec: ModelSpec) -> BuildOptions:
         """With the sizes that are meant where none were asked for."""
         return self if self.sizes else replace(self, sizes=(only_size(spec) or Sizes.parse("1080p"),))
 

@@ -27,7 +27,7 @@ from impasto.export.graph.fp16 import find_islands, to_half
 from impasto.export.graph.helpers import element_types, with_names
 from impasto.export.graph.int8 import find_ranges, quantized
 from impasto.export.graph.weight_storage import unpacked
-from impasto.export.tensorrt import fp32_layers as engine_islands
+from impasto.export.tensorrt import fp32_layers
 from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache, engine_key
 from impasto.export.tensorrt.options import BuildOptions, Sizes
@@ -166,7 +166,7 @@ def test_what_reads_levels_is_no_island_even_if_it_adds_up_many_values() -> None
         model.graph.node.insert(2 + index, onnx.helper.make_node(kind, [source, "scale of all", "zero"], [name], name))
     for name, value in (("scale of all", TensorProto.FLOAT), ("zero", TensorProto.INT8)):
         model.graph.initializer.append(onnx.helper.make_tensor(name, value, [], [1]))
-    found = engine_islands.island_tensors(model, prepare(model, 20))
+    found = fp32_layers.island_tensors(model, prepare(model, 20))
     assert not found["y"]
     assert found["x"]
 
@@ -249,7 +249,7 @@ def test_networks_typed_by_their_graph_are_told_nothing(version: str, precision:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_a_layer_may_be_told_is_asked_of_the_module(version: str) -> None:
-    assert engine_islands.can_be_told(Bindings(version).api) == (version in WITH_FLAGS)
+    assert fp32_layers.can_be_told(Bindings(version).api) == (version in WITH_FLAGS)
 
 
 @pytest.mark.parametrize("missing", ["flag", "method"])
@@ -268,7 +268,7 @@ def test_a_builder_that_would_not_mind_is_told_nothing(missing: str, tmp_path: P
 def without_onnx(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "onnx", None)
     found = importlib.util.find_spec
-    patch.setattr(engine_islands, "find_spec", lambda name: None if name == "onnx" else found(name))
+    patch.setattr(fp32_layers, "find_spec", lambda name: None if name == "onnx" else found(name))
 
 
 def test_keys_differ_where_islands_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
