@@ -1,4 +1,4 @@
-"""A stranger's picture graph as a canonical one: float planes inside, uint8 N x H x W x 3 RGB outside, a modern opset."""
+"""An external picture graph as a canonical one: float planes inside, uint8 N x H x W x 3 RGB outside, a modern opset."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIRST_WITH_MODES = 11
 """The first opset whose Resize says how it samples."""
 
 
-def read_stranger(path: Path) -> onnx.ModelProto:
+def read_external(path: Path) -> onnx.ModelProto:
     """The file's graph: one picture in, one out. Weights are no inputs, constants are initializers, nodes have names, and
     functions that the file defines are written out.
 
