@@ -27,7 +27,7 @@ from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers,
 from impasto.export.checks.against_torch import TOLERANCE, PictureCheck, compare, synthetic
 from impasto.export.checks.backends import check_backends
 from impasto.export.checks.engine import LEAST_PSNR
-from impasto.export.graph.canonical import dressed, finished, is_canonical, is_modern, modernized, read_external
+from impasto.export.graph.canonical import finished, is_canonical, is_modern, modernized, read_external, with_pixels
 from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of
 from impasto.export.graph.receptive_field import receptive_field
 from impasto.export.graph.weight_storage import unpacked
@@ -130,7 +130,7 @@ def import_onnx(
     spec = replace(spec, name=name)
     _require_possible(spec, source.graph)
     modern = read if not pixels and is_modern(read) else modernized(read)
-    model = dressed(modern, pixels) if pixels else finished(modern)
+    model = with_pixels(modern, pixels) if pixels else finished(modern)
     with tempfile.TemporaryDirectory() as temporary:
         trial = Path(temporary) / MODEL
         onnx.save(model, str(trial))

@@ -146,7 +146,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def dressed(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
+def with_pixels(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
     """The graph with pixels converted inside it, as `Pixels.encode` and `decode` do: canonical. model: as `modernized` gives.
 
     Raises ExportError for a graph of other than 3 channels.
@@ -198,7 +198,7 @@ def finished(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise ExportError(f"the graph cannot be dressed: {first_line(error)}") from None
+        raise ExportError(f"the graph cannot take and give pixels: {first_line(error)}") from None
     return model
 
 

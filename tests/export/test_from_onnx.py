@@ -413,7 +413,7 @@ def test_a_wrong_drawing_is_not_written(saved, tmp_path, monkeypatch):
 
     path = saved(restorer().model())
     monkeypatch.setattr(
-        from_onnx, "dressed", lambda model, pixels, real=from_onnx.dressed: real(model, Pixels("rgb", 0, 0.9))
+        from_onnx, "with_pixels", lambda model, pixels, real=from_onnx.with_pixels: real(model, Pixels("rgb", 0, 0.9))
     )
     with pytest.raises(ExportError, match="levels of 255 away from what"):
         import_onnx(path, tmp_path / "package", layout="rgb 0..1")
