@@ -30,7 +30,7 @@ from impasto.export.checks.engine import LEAST_PSNR
 from impasto.export.graph.canonical import finished, is_canonical, is_modern, modernized, read_external, with_pixels
 from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of
 from impasto.export.graph.receptive_field import receptive_field
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.files import sha256
 from impasto.package.manifest import MODEL, BackendCheck, Manifest, read_manifest
 from impasto.package.spec import TASKS, ModelSpec, Pixels, SizeRule
@@ -261,7 +261,7 @@ def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model
     if scale is None:
         raise ExportError(_no_size(f"{_LEAST_TRIED} x {_LEAST_TRIED}, rounded up to {spec.size}"))
     spec = replace(spec, scale=scale, task="upscale" if scale > 1 and spec.task == "unknown" else spec.task)
-    field = None if "receptive_field" in described else receptive_field(unpacked(model))
+    field = None if "receptive_field" in described else receptive_field(without_fp16_storage(model))
     if field is None:
         return spec
     multiple = math.lcm(spec.size.multiple, field.alignment)

@@ -16,7 +16,7 @@ from impasto.export.graph import int8
 from impasto.export.graph.fp16 import exact_pixels, find_islands, rounded, to_half
 from impasto.export.graph.helpers import LEAST_OPSET, opset, with_names
 from impasto.export.graph.qdq_lint import require_parsable
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.package.manifest import FAMILIES
 from impasto.package.spec import PERCEPTUAL
 from impasto.runtime.loading.source import resolve
@@ -401,7 +401,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise PrecisionError(
             f"{path} is quantized already (it has {found[0]}); quantize the FP32 model that it was made of"
         )
-    model = unpacked(model)
+    model = without_fp16_storage(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise PrecisionError(f"{path} is in FP16 already; start from the FP32 model that it was made of")
     if branching := sorted(operators & {"If", "Loop", "Scan"}):

@@ -69,9 +69,9 @@ def _carried(model: onnx.ModelProto, prepared: onnx.ModelProto) -> set[str]:
     A norm in steps is an island as a whole, though no rule knows its root and its quotient alone.
     """
     from impasto.export.graph.helpers import producers, with_names
-    from impasto.export.graph.weight_storage import unpacked
+    from impasto.export.graph.weight_storage import without_fp16_storage
 
-    plain = unpacked(with_names(model))
+    plain = without_fp16_storage(with_names(model))
     known = {tensor.name for tensor in (*plain.graph.input, *plain.graph.initializer)} | set(producers(plain.graph))
     by = producers(prepared.graph)
     found = set[str]()
@@ -85,7 +85,7 @@ def _carried(model: onnx.ModelProto, prepared: onnx.ModelProto) -> set[str]:
 
 
 def _of_islands(plain: onnx.ModelProto) -> set[str]:
-    """What the islands give, in a graph with names and without packed weights."""
+    """What the islands give, in a graph with names and without FP16 weight storage."""
     from onnx import TensorProto
 
     from impasto.export.graph.fp16 import find_islands

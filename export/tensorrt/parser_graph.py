@@ -28,7 +28,7 @@ from impasto.export.graph.helpers import (
     shape_of,
     with_initializers,
 )
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 
 from . import operators
 
@@ -46,7 +46,7 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
 
     What each parser reads was taken from its source; `tests/support/parser_laws.py` holds it as laws, with the places.
     """
-    prepared = unpacked(with_initializers(model))  # TensorRT 8's parser reads a `value_int` as a float
+    prepared = without_fp16_storage(with_initializers(model))  # TensorRT 8's parser reads a `value_int` as a float
     _cast_before_transpose(prepared.graph)
     _transpose_before_cast(prepared.graph)
     operators.rewrite(prepared, operators.EVERYWHERE)

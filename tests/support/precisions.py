@@ -8,14 +8,14 @@ import onnx
 from impasto.export.graph.fp16 import find_islands, to_half
 from impasto.export.graph.helpers import with_names
 from impasto.export.graph.int8 import find_ranges, quantized
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.export.quantization.ranges import observe
 from support.small_models import picture
 
 
 def half_and_whole(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
     """{"fp16": ..., "int8": ...}, the latter for TensorRT. model: canonical, FP32; a second input is taken for a context."""
-    model = with_names(unpacked(model))
+    model = with_names(without_fp16_storage(model))
     feeds = [{"image": picture(64, 96, seed)[None]} for seed in range(2)]
     if len(model.graph.input) > 1:
         length = model.graph.input[1].type.tensor_type.shape.dim[1].dim_value

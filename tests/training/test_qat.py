@@ -18,7 +18,7 @@ from impasto.export.from_checkpoint import export_checkpoint
 from impasto.export.from_torch import export_model, spec_of
 from impasto.export.graph import int8
 from impasto.export.graph.helpers import with_names
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.export.quantization.search import Budget, QuantizeOptions, quantize
 from impasto.metrics import psnr
 from impasto.training import checkpoint, qat
@@ -113,7 +113,7 @@ def test_a_budget_that_calibration_misses_is_reached(mended):
 
 
 def int8_graph(network, ranges):
-    model = with_names(unpacked(export_model(network, spec_of(network, "tiny", "denoise"))))
+    model = with_names(without_fp16_storage(export_model(network, spec_of(network, "tiny", "denoise"))))
     return int8.quantized(model, int8.learnt_ranges(model, ranges), (), "openvino")
 
 

@@ -26,7 +26,7 @@ from impasto.errors import ImpastoWarning
 from impasto.export.graph.fp16 import find_islands, to_half
 from impasto.export.graph.helpers import element_types, with_names
 from impasto.export.graph.int8 import find_ranges, quantized
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.export.tensorrt import fp32_layers
 from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache, engine_key
@@ -49,7 +49,7 @@ def shipped(name: str) -> onnx.ModelProto:
     path = known_names()[name] / "model.onnx"
     if not path.is_file():
         pytest.skip(f"{name} holds no graph here: impasto export makes it")
-    return with_names(unpacked(onnx.load(str(path))))
+    return with_names(without_fp16_storage(onnx.load(str(path))))
 
 
 @functools.cache
