@@ -83,7 +83,10 @@ def export_backbone(backbone: Backbone, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
-    """The picture path as a canonical graph with `spec` in its metadata; its weights are stored in FP16 (`with_fp16_storage`). Raises ExportError."""
+    """The picture path as a canonical graph with `spec` in its metadata; weights stored in FP16 where exact.
+
+    Raises ExportError.
+    """
     side = max(8 * network.multiple, network.minimum)
     inputs: dict[str, Tensor] = {"image": torch.zeros(2, side, side + network.multiple, 3, dtype=torch.uint8)}
     batch = torch.export.Dim("N", min=1, max=1 << 10)
@@ -106,7 +109,10 @@ def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def export_context(network: Network) -> onnx.ModelProto:
-    """The context path, with FP16 weight storage: uint8 (N, side, side, 3) thumbnail to float32 (N, K), or (N, styles, K). Raises ExportError."""
+    """The context path: uint8 (N, side, side, 3) thumbnail to float32 (N, K), or (N, styles, K). FP16 weight storage.
+
+    Raises ExportError.
+    """
     side = network.thumbnail
     if side is None:
         raise ExportError(f"a {network.architecture} has no context; export its picture path alone")

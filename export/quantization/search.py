@@ -13,7 +13,7 @@ import onnx
 
 from impasto.errors import OptionError, PackageError, PrecisionError, first_line
 from impasto.export.graph import int8
-from impasto.export.graph.fp16 import exact_pixels, find_islands, rounded, to_half
+from impasto.export.graph.fp16 import exact_pixels, find_fp32_nodes, rounded, to_half
 from impasto.export.graph.helpers import LEAST_OPSET, opset, with_names
 from impasto.export.graph.qdq_lint import require_parsable
 from impasto.export.graph.weight_storage import without_fp16_storage
@@ -103,10 +103,10 @@ class QuantizeResult:
     def __str__(self) -> str:
         lines = [str(timing) for timing in self.timings]
         for made in self.made:
-            spared = f", {len(made.spared)} of {made.layers} layers spared" if made.spared else ""
+            excluded = f", {len(made.excluded)} of {made.layers} layers excluded" if made.excluded else ""
             method = f", {made.method}" if made.method else ""
             lines.append(
-                f"wrote {made.path}: {made.quality}; artificial pictures {made.artificial:.1f} dB{method}{spared}"
+                f"wrote {made.path}: {made.quality}; artificial pictures {made.artificial:.1f} dB{method}{excluded}"
             )
         return "\n".join(lines) or "nothing was written: FP32 is the fastest that holds the budget"
 
@@ -202,7 +202,7 @@ class PrecisionSearch:
         self._groups = groups(model, self._layers)
         self._labels = labels(model, self._layers)
         progress("looking at ranges")
-        self._islands = find_islands(
+        self._fp32_nodes = find_fp32_nodes(
             model, observe(model, (*pictures.calibration, *(one.feed for one in pictures.extremes)))
         )
         progress("drawing in FP32")
@@ -256,17 +256,17 @@ class PrecisionSearch:
         model = exact_pixels(self._model)
         added = {node.name for node in model.graph.node} - {node.name for node in self._model.graph.node}
 
-        def build(spared: Collection[str]) -> onnx.ModelProto:
-            return to_half(model, self._half_islands(spared) | added)
+        def build(excluded: Collection[str]) -> onnx.ModelProto:
+            return to_half(model, self._half_fp32_nodes(excluded) | added)
 
-        assignment = self._assign("fp16", lambda spared: rounded(build(spared)), "fp16")
-        result = build(assignment.spared)
+        assignment = self._assign("fp16", lambda excluded: rounded(build(excluded)), "fp16")
+        result = build(assignment.excluded)
         self._require_finite(result, "FP16")
         artificial = self._on_artificial(result)
-        return QuantizedGraph(result, "fp16", None, len(self._layers), assignment, self._islands, None, artificial)
+        return QuantizedGraph(result, "fp16", None, len(self._layers), assignment, self._fp32_nodes, None, artificial)
 
     def _whole(self, family: str) -> QuantizedGraph:
-        """An INT8 graph with the calibration that is best without sparing a layer; where that misses the budget, with others."""
+        """An INT8 graph with the calibration that is best without excluding a layer; where that misses the budget, with others."""
         refused: NoAssignment | None = None
         for model, ranges, method in self._bases(family):
             try:
@@ -280,19 +280,19 @@ class PrecisionSearch:
     def _calibrated(self, family: str, model: onnx.ModelProto, ranges: Any, method: str) -> QuantizedGraph:
         placement = int8.PLACEMENTS[family]
 
-        def ours(spared: Collection[str]) -> onnx.ModelProto:
-            return int8.quantized(model, ranges, spared, family)
+        def ours(excluded: Collection[str]) -> onnx.ModelProto:
+            return int8.quantized(model, ranges, excluded, family)
 
         plain = self._modelopt if self._options.modelopt else ours
 
-        def build(spared: Collection[str]) -> onnx.ModelProto:
-            graph = plain(spared)
-            return to_half(graph, self._half_islands(())) if placement.half else graph
+        def build(excluded: Collection[str]) -> onnx.ModelProto:
+            graph = plain(excluded)
+            return to_half(graph, self._half_fp32_nodes(())) if placement.half else graph
 
-        judged: Build = (lambda spared: rounded(build(spared))) if placement.half else build
+        judged: Build = (lambda excluded: rounded(build(excluded))) if placement.half else build
         # Families that want the same Q/DQ lose the same by a layer, whatever the rest computes in.
         assignment = self._assign("int8", judged, (placement.outputs, placement.unsigned, method), ours)
-        result = build(assignment.spared)
+        result = build(assignment.excluded)
         if family == "tensorrt":
             require_parsable(result, "the graph that was just made")
         if placement.half:
@@ -350,15 +350,15 @@ class PrecisionSearch:
             return equal, ranges, f"{method}, equalized"
         return self._model, self._ranges(method), method
 
-    def _modelopt(self, spared: Collection[str]) -> onnx.ModelProto:
-        names = tuple(sorted(spared))
+    def _modelopt(self, excluded: Collection[str]) -> onnx.ModelProto:
+        names = tuple(sorted(excluded))
         return self._once(("ModelOpt", names), lambda: self._run_modelopt(names))
 
-    def _run_modelopt(self, spared: tuple[str, ...]) -> onnx.ModelProto:
+    def _run_modelopt(self, excluded: tuple[str, ...]) -> onnx.ModelProto:
         assert self._options.modelopt
-        self._progress(f"ModelOpt quantizes all but {len(spared)} of {len(self._layers)} layers")
+        self._progress(f"ModelOpt quantizes all but {len(excluded)} of {len(self._layers)} layers")
         feeds, method = self._pictures.calibration, self._options.method or "entropy"
-        return modelopt.quantized(self._options.modelopt, self._model, feeds, method, spared)
+        return modelopt.quantized(self._options.modelopt, self._model, feeds, method, excluded)
 
     def _ranges(self, method: str) -> Any:
         """The ranges of the layers' inputs by one calibration."""
@@ -376,9 +376,9 @@ class PrecisionSearch:
         self._progress(f"calibrating with equalized channels by {method}")
         return equal, int8.find_ranges(equal, self._pictures.calibration, method)
 
-    def _half_islands(self, spared: Collection[str]) -> set[str]:
-        """Nodes that stay in FP32 where these layers are spared from FP16."""
-        return {island.node for island in self._islands}.union(*(self._groups[layer] for layer in spared))
+    def _half_fp32_nodes(self, excluded: Collection[str]) -> set[str]:
+        """Nodes that stay in FP32 where these layers are excluded from FP16."""
+        return {fp32_node.node for fp32_node in self._fp32_nodes}.union(*(self._groups[layer] for layer in excluded))
 
     def _require_finite(self, model: onnx.ModelProto, what: str) -> None:
         self._progress("looking for overflows")

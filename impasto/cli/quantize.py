@@ -127,6 +127,6 @@ def _bars(made: QuantizedGraph) -> Table:
     worst = max(loss.levels for loss in made.losses)
     for loss in made.losses:
         bar = "█" * max(1, round(_BAR * loss.levels / worst))
-        spared = " spared" if loss.label in made.spared else ""
-        table.add_row(loss.label, f"{loss.levels:.3f}", f"{loss.psnr:.1f} dB", f"{bar}{spared}")
+        excluded = " excluded" if loss.label in made.excluded else ""
+        table.add_row(loss.label, f"{loss.levels:.3f}", f"{loss.psnr:.1f} dB", f"{bar}{excluded}")
     return table

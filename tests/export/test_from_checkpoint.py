@@ -358,7 +358,7 @@ def test_what_ships_is_small():
 
 def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
     from impasto.export.graph import int8
-    from impasto.export.graph.fp16 import exact_pixels, find_islands, rounded, to_half
+    from impasto.export.graph.fp16 import exact_pixels, find_fp32_nodes, rounded, to_half
     from impasto.export.graph.helpers import with_names
     from impasto.export.quantization.ranges import Session, observe
     from impasto.export.tensorrt.parser_graph import prepare
@@ -375,7 +375,7 @@ def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
     feed = {"image": image[None]}
     exact = exact_pixels(model)
     assert exact is not model, "the mask is not taken for a part of the network"
-    half = to_half(exact, {island.node for island in find_islands(exact, observe(exact, [feed]))})
+    half = to_half(exact, {fp32_node.node for fp32_node in find_fp32_nodes(exact, observe(exact, [feed]))})
     whole = int8.quantized(model, int8.find_ranges(model, [feed], "min-max"), (), "tensorrt")
     drawn = Session(model).draw(feed)[0]
     assert (drawn[missing] != image[missing]).any()

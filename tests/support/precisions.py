@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from impasto.export.graph.fp16 import find_islands, to_half
+from impasto.export.graph.fp16 import find_fp32_nodes, to_half
 from impasto.export.graph.helpers import with_names
 from impasto.export.graph.int8 import find_ranges, quantized
 from impasto.export.graph.weight_storage import without_fp16_storage
@@ -20,6 +20,6 @@ def half_and_whole(model: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
     if len(model.graph.input) > 1:
         length = model.graph.input[1].type.tensor_type.shape.dim[1].dim_value
         feeds = [{**feed, "context": np.full((1, length), 0.1, np.float32)} for feed in feeds]
-    names = {island.node for island in find_islands(model, observe(model, feeds))}
+    names = {fp32_node.node for fp32_node in find_fp32_nodes(model, observe(model, feeds))}
     whole = quantized(model, find_ranges(model, feeds, "min-max"), (), "tensorrt")
     return {"fp16": to_half(model, names), "int8": to_half(whole, names)}
