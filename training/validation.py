@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from impasto import images
-from impasto.metrics import noisy, psnr
+from impasto.metrics import bounded_psnr, noisy, psnr
 
 from . import degrade, losses
 from .inference import draw
@@ -27,14 +27,6 @@ SIGMAS = (15, 25, 50)
 JUDGED_SIDE = 1024
 """Pixels of a clean picture's side that restorers are judged on, at most: the middle of it. A whole picture of a camera takes
 gigabytes to draw at once."""
-
-EQUAL_PSNR = 100.0
-"""What stands for the infinite PSNR of equal pictures, in dB."""
-
-
-def bounded_psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """`psnr`, with EQUAL_PSNR for equal pictures, so that means are numbers and JSON can hold them."""
-    return min(psnr(one, other), EQUAL_PSNR)
 
 
 def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, float]:
