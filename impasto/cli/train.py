@@ -42,7 +42,7 @@ Batch = Annotated[int, typer.Option(help="Crops in a step. Under torchrun: of ea
 def _branches_are_gone(given: bool) -> bool:
     if given:
         raise OptionError(
-            "--branches is gone: it brought 0.05 dB and no model used it (docs/ablations.md); leave it away"
+            "--branches is gone: it brought 0.05 dB and no model used it (docs/results/training.md); leave it away"
         )
     return given
 
@@ -425,7 +425,7 @@ def _require_torch() -> None:
 
 
 def _checked_name(name: str) -> str:
-    from impasto.export.from_checkpoint import check_name
+    from impasto.package.writer import check_name
 
     return check_name(name)
 

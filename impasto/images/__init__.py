@@ -1,6 +1,6 @@
 """Picture files in and out, their colours and sizes, and contact sheets."""
 
-from .decoding import MAX_PIXELS, Picture, decode, read
+from .decoding import MAX_PIXELS, Picture, decode, is_animated, read
 from .encoding import write, write_telling
 from .formats import SUFFIXES, check_holds, check_suffix, list_folder
 from .scaling import PAINTING_SIDE, read_painting, read_scaled, within
@@ -14,6 +14,7 @@ __all__ = [
     "check_holds",
     "check_suffix",
     "decode",
+    "is_animated",
     "list_folder",
     "middle",
     "read",
