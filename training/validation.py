@@ -85,7 +85,8 @@ def judged(picture: np.ndarray, scale: int) -> np.ndarray:
 
 
 def middle_of_pair(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same place of both, at which the target has sides of at most JUDGED_SIDE. target: a whole multiple of the source's size."""
+    """One place of both, in the middle, where the target has sides of at most JUDGED_SIDE. target: a whole multiple of the
+    source's size."""
     scale = target.shape[0] // source.shape[0]
     side = JUDGED_SIDE // scale
     top, left = (max(0, length - side) // 2 for length in source.shape[:2])

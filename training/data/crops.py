@@ -149,7 +149,7 @@ class _Places:
     turned: np.ndarray
 
     def scaled(self, scale: int) -> _Places:
-        """The same places in pictures of so many times the size."""
+        """These places in pictures of `scale` times the size."""
         return replace(self, top=scale * self.top, left=scale * self.left)
 
 

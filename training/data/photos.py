@@ -64,7 +64,7 @@ class Photos:
         )
 
     def scaled(self, longest: int, smallest: int) -> Photos:
-        """The same photos, scaled down to `longest` pixels on their longer side as far as `smallest` on the shorter allows."""
+        """These photos, scaled down to `longest` pixels on their longer side as far as `smallest` on the shorter allows."""
         return replace(self, pictures=tuple(_scaled(picture, smallest, longest) for picture in self.pictures))
 
     def _take(self, wanted: Callable[[int], bool]) -> Photos:
