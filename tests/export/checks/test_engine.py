@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError
-from impasto.export.checks.engine import check_engine, ssim
+from impasto.export.checks.engine import check_engine
 from impasto.export.checks.style import StyleReference, check_style
+from impasto.metrics import ssim
 
 pytest_plugins = ("support.engine_fixtures",)
 
