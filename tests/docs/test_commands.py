@@ -104,6 +104,8 @@ NOT_RUN = {
     "--painting eval": "needs VGG16, 528 MB",
     "--painting run": "needs VGG16, 528 MB",
     "distill": "needs a teacher",
+    "--serve": "serves until Ctrl-C",
+    "--offline": "downloads 33 MB; tests/web runs it",
     "--pairs": "tests/training/data/test_pairs.py runs it",
 }
 """Words of a command that no test of the documents runs, and why."""
