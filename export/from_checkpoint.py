@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from impasto._version import __version__
-from impasto.errors import MissingDependency, OptionError, OutputError, PackageError
+from impasto.errors import MissingDependency, OptionError, OutputError, PackageError, install
 from impasto.export.tensorrt.cache import locked
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
 from impasto.images.sizes import LEAST_WORKING_SIZE
@@ -52,7 +52,7 @@ def export_checkpoint(
     try:
         import impasto.training.checkpoint as checkpoints
     except ImportError as error:
-        raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
+        raise MissingDependency(f"exporting a checkpoint needs torch ({error}): {install('train')}") from None
     loaded = checkpoints.load(checkpoint)
     lent = _with_strength(loaded) if with_strength else loaded
     if working_size is not None:
@@ -144,7 +144,7 @@ def export_perceptual(
 
         from . import from_torch as canonical
     except ImportError as error:
-        raise MissingDependency(f"exporting a backbone needs torch ({error}): pip install 'impasto[train]'") from None
+        raise MissingDependency(f"exporting a backbone needs torch ({error}): {install('train')}") from None
     target = Path(backbone if folder is None else folder)
     check_target(target, backbone)
     network = backbones.load_backbone(backbone, weights)

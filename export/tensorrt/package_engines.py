@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import impasto
-from impasto.errors import ExportError, OptionError, PackageError, first_line
+from impasto.errors import ExportError, OptionError, PackageError, first_line, install
 from impasto.files import atomic_path, make_folder, sha256, uninterrupted
 from impasto.package.engine_record import EngineRecord
 from impasto.package.manifest import LOCK, MANIFEST, PackageFile, read_manifest, verify, write_manifest
@@ -245,7 +245,7 @@ def spec_of_graph(source: Source) -> ModelSpec:
         import onnx
     except ImportError:
         raise ExportError(
-            f"{source.path} is a bare graph, and looking into it needs onnx: pip install 'impasto[export]'; "
+            f"{source.path} is a bare graph, and looking into it needs onnx: {install('export')}; "
             "a package needs nothing"
         ) from None
     from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata

@@ -13,6 +13,7 @@ from impasto.errors import OptionError
 
 from . import options
 from .console import err, out, write_measured
+from .progress import Bar
 
 if TYPE_CHECKING:
     from impasto.export.quantization.search import Made, QuantizeResult
@@ -92,8 +93,9 @@ def quantize(
         modelopt=modelopt,
         sensitivity=sensitivity or chart is not None,
     )
-    with err.status(f"quantizing {model}") as status:
-        result = run(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
+    with Bar("layers") as bar:
+        bar.say(f"loading {model}")
+        result = run(model, wanted, progress=bar.say)
     _show(result)
     write_measured(json, result.to_json())
     if chart is not None:

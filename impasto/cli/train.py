@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.errors import MissingDependency, OptionError
+from impasto.errors import MissingDependency, OptionError, install
 
 from .console import Commands, err, out
 from .options import located
+from .progress import Bar
 
 if TYPE_CHECKING:
     from impasto.training.loop.trainer import FitOptions, FitResult
@@ -427,24 +427,17 @@ def distill(
 
 
 def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
-    columns = (
-        TextColumn("{task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[speed]:.1f} steps/s"),
-        TextColumn("{task.fields[losses]}"),
-        TimeRemainingColumn(),
-    )
     from impasto.training.loop.trainer import STATE
 
     chief = _is_chief()
     state = options.output / STATE
     anothers = state.exists() and not options.resume
-    with Progress(*columns, console=err, transient=True, disable=not chief) as bar:
-        task = bar.add_task("", total=options.fit.steps, speed=0.0, losses="reading the photos")
+    with Bar("steps", quiet=not chief) as bar:
+        bar.say("reading the photos", 0, options.fit.steps)
 
         def report(progress: Any) -> None:
             text = "  ".join(f"{key} {value:.4f}" for key, value in progress.losses.items())
-            bar.update(task, completed=progress.step, speed=bar.tasks[0].speed or 0.0, losses=text)
+            bar.say(text, progress.step, options.fit.steps)
 
         try:
             return fit(options, report)
@@ -480,7 +473,7 @@ def _training() -> Any:
     try:
         from impasto.training import recipes
     except ImportError as error:
-        raise MissingDependency(f"training needs torch ({error}): pip install 'impasto[train]'") from None
+        raise MissingDependency(f"training needs torch ({error}): {install('train')}") from None
     return recipes
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from impasto.errors import ImpastoWarning, MissingDependency, OptionError, PictureError, first_line
+from impasto.errors import ImpastoWarning, MissingDependency, OptionError, PictureError, first_line, install
 from impasto.files import atomic_path, check_name, is_folder, list_files
 
 from . import colour_tags
@@ -429,5 +429,5 @@ def _pillow() -> Any:
         import PIL
         from PIL import Image, ImageCms  # noqa: F401 (modules of their own, which PIL has once they are imported)
     except ImportError:
-        raise MissingDependency("reading and writing pictures needs Pillow: pip install 'impasto[cli]'") from None
+        raise MissingDependency(f"reading and writing pictures needs Pillow: {install('cli')}") from None
     return PIL
