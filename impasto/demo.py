@@ -99,9 +99,10 @@ def _measure(packages: dict[str, Path], output: Path) -> None:
 
 def _build_engines(packages: dict[str, Path], output: Path) -> None:
     """Engines for a GPU that need not be here, where TensorRT-RTX is installed."""
-    from impasto.export.tensorrt.builder import build_engine
+    from impasto.export.tensorrt.builder import EngineBuilder
     from impasto.export.tensorrt.cache import EngineCache
     from impasto.export.tensorrt.options import BuildOptions, Sizes
+    from impasto.export.tensorrt.targets import find_builder
     from impasto.runtime.loading.source import resolve
 
     options = BuildOptions(precision="fp32", sizes=(Sizes.parse("512x512"),), targets=("sm86",))
@@ -110,13 +111,15 @@ def _build_engines(packages: dict[str, Path], output: Path) -> None:
         assert source.manifest is not None
         try:
             with err.status(f"building an engine of {name}"):
-                entry, _ = build_engine(
+                builder = EngineBuilder(
                     source.graph,
                     source.manifest.spec,
                     options,
+                    graph_precision=source.precision,
+                    api=find_builder(options, "tensorrt-rtx"),
                     cache=EngineCache(output / "engines"),
-                    flavour="tensorrt-rtx",
                 )
+                entry, _ = builder.build()
         except MissingDependency:
             hint = f"{install('rtx')}, no GPU needed"
             out.print(f"TensorRT-RTX is not installed, so no engine was built ({hint})", markup=False)

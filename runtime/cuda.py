@@ -1,4 +1,4 @@
-"""CUDA as this runtime needs it, on PyCUDA and, for graphs, cuda-bindings; the only file that talks to either.
+"""CUDA as this runtime needs it, on PyCUDA and, for graphs, the driver's own calls; the only file that talks to either.
 
 Everything here belongs to a `Device` and is made and freed while that device is active in the calling thread. PyCUDA's own
 destructors cannot be left to do it: they refuse to run on a thread that did not make the object, and leak.
@@ -15,13 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError, MissingDependency
+from impasto.errors import BackendError, KernelError, MissingDependency
 
 _GRANULE = 1 << 16
 """Blocks of device memory come in multiples of this, so that neighbouring picture sizes share them."""
 
 _HOST_ALLOC_MAPPED = 2
 _STREAM_NON_BLOCKING = 1
+_CAPTURE_THREAD_LOCAL = 1
+_GRAPH_CALLS = (
+    "cuStreamBeginCapture_v2",
+    "cuStreamEndCapture",
+    "cuGraphInstantiateWithFlags",
+    "cuGraphLaunch",
+    "cuGraphDestroy",
+    "cuGraphExecDestroy",
+)
 
 
 @functools.cache
@@ -44,17 +53,14 @@ def driver() -> Any:
 
 @functools.cache
 def graph_driver() -> Any | None:
-    """cuda-bindings' driver module, which can capture graphs, or None where it is not installed."""
+    """The driver's library, whose graphs PyCUDA knows nothing of; None where it lacks a call (before CUDA 11.4)."""
+    from impasto.kernels import launch
+
     try:
-        from cuda.bindings import driver as bindings
-    except ImportError:
-        try:
-            from cuda import cuda as bindings  # its name before 12.6
-        except ImportError:
-            return None
-        if getattr(bindings, "CUDA_VERSION", 0) < 12000:  # the same names, and other arguments behind them
-            return None
-    return bindings if hasattr(bindings, "cuStreamBeginCapture") else None
+        library = launch.driver()
+    except KernelError:
+        return None
+    return library if all(hasattr(library, name) for name in _GRAPH_CALLS) else None
 
 
 @contextmanager
@@ -260,29 +266,24 @@ class Stream:
 
         `work` may not allocate or wait. Raises what `work` raises; the stream stays usable.
         """
-        bindings = graph_driver()
-        if bindings is None:
+        library = graph_driver()
+        if library is None:
             return None
-        stream = bindings.CUstream(self.handle)
-        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        stream, graph, executable = ctypes.c_void_p(self.handle), ctypes.c_void_p(), ctypes.c_void_p()
         with self._device.active():
-            if bindings.cuStreamBeginCapture(stream, mode)[0] != bindings.CUresult.CUDA_SUCCESS:
+            if library.cuStreamBeginCapture_v2(stream, _CAPTURE_THREAD_LOCAL):
                 return None
             try:
                 work()
             except BaseException:
-                status, graph = bindings.cuStreamEndCapture(stream)
-                if status == bindings.CUresult.CUDA_SUCCESS:
-                    bindings.cuGraphDestroy(graph)
+                if not library.cuStreamEndCapture(stream, ctypes.byref(graph)):
+                    library.cuGraphDestroy(graph)
                 raise
-            status, graph = bindings.cuStreamEndCapture(stream)
-            if status != bindings.CUresult.CUDA_SUCCESS:
+            if library.cuStreamEndCapture(stream, ctypes.byref(graph)):
                 return None
-            status, executable = bindings.cuGraphInstantiate(graph, 0)
-            bindings.cuGraphDestroy(graph)
-            if status != bindings.CUresult.CUDA_SUCCESS:
-                return None
-        return Graph(self._device, bindings, executable, stream)
+            failed = library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+            library.cuGraphDestroy(graph)
+        return None if failed else Graph(self._device, library, executable, stream)
 
     def free(self) -> None:
         """Let go of the stream; wait for it first."""
@@ -293,19 +294,22 @@ class Stream:
 class Graph:
     """Recorded work that one call replays, on the stream that it was recorded on."""
 
-    def __init__(self, device: Device, bindings: Any, executable: Any, stream: Any) -> None:
+    def __init__(self, device: Device, library: Any, executable: ctypes.c_void_p, stream: ctypes.c_void_p) -> None:
+        """Get it from `Stream.capture`."""
         self._device = device
-        self._bindings = bindings
+        self._library = library
         self._executable = executable
         self._stream = stream
 
     def replay(self) -> None:
         """Begin the recorded work; the device is active. Raises BackendError."""
-        (status,) = self._bindings.cuGraphLaunch(self._executable, self._stream)
-        if status != self._bindings.CUresult.CUDA_SUCCESS:
-            raise BackendError(f"CUDA failed while replaying a graph: {status.name}")
+        status = self._library.cuGraphLaunch(self._executable, self._stream)
+        if status:
+            words = ctypes.c_char_p()
+            self._library.cuGetErrorString(status, ctypes.byref(words))
+            raise BackendError(f"CUDA failed while replaying a graph: {(words.value or b'unknown error').decode()}")
 
     def free(self) -> None:
         """Destroy the graph; it may not be running."""
         with self._device.active():
-            self._bindings.cuGraphExecDestroy(self._executable)
+            self._library.cuGraphExecDestroy(self._executable)

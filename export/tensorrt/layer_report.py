@@ -8,8 +8,11 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-from impasto.errors import ImpastoWarning, PrecisionMismatch
-from impasto.package.engine_record import EngineLayer
+from impasto.errors import BackendError, ImpastoWarning, PrecisionMismatch
+from impasto.package.engine_record import EngineLayer, Range
+from impasto.runtime.backends.tensorrt.api import TensorRT
+
+from .targets import Target
 
 _TYPES = (
     # Unsigned first: "UINT8" contains "INT8".
@@ -43,6 +46,42 @@ _LINE = re.compile(
 )
 _OUTPUTS = re.compile(r", Outputs: \[(?P<outputs>.*?)\], (?:ParameterType|TacticName|StreamId)")
 _TENSOR = re.compile(r"Datatype: (?P<type>\w+), Format: (?P<format>[^}]*?)\s*(?:\}|$)")
+
+
+def read_back(
+    api: TensorRT, plan: bytes, lines: list[str], target: Target, profile: dict[str, Range]
+) -> tuple[tuple[EngineLayer, ...], int | None]:
+    """The layers of the finished engine, from its inspector where it can be loaded here, otherwise from the build's log.
+
+    profile: the first one, at whose best shapes the engine is looked at.
+    """
+    if target.gpu is None:
+        return from_log(lines), None
+    try:
+        engine = api.deserialize(api.create_runtime(), plan)
+    except BackendError:  # built for a GPU that this flavour builds for and does not run on
+        return from_log(lines), None
+    text = _inspect(api, engine, profile)
+    memory = int(
+        engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size
+    )
+    return from_inspector(text), memory
+
+
+def _inspect(api: TensorRT, engine: Any, profile: dict[str, Range]) -> str:
+    """What the inspector says, in JSON; with an execution context at the profile's best shapes if it says too little without."""
+    inspector = engine.create_engine_inspector()
+    kind = api.module.LayerInformationFormat.JSON
+    text = str(inspector.get_engine_information(kind))
+    if not hides_formats(text):
+        return text
+    context = engine.create_execution_context()
+    if context is None:  # no memory for one; the weights' types still tell
+        return text
+    for name, (_, best, _) in profile.items():
+        context.set_input_shape(name, best)
+    inspector.execution_context = context
+    return str(inspector.get_engine_information(kind))
 
 
 def hides_formats(text: str) -> bool:

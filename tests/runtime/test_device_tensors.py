@@ -25,6 +25,16 @@ def test_tensors_on_the_device_give_the_same_pictures(make_package, thumbnail):
     held.close()
 
 
+def test_the_result_is_written_into_the_callers_array(make_package, monkeypatch):
+    """No array of ONNX Runtime's own comes between them."""
+    held = OnnxRuntimeBackend(make_package() / "model.onnx", "onnxruntime-cpu", 0)
+    held._held = _DeviceTensors(onnxruntime(), "cpu", 0)
+    monkeypatch.setattr(onnxruntime().OrtValue, "numpy", None)
+    image, drawn = picture(16, 20)[None], np.zeros((1, 16, 20, 3), np.uint8)
+    held.run([image], drawn)
+    assert drawn.any()
+
+
 def test_a_failure_leaves_the_graph_usable(make_package):
     held = OnnxRuntimeBackend(make_package() / "model.onnx", "onnxruntime-cpu", 0)
     held._held = _DeviceTensors(onnxruntime(), "cpu", 0)

@@ -185,6 +185,8 @@ class FakeTensorRT(types.SimpleNamespace):
     def __init__(self, driver: Any, version: str = "8.5.3.1", sizes: tuple[int, int] = (16, 64)) -> None:
         self.__version__ = version
         self.fail_next_run = False
+        self.refused_address = ""
+        """The name of a tensor whose memory is refused."""
         self.live_contexts = self.live_engines = 0
         fake = self
         low, high = sizes
@@ -197,15 +199,22 @@ class FakeTensorRT(types.SimpleNamespace):
                 fake.live_contexts += 1
                 self._plan = plan
                 self._alone = alone
+                self._profile: int | None = None
                 self._addresses: dict[str, int] = {}
                 self._shape: tuple[int, ...] = ()
 
             def __del__(self) -> None:
                 fake.live_contexts -= 1
 
-            def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
                 if not self._alone:
                     return False  # "Profile 0 has been chosen by another IExecutionContext"
+                self._profile = profile
+                return True
+
+            def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+                if self._profile is None:
+                    return False  # "No optimization profile has been set"
                 if len(shape) == 4:
                     self._shape = tuple(shape)
                 return True
@@ -216,6 +225,8 @@ class FakeTensorRT(types.SimpleNamespace):
                 return (1, CONTEXT) if self._plan == b"context" else self._shape
 
             def set_tensor_address(self, name: str, pointer: int) -> bool:
+                if name == fake.refused_address:
+                    return False
                 self._addresses[name] = pointer
                 return True
 

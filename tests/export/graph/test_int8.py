@@ -17,7 +17,7 @@ from impasto.export.graph.helpers import attribute, constants, element_types, pr
 from impasto.export.graph.int8 import METHODS, equalized, find_ranges, layers_of, quantized
 from impasto.export.graph.qdq_lint import problems, require_parsable
 from impasto.export.quantization.ranges import Session
-from impasto.export.tensorrt.builder import _prepared
+from impasto.export.tensorrt.builder import prepared_graph
 from impasto.export.tensorrt.parser_graph import prepare
 from impasto.metrics import psnr
 
@@ -188,7 +188,7 @@ def test_what_tensorrt_cannot_read_is_refused_before_it_sees_it(
         require_parsable(model, "the graph")
     onnx.save(model, str(tmp_path / "model.onnx"))
     with pytest.raises(PrecisionError, match=words):
-        _prepared(tmp_path / "model.onnx", 20)
+        prepared_graph(tmp_path / "model.onnx", 20)
 
 
 def test_a_good_pair_passes() -> None:

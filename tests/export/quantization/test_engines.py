@@ -13,7 +13,7 @@ from impasto.export.graph.helpers import with_names
 from impasto.export.graph.int8 import layers_of
 from impasto.export.graph.qdq_lint import problems
 from impasto.export.graph.weight_storage import unpacked
-from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.export.tensorrt.options import BuildOptions, Sizes
 from impasto.export.tensorrt.parser_graph import prepare
@@ -46,7 +46,7 @@ def shipped(name: str) -> tuple[onnx.ModelProto, ModelSpec]:
 
 @pytest.mark.parametrize("name", [*sorted(known_names()), "classic"])
 def test_engines_compute_in_what_the_graph_says(name: str, tmp_path: Path) -> None:
-    """`build_engine` reads each layer's type back and refuses an engine that is not what it claims."""
+    """`EngineBuilder` reads each layer's type back and refuses an engine that is not what it claims."""
     model, spec = classic(tmp_path) if name == "classic" else shipped(name)
     graphs = half_and_whole(model)
     assert problems(graphs["int8"]) == ()
@@ -58,5 +58,5 @@ def test_engines_compute_in_what_the_graph_says(name: str, tmp_path: Path) -> No
         onnx.save(graph, str(path))
         for target in ("sm86", "sm120"):
             options = BuildOptions(precision, SIZES, targets=(target,))
-            record = build_engine(path, spec, options, cache=EngineCache(tmp_path))[0].record
+            record = EngineBuilder(path, spec, options, cache=EngineCache(tmp_path)).build()[0].record
             assert record.precisions()[precision] >= layers // 2, (precision, target, record.precisions())

@@ -20,11 +20,11 @@ from support.small_models import picture
 
 from impasto.errors import ExportError, OptionError, PrecisionMismatch
 from impasto.export.tensorrt import builder as engine
-from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.export.tensorrt.options import BuildOptions, Sizes
 from impasto.package.spec import ModelSpec, SizeRule
-from impasto.runtime.backends.tensorrt.api import Log
+from impasto.runtime.backends.tensorrt.api import Log, tensorrt
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
 
@@ -50,7 +50,7 @@ def test_the_engine_computes_in_the_precision_asked_for(
     graphs: dict[str, Path], tmp_path: Path, precision: str
 ) -> None:
     options = BuildOptions(precision, SIZES, targets=("sm86", "sm120"))
-    entry, built = build_engine(graphs[precision], SPEC, options, cache=EngineCache(tmp_path))
+    entry, built = EngineBuilder(graphs[precision], SPEC, options, cache=EngineCache(tmp_path)).build()
     assert built
     record = entry.record
     assert record.precisions().get(precision, 0) >= 2
@@ -60,21 +60,34 @@ def test_the_engine_computes_in_the_precision_asked_for(
     assert any("NHWC" in text for layer in record.layers for text in layer.outputs)
 
 
+def test_a_fixed_size_needs_no_kernel_for_sizes(graphs: dict[str, Path], tmp_path: Path) -> None:
+    kinds = {}
+    for sizes in ("128x128", "64x64:128x128:256x256"):
+        options = BuildOptions("fp16", (Sizes.parse(sizes),), targets=("sm86",))
+        record = EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path)).build()[0].record
+        kinds[sizes] = {layer.kind for layer in record.layers}
+    assert kinds["64x64:128x128:256x256"] - kinds["128x128"] == {"shape_call"}
+
+
 def test_an_engine_of_another_precision_is_not_called_int8(graphs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(PrecisionMismatch, match="in fp32"):
-        build_engine(graphs["fp32"], SPEC, BuildOptions("int8", SIZES, targets=("sm86",)), cache=EngineCache(tmp_path))
+        EngineBuilder(
+            graphs["fp32"], SPEC, BuildOptions("int8", SIZES, targets=("sm86",)), cache=EngineCache(tmp_path)
+        ).build()
     assert not list(tmp_path.glob("*.plan"))
 
 
 def test_turing_ignores_int8_and_is_found_out(graphs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(PrecisionMismatch, match=r"compute capability 7\.5 is not int8"):
-        build_engine(graphs["int8"], SPEC, BuildOptions("int8", SIZES, targets=("sm75",)), cache=EngineCache(tmp_path))
+        EngineBuilder(
+            graphs["int8"], SPEC, BuildOptions("int8", SIZES, targets=("sm75",)), cache=EngineCache(tmp_path)
+        ).build()
 
 
 def test_the_same_engine_is_built_once(graphs: dict[str, Path], tmp_path: Path) -> None:
     options = BuildOptions("fp16", SIZES, targets=("sm89",))
-    first, built = build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
-    second, built_again = build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
+    first, built = EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path)).build()
+    second, built_again = EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path)).build()
     assert (built, built_again) == (True, False)
     assert second.record == first.record
 
@@ -84,7 +97,7 @@ def test_two_builders_of_one_engine_build_it_once(graphs: dict[str, Path], tmp_p
     built: list[bool] = []
 
     def build() -> None:
-        built.append(build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))[1])
+        built.append(EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path)).build()[1])
 
     threads = [threading.Thread(target=build) for _ in range(3)]
     for thread in threads:
@@ -96,13 +109,9 @@ def test_two_builders_of_one_engine_build_it_once(graphs: dict[str, Path], tmp_p
 
 def test_progress_is_told_by_phase(graphs: dict[str, Path], tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
-    build_engine(
-        graphs["fp16"],
-        SPEC,
-        BuildOptions("fp16", SIZES, targets=("sm89",)),
-        cache=EngineCache(tmp_path),
-        progress=lambda phase, share: seen.append((phase, share)),
-    )
+    options = BuildOptions("fp16", SIZES, targets=("sm89",))
+    builder = EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
+    builder.build(progress=lambda phase, share: seen.append((phase, share)))
     assert len({phase for phase, _ in seen}) > 1
     assert all(0 <= share <= 1 for _, share in seen)
 
@@ -131,7 +140,7 @@ def test_ctrl_c_stops_the_builder_and_leaves_nothing(
     monkeypatch.setattr(engine, "_serialize", serialize)
     options = BuildOptions("fp16", SIZES, targets=("sm89",))
     with pytest.raises(KeyboardInterrupt):
-        build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path), progress=press_once)
+        EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path)).build(progress=press_once)
     assert returned  # Python's end under TensorRT's threads would abort the process
     assert not list(tmp_path.glob("*.plan"))
 
@@ -150,7 +159,9 @@ def test_ctrl_c_while_tensorrt_talks_is_not_swallowed(
 
     monkeypatch.setattr(Log, "receive", press_at_the_first_word)
     with pytest.raises(KeyboardInterrupt):
-        build_engine(graphs["fp16"], SPEC, BuildOptions("fp16", SIZES, targets=("sm89",)), cache=EngineCache(tmp_path))
+        EngineBuilder(
+            graphs["fp16"], SPEC, BuildOptions("fp16", SIZES, targets=("sm89",)), cache=EngineCache(tmp_path)
+        ).build()
     assert speakers
     assert threading.main_thread() not in speakers
     assert not list(tmp_path.glob("*.plan"))
@@ -165,11 +176,11 @@ def test_ctrl_c_on_the_command_line_is_one_line_and_130(graphs: dict[str, Path],
 
 STUBBORN = """
 import os, signal, sys, threading, time
-from impasto.export import engine
+from impasto.export.tensorrt import builder, builder_thread
 def compile(*arguments):  # as TensorRT 8.x, which has no progress monitor and so cannot be stopped
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     time.sleep(20)
-engine._compile, engine._PATIENCE_S = compile, 0.2
+builder.EngineBuilder._compile, builder_thread._PATIENCE_S = compile, 0.2
 from impasto.cli.app import app
 app()
 """
@@ -198,14 +209,12 @@ def test_options_without_effect_are_refused(
 ) -> None:
     options = BuildOptions("fp16", SIZES, **({"targets": ("sm86",)} | changed))  # type: ignore[arg-type]
     with pytest.raises(OptionError, match=message):
-        build_engine(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
+        EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path)).build()
 
 
 def test_without_a_gpu_the_error_asks_for_targets(graphs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="--target sm"):
-        build_engine(
-            graphs["fp16"], SPEC, BuildOptions("fp16", SIZES), cache=EngineCache(tmp_path), flavour="tensorrt-rtx"
-        )
+        EngineBuilder(graphs["fp16"], SPEC, BuildOptions("fp16", SIZES), api=tensorrt("tensorrt-rtx"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no graph", bytes(range(256)) * 40], ids=["empty", "text", "bytes"])
@@ -213,4 +222,4 @@ def test_files_that_are_no_graph_are_named(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "broken.fp16.onnx"
     path.write_bytes(content)
     with pytest.raises(ExportError, match=r"broken\.fp16\.onnx"):
-        build_engine(path, SPEC, BuildOptions("fp16", SIZES, targets=("sm86",)), cache=EngineCache(tmp_path))
+        EngineBuilder(path, SPEC, BuildOptions("fp16", SIZES, targets=("sm86",)), cache=EngineCache(tmp_path)).build()

@@ -28,10 +28,11 @@ from impasto.export.graph.helpers import element_types, with_names
 from impasto.export.graph.int8 import find_ranges, quantized
 from impasto.export.graph.weight_storage import unpacked
 from impasto.export.tensorrt import fp32_layers as engine_islands
-from impasto.export.tensorrt.builder import Target, compile_graph, key_parts
+from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache, engine_key
 from impasto.export.tensorrt.options import BuildOptions, Sizes
 from impasto.export.tensorrt.parser_graph import prepare
+from impasto.export.tensorrt.targets import Target
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.runtime.loading.source import known_names
 
@@ -64,8 +65,10 @@ def built(
     onnx.save(model, str(folder / name))
     options = BuildOptions(precision, (Sizes.parse("64x64:64x64:128x128"),))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("impasto.export.tensorrt.layer_report.require_precision", lambda *_: None)
-        compile_graph(bindings.api, TARGET, folder / name, SPEC, options, EngineCache(folder), 0)
+        patch.setattr("impasto.export.tensorrt.builder.require_precision", lambda *_: None)
+        EngineBuilder(
+            folder / name, SPEC, options, api=bindings.api, target=TARGET, cache=EngineCache(folder)
+        ).compile()
     return bindings
 
 
@@ -276,7 +279,7 @@ def test_keys_differ_where_islands_are_kept(tmp_path: Path, monkeypatch: pytest.
 
     def parts(version: str, graph: Path, precision: str) -> dict[str, Any]:
         options = BuildOptions(precision, (Sizes.parse("64x64"),))
-        return key_parts(Bindings(version).api, TARGET, graph, SPEC, options)
+        return EngineBuilder(graph, SPEC, options, api=Bindings(version).api, target=TARGET).key_parts()
 
     flagged = [
         ("8.5.3.1", plain, "fp16"),
@@ -303,5 +306,7 @@ def test_without_the_onnx_library_it_is_said_that_islands_are_unknown(
     options = BuildOptions("fp16", (Sizes.parse("64x64"),))
     without_onnx(monkeypatch)
     with pytest.warns(ImpastoWarning, match=r"model\.onnx: without the onnx library"):
-        compile_graph(bindings.api, TARGET, tmp_path / "model.onnx", SPEC, options, EngineCache(tmp_path), 0)
+        EngineBuilder(
+            tmp_path / "model.onnx", SPEC, options, api=bindings.api, target=TARGET, cache=EngineCache(tmp_path)
+        ).compile()
     assert not prefers(bindings)

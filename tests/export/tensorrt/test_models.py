@@ -13,7 +13,7 @@ from support.parser_laws import broken_laws
 from support.small_models import picture
 
 from impasto.errors import BackendError, PrecisionMismatch
-from impasto.export.tensorrt.builder import build_engine
+from impasto.export.tensorrt.builder import CompiledEngine, EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.export.tensorrt.options import BuildOptions, Sizes
 from impasto.export.tensorrt.parser_graph import prepare
@@ -34,7 +34,7 @@ SMALL = ModelSpec("small", size=SizeRule(4))
 def build(graph: Path, spec: ModelSpec, precision: str, folder: Path, *targets: str) -> dict[str, int]:
     """Layers by precision; the builder raises where they are not what was asked for."""
     options = BuildOptions(precision, SIZES, targets=targets or ("sm86",))
-    return build_engine(graph, spec, options, cache=EngineCache(folder))[0].record.precisions()
+    return EngineBuilder(graph, spec, options, cache=EngineCache(folder)).build()[0].record.precisions()
 
 
 def all_precisions(plain: Path, spec: ModelSpec, context: np.ndarray | None, folder: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_classic_network_becomes_engines_of_every_precision(tmp_path: Path) 
     all_precisions(tmp_path / "model.onnx", spec, None, tmp_path)
 
 
-def test_each_target_is_read_back_by_itself(tmp_path: Path) -> None:
+def test_each_target_is_read_back_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan for several GPUs logs the layers of one of them; Turing, which has no INT8 there, may not hide behind it."""
     onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
     quantized(tmp_path / "model.onnx", tmp_path / "model.int8.onnx", [picture(64, 64, seed) for seed in range(2)])
@@ -83,11 +83,39 @@ def test_each_target_is_read_back_by_itself(tmp_path: Path) -> None:
         with pytest.raises(PrecisionMismatch, match=r"compute capability 7\.5 is not int8"):
             build(tmp_path / "model.int8.onnx", SMALL, "int8", tmp_path, *targets)
     options = BuildOptions("int8", SIZES, targets=("sm86", "sm120"))
-    entry, _ = build_engine(tmp_path / "model.int8.onnx", SMALL, options, cache=EngineCache(tmp_path))
+    builds = []
+    compile_once = EngineBuilder.compile
+
+    def counted(self: EngineBuilder, *arguments: object) -> CompiledEngine:
+        builds.append(self.options.targets)
+        return compile_once(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(EngineBuilder, "compile", counted)
+    entry, _ = EngineBuilder(tmp_path / "model.int8.onnx", SMALL, options, cache=EngineCache(tmp_path)).build()
+    assert builds == [("sm120",), ("sm86", "sm120")]
     assert {name: counts["int8"] >= 2 for name, counts in entry.record.precisions_by_target.items()} == {
         "8.6": True,
         "12.0": True,
     }
+
+
+@pytest.mark.parametrize("targets", [("sm75", "sm86"), ("sm120", "sm75"), ("sm86", "sm120")])
+def test_the_log_of_a_build_for_several_targets_names_the_lowest(
+    tmp_path: Path, targets: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that target needs no build of its own. Turing computes INT8 layers in FP32, which tells it from the others."""
+    monkeypatch.setattr("impasto.export.tensorrt.builder.require_precision", lambda *_: None)
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    quantized(tmp_path / "model.onnx", tmp_path / "model.int8.onnx", [picture(64, 64, seed) for seed in range(2)])
+
+    def layers(*names: str) -> list[tuple[str, str]]:
+        options = BuildOptions("int8", SIZES, targets=names)
+        builder = EngineBuilder(tmp_path / "model.int8.onnx", SMALL, options, cache=EngineCache(tmp_path))
+        return [(layer.kind, layer.precision) for layer in builder.compile().layers]
+
+    lowest = min(targets, key=lambda name: int(name[2:]))
+    assert layers(*targets) == layers(lowest)
+    assert ("sm75" in targets) == (layers(*targets) != layers("sm89"))
 
 
 def test_the_real_library_refuses_what_is_no_plan_of_its_own(tmp_path: Path) -> None:

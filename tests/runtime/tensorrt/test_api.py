@@ -22,13 +22,13 @@ import onnx
 import pytest
 from support.bindings import API, VERSIONS, Bindings
 from support.bindings import gpu as gpu  # a fixture
-from support.engine_graphs import network
+from support.engine_graphs import half, network
 
 from impasto.errors import BackendError, OptionError
-from impasto.export.tensorrt import builder as builder_module
-from impasto.export.tensorrt.builder import Target, check_options, compile_graph
+from impasto.export.tensorrt.builder import CompiledEngine, EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.export.tensorrt.options import BuildOptions, Sizes
+from impasto.export.tensorrt.targets import Target, check_options
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.runtime.backends.tensorrt import api as tensorrt_api
 from impasto.runtime.backends.tensorrt.api import TensorRT
@@ -62,17 +62,27 @@ def everything(api: TensorRT, **changed: Any) -> BuildOptions:
 
 def test_the_builder_calls_only_what_the_version_has(bindings: Bindings, gpu: Any, tmp_path: Path) -> None:
     onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
-    target = Target(("8.7",), "Fake GPU", 12)
-    options = everything(bindings.api)
-    cache = EngineCache(tmp_path)
-    plan, layers, profiles, memory = compile_graph(
-        bindings.api, target, tmp_path / "model.onnx", ModelSpec("m", size=SizeRule(4)), options, cache, 0
-    )
-    assert (plan, memory, [layer.precision for layer in layers]) == (b"plan", 1000, ["fp16"])
-    assert len(profiles) == 2
+    engine = compiled(bindings, tmp_path)
+    assert (engine.plan, engine.device_memory_bytes) == (b"plan", 1000)
+    assert [layer.precision for layer in engine.layers] == ["fp16"]
+    assert len(engine.profiles) == 2
     flags = [call.args[0].name for call in bindings.config.set_flag.call_args_list]
     assert ("FP16" in flags) == bindings.api.has_precision_flags
     assert len(list(tmp_path.glob("*.timing"))) == bindings.api.has_timing_cache
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fixed"), [(("64x64",), True), (("64x64", "512x512"), False), (("64x64:64x64:128x128",), False)]
+)
+def test_inputs_of_one_size_are_fixed(
+    bindings: Bindings, gpu: Any, tmp_path: Path, sizes: tuple[str, ...], fixed: bool
+) -> None:
+    """Free sizes that have but one value make every version build more kernels, and 8.5 may refuse uint8 for them."""
+    onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
+    compiled(bindings, tmp_path, sizes=tuple(map(Sizes.parse, sizes)))
+    image, context = bindings.network.get_input(0), bindings.network.get_input(1)
+    assert image.shape == ((1, 64, 64, 3) if fixed else (-1, -1, -1, 3))
+    assert context.shape == (1, 5)
 
 
 def test_a_vendor_that_makes_nothing_says_why(bindings: Bindings, gpu: Any, tmp_path: Path) -> None:
@@ -89,17 +99,30 @@ def test_a_vendor_that_makes_nothing_says_why(bindings: Bindings, gpu: Any, tmp_
         bindings.api.create_runtime()
     onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
     with pytest.raises(BackendError, match=r"makes no builder here: .*error: 35"):
-        build(bindings, tmp_path)
+        compiled(bindings, tmp_path)
     bindings.module.Builder = lambda log: bindings.builder
     bindings.builder.create_network.return_value = None
     with pytest.raises(BackendError, match="makes no network here: it gave no reason"):
-        build(bindings, tmp_path)
+        compiled(bindings, tmp_path)
 
 
-def build(bindings: Bindings, folder: Path) -> bytes:
-    target, spec = Target(("8.7",), "Fake GPU", 12), ModelSpec("m", size=SizeRule(4))
-    options = everything(bindings.api)
-    return compile_graph(bindings.api, target, folder / "model.onnx", spec, options, EngineCache(folder), 0)[0]
+def compiled(bindings: Bindings, folder: Path, **changed: Any) -> CompiledEngine:
+    """The engine of `model.onnx` in the folder, with every option that the version has."""
+    return builder_of(bindings, everything(bindings.api, **changed), folder).compile()
+
+
+def builder_of(
+    bindings: Bindings, options: BuildOptions, folder: Path, graph_precision: str | None = None
+) -> EngineBuilder:
+    return EngineBuilder(
+        folder / "model.onnx",
+        ModelSpec("m", size=SizeRule(4)),
+        options,
+        graph_precision=graph_precision,
+        api=bindings.api,
+        target=Target(("8.7",), "Fake GPU", 12),
+        cache=EngineCache(folder),
+    )
 
 
 def test_a_timing_cache_that_does_not_fit_costs_time_and_nothing_else(
@@ -108,7 +131,7 @@ def test_a_timing_cache_that_does_not_fit_costs_time_and_nothing_else(
     """A Jetson in another power mode has other multiprocessors and the same name."""
     onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
     if not bindings.api.has_timing_cache:
-        assert build(bindings, tmp_path) == b"plan"
+        assert compiled(bindings, tmp_path).plan == b"plan"
         return
     config, tried = bindings.config, []
 
@@ -119,15 +142,15 @@ def test_a_timing_cache_that_does_not_fit_costs_time_and_nothing_else(
     config.create_timing_cache.side_effect = lambda content: content
     config.set_timing_cache.side_effect = set_timing_cache
     for _ in range(2):
-        assert build(bindings, tmp_path) == b"plan"
+        assert compiled(bindings, tmp_path).plan == b"plan"
     assert tried == [b"", b"measured", b""]
     config.get_timing_cache.return_value = None
-    assert build(bindings, tmp_path) == b"plan"
+    assert compiled(bindings, tmp_path).plan == b"plan"
 
 
-def test_tensorrt_rtx_allocates_nothing_while_it_runs(bindings: Bindings) -> None:
+def test_tensorrt_rtx_allocates_nothing_while_it_runs(bindings: Bindings, tmp_path: Path) -> None:
     """Otherwise no stream can be captured where sizes are large ("BuilderFlag", REQUIRE_USER_ALLOCATION)."""
-    builder_module._configure(bindings.api, bindings.config, BuildOptions(), True)
+    builder_of(bindings, BuildOptions(), tmp_path, "fp16")._configure(bindings.config)
     flags = [call.args[0].name for call in bindings.config.set_flag.call_args_list]
     assert ("REQUIRE_USER_ALLOCATION" in flags) == (bindings.flavour == "tensorrt-rtx")
 
@@ -136,10 +159,12 @@ def test_tensorrt_rtx_allocates_nothing_while_it_runs(bindings: Bindings) -> Non
 @pytest.mark.parametrize(
     ("sizes", "batch"), [("512x512", (1, 1, 1)), ("64x64:64x64:512x512", (1, 1, 1)), ("512x512", (1, 1, 2))]
 )
-def test_free_sizes_ask_for_the_compiler_that_takes_them(version: str, sizes: str, batch: tuple[int, int, int]) -> None:
+def test_free_sizes_ask_for_the_compiler_that_takes_them(
+    version: str, sizes: str, batch: tuple[int, int, int], tmp_path: Path
+) -> None:
     bindings = Bindings(version)
     options = BuildOptions("fp16", (Sizes.parse(sizes),), batch)
-    builder_module._configure(bindings.api, bindings.config, options, False)
+    builder_of(bindings, options, tmp_path)._configure(bindings.config)
     asked = [call.args[0].name for call in bindings.config.set_preview_feature.call_args_list]
     wanted = ["FASTER_DYNAMIC_SHAPES_0805", *(["PROFILE_SHARING_0806"] if version == "8.6.1" else [])]
     assert asked == (wanted if options.has_free_sizes else [])
@@ -147,7 +172,8 @@ def test_free_sizes_ask_for_the_compiler_that_takes_them(version: str, sizes: st
 
 def test_targets_are_set_where_they_can_be_chosen(gpu: Any, tmp_path: Path) -> None:
     bindings = Bindings(next(version for version in VERSIONS if version.startswith("rtx")))
-    builder_module._configure(bindings.api, bindings.config, BuildOptions(targets=("sm86", "sm120")), True)
+    options = BuildOptions(targets=("sm86", "sm120"))
+    builder_of(bindings, options, tmp_path)._configure(bindings.config)
     assert bindings.config.num_compute_capabilities == 2
     chosen = {call.args[0].name: call.args[1] for call in bindings.config.set_compute_capability.call_args_list}
     assert chosen == {"SM120": 0, "SM86": 1}
@@ -285,3 +311,35 @@ def test_the_facts_are_those_of_the_real_bindings(version: str, tmp_path: Path) 
     command = [sys.executable, "-c", READ, str(extension), str(API / f"{version}.json")]
     read = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(read.stdout) == []
+
+
+@pytest.mark.parametrize("version", ["10.3.0", "10.13.3.9"])
+@pytest.mark.parametrize("name", ["net.onnx", "net.fp16.onnx"])
+@pytest.mark.parametrize("halves", [False, True])
+def test_the_graph_says_its_precision_and_its_name_does_not(
+    version: str, name: str, halves: bool, tmp_path: Path, gpu: Any
+) -> None:
+    """An FP32 graph becomes FP16 by a flag, whatever it is called; one of halves is typed by itself."""
+    bindings = Bindings(version)
+    onnx.save(half(network(4, 32, 1)) if halves else network(4, 32, 1), str(tmp_path / name))
+    builder = EngineBuilder(
+        tmp_path / name,
+        ModelSpec("m", size=SizeRule(4)),
+        BuildOptions("fp16", (Sizes.parse("64x64"),)),
+        api=bindings.api,
+        target=Target(("8.7",), "Fake GPU", 12),
+        cache=EngineCache(tmp_path),
+    )
+    assert builder.graph_precision == ("fp16" if halves else "fp32")
+    assert builder.typed == halves
+    assert builder.precision_flags == (() if halves else ("FP16",))
+    builder.compile()
+    flags = [call.args[0].name for call in bindings.config.set_flag.call_args_list]
+    assert ("FP16" in flags) == (not halves)
+
+
+def test_what_the_manifest_says_needs_no_reading_of_the_graph(tmp_path: Path) -> None:
+    """On a device without the onnx library."""
+    bindings = Bindings("10.3.0")
+    assert builder_of(bindings, BuildOptions("fp16"), tmp_path, "fp16").typed
+    assert not builder_of(bindings, BuildOptions("fp16"), tmp_path, "fp32").typed

@@ -16,9 +16,10 @@ from support.small_models import canonical_graph
 
 import impasto
 from impasto.errors import EngineMismatch, OptionError, PackageError
-from impasto.export.tensorrt.builder import find_target, key_parts
+from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.export.tensorrt.options import BuildOptions
+from impasto.export.tensorrt.targets import find_target
 from impasto.files import sha256
 from impasto.package.engine_record import AMPERE_PLUS
 from impasto.package.manifest import read_manifest
@@ -95,7 +96,7 @@ def test_a_hardware_compatible_engine_has_one_key_for_every_gpu_that_runs_it(
         options = BuildOptions("fp32", hardware_compatible=compatible)
         target = find_target(api, options, 0)
         assert target.gpu == name  # which is active while TensorRT builds
-        return key_parts(api, target, graph, spec, options)
+        return EngineBuilder(graph, spec, options, api=api, target=target).key_parts()
 
     assert parts("RTX 3090", (8, 6), True) == parts("RTX 4090", (8, 9), True)
     assert parts("RTX 3090", (8, 6), True)["compute_capabilities"] == [AMPERE_PLUS]

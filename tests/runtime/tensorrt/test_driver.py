@@ -1,6 +1,6 @@
-"""The runtime's CUDA layer with the real PyCUDA and cuda-bindings, over a driver of our own that needs no GPU.
+"""The runtime's CUDA layer with the real PyCUDA, over a driver of our own that needs no GPU.
 
-Opt-in: it runs where both are installed; CONTRIBUTING.md says how. The driver takes the place of libcuda.so.1 in a process of
+Opt-in: it runs where PyCUDA is installed; CONTRIBUTING.md says how. The driver takes the place of libcuda.so.1 in a process of
 its own, and checks what a GPU would not: see driver/stand_in_driver.cpp.
 """
 
@@ -36,18 +36,10 @@ def cuda_headers() -> Path | None:
     return next((folder for folder in folders if (folder / "cuda.h").is_file()), None)
 
 
-def has_bindings() -> bool:
-    try:
-        return importlib.util.find_spec("cuda.bindings") is not None
-    except ImportError:
-        return False
-
-
 MISSING = [
     reason
     for reason, missing in {
         "PyCUDA is not installed (CONTRIBUTING.md)": pycuda_extension() is None,
-        "cuda-bindings is not installed (CONTRIBUTING.md)": not has_bindings(),
         "g++ or nm is missing": not (shutil.which("g++") and shutil.which("nm")),
         "cuda.h is not found": cuda_headers() is None,
         "a real driver is here, and tests with it": ctypes.util.find_library("cuda") is not None,

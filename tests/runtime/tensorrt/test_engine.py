@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import types
 from concurrent.futures import Future
 from pathlib import Path
@@ -15,7 +14,8 @@ from support.fake_engines import picture, write_plan
 from support.fake_gpu import FakeDriver, FakeTensorRT
 
 import impasto
-from impasto.errors import BackendError, EngineMismatch, OptionError, PackageError, ShapeError
+from impasto.errors import BackendError, EngineMismatch, KernelError, OptionError, PackageError, ShapeError
+from impasto.kernels import launch
 from impasto.package.spec import ModelSpec
 from impasto.runtime import cuda
 
@@ -155,7 +155,7 @@ def test_a_profile_that_is_refused_is_an_error_in_the_vendors_words(
 ) -> None:
     engine = type(vendor.Runtime(None).deserialize_cuda_engine(b"plan"))
     monkeypatch.setattr(engine, "num_optimization_profiles", 2)
-    monkeypatch.setattr(vendor.context, "set_optimization_profile_async", lambda *_: False, raising=False)
+    monkeypatch.setattr(vendor.context, "set_optimization_profile_async", lambda *_: False)
     with impasto.load(plan) as model, pytest.raises(BackendError, match="refused optimization profile 0"):
         model(picture())
 
@@ -202,7 +202,7 @@ def test_an_execution_context_gets_the_memory_that_our_pool_keeps(
         np.testing.assert_array_equal(model(picture()), 255 - picture())
 
 
-def test_ctrl_c_while_a_frame_is_awaited_loses_no_lane(
+def test_ctrl_c_while_a_frame_is_awaited_loses_no_slot(
     driver: FakeDriver, vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited = iter([KeyboardInterrupt])
@@ -223,18 +223,29 @@ def test_ctrl_c_while_a_frame_is_awaited_loses_no_lane(
     assert (vendor.live_contexts, vendor.live_engines) == (0, 0)
 
 
-@pytest.mark.parametrize(("version", "graphs"), [(11070, False), (12020, True)])
-def test_the_bindings_old_name_is_taken_from_release_12_on(
-    monkeypatch: pytest.MonkeyPatch, version: int, graphs: bool
+@pytest.mark.parametrize("missing", [None, *cuda._GRAPH_CALLS])
+def test_graphs_are_the_drivers_where_it_has_all_their_calls(
+    monkeypatch: pytest.MonkeyPatch, missing: str | None
 ) -> None:
-    """Release 11 has the same functions with other arguments."""
-    old = types.ModuleType("cuda.cuda")
-    old.CUDA_VERSION, old.cuStreamBeginCapture = version, None  # type: ignore[attr-defined]
-    package = types.ModuleType("cuda")
-    package.cuda = old  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cuda", package)
-    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    assert (cuda.graph_driver.__wrapped__() is old) == graphs
+    library = types.SimpleNamespace(**{name: None for name in cuda._GRAPH_CALLS if name != missing})
+    monkeypatch.setattr(launch, "driver", lambda: library)
+    assert cuda.graph_driver.__wrapped__() is (library if missing is None else None)
+
+
+def test_without_a_driver_there_are_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> None:
+        raise KernelError("The CUDA driver cannot be loaded")
+
+    monkeypatch.setattr(launch, "driver", absent)
+    assert cuda.graph_driver.__wrapped__() is None
+
+
+@pytest.mark.parametrize("name", ["image", "picture"])
+def test_memory_that_tensorrt_refuses_is_told(driver: FakeDriver, vendor: FakeTensorRT, plan: Path, name: str) -> None:
+    vendor.refused_address = name
+    with impasto.load(plan) as model, pytest.raises(BackendError, match=f"refused memory at 0x.* for {name}"):
+        model(picture())
+    assert not driver.live
 
 
 @pytest.mark.parametrize("capturable", [True, False])

@@ -1,4 +1,4 @@
-"""The runtime over PyCUDA, cuda-bindings and the stand-in driver. Run by test_engine_driver.py, in a process of its own."""
+"""The runtime over PyCUDA and the stand-in driver. Run by runtime/tensorrt/test_driver.py, in a process of its own."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def nothing_left(stand_in: StandIn, recwarn: pytest.WarningsRecorder) -> Iterato
 def vendor(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
     fake = FakeTensorRT(stand_in)
     api = tensorrt_api.TensorRT(fake, "tensorrt")
-    for module in ("runtime.backends.tensorrt", "runtime.engines", "benchmarks.engine"):
+    for module in ("runtime.backends.tensorrt.engine", "runtime.loading.stored_engines", "benchmarks.engine"):
         monkeypatch.setattr(f"impasto.{module}.tensorrt", lambda *_: api)
     yield fake
     gc.collect()

@@ -1,4 +1,4 @@
-// A CUDA driver without a GPU: the calls that Impasto makes through PyCUDA, cuda-bindings and ctypes, on host memory.
+// A CUDA driver without a GPU: the calls that Impasto makes through PyCUDA and ctypes, on host memory.
 //
 // Work put on a stream waits there until somebody synchronises, as late as the rules of CUDA allow: whoever looks too early finds
 // 0xff. What a real driver leaves undefined is a fault here, kept in words for the test: copies outside of allocations, memory or
