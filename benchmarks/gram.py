@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from impasto.errors import OutputError
+from impasto.errors import OutputError, install
 from impasto.files import check_writable
 
 VGG16 = {"relu1_2": (64, 512), "relu2_2": (128, 256), "relu3_3": (256, 128), "relu4_3": (512, 64)}
@@ -379,7 +379,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.variants and shutil.which("nvcc") is None:
         parser.error("--variants needs nvcc on the PATH")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install 'impasto[plots]'")
+        parser.error(f"--plot needs matplotlib: {install('plots')}")
     try:
         for path in filter(None, (options.json, options.plot)):
             check_writable(path)

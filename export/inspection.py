@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import CheckpointError, MissingDependency, PackageError, first_line
+from impasto.errors import CheckpointError, MissingDependency, PackageError, first_line, install
 from impasto.files import sha256
 from impasto.package import schema
 from impasto.package.engine_record import EngineLayer, EngineRecord
@@ -180,7 +180,7 @@ def _graph_rows(path: Path) -> list[tuple[str, str]]:
     try:
         import onnx
     except ImportError:
-        raise MissingDependency("looking into ONNX files needs onnx: pip install 'impasto[export]'") from None
+        raise MissingDependency(f"looking into ONNX files needs onnx: {install('export')}") from None
     from impasto.export.graph.helpers import tensor_text
 
     try:

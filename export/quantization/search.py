@@ -124,7 +124,7 @@ class QuantizeResult:
 
 
 def quantize(
-    model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda line: None
+    model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda words, done=0, total=None: None
 ) -> QuantizeResult:
     """Write FP16 or INT8 graphs of a package that hold a budget of quality: all that was asked for, or nothing.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import impasto
-from impasto.errors import ExportError, OptionError, PackageError, first_line
+from impasto.errors import ExportError, OptionError, PackageError, first_line, install
 from impasto.files import sha256
 from impasto.package.engine_record import EngineRecord
 from impasto.package.manifest import MANIFEST, read_manifest, verify
@@ -272,7 +272,7 @@ def spec_of_graph(source: Source) -> ModelSpec:
         import onnx
     except ImportError:
         raise ExportError(
-            f"{source.path} is a bare graph, and looking into it needs onnx: pip install 'impasto[export]'; "
+            f"{source.path} is a bare graph, and looking into it needs onnx: {install('export')}; "
             "a package needs nothing"
         ) from None
     from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata

@@ -21,9 +21,11 @@ from support.small_models import REPOSITORY, float_graph, picture
 from typer.testing import CliRunner
 
 import impasto
+from impasto import errors
 from impasto.cli.app import app
 from impasto.cli.options import located
 from impasto.doctor import examine
+from impasto.errors import install
 from impasto.runtime.loading.source import shipped_models
 
 
@@ -426,7 +428,7 @@ def test_a_library_that_is_not_there_is_one_line_with_its_extra(tmp_path, module
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert f"pip install 'impasto[{extra}]'" in done.stderr
+    assert f"[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -434,10 +436,41 @@ def test_doctor_says_what_runs_here(tmp_path):
     code, out, _ = cli("doctor", "--json", tmp_path / "d.json")
     assert code == 0
     assert "run models on the CPU" in out
-    assert "impasto[gpu]" in out  # square brackets are not markup here
+    assert "[gpu]" in out  # square brackets are not markup here
     findings = {f["what"]: f for f in json.loads((tmp_path / "d.json").read_text())["findings"]}
     assert findings["ONNX Runtime"]["works"]
     assert all(f["works"] or f["advice"] for f in findings.values())
+
+
+def test_commands_that_install_extras_work_where_they_are_read(monkeypatch, tmp_path):
+    """In a checkout no index is asked for Impasto, and elsewhere no folder is."""
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "impasto" / "errors.py"))
+    assert install("video") == "pip install 'impasto[video]'"
+    (tmp_path / "pyproject.toml").touch()
+    assert install("video") == f"pip install -e '{tmp_path}[video]'"
+    monkeypatch.chdir(tmp_path)
+    assert install("video") == "pip install -e '.[video]'"
+    assert install("cpu", "cli") == "pip install -e '.[cpu,cli]'"
+    advice = {f.what: f.advice for f in examine().findings}["PyCUDA"]
+    assert advice.startswith("pip install -e '.[gpu]'")
+
+
+def test_a_run_without_inputs_shows_an_example(tmp_path):
+    code, _, stderr = cli("run", "denoise")
+    assert code == 2
+    assert stderr.startswith("error: no picture or video to run denoise on; name one, for example: ")
+    assert stderr.endswith("impasto run denoise photo.jpg -o result.png\n")
+
+
+def test_a_network_of_several_styles_says_which_it_drew(photo, tmp_path):
+    run = "run", "four-styles", photo, "-o", tmp_path / "out.png"
+    assert cli(*run)[1].endswith("; style: great-wave\n")
+    code, out, _ = cli(
+        *run, "--style", "ejiri=3", "--style", "starry-night", "--strength", "0.8", "--json", tmp_path / "j"
+    )
+    assert code == 0
+    assert out.endswith("; style: ejiri 60 %, photo 20 %, starry-night 20 %\n")
+    assert json.loads((tmp_path / "j").read_text())["style"] == "ejiri 60 %, photo 20 %, starry-night 20 %"
 
 
 def test_doctor_tells_a_jetson_where_onnx_runtime_for_cuda_comes_from(monkeypatch):

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError, MissingDependency, OptionError
+from impasto.errors import BackendError, MissingDependency, OptionError, install
 
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour -> the Python module that holds it."""
 
 _INSTALL = {
     "tensorrt": "on a Jetson use JetPack's (python3 -m venv --system-site-packages), elsewhere: pip install tensorrt",
-    "tensorrt-rtx": "pip install 'impasto[rtx]'",
+    "tensorrt-rtx": install("rtx"),
 }
 _KEPT_LINES = 8
 
