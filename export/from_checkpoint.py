@@ -1,31 +1,22 @@
-"""Model packages: written whole, or not at all."""
+"""From a checkpoint, or a backbone of training's, to a model package."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import tempfile
-from collections.abc import Collection
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import onnx
+from typing import TYPE_CHECKING
 
 from impasto._version import __version__
-from impasto.errors import MissingDependency, OptionError, OutputError, PackageError
-from impasto.export.tensorrt.cache import locked
-from impasto.files import atomic_path, make_folder, sha256, uninterrupted
+from impasto.errors import MissingDependency, OptionError
+from impasto.files import sha256
 from impasto.images.sizes import LEAST_WORKING_SIZE
-from impasto.package.manifest import LOCK, MANIFEST, BackendCheck, Manifest, PackageFile, read_manifest, write_manifest
-from impasto.package.spec import ModelSpec
+from impasto.package.manifest import CHECKPOINT, CONTEXT, MODEL, Manifest
+from impasto.package.writer import NewFile, check_name, check_target, same_file, write_package
 
 if TYPE_CHECKING:
     from impasto.training.checkpoint import Checkpoint
-
-MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
 
 
 def export_checkpoint(
@@ -61,7 +52,7 @@ def export_checkpoint(
     if folder is None:
         folder = checkpoint if checkpoint.is_dir() else checkpoint.parent if loaded.ours else checkpoint.parent / name
     target = Path(folder)
-    in_place = loaded.ours and (_same_file(checkpoint, target) or _same_file(checkpoint, target / CHECKPOINT))
+    in_place = loaded.ours and (same_file(checkpoint, target) or same_file(checkpoint, target / CHECKPOINT))
     check_target(target, None if in_place else name, () if loaded.ours else (checkpoint,))
     if loaded.ours and lent is loaded and checkpoint.is_file():
         return _export_ours(loaded, checkpoint, target, name)
@@ -106,6 +97,7 @@ def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) 
     from impasto.export.checks.backends import check_backends
 
     from . import from_torch as canonical
+    from .graph.helpers import graph_file
 
     network = loaded.network.folded()
     spec = replace(canonical.spec_of(network, name, loaded.task), working_size=loaded.recipe.get("working_size"))
@@ -114,19 +106,11 @@ def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) 
         graphs[CONTEXT] = canonical.export_context(network)
     held = canonical.hold_weights(graphs.values(), loaded.network)
     about = {"architecture": network.architecture, "config": network.config} if held else {}
-    checks = check_backends(spec, graphs, loaded.recipe)
-    make_folder(target)
-    write_package(
-        target,
-        spec,
-        graphs,
-        None if held else checkpoint,
-        recipe=loaded.recipe,
-        quality=loaded.quality,
-        network=about,
-        backends=checks,
-    )
-    return target
+    manifest = Manifest(spec, (), loaded.recipe, loaded.quality, about, __version__)
+    files = [graph_file(name, graph) for name, graph in graphs.items()]
+    manifest = replace(manifest, backends=check_backends(manifest, files))
+    own = [] if held else [NewFile(CHECKPOINT, "checkpoint", checkpoint, "fp16")]
+    return write_package(target, manifest, [*files, *own])
 
 
 def export_perceptual(
@@ -143,6 +127,7 @@ def export_perceptual(
         from impasto.training import backbones
 
         from . import from_torch as canonical
+        from .graph.helpers import graph_file
     except ImportError as error:
         raise MissingDependency(f"exporting a backbone needs torch ({error}): pip install 'impasto[train]'") from None
     target = Path(backbone if folder is None else folder)
@@ -156,109 +141,4 @@ def export_perceptual(
         "style_layers": list(network.style_layers),
         "weights": {"file": file.name, "sha256": sha256(file)},
     }
-    make_folder(target)
-    write_package(target, spec, {MODEL: graph}, None, recipe=recipe, quality={})
-    return target
-
-
-def check_target(folder: Path, name: str | None, sources: Collection[Path] = ()) -> None:
-    """Look, before any work is done, whether a package may be written into `folder`.
-
-    name: the model's; None where whatever package lies there may be replaced. sources: the files that it is made of.
-    Raises OptionError where it would take the place of a source or of another model's package, OutputError where the folder cannot
-    be made or written.
-    """
-    check_folder(folder)
-    there = _present(folder)
-    listed = {file.name for file in there.files} if there else set()
-    for file in sorted({MANIFEST, MODEL, CONTEXT, CHECKPOINT} | listed):
-        if any(_same_file(source, folder / file) for source in sources):
-            raise OptionError(
-                f"the package would replace {folder / file}, which it is to be made of; choose another folder with -o"
-            )
-    if there and name not in (None, there.spec.name):
-        raise OptionError(
-            f"{folder} holds the package {there.spec.name}, and this one is called {name}; choose another folder with -o, or replace "
-            f"it: --name {there.spec.name}"
-        )
-
-
-def check_folder(folder: Path) -> None:
-    """Raises OutputError where a folder can neither be written nor made, as far as that is seen beforehand."""
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise OutputError(f"cannot make the folder {folder}: {place} is a file; choose another place")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise OutputError(f"{place} cannot be written to; choose another folder with -o, or change its permissions")
-
-
-def write_package(
-    folder: Path,
-    spec: ModelSpec,
-    graphs: dict[str, onnx.ModelProto],
-    checkpoint: Path | None,
-    *,
-    recipe: dict[str, Any],
-    quality: dict[str, Any],
-    network: dict[str, Any] | None = None,
-    backends: dict[str, BackendCheck] | None = None,
-) -> None:
-    """Write the graphs, a copy of the checkpoint if one is given, and the manifest into `folder`. Raises OutputError.
-
-    All temporary files are complete before the first one is renamed, and the manifest is renamed last: a failure
-    leaves the old package, and a crash between two renames leaves one whose hashes say so. Graphs of an older model that lies
-    there, of other precisions or its context, are removed.
-    """
-    with locked(folder / LOCK):
-        stale = _stale(folder, graphs)
-        files = []
-        with ExitStack() as renames:  # unwinds in reverse: what enters first is renamed last
-            manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))
-            for file_name, graph in graphs.items():
-                path = renames.enter_context(atomic_path(folder / file_name))
-                path.write_bytes(graph.SerializeToString(deterministic=True))
-                role = "context" if file_name == CONTEXT else "model"
-                files.append(PackageFile(file_name, role, sha256(path)))
-            if checkpoint is not None:
-                if not _same_file(checkpoint, folder / CHECKPOINT):
-                    path = renames.enter_context(atomic_path(folder / CHECKPOINT))
-                    shutil.copyfile(checkpoint, path)
-                files.append(PackageFile(CHECKPOINT, "checkpoint", sha256(checkpoint), "fp16"))
-            manifest = Manifest(spec, tuple(files), recipe, quality, network or {}, __version__, backends or {})
-            write_manifest(manifest_path, manifest)
-            with uninterrupted():
-                renames.close()
-        for path in stale:
-            path.unlink(missing_ok=True)
-
-
-def check_name(name: str) -> str:
-    """The name, if it can be a folder's everywhere. Raises OptionError."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
-        raise OptionError(
-            f"{name!r} cannot be a model's name; use up to 64 lower-case letters, digits, '.', '_' and '-', "
-            "beginning with a letter or digit"
-        )
-    return name
-
-
-def _present(folder: Path) -> Manifest | None:
-    """Of the package that lies in `folder` already, if one does that can be read."""
-    try:
-        return read_manifest(folder)
-    except PackageError:
-        return None
-
-
-def _stale(folder: Path, graphs: Collection[str]) -> list[Path]:
-    """The graphs of the package that lies in `folder` already, but for those that are replaced."""
-    there = _present(folder)
-    if there is None:
-        return []
-    return [folder / file.name for file in there.files if file.role in ("model", "context") and file.name not in graphs]
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
+    return write_package(target, Manifest(spec, (), recipe, impasto=__version__), [graph_file(MODEL, graph)])

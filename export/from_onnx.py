@@ -22,24 +22,24 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from impasto._version import __version__
 from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers, OptionError, PackageError, TookTooLong
 from impasto.export.checks.against_torch import TOLERANCE, PictureCheck, compare, synthetic
 from impasto.export.checks.backends import check_backends
 from impasto.export.checks.engine import LEAST_PSNR
 from impasto.export.graph.canonical import dressed, finished, is_canonical, is_modern, modernized, read_stranger
-from impasto.export.graph.helpers import attribute, constants, copy, element_types, shape_of
+from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of
 from impasto.export.graph.receptive_field import receptive_field
 from impasto.export.graph.weight_storage import unpacked
-from impasto.files import make_folder, sha256
-from impasto.package.manifest import BackendCheck, read_manifest
+from impasto.files import sha256
+from impasto.package.manifest import MODEL, BackendCheck, Manifest, read_manifest
 from impasto.package.spec import TASKS, ModelSpec, Pixels, SizeRule
+from impasto.package.writer import check_name, check_target, write_package
 from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
 from impasto.runtime.loading.opening import SPEC_KEY, metadata_json, spec_in_metadata
 from impasto.runtime.loading.source import Source, resolve
 from impasto.runtime.stoppable import time_limit
-
-from .from_checkpoint import MODEL, check_name, check_target, write_package
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """Of what sides may have to be multiples, as strides by two make it."""
@@ -134,11 +134,10 @@ def export_graph(
             "written. Please report the file"
         )
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
-    recipe = {"origin": _origin(source.graph, pixels)}
-    checks = check_backends(spec, {MODEL: model}, recipe)
-    checks["onnxruntime-cpu"] = BackendCheck(True, check.max_difference)
-    make_folder(target)
-    write_package(target, spec, {MODEL: model}, None, recipe=recipe, quality={}, backends=checks)
+    manifest = Manifest(spec, (), {"origin": _origin(source.graph, pixels)}, impasto=__version__)
+    files = [graph_file(MODEL, model)]
+    backends = check_backends(manifest, files) | {"onnxruntime-cpu": BackendCheck(True, check.max_difference)}
+    write_package(target, replace(manifest, backends=backends), files)
     return Adopted(target, source.graph, spec, check)
 
 

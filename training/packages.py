@@ -1,7 +1,4 @@
-"""Model packages as checkpoints: their FP32 graphs hold the weights, under the names that the network has for them.
-
-Reads the manifest by itself, since training knows nothing of the runtime, and takes of it what a checkpoint says.
-"""
+"""Model packages as checkpoints: their FP32 graphs hold the weights, under the names that the network has for them."""
 
 from __future__ import annotations
 
@@ -14,16 +11,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from impasto.errors import CheckpointError, first_line
-from impasto.files import sha256
-from impasto.package import schema
+from impasto.errors import CheckpointError, PackageError, first_line
+from impasto.package.manifest import MANIFEST, PackageFile, read_manifest, verify
 
-MANIFEST = "manifest.json"
 PREFIX = "network."
 """What the exporter puts before a parameter's name: the name that its wrappers give to the network."""
-
-_HOLD_WEIGHTS = (("model", "fp32"), ("context", "fp32"))
-"""Role and precision of those graphs."""
 
 
 @dataclass(frozen=True)
@@ -40,32 +32,24 @@ class Packaged:
 def read(folder: Path) -> Packaged:
     """Raises CheckpointError where the folder holds no package, or one that cannot be trained on or was changed."""
     path = folder / MANIFEST
+    if not path.is_file():
+        raise CheckpointError(f"{folder} is a folder without a {MANIFEST}; give a package or a .safetensors file")
     try:
-        manifest = schema.mapping(schema.read_json(path), "the manifest")
-        model, files = manifest["model"], manifest["files"]
-        graphs = [name for name, file in files.items() if (file["role"], file["precision"]) in _HOLD_WEIGHTS]
-        checkpoint = next((name for name, file in files.items() if file["role"] == "checkpoint"), None)
-        about = {
-            "name": schema.name(model["name"], "name"),
-            "task": schema.text(model["task"], "task"),
-            **{key: schema.mapping(manifest[key], key) for key in ("recipe", "quality")},
-        }
-        hashes = {schema.inner_path(name): schema.digest(file["sha256"], name) for name, file in files.items()}
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{folder} is a folder without a {MANIFEST}; give a package or a .safetensors file"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        told = f"{type(error).__name__}: {error}" if isinstance(error, KeyError | TypeError | AttributeError) else error
-        raise CheckpointError(f"{path} is no manifest that can be read ({told})") from None
+        manifest = read_manifest(folder)
+    except PackageError as error:
+        raise CheckpointError(f"{path} is no manifest that can be read ({error})") from None
+    spec = manifest.spec
+    about = {"name": spec.name, "task": spec.task, "recipe": manifest.recipe, "quality": manifest.quality}
+    checkpoint = next((file for file in manifest.files if file.role == "checkpoint"), None)
     if checkpoint is not None:
-        return Packaged(about, {}, _unchanged(folder, checkpoint, hashes[checkpoint]))
-    if not manifest.get("network"):
+        return Packaged(about, {}, _unchanged(folder, checkpoint))
+    if not manifest.network:
         raise CheckpointError(
             f"{folder} does not say which network it was made of; train on its .safetensors checkpoint"
         )
-    paths = [_unchanged(folder, name, hashes[name]) for name in graphs]
-    return Packaged({**about, "network": manifest["network"]}, _weights_in(paths), None)
+    graphs = [file for role in ("model", "context") for file in manifest.held(role, "fp32")]
+    weights = _weights_in([_unchanged(folder, file) for file in graphs])
+    return Packaged({**about, "network": manifest.network}, weights, None)
 
 
 def weights_of(graphs: Iterable[onnx.ModelProto]) -> dict[str, np.ndarray]:
@@ -90,13 +74,9 @@ def _weights_in(paths: list[Path]) -> dict[str, np.ndarray]:
     return found
 
 
-def _unchanged(folder: Path, name: str, digest: str) -> Path:
-    """The file, if it is what the manifest says, and lies in the package."""
-    path = folder / name
-    if Path(name).name != name:
-        raise CheckpointError(f"{folder / MANIFEST} names the file {name!r}, which is outside of the package")
-    if not path.is_file():
-        raise CheckpointError(f"{folder} lacks {name}, which its manifest lists; export the model again")
-    if sha256(path) != digest:
-        raise CheckpointError(f"{path} is not the file that its manifest describes; export the model again")
-    return path
+def _unchanged(folder: Path, file: PackageFile) -> Path:
+    """The file, if it is what the manifest says. Raises CheckpointError."""
+    try:
+        return verify(folder, file)
+    except PackageError as error:
+        raise CheckpointError(str(error)) from None

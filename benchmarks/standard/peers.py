@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-FILE = Path(__file__).parent / "results" / "peers.json"
+FILE = Path(__file__).parents[1] / "results" / "peers.json"
 
 
 @dataclass(frozen=True)

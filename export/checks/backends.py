@@ -7,17 +7,15 @@ import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 
 import impasto
 from impasto.errors import BackendError, ImpastoWarning
-from impasto.export.from_checkpoint import write_package
 from impasto.metrics import independent
-from impasto.package.manifest import BackendCheck
+from impasto.package.manifest import BackendCheck, Manifest
 from impasto.package.spec import ModelSpec
+from impasto.package.writer import NewFile, write_package
 from impasto.runtime.loading.choosing import agree, largest_difference
 
 _REFERENCE, _OTHERS = "onnxruntime-cpu", ("openvino",)
@@ -25,20 +23,19 @@ _COMPARED = (61, 83)
 """Height and width of the picture that all draw, where the graph takes any."""
 
 
-def check_backends(
-    spec: ModelSpec, graphs: dict[str, onnx.ModelProto], recipe: dict[str, Any]
-) -> dict[str, BackendCheck]:
+def check_backends(manifest: Manifest, files: Sequence[NewFile]) -> dict[str, BackendCheck]:
     """Each installed backend's picture beside ONNX Runtime's; nothing where that is not installed.
 
-    graphs: as `write_package` takes them. A backend that draws another picture is told in a warning. Raises BackendError where
+    manifest, files: as `write_package` takes them. A backend that draws another picture is told in a warning. Raises BackendError where
     ONNX Runtime cannot draw.
     """
     if find_spec("onnxruntime") is None:
         return {}
+    spec = manifest.spec
     image = independent(*_compared_size(spec))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_package(folder, spec, graphs, None, recipe=recipe, quality={})
+        write_package(folder, manifest, files)
         wanted = _drawn(folder, _REFERENCE, image)
         checks = {_REFERENCE: BackendCheck(True, 0)}
         for name in installed(_OTHERS):

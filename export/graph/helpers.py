@@ -9,6 +9,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from impasto.package.manifest import CONTEXT
+from impasto.package.writer import NewFile
+
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 OPSET = 20
@@ -23,6 +26,12 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     return copied
+
+
+def graph_file(name: str, model: onnx.ModelProto, precision: str = "fp32", family: str | None = None) -> NewFile:
+    """A graph as a file of a package. name: CONTEXT for a context graph, else a picture graph's."""
+    role = "context" if name == CONTEXT else "model"
+    return NewFile(name, role, model.SerializeToString(deterministic=True), precision, family)
 
 
 def bodies(node: NodeProto) -> list[onnx.GraphProto]:

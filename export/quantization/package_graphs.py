@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import onnx
 
 from impasto.errors import OptionError, PackageError
-from impasto.export.from_checkpoint import check_folder
-from impasto.export.tensorrt.cache import locked
-from impasto.files import atomic_path, make_folder, sha256, uninterrupted
-from impasto.package.manifest import FAMILIES, LOCK, MANIFEST, Manifest, PackageFile, read_manifest, write_manifest
+from impasto.package.manifest import FAMILIES, LOCK, MANIFEST, Manifest, PackageFile, read_manifest
+from impasto.package.writer import NewFile, PackageChange, change_package, check_folder
 from impasto.runtime.loading.source import Source, is_shipped
+
+from .quantized_graph import QuantizedGraph
 
 QUALITY = "precision"
 """The key of a manifest's quality under which each graph's own is kept."""
-
-
-@dataclass(frozen=True)
-class NewGraph:
-    """A graph to write."""
-
-    model: onnx.ModelProto
-    precision: str
-    family: str | None
-    quality: dict[str, Any]
-    """What the manifest is to say of it."""
-
-    @property
-    def key(self) -> str:
-        return f"{self.precision}-{self.family}" if self.family else self.precision
 
 
 def target_of(source: Source, output: Path | None) -> Path:
@@ -70,32 +50,21 @@ def package_of(source: Source) -> Manifest:
     )
 
 
-def write_graphs(source: Source, target: Path, graphs: Sequence[NewGraph]) -> list[Path]:
-    """Write the graphs, and the manifest last. Returns their paths, in their order.
+def write_graphs(source: Source, target: Path, graphs: Sequence[QuantizedGraph]) -> list[QuantizedGraph]:
+    """Write the graphs, and the manifest last. Returns them with their paths.
 
-    All files are complete before the first is renamed: a failure leaves what was there. Raises OutputError, PackageError, and
-    OptionError where somebody has put another model into `target` since `target_of` looked.
+    Raises OutputError, PackageError, and OptionError where somebody has put another model into `target` since `target_of` looked.
     """
-    make_folder(target)
-    with locked(target / LOCK), ExitStack() as renames:  # others may be adding engines, or exporting
-        manifest_path = renames.enter_context(atomic_path(target / MANIFEST))  # entered first, renamed last
-        manifest = _present(source, target, renames)
-        added: dict[str, PackageFile] = {}
-        for graph in graphs:
-            name = f"model.{graph.key}.onnx"
-            path = renames.enter_context(atomic_path(target / name))
-            path.write_bytes(graph.model.SerializeToString(deterministic=True))
-            added[name] = PackageFile(name, "model", sha256(path), graph.precision, graph.family)
+    with change_package(target) as change:  # others may be adding engines, or exporting
+        manifest = _present(source, target, change)
+        added = {graph.file.name: change.add(graph.file) for graph in graphs}
         files = sorted((*(file for file in manifest.files if file.name not in added), *added.values()), key=_order)
-        quality = manifest.quality.get(QUALITY, {}) | {graph.key: graph.quality for graph in graphs}
-        complete = replace(manifest, files=tuple(files), quality={**manifest.quality, QUALITY: quality})
-        write_manifest(manifest_path, complete)
-        with uninterrupted():
-            renames.close()
-    return [target / name for name in added]
+        quality = manifest.quality.get(QUALITY, {}) | {graph.key: graph.for_manifest() for graph in graphs}
+        change.manifest = replace(manifest, files=tuple(files), quality={**manifest.quality, QUALITY: quality})
+    return [replace(graph, path=target / name) for name, graph in zip(added, graphs, strict=True)]
 
 
-def _present(source: Source, target: Path, renames: ExitStack) -> Manifest:
+def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
     """What the package in `target` holds already; for a new copy, its files are written first."""
     assert source.manifest
     if (target / MANIFEST).is_file():
@@ -103,9 +72,8 @@ def _present(source: Source, target: Path, renames: ExitStack) -> Manifest:
     kept = []
     for file in source.manifest.files:
         if file.role in ("context", "checkpoint") or (file.role, file.precision) == ("model", "fp32"):
-            copied = renames.enter_context(atomic_path(target / file.name))
-            shutil.copyfile(source.path / file.name, copied)
-            if sha256(copied) != file.sha256:
+            copied = change.add(NewFile(file.name, file.role, source.path / file.name, file.precision, file.family))
+            if copied != file:
                 raise PackageError(f"{source.path / file.name} has changed meanwhile; quantize it again")
             kept.append(file)
     quality = {key: value for key, value in source.manifest.quality.items() if key != QUALITY}

@@ -14,7 +14,7 @@ import onnx
 
 from impasto.errors import OptionError, PackageError, PrecisionError, first_line
 from impasto.export.graph import int8
-from impasto.export.graph.fp16 import Island, exact_pixels, find_islands, rounded, to_half
+from impasto.export.graph.fp16 import exact_pixels, find_islands, rounded, to_half
 from impasto.export.graph.helpers import LEAST_OPSET, opset, with_names
 from impasto.export.graph.qdq_lint import require_parsable
 from impasto.export.graph.weight_storage import unpacked
@@ -24,8 +24,9 @@ from impasto.runtime.loading.source import resolve
 
 from . import modelopt
 from .calibration import Pictures, read_pictures
-from .package_graphs import NewGraph, package_of, target_of, write_graphs
+from .package_graphs import package_of, target_of, write_graphs
 from .quality import Budget, Judge, Quality
+from .quantized_graph import QuantizedGraph
 from .ranges import observe, require_finite
 from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
 from .speed import Timing, fastest
@@ -86,47 +87,11 @@ class QuantizeOptions:
 
 
 @dataclass(frozen=True)
-class Made:
-    """One graph that was written."""
-
-    path: Path
-    precision: str
-    family: str | None
-    layers: int
-    """Layers that could compute in the precision."""
-    spared: tuple[str, ...]
-    """Those that do not, because the budget would not hold."""
-    islands: tuple[Island, ...]
-    """Nodes in FP32 beside them, in an FP16 graph."""
-    method: str | None
-    """How INT8 ranges were calibrated."""
-    quality: Quality
-    artificial: float
-    """PSNR against FP32 of the artificial picture that came off worst (`precision_pictures.extreme_pictures`), in dB."""
-    losses: tuple[LayerLoss, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary."""
-        return {
-            "path": str(self.path),
-            "precision": self.precision,
-            "family": self.family,
-            "layers": self.layers,
-            "spared": list(self.spared),
-            "islands": [{"node": island.node, "reason": island.reason} for island in self.islands],
-            "calibration": self.method,
-            "quality": self.quality.to_json(),
-            "artificial_psnr": self.artificial,
-            "losses": [loss.to_json() for loss in self.losses],
-        }
-
-
-@dataclass(frozen=True)
 class QuantizeResult:
     """What `quantize` made."""
 
     model: str
-    made: tuple[Made, ...]
+    made: tuple[QuantizedGraph, ...]
     timings: tuple[Timing, ...]
     """With "auto": what was compared for each family."""
     pictures: int
@@ -191,38 +156,10 @@ def quantize(
         )
     search = _Search(graph, pictures, options, progress, style, recipe.get("int8", {}).get("ranges", {}))
     drafts, timings = search.drafts()
-    paths = write_graphs(source, target, [_new(draft, pictures) for draft in drafts]) if drafts else []
-    made = tuple(draft.made(path) for draft, path in zip(drafts, paths, strict=True))
+    about = {"pictures": {"calibration": len(pictures.calibration), "damage": pictures.damage}}
+    made = tuple(write_graphs(source, target, [replace(draft, about=about) for draft in drafts]) if drafts else ())
     seconds = time.monotonic() - began
     return QuantizeResult(spec.name, made, timings, pictures.used, pictures.skipped, pictures.damage, seconds)
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """A graph that holds its budget and is not written yet."""
-
-    model: onnx.ModelProto
-    precision: str
-    family: str | None
-    layers: int
-    assignment: Assignment
-    islands: tuple[Island, ...]
-    method: str | None
-    artificial: float
-
-    def made(self, path: Path) -> Made:
-        return Made(
-            path,
-            self.precision,
-            self.family,
-            self.layers,
-            self.assignment.spared_labels,
-            self.islands,
-            self.method,
-            self.assignment.quality,
-            self.artificial,
-            self.assignment.losses,
-        )
 
 
 class _Search:
@@ -261,14 +198,14 @@ class _Search:
         self._equal = cache(self._find_equal)
         self._theirs = cache(self._run_modelopt)
 
-    def drafts(self) -> tuple[list[_Draft], tuple[Timing, ...]]:
+    def drafts(self) -> tuple[list[QuantizedGraph], tuple[Timing, ...]]:
         """What was asked for; with "auto", what was compared for it."""
         families = self._options.families or FAMILIES
         if self._options.to == "fp16":
             return [self._half()], ()
         if self._options.to == "int8":
             return [self._whole(family) for family in families], ()
-        drafts: list[_Draft] = []
+        drafts: list[QuantizedGraph] = []
         timings = []
         for family in families:
             found = self._holding(family)
@@ -279,10 +216,10 @@ class _Search:
             drafts += [draft for draft in found if draft.precision == timing.chosen and draft not in drafts]
         return drafts, tuple(timings)
 
-    def _holding(self, family: str) -> list[_Draft]:
+    def _holding(self, family: str) -> list[QuantizedGraph]:
         """Each lower precision that holds its budget for this family."""
-        found: list[_Draft] = []
-        makers: tuple[Callable[[], _Draft], ...] = (self._half, lambda: self._whole(family))
+        found: list[QuantizedGraph] = []
+        makers: tuple[Callable[[], QuantizedGraph], ...] = (self._half, lambda: self._whole(family))
         for make in makers:
             try:
                 found.append(make())
@@ -290,7 +227,7 @@ class _Search:
                 self._progress(str(error))
         return found
 
-    def _find_half(self) -> _Draft:
+    def _find_half(self) -> QuantizedGraph:
         model = exact_pixels(self._model)
         added = {node.name for node in model.graph.node} - {node.name for node in self._model.graph.node}
 
@@ -301,9 +238,9 @@ class _Search:
         result = build(assignment.spared)
         self._require_finite(result, "FP16")
         artificial = self._on_artificial(result)
-        return _Draft(result, "fp16", None, len(self._layers), assignment, self._islands, None, artificial)
+        return QuantizedGraph(result, "fp16", None, len(self._layers), assignment, self._islands, None, artificial)
 
-    def _whole(self, family: str) -> _Draft:
+    def _whole(self, family: str) -> QuantizedGraph:
         """An INT8 graph with the calibration that is best without sparing a layer; where that misses the budget, with others."""
         refused: NoAssignment | None = None
         for model, ranges, method in self._bases(family):
@@ -315,7 +252,7 @@ class _Search:
         assert refused
         raise refused
 
-    def _calibrated(self, family: str, model: onnx.ModelProto, ranges: Any, method: str) -> _Draft:
+    def _calibrated(self, family: str, model: onnx.ModelProto, ranges: Any, method: str) -> QuantizedGraph:
         placement = int8.PLACEMENTS[family]
 
         def ours(spared: Collection[str]) -> onnx.ModelProto:
@@ -336,7 +273,7 @@ class _Search:
         if placement.half:
             self._require_finite(result, "INT8 with FP16")
         artificial = self._on_artificial(result)
-        return _Draft(result, "int8", family, len(self._layers), assignment, (), method, artificial)
+        return QuantizedGraph(result, "int8", family, len(self._layers), assignment, (), method, artificial)
 
     def _budget(self, precision: str) -> Budget:
         return self._options.budget or Budget.default(precision, restores=self._pictures.truth)
@@ -446,15 +383,3 @@ def _load(path: Path) -> onnx.ModelProto:
             f"{path} has opset {opset(model)}; quantization needs {LEAST_OPSET} or later. Export the model again"
         )
     return with_names(model)
-
-
-def _new(draft: _Draft, pictures: Pictures) -> NewGraph:
-    said: dict[str, Any] = {
-        "against FP32": draft.assignment.quality.to_json(),
-        "pictures": {"calibration": len(pictures.calibration), "damage": pictures.damage},
-        "artificial pictures": {"psnr": draft.artificial},
-        "spared": list(draft.assignment.spared_labels),
-    }
-    if draft.method:
-        said["calibration"] = draft.method
-    return NewGraph(draft.model, draft.precision, draft.family, said)

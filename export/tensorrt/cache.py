@@ -14,16 +14,16 @@ import hashlib
 import json
 import os
 import re
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from impasto.errors import OptionError, OutputError, PackageError
 from impasto.files import atomic_path, make_folder, sha256, write_text
 from impasto.package.engine_record import EngineRecord
+from impasto.package.file_lock import locked, locked_if_free
 from impasto.runtime.loading.stored_engines import CACHE_VARIABLE, cache_folder, read_stored
 
 from .options import parse_bytes
@@ -34,6 +34,7 @@ SCHEMA = 2
 LIMIT_VARIABLE = "IMPASTO_CACHE_BYTES"
 DEFAULT_LIMIT = 4 << 30
 
+_ADVICE = f"choose another cache with ${CACHE_VARIABLE}"
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.json|\.plan|-[0-9a-f]{8}\.kernels)")
 _TIMING = re.compile(r"tensorrt-[\w.-]+-driver\w+\.timing")
 _UNFINISHED = re.compile(r"\.(.+?)(?:-[0-9a-f]{8}-\d+-\d+)?-[0-9a-f]{16}(\.\w+)")
@@ -148,7 +149,7 @@ class EngineCache:
     def locked(self, key: str, waiting: Callable[[], None] | None = None) -> contextlib.AbstractContextManager[None]:
         """Hold the key: a second process that wants the same engine waits here and then finds it built. Raises OutputError."""
         make_folder(self.folder)
-        return locked(self._lock(key), waiting)
+        return locked(self._lock(key), waiting, _ADVICE)
 
     def timing_path(self, name: str) -> Path:
         """Where the builder's measurements of this GPU and version lie."""
@@ -163,14 +164,14 @@ class EngineCache:
 
     def _evict(self, limit: int) -> int:
         """Remove what was used longest ago until at most `limit` bytes are left besides what is held. Returns the bytes freed."""
-        with locked(self.folder / "eviction.lock"):  # two at once would each make room for both
+        with locked(self.folder / "eviction.lock", advice=_ADVICE):  # two at once would each make room for both
             freed = _remove(self._abandoned())
             found = sorted(self._evictable(), key=lambda each: each.used)
             total = sum(each.nbytes for each in found)
             for each in found:
                 if total <= limit:
                     break
-                with _free(self._lock(each.key)) as free:
+                with locked_if_free(self._lock(each.key)) as free:
                     if free:
                         total -= each.nbytes
                         freed += _remove(each.paths)
@@ -240,61 +241,3 @@ def _remove(paths: Iterable[Path]) -> int:
             ) from None
         freed += state.st_size if state else 0
     return freed
-
-
-@contextlib.contextmanager
-def locked(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold an exclusive lock on a file, which the system drops when the process ends, however it ends.
-
-    waiting: called once where another process holds it. The file stays: removing it would let two processes in.
-    """
-    with _opened(path) as file:
-        if not _try_lock(file.fileno(), block=False):
-            if waiting:
-                waiting()
-            _try_lock(file.fileno(), block=True)
-        yield
-
-
-@contextlib.contextmanager
-def _free(path: Path) -> Iterator[bool]:
-    """Whether nobody holds this lock; if so, it is held in the block."""
-    if not path.is_file():
-        yield True
-        return
-    with _opened(path) as file:
-        yield _try_lock(file.fileno(), block=False)
-
-
-def _opened(path: Path) -> BinaryIO:
-    try:
-        return path.open("a+b")
-    except OSError as error:
-        raise OutputError(
-            f"cannot lock {path}: {error.strerror}; choose another cache with ${CACHE_VARIABLE}"
-        ) from None
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(handle: int, *, block: bool) -> bool:
-        while True:
-            try:
-                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            except OSError:
-                if not block:
-                    return False
-                time.sleep(0.2)
-            else:
-                return True
-
-else:
-    import fcntl
-
-    def _try_lock(handle: int, *, block: bool) -> bool:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
-        except BlockingIOError:
-            return False
-        return True

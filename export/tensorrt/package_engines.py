@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,17 +12,18 @@ from typing import Any
 
 import impasto
 from impasto.errors import ExportError, OptionError, PackageError, first_line
-from impasto.files import atomic_path, make_folder, sha256, uninterrupted
+from impasto.files import sha256
 from impasto.package.engine_record import EngineRecord
-from impasto.package.manifest import LOCK, MANIFEST, PackageFile, read_manifest, verify, write_manifest
+from impasto.package.manifest import MANIFEST, read_manifest, verify
 from impasto.package.spec import ModelSpec, SizeRule
+from impasto.package.writer import NewFile, change_package
 from impasto.runtime.backends.tensorrt.api import TensorRT
 from impasto.runtime.loading.source import Source, is_shipped, quantize_command, resolve
 from impasto.runtime.loading.stored_engines import ENGINES, why_not_here
 
 from .builder import EngineBuilder
 from .builder_thread import Progress
-from .cache import CacheEntry, EngineCache, locked
+from .cache import CacheEntry, EngineCache
 from .options import BuildOptions, Sizes, only_size
 from .targets import find_builder
 
@@ -177,23 +177,16 @@ def _bare_precision(source: Source) -> str:
 
 def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
     """Copy engines with their records into the package and its manifest. Returns the plans' new paths. Raises OutputError."""
-    engines = make_folder(folder / ENGINES)
-    with locked(folder / LOCK), ExitStack() as renames:
-        manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))  # entered first, renamed last
+    with change_package(folder) as change:
         manifest = read_manifest(folder)
         added = {}
         for entry in entries:
-            for path in (entry.plan, entry.plan.with_suffix(".json")):
-                copy = renames.enter_context(atomic_path(engines / path.name))
-                shutil.copyfile(path, copy)
-                role = "engine" if path.suffix == ".plan" else "engine record"
+            for path, role in ((entry.plan, "engine"), (entry.plan.with_suffix(".json"), "engine record")):
                 name = f"{ENGINES}/{path.name}"
-                added[name] = PackageFile(name, role, sha256(copy), entry.record.precision)
+                added[name] = change.add(NewFile(name, role, path, entry.record.precision))
         kept = [file for file in manifest.files if file.name not in added]
-        write_manifest(manifest_path, replace(manifest, files=(*kept, *added.values())))
-        with uninterrupted():
-            renames.close()
-    return [engines / entry.plan.name for entry in entries]
+        change.manifest = replace(manifest, files=(*kept, *added.values()))
+    return [folder / ENGINES / entry.plan.name for entry in entries]
 
 
 def discard(result: BuildResult, cache: EngineCache | None = None) -> None:
@@ -203,13 +196,10 @@ def discard(result: BuildResult, cache: EngineCache | None = None) -> None:
     if result.plan.parent.name != ENGINES or not (folder / MANIFEST).is_file():
         return
     names = {f"{ENGINES}/{result.plan.stem}{suffix}" for suffix in (".plan", ".json")}
-    with locked(folder / LOCK):
+    with change_package(folder) as change:
         manifest = read_manifest(folder)
-        kept = tuple(file for file in manifest.files if file.name not in names)
-        with atomic_path(folder / MANIFEST) as path:
-            write_manifest(path, replace(manifest, files=kept))
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
+        change.manifest = replace(manifest, files=tuple(file for file in manifest.files if file.name not in names))
+        change.removed = sorted(names)
 
 
 def _takes_engines(source: Source) -> bool:

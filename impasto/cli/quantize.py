@@ -15,7 +15,8 @@ from . import options
 from .console import err, out, write_measured
 
 if TYPE_CHECKING:
-    from impasto.export.quantization.search import Made, QuantizeResult
+    from impasto.export.quantization.quantized_graph import QuantizedGraph
+    from impasto.export.quantization.search import QuantizeResult
 
 _BAR = 24
 """Width of the longest bar, in characters."""
@@ -114,7 +115,7 @@ def _show(result: QuantizeResult) -> None:
     out.print(str(result), markup=False, soft_wrap=True)
 
 
-def _bars(made: Made) -> Table:
+def _bars(made: QuantizedGraph) -> Table:
     """One row for each layer, with a bar as long as its cost."""
     name = made.precision + (f" for {made.family}" if made.family else "")
     table = Table(

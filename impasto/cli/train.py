@@ -495,7 +495,7 @@ def _stages(given: str) -> tuple[str, ...]:
 
 
 def _checked_name(name: str) -> str:
-    from impasto.export.from_checkpoint import check_name
+    from impasto.package.writer import check_name
 
     return check_name(name)
 

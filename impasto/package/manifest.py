@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ SCHEMA = 1
 """Version of the manifest. A reader refuses newer ones; a change that old readers would misread raises it."""
 
 MANIFEST = "manifest.json"
+MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
+"""What a package calls its FP32 graphs, and the checkpoint where it holds one."""
 LOCK = ".lock"
 """Who changes a package holds this file of it: exports, quantizations and builds may end at once."""
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -145,11 +146,6 @@ def read_manifest(package: Path) -> Manifest:
     except schema.Malformed as error:
         raise PackageError(f"cannot read {path}: {error}; export the model again") from None
     return Manifest.from_json(data, str(path))
-
-
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """As `read_manifest` reads it. Raises ValueError for a number that JSON has not, such as NaN."""
-    path.write_text(json.dumps(manifest.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def verify(package: Path, file: PackageFile) -> Path:

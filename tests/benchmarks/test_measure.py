@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from impasto.benchmarks import Latency
-from impasto.benchmarks.measurement import measure
+from impasto.benchmarks import Latency, measure
 from impasto.benchmarks.measurement.report import _processor
 from impasto.errors import OptionError
 from impasto.export.tensorrt.options import Sizes

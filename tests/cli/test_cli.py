@@ -342,7 +342,11 @@ def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tm
 )
 def test_where_results_cannot_go_is_told_before_any_work(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for begun in ("runtime.resolve._locate", "runtime.resolve.known_names", "export.engine_cache.EngineCache.entries"):
+    for begun in (
+        "runtime.loading.source._locate",
+        "runtime.loading.source.known_names",
+        "export.tensorrt.cache.EngineCache.entries",
+    ):
         monkeypatch.setattr(f"impasto.{begun}", lambda *_, **__: pytest.fail("it had begun"))
     assert "cannot write none/a.png: the folder none does not exist; make it first" in fails(*command, "none/a.png")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from support.small_models import REPOSITORY, picture
+from support.small_models import REPOSITORY, picture, write_graph
 
 import impasto
 from impasto.errors import CheckFailed, CheckpointError, ExportError, OptionError, OutputError
@@ -20,8 +20,9 @@ torch = pytest.importorskip("torch", reason="export needs torch")
 
 from impasto.export import from_torch as canonical  # noqa: E402
 from impasto.export.checks.against_torch import check_package, compare, synthetic  # noqa: E402
-from impasto.export.from_checkpoint import check_name, export_checkpoint, write_package  # noqa: E402
+from impasto.export.from_checkpoint import export_checkpoint  # noqa: E402
 from impasto.export.graph.weight_storage import packed, unpacked  # noqa: E402
+from impasto.package.writer import check_name  # noqa: E402
 from impasto.runtime.loading.source import shipped_models  # noqa: E402
 from impasto.training import checkpoint as checkpoints  # noqa: E402
 from impasto.training.inference import draw  # noqa: E402
@@ -259,7 +260,7 @@ def test_a_failed_export_leaves_the_old_package(network, package, monkeypatch):
     graph = onnx.load(str(package / "model.onnx"))
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OutputError, match="no space left"):
-        write_package(package, spec, {"model.onnx": graph}, None, recipe={}, quality={})
+        write_graph(package, spec, graph)
     assert {path.name: path.read_bytes() for path in package.iterdir()} == before
 
 

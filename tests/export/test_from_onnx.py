@@ -15,11 +15,11 @@ from support.small_models import canonical_graph, picture
 import impasto
 from impasto.errors import BackendError, ExportError, OptionError, OutputError, PackageError, ShapeError
 from impasto.export.checks.against_torch import check_package
-from impasto.export.from_checkpoint import check_target
 from impasto.export.from_onnx import export_graph
 from impasto.export.graph.helpers import element_types
 from impasto.export.inspection import inspect_path
 from impasto.package.manifest import read_manifest
+from impasto.package.writer import check_target
 from impasto.runtime.inference import tile_buffers as work_area
 from impasto.runtime.loading.opening import SPEC_KEY
 

@@ -8,6 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from impasto.package.manifest import MODEL, Manifest
+from impasto.package.spec import ModelSpec
+from impasto.package.writer import write_package
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -124,3 +128,10 @@ def float_graph(side: int | None = None, channels_last: bool = False, gain: floa
         [numpy_helper.from_array(gains, "gains")],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def write_graph(folder: Path, spec: ModelSpec, graph: onnx.ModelProto, **about: dict[str, object]) -> Path:
+    """A package of one FP32 graph. about: `recipe`, `quality`, as in `Manifest`. Returns the folder."""
+    from impasto.export.graph.helpers import graph_file
+
+    return write_package(folder, Manifest(spec, (), **about), [graph_file(MODEL, graph)])

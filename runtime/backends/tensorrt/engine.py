@@ -19,6 +19,7 @@ from impasto.package.engine_record import EngineRecord
 from impasto.runtime.backends.base import Backend, Lane, SizeLimits, TensorSpec
 from impasto.runtime.cuda import Device, DeviceBlock, Graph, HostBuffer, Stream
 from impasto.runtime.cuda import device as cuda_device
+from impasto.runtime.host_copies import copy_into
 from impasto.runtime.loading.stored_engines import mismatch
 
 from .api import TensorRT, tensorrt
@@ -85,10 +86,10 @@ class TensorRTBackend(Backend):
         if out.shape != lane.result.shape:
             raise ShapeError(f"out is {out.shape}; this engine gives {lane.result.shape} for such a picture")
         for host, array in zip(lane.images, inputs, strict=True):
-            host[...] = array
+            copy_into(host, array)
         lane.start()
         lane.wait()
-        out[...] = lane.result
+        copy_into(out, lane.result)
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         return self._lane_for(tuple(array.shape for array in inputs)).result.shape

@@ -13,9 +13,9 @@ from pathlib import Path
 import onnx
 import pytest
 from support.precision_graphs import chain, photos
+from support.small_models import write_graph
 
 from impasto.errors import MissingDependency, OptionError, PrecisionError
-from impasto.export.from_checkpoint import write_package
 from impasto.export.graph.int8 import layers_of
 from impasto.export.graph.qdq_lint import problems
 from impasto.export.quantization.modelopt import require
@@ -73,7 +73,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "small"
     folder.mkdir()
-    write_package(folder, ModelSpec("small", receptive_field=8), {"model.onnx": GRAPH}, None, recipe={}, quality={})
+    write_graph(folder, ModelSpec("small", receptive_field=8), GRAPH)
     return folder
 
 

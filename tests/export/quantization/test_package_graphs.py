@@ -7,20 +7,21 @@ import math
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
-from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import pytest
-from support.small_models import canonical_graph
+from support.small_models import canonical_graph, write_graph
 
 from impasto.errors import OptionError, PackageError
-from impasto.export.from_checkpoint import CONTEXT, write_package
 from impasto.export.inspection import inspect_path
-from impasto.export.quantization.package_graphs import NewGraph, write_graphs
-from impasto.export.tensorrt.cache import locked
+from impasto.export.quantization.package_graphs import write_graphs
+from impasto.export.quantization.quality import Quality
+from impasto.export.quantization.quantized_graph import QuantizedGraph
+from impasto.export.quantization.sensitivity import Assignment
 from impasto.files import sha256
-from impasto.package.manifest import LOCK, MANIFEST, Manifest, PackageFile, read_manifest
+from impasto.package.file_lock import locked
+from impasto.package.manifest import CONTEXT, LOCK, MANIFEST, Manifest, PackageFile, read_manifest
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.runtime.loading.source import resolve
 
@@ -91,11 +92,12 @@ def test_exporting_again_drops_a_context_that_the_new_model_has_not(make_package
 
 
 def export_another(package: Path) -> None:
-    write_package(package, SPEC, {"model.onnx": canonical_graph(seed=9)}, None, recipe={}, quality={})
+    write_graph(package, SPEC, canonical_graph(seed=9))
 
 
-def half() -> NewGraph:
-    return NewGraph(canonical_graph(seed=5), "fp16", None, {})
+def half(ssim: float | None = None) -> QuantizedGraph:
+    found = Assignment((), (), Quality(60, 60, ssim, None, None, 1), ())
+    return QuantizedGraph(canonical_graph(seed=5), "fp16", None, 2, found, (), None, 60)
 
 
 def test_precisions_of_one_model_never_get_beside_another(make_package: MakePackage, tmp_path: Path) -> None:
@@ -147,5 +149,5 @@ def test_control_c_between_two_renames_leaves_a_whole_package(
 def test_a_manifest_holds_no_number_that_json_has_not(make_package: MakePackage) -> None:
     package = make_package()
     with pytest.raises(ValueError, match="JSON"):
-        write_graphs(resolve(package), package, [replace(half(), quality={"ssim": math.nan})])
+        write_graphs(resolve(package), package, [half(ssim=math.nan)])
     inspect_path(str(package)).require_intact()

@@ -15,12 +15,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.precision_graphs import canonical, chain, photos
-from support.small_models import canonical_graph, picture
+from support.small_models import canonical_graph, picture, write_graph
 
 import impasto
 from impasto import images
 from impasto.errors import ImpastoError, OptionError, OutputError, PackageError, PictureError, PrecisionError
-from impasto.export.from_checkpoint import write_package
 from impasto.export.inspection import inspect_path
 from impasto.export.quantization import search as precision
 from impasto.export.quantization.calibration import HELD_OUT, LEAST, extreme_pictures, read_pictures
@@ -45,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def package(folder: Path, graph: onnx.ModelProto | None = None) -> Path:
     folder.mkdir()
-    write_package(folder, SPEC, {"model.onnx": graph or chain()}, None, recipe={}, quality={"seen": 1})
+    write_graph(folder, SPEC, graph or chain(), quality={"seen": 1})
     return folder
 
 
@@ -252,7 +251,7 @@ def test_graphs_that_cannot_be_quantized_are_refused(make, words: str, tmp_path:
 def test_a_perceptual_network_is_refused(tmp_path: Path, folder: Path) -> None:
     model = tmp_path / "vgg"
     model.mkdir()
-    write_package(model, ModelSpec("vgg", PERCEPTUAL), {"model.onnx": chain(2)}, None, recipe={}, quality={})
+    write_graph(model, ModelSpec("vgg", PERCEPTUAL), chain(2))
     with pytest.raises(OptionError, match="vgg is a perceptual network"):
         quantize(model, QuantizeOptions(folder))
 
@@ -458,7 +457,7 @@ def test_a_restorer_is_judged_by_the_truth_too(tmp_path: Path, folder: Path) -> 
     model = tmp_path / "small"
     model.mkdir()
     spec = ModelSpec("small", "denoise", receptive_field=8)
-    write_package(model, spec, {"model.onnx": chain()}, None, recipe={"degradation": "noise:0-55"}, quality={})
+    write_graph(model, spec, chain(), recipe={"degradation": "noise:0-55"})
     quality = quantize(model, QuantizeOptions(folder, "fp16")).made[0].quality
     assert quality.truth == pytest.approx(0, abs=0.01)
     pictures = read_pictures(folder, spec, ["image"], None)

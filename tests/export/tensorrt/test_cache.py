@@ -15,8 +15,9 @@ from support.fake_engines import key
 from support.fake_engines import record as fake_record
 
 from impasto.errors import OptionError, OutputError
-from impasto.export.tensorrt.cache import DEFAULT_LIMIT, CacheEntry, EngineCache, engine_key, locked
+from impasto.export.tensorrt.cache import DEFAULT_LIMIT, CacheEntry, EngineCache, engine_key
 from impasto.package.engine_record import EngineRecord
+from impasto.package.file_lock import locked
 
 A, B, C, D = (key(name) for name in "abcd")
 
