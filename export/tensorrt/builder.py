@@ -21,7 +21,7 @@ from impasto.runtime.backends.tensorrt.api import TensorRT
 from . import fp32_layers
 from .builder_thread import Progress, interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
-from .layer_report import read_back, require_precision
+from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
 from .targets import Target, capability, find_builder, find_target
 
@@ -237,6 +237,8 @@ class EngineBuilder:
             layers, memory = read_back(api, plan, lines, self.target, profiles[0])
             arithmetic = _arithmetic_layers(api, network)
         require_precision(layers, self.options.precision, self._reported_target, arithmetic)
+        if self.options.precision == "int8":
+            warn_of_wide_int8(layers, self._reported_target)
         return CompiledEngine(plan, layers, profiles, memory)
 
     @property
@@ -284,7 +286,7 @@ class EngineBuilder:
         if preview is not None and options.has_free_sizes:
             # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
             config.set_preview_feature(preview, True)
-            if api.profile_sharing is not None:  # 8.6: a stream's lanes are contexts of one engine
+            if api.profile_sharing is not None:  # 8.6: a stream's slots are contexts of one engine
                 config.set_preview_feature(api.profile_sharing, True)
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
