@@ -77,7 +77,8 @@ LOGGED = (
     "Name: conv_myl0_1, LayerType: correlation, Inputs: [ {{ Name: a, Dimensions: [1,32,{side},32], Strides: [1,1,1,1], StrideOrder: "
     "[3,0,2,1], Datatype: Int8, Format: (NHWC) Channel major format }}], Constants: [ {{ Name: w, Dimensions: [32,32,3,3], Strides: "
     "[288,1,96,32], StrideOrder: [3,0,2,1], Datatype: Int8, Format: (NHWC) Channel major format }}], Outputs: [ {{ Name: b, "
-    "Dimensions: [1,32,{side},32], Strides: [1,1,1,1], StrideOrder: [3,0,2,1], Datatype: {type}, Format: (NHWC) Channel major format }}], "
+    "Dimensions: [1,32,{side},32], Strides: [1,1,1,1], StrideOrder: [3,0,2,1], Datatype: {type}, Format: (NHWC) Channel major format "
+    "}}], "
     "TacticName: sm80_something, StreamId: 0"
 )
 
