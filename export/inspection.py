@@ -106,6 +106,7 @@ def _engine(path: Path) -> Inspection:
         ("model", f"{record.spec.get('name', 'unknown')} ({record.role})"),
         ("precision", record.precision),
         ("layers by precision", kinds),
+        ("kernels", record.traffic()),
         *((f"… on {capability}", str(counts)) for capability, counts in record.precisions_by_target.items()),
         ("built by", f"{record.flavour} {record.version}"),
         ("built for", record.gpu or "every GPU of these compute capabilities"),

@@ -19,6 +19,7 @@ from impasto.errors import ImpastoWarning, OptionError, ShapeError
 from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
+from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
 from impasto.runtime.inference.streaming import SlotPool, overlapped
@@ -332,7 +333,7 @@ class Model:
                 out = np.empty_like(frame, order="C")
                 scaling.enlarge(out)
         if not scaling:
-            out = drawn.copy()
+            out = copied(drawn)
         if self._keep_colors:
             keep_colours(frame, out)
         return out

@@ -21,7 +21,7 @@ from impasto.runtime.backends.tensorrt.api import TensorRT
 from . import fp32_layers
 from .builder_thread import Progress, interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
-from .layer_report import read_back, require_precision
+from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
 from .targets import Target, capability, find_builder, find_target
 
@@ -239,6 +239,8 @@ class EngineBuilder:
             layers, memory = read_back(api, plan, lines, self.target, profiles[0])
             arithmetic = _arithmetic_layers(api, network)
         require_precision(layers, self.options.precision, self._reported_target, arithmetic)
+        if self.options.precision == "int8":
+            warn_of_wide_int8(layers, self._reported_target)
         return CompiledEngine(plan, layers, profiles, memory)
 
     @property

@@ -54,9 +54,8 @@ class BuildResult:
         where = record.gpu or "compute capability " + ", ".join(record.compute_capabilities)
         counts = ", ".join(f"{count} {name}" for name, count in record.precisions().items())
         done = "built" if self.built else "found, built before"
-        return (
-            f"{done}: {self.plan} ({record.plan_bytes / 1e6:.1f} MB, {record.precision}, for {where}; layers: {counts})"
-        )
+        size = f"{record.plan_bytes / 1e6:.1f} MB"
+        return f"{done}: {self.plan} ({size}, {record.precision}, for {where}; layers: {counts}; {record.traffic()})"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from impasto.runtime.host_copies import copy_into
+
 
 def reflect_into(padded: np.ndarray, image: np.ndarray, top: int, left: int) -> None:
     """Copy `image` into `padded` at (top, left) and fill what is left by reflecting it about its edges.
@@ -14,7 +16,7 @@ def reflect_into(padded: np.ndarray, image: np.ndarray, top: int, left: int) -> 
     """
     height, width = image.shape[:2]
     rows = padded[top : top + height]
-    rows[:, left : left + width] = image
+    copy_into(rows[:, left : left + width], image)
     # Columns first, on the picture's own rows; then whole rows, which carries the corners along. Columns are taken by their
     # places: slices of pixels in reverse would be copied three bytes at a time, which is half as fast.
     places = left + _reflected(left, width, padded.shape[1])

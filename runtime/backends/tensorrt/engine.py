@@ -19,6 +19,7 @@ from impasto.package.engine_record import EngineRecord
 from impasto.runtime.backends.base import Backend, SizeLimits, Slot, TensorSpec
 from impasto.runtime.cuda import Device, DeviceBlock, Graph, HostBuffer, Stream
 from impasto.runtime.cuda import device as cuda_device
+from impasto.runtime.host_copies import copy_into
 from impasto.runtime.loading.stored_engines import mismatch
 
 from .api import TensorRT, tensorrt
@@ -85,10 +86,10 @@ class TensorRTBackend(Backend):
         if out.shape != slot.result.shape:
             raise ShapeError(f"out is {out.shape}; this engine gives {slot.result.shape} for such a picture")
         for host, array in zip(slot.images, inputs, strict=True):
-            host[...] = array
+            copy_into(host, array)
         slot.start()
         slot.wait()
-        out[...] = slot.result
+        copy_into(out, slot.result)
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
         return self._slot_for(tuple(array.shape for array in inputs)).result.shape

@@ -52,6 +52,19 @@ def use_gpu(
 COMPATIBLE = {"compute_capabilities": (AMPERE_PLUS,), "gpu": None, "version": "8.6.1"}
 
 
+def test_int8_is_taken_by_itself_only_where_there_is_no_fp16(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache
+) -> None:
+    """Whatever size it holds: INT8 changes pictures, and where a vendor does not fuse it, it moves more bytes."""
+    package = make_package()
+    large = {"image": ((1, 16, 16, 3), (1, 64, 64, 3), (1, 4096, 4096, 3))}
+    put(own_cache, package / "model.onnx", "int8", precision="int8", profiles=(large,))
+    put(own_cache, package / "model.onnx", "fp16")
+    source = engine_source(package, "tensorrt", "auto", 0, trust=False)
+    assert source and source.engine
+    assert source.engine.precision == "fp16"
+
+
 @pytest.mark.parametrize(
     ("capability", "integrated", "runs"),
     [
