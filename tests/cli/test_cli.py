@@ -312,6 +312,29 @@ def test_models_says_what_the_pictures_owners_allow(make_package, monkeypatch):
     assert "own: trained on pictures with these terms: for non-commercial research" in cli("models")[1]
 
 
+def test_models_fits_eighty_columns_and_folds_nothing_away(monkeypatch):
+    monkeypatch.setattr("impasto.runtime.loading.source.search_path", lambda: [shipped_models()])
+    said = CliRunner().invoke(app, ["models"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, said.splitlines())) <= 80
+    for name in ("composition-viii", "four-styles", "upscale-x2"):
+        assert name in said
+    # Folded or not, every word of a cell is there.
+    assert {"stylize", "denoise", "fp32", "28.9", "objective"} <= set(said.split())
+
+
+def test_models_shows_a_card(tmp_path):
+    code, said, _ = cli("models", "great-wave", "--json", tmp_path / "m.json")
+    assert code == 0
+    assert "Great Wave off Kanagawa" in said and "# great-wave" not in said  # drawn, not as it is written
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert found["summary"]["style"] == "great-wave" and found["summary"]["kmac_per_pixel"] == 28.9
+
+
+def test_a_package_without_a_card_says_what_else_to_read(make_package):
+    code, _, stderr = cli("models", make_package())
+    assert code == 1 and "has no card" in stderr and "impasto inspect tiny" in stderr
+
+
 def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tmp_path):
     folder = make_package("own")
     (folder / "manifest.json").write_text("no JSON")
@@ -331,6 +354,9 @@ def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tm
         ("bench", "denoise", "--json"),
         ("compare", "denoise", "inpaint", "--photo", "photo.png", "--json"),
         ("compare", "denoise", "inpaint", "--photo", "photo.png", "--sheet"),
+        ("compare", "denoise", "inpaint", "--photo", "photo.png", "--html"),
+        ("bench", "denoise", "--html"),
+        ("quantize", "denoise", "--calibrate", ".", "--html"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--json"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--sheet"),
         ("build", "denoise", "--json"),
