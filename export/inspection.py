@@ -18,8 +18,9 @@ from impasto.package import schema
 from impasto.package.engine_record import EngineLayer, EngineRecord
 from impasto.package.manifest import MANIFEST, read_manifest
 from impasto.package.spec import ModelSpec
+from impasto.runtime.backends.tensorrt.compatibility import why_not_here
 from impasto.runtime.loading.source import resolve
-from impasto.runtime.loading.stored_engines import read_stored, why_not_here
+from impasto.runtime.loading.stored_engines import read_stored
 
 
 @dataclass(frozen=True)

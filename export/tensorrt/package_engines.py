@@ -18,8 +18,9 @@ from impasto.package.manifest import MANIFEST, read_manifest, verify
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.package.writer import NewFile, change_package
 from impasto.runtime.backends.tensorrt.api import TensorRT
+from impasto.runtime.backends.tensorrt.compatibility import why_not_here
 from impasto.runtime.loading.source import Source, is_shipped, quantize_command, resolve
-from impasto.runtime.loading.stored_engines import ENGINES, why_not_here
+from impasto.runtime.loading.stored_engines import ENGINES
 
 from .builder import EngineBuilder
 from .builder_thread import Progress
@@ -100,7 +101,7 @@ def build_model(
     builder = EngineBuilder(graph_path, spec, options, graph_precision=precision, api=api, cache=cache, device=device)
     with ExitStack() as held:  # other builders may evict neither before both are copied
         entry, built = builder.build(
-            context_sha256=sha256(source.context) if source.context and spec.thumbnail else None,
+            context_sha256=sha256(source.context_path) if source.context_path and spec.thumbnail else None,
             progress=progress,
             waiting=waiting,
             held=held,
@@ -134,12 +135,12 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> tuple[Path, str
     Raises PackageError with the command that makes a missing one.
     """
     if source.manifest is None:
-        return source.graph, None
+        return source.graph_path, None
     held = source.manifest.find("model", precision, "tensorrt")
     if held:
         return verify(source.path, held), held.precision
     if precision == "fp16" and api.has_precision_flags:
-        return source.graph, source.precision
+        return source.graph_path, source.precision
     raise PackageError(
         f"{source.path} holds no {precision} graph, which {api} needs; make one: "
         f"{quantize_command(source.path, precision, 'tensorrt')}; or build --precision fp32"
@@ -172,7 +173,7 @@ def _bare_precision(source: Source) -> str:
         from impasto.export.graph.precision import file_precision
     except ImportError:  # `spec_of_graph` says what is missing
         return source.precision
-    return file_precision(source.graph)
+    return file_precision(source.graph_path)
 
 
 def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
@@ -210,11 +211,11 @@ def _takes_engines(source: Source) -> bool:
 def _context_builder(source: Source, builder: EngineBuilder) -> EngineBuilder | None:
     """Builds the context graph's engine: always FP32, since it is small, runs once a picture and steers everything."""
     spec = builder.spec
-    if source.context is None or spec.thumbnail is None:
+    if source.context_path is None or spec.thumbnail is None:
         return None
     side = (spec.thumbnail, spec.thumbnail)
     return EngineBuilder(
-        source.context,
+        source.context_path,
         ModelSpec(f"{spec.name}-context", size=SizeRule(fixed=side)),
         replace(builder.options, precision="fp32", sizes=(Sizes(side, side, side),)),
         graph_precision="fp32",
@@ -240,16 +241,16 @@ def spec_of_graph(source: Source) -> ModelSpec:
     from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
 
     try:
-        model = onnx.load(str(source.graph), load_external_data=False)
+        model = onnx.load(str(source.graph_path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise ExportError(f"{source.graph} is no ONNX file that can be read: {first_line(error)}") from None
+        raise ExportError(f"{source.graph_path} is no ONNX file that can be read: {first_line(error)}") from None
     weights = {tensor.name for tensor in model.graph.initializer}  # older files list them among the inputs
     inputs = [value for value in model.graph.input if value.name not in weights]
-    _require_canonical(inputs, source.graph)
+    _require_canonical(inputs, source.graph_path)
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     if own:
-        return spec_in_metadata(own, source.graph)
-    _require_pictures(inputs, list(model.graph.output), source.graph)
+        return spec_in_metadata(own, source.graph_path)
+    _require_pictures(inputs, list(model.graph.output), source.graph_path)
     with impasto.load(source.path, backend="onnxruntime-cpu") as drawing:
         return drawing.info.spec
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from impasto.errors import ImpastoError, OptionError
 from impasto.package.engine_record import AMPERE_PLUS
 from impasto.runtime.backends.tensorrt.api import TensorRT, tensorrt
-from impasto.runtime.loading.stored_engines import is_ampere_plus
+from impasto.runtime.backends.tensorrt.compatibility import is_ampere_plus
 
 from .options import BuildOptions
 

@@ -150,7 +150,7 @@ def clean(
 @cache.command()
 def path() -> None:
     """Print the cache's folder ($IMPASTO_CACHE)."""
-    from impasto.runtime.loading.stored_engines import cache_folder
+    from impasto.runtime.cache_folder import cache_folder
 
     out.print(str(cache_folder()), markup=False, soft_wrap=True)
 

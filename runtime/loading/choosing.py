@@ -23,8 +23,7 @@ from impasto.runtime.backends.inner_values import ValuesBeforeRounding, wanted_a
 from impasto.runtime.backends.pixels import PixelAdapter
 
 from .opening import describe, open_context, open_source
-from .source import Source, resolve
-from .stored_engines import engine_source
+from .source import ModelFiles, Source
 
 LEVELS = 2
 """Of 255: how far two backends may differ in a graph of float32. Each is within 1 of what the graph says."""
@@ -100,18 +99,20 @@ def choices(
 ) -> Iterator[Candidate]:
     """What to load, and with which backend, best first; `reasons` gets why better ones are left out.
 
-    Raises OptionError for an unknown backend or no device's number, and what `engine_source` and `resolve` raise.
+    Raises OptionError for an unknown backend or no device's number, and what `ModelFiles` raises.
     """
     if backend not in (*NAMES, "auto"):
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
     if not isinstance(device, Integral) or isinstance(device, bool) or device < 0:
         raise OptionError(f"device is {device!r:.100}; give the number of a CUDA device, such as 0")
-    source = engine_source(path_or_name, backend, precision, device, trust)
-    if source and (source.engine or source.graph.suffix == ".plan"):
+    files = ModelFiles(path_or_name, trust)
+    if backend in ("auto", "tensorrt") and (
+        source := files.engine_source(precision, device, required=backend == "tensorrt")
+    ):
         yield Candidate(source, "auto")
         return
     wanted = "fp32" if precision == "auto" else precision
-    manifest = resolve(path_or_name, "auto", trust).manifest if backend in ("auto", "openvino") else None
+    manifest = files.source().manifest if backend in ("auto", "openvino") else None
     preference = preferred(wanted) if backend == "auto" else Preference((backend,))
     names = list(preference.names)
     if preference.passed_over:
@@ -122,7 +123,7 @@ def choices(
             if len(names) > 1:
                 names.remove(name)
     for name in names:
-        yield Candidate(resolve(path_or_name, precision, trust, family(name)), name)
+        yield Candidate(files.source(precision, family(name)), name)
 
 
 def _against(manifest: Manifest, precision: str, backend: str) -> str | None:
@@ -203,9 +204,9 @@ def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values
         _watch(graph, candidate, device, check_values)
         if not spec.thumbnail:
             return OpenModel(source, graph, spec, None)
-        if source.context is None:
+        if source.context_path is None:
             raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-        return OpenModel(source, graph, spec, open_context(source, source.context, backend, device))
+        return OpenModel(source, graph, spec, open_context(source, source.context_path, backend, device))
     except BaseException:
         graph.close()
         raise
@@ -214,7 +215,7 @@ def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values
 def _watch(graph: Backend, candidate: Candidate, device: int, always: bool) -> None:
     """Let a graph that gives uint8 be looked into for NaN. Raises OptionError where that is wanted and cannot be."""
     source = candidate.source
-    if source.engine or source.graph.suffix == ".plan":
+    if source.is_engine:
         if always:
             raise OptionError(
                 "nobody can look for NaN inside an engine; choose backend='onnxruntime-cpu', which shows them"
@@ -225,7 +226,7 @@ def _watch(graph: Backend, candidate: Candidate, device: int, always: bool) -> N
         return open_graph(path, candidate.backend, device, features=True)
 
     if not isinstance(graph, PixelAdapter):  # which sees the floats itself
-        graph.inner_values = ValuesBeforeRounding(source.graph, open_copy, always=always)
+        graph.inner_values = ValuesBeforeRounding(source.graph_path, open_copy, always=always)
 
 
 def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenModel]) -> OpenModel | None:

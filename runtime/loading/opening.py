@@ -17,7 +17,8 @@ from impasto.runtime.backends import Backend, open_engine, open_graph
 from impasto.runtime.backends.base import SizeLimits
 from impasto.runtime.backends.pixels import MULTIPLE_HINT, PixelAdapter
 
-from .source import Sidecar, Source
+from .sidecar import Sidecar
+from .source import Source
 
 _BAKED = (128, 224, 256, 384, 512)
 """Sides of pictures that networks are exported with, tried where 64 will not do: exporters bake them in, and call them free."""
@@ -28,9 +29,9 @@ SPEC_KEY = "impasto.spec"
 
 def open_source(source: Source, backend: str, device: int, *, features: bool = False) -> Backend:
     """The picture path, or with `features` a perceptual network: an engine or an ONNX graph. Raises what the backends raise."""
-    if source.engine is None and source.graph.suffix != ".plan":
-        return open_graph(source.graph, backend, device, features=features)
-    return open_engine(source.graph, source.engine, backend, device, _rebuild(source), features=features)
+    if not source.is_engine:
+        return open_graph(source.graph_path, backend, device, features=features)
+    return open_engine(source.graph_path, source.engine, backend, device, _rebuild(source), features=features)
 
 
 def open_context(source: Source, path: Path, backend: str, device: int) -> Backend:
@@ -54,30 +55,34 @@ def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Bac
     pixels: the layout that was asked for. Raises OptionError where the graph leaves no choice, PackageError and BackendError.
     """
     if not graph.inputs:
-        raise BackendError(f"{source.graph} takes nothing, so it is no picture model (an empty file?); export it again")
+        raise BackendError(
+            f"{source.graph_path} takes nothing, so it is no picture model (an empty file?); export it again"
+        )
     canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
     if pixels and (canonical or graph.limits or source.manifest or SPEC_KEY in graph.metadata):
         raise OptionError(
             f"{source.path} says how its pixels are laid out, {graph.inputs[0]} RGB; leave layout out (--layout at the command line)"
         )
-    if graph.limits and source.engine is None and source.graph.suffix == ".plan":
-        return graph, _measured(graph, graph.limits, source.graph)
+    if graph.limits and source.engine is None and source.graph_path.suffix == ".plan":
+        return graph, _measured(graph, graph.limits, source.graph_path)
     if source.engine and not source.manifest:
-        return graph, _recorded(source.engine, source.sidecar, source.graph)
+        return graph, _recorded(source.engine, source.sidecar, source.graph_path)
     if source.manifest:
         if not canonical:
-            raise BackendError(f"{source.graph} takes {graph.inputs[0]}; a package's graph takes uint8 (?, ?, ?, 3)")
+            raise BackendError(
+                f"{source.graph_path} takes {graph.inputs[0]}; a package's graph takes uint8 (?, ?, ?, 3)"
+            )
         return graph, source.manifest.spec
     if SPEC_KEY in graph.metadata:
-        return graph, spec_in_metadata(graph.metadata[SPEC_KEY], source.graph)
+        return graph, spec_in_metadata(graph.metadata[SPEC_KEY], source.graph_path)
     sidecar = source.sidecar
     if not canonical:
         pixels = pixels or (sidecar.pixels if sidecar else None)
         if pixels is None:
             raise BackendError(
-                f"{source.graph} takes {graph.inputs[0]} and does not say how pixels are laid out in it; "
+                f"{source.graph_path} takes {graph.inputs[0]} and does not say how pixels are laid out in it; "
                 f"load it with layout='rgb 0..1' ('bgr 0..255', 'rgb -1..1', …; --layout at the command line), or write that into "
-                f'{source.graph.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
+                f'{source.graph_path.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
             )
         graph = PixelAdapter(graph, pixels)
     return graph, _probe(graph, source.described_spec())

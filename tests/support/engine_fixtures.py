@@ -28,7 +28,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
 def vendor(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT(driver)
     api = tensorrt_api.TensorRT(fake, "tensorrt")
-    for module in ("backends.tensorrt.engine", "loading.stored_engines"):
+    for module in ("backends.tensorrt.engine", "backends.tensorrt.compatibility"):
         monkeypatch.setattr(f"impasto.runtime.{module}.tensorrt", lambda flavour: api)
     return fake
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from impasto.errors import OutputError
 from impasto.files import make_folder, write_bytes
+from impasto.runtime.cache_folder import cache_folder
 from impasto.runtime.cuda import Device
-from impasto.runtime.loading.stored_engines import cache_folder
 
 from .api import TensorRT
 
