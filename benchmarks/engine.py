@@ -120,8 +120,9 @@ def measure_engine(plan: Path, folder: Path, entry: dict[str, Any]) -> None:
         entry["layer_ms"] = _layer_times(backend, picture)
     finally:
         backend.close()
-    # A context comes from its own engine, which only a package holds; and a model takes and gives uint8.
-    if extra or {spec.dtype.name for spec in (*backend.inputs, *backend.outputs)} != {"uint8"}:
+    # A context comes from its own engine, which only a package holds (a strength from the caller); and a model takes and gives uint8.
+    needs_context = bool(extra) and not record.spec.get("strength")
+    if needs_context or {spec.dtype.name for spec in (*backend.inputs, *backend.outputs)} != {"uint8"}:
         return
     with impasto.load(plan, working_size=None) as model:
         out = model(picture)

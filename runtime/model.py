@@ -251,10 +251,11 @@ class Model:
         self._check_image(image)
         return image.shape[0] * self.info.scale, image.shape[1] * self.info.scale, 3
 
-    def computation(self, image: np.ndarray) -> Callable[[], None]:
+    def computation(self, image: np.ndarray, *, batch: int = 1) -> Callable[[], None]:
         """A function that repeats only the graphs' work on this picture: no padding, cutting, conversion of pixels or thumbnail. For
         benchmarks.
 
+        batch: how many copies of the picture the graphs take at once, as far as they can.
         Not to be called while other threads use the model. Raises ShapeError.
         """
         self._check_image(image)
@@ -265,10 +266,10 @@ class Model:
         out = np.empty(self.output_shape(image), np.uint8)
         buffers = TileBuffers(self._plan(*image.shape[:2]))
         buffers.run(self._graph, image, out, extra)
-        drawing = buffers.computation(self._graph, image, out, extra)
+        drawing = buffers.computation(self._graph, image, out, extra, batch=batch)
 
         def compute() -> None:
-            if context:
+            for _ in range(batch if context else 0):
                 context.repeat()
             drawing()
 

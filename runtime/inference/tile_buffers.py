@@ -43,14 +43,20 @@ class TileBuffers:
         out[...] = self._result[self.plan.crop]
 
     def computation(
-        self, backend: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]
+        self, backend: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...], *, batch: int = 1
     ) -> Callable[[], None]:
-        """A function that repeats the backend's work of the last `run`, once for each tile, on what that left in the buffers."""
+        """A function that repeats the backend's work of the last `run`, once for each tile, on what that left in the buffers.
+
+        batch: how many copies one run of the backend works on.
+        """
         if self.plan.tiled:
             image, out = self._tile, self._tile_result
         elif self.plan.padded:
             image, out = self._padded, self._result
-        once = backend.computation((image[None], *extra), out[None])
+        inputs = (image[None], *extra)
+        if batch > 1:
+            inputs = tuple(array.repeat(batch, 0) for array in inputs)
+        once = backend.computation(inputs, out[None] if batch == 1 else np.empty((batch, *out.shape), np.uint8))
 
         def compute() -> None:
             for _ in range(len(self.plan.tiles) or 1):
