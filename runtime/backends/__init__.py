@@ -20,15 +20,15 @@ __all__ = [
     "SizeLimits",
     "Slot",
     "TensorSpec",
-    "family",
     "open_engine",
     "open_graph",
     "preferred",
+    "target_backend",
 ]
 
 
-def family(backend: str) -> str:
-    """Which of the manifest's FAMILIES a backend of NAMES belongs to."""
+def target_backend(backend: str) -> str:
+    """The kind of graphs that a backend of NAMES runs: "onnxruntime" for "onnxruntime-cpu" and "onnxruntime-cuda"."""
     return backend.split("-")[0]
 
 

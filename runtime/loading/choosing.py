@@ -18,7 +18,7 @@ from impasto.errors import BackendError, ImpastoError, MissingDependency, Option
 from impasto.metrics import independent, psnr
 from impasto.package.manifest import Manifest
 from impasto.package.spec import ModelSpec, Pixels
-from impasto.runtime.backends import NAMES, Backend, Preference, family, open_graph, preferred
+from impasto.runtime.backends import NAMES, Backend, Preference, open_graph, preferred, target_backend
 from impasto.runtime.backends.inner_values import ValuesBeforeRounding, wanted_always
 from impasto.runtime.backends.pixels import PixelAdapter
 
@@ -123,12 +123,12 @@ def choices(
             if len(names) > 1:
                 names.remove(name)
     for name in names:
-        yield Candidate(files.source(precision, family(name)), name)
+        yield Candidate(files.source(precision, target_backend(name)), name)
 
 
 def _against(manifest: Manifest, precision: str, backend: str) -> str | None:
     """What a package says against running it with a backend."""
-    if manifest.held("model", precision) and not manifest.find("model", precision, family(backend)):
+    if manifest.held("model", precision) and not manifest.find("model", precision, target_backend(backend)):
         return f"{manifest.spec.name} holds no {precision} graph for {backend}"
     found = manifest.backends.get(backend)
     if found is None or found.passed:
