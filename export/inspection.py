@@ -108,7 +108,7 @@ def _engine(path: Path) -> Inspection:
         ("precision", record.precision),
         ("layers by precision", kinds),
         *((f"… on {capability}", str(counts)) for capability, counts in record.precisions_by_target.items()),
-        ("built by", f"{record.flavour} {record.version}"),
+        ("built by", f"{record.product} {record.version}"),
         ("built for", record.gpu or "every GPU of these compute capabilities"),
         ("compute capability", ", ".join(record.compute_capabilities)),
         *_profile_rows(record),

@@ -74,7 +74,7 @@ def build_model(
     options: BuildOptions,
     *,
     store: str = "auto",
-    flavour: str = "auto",
+    product: str = "auto",
     device: int = 0,
     cache: EngineCache | None = None,
     progress: Progress | None = None,
@@ -94,7 +94,7 @@ def build_model(
         )
     if store == "package" and source.manifest is None:
         raise OptionError(f"{source.path} is no package; its engines go to the cache (store='cache')")
-    api = find_builder(options, flavour)
+    api = find_builder(options, product)
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     _require_sizes(spec, options, source.path)
     graph_path, precision = find_graph(source, options.precision, api)
@@ -147,12 +147,12 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> tuple[Path, str
     )
 
 
-def best_precision(model: str | os.PathLike[str], options: BuildOptions, flavour: str = "auto") -> tuple[str, str]:
+def best_precision(model: str | os.PathLike[str], options: BuildOptions, product: str = "auto") -> tuple[str, str]:
     """What to build where nobody said a precision, and why, as half a sentence: FP16 where it can be had, else FP32.
 
-    Only the flavour and the targets of `options` count. Raises what `resolve` and `find_builder` raise.
+    Only the product and the targets of `options` count. Raises what `resolve` and `find_builder` raise.
     """
-    source, api = resolve(model), find_builder(options, flavour)
+    source, api = resolve(model), find_builder(options, product)
     if source.manifest is None and (found := _bare_precision(source)) != "fp32":
         return found, "the graph is in that precision"
     if source.manifest and source.manifest.find("model", "fp16", "tensorrt"):

@@ -70,7 +70,8 @@ def build(
     ] = False,
     target: Targets = None,
     device: options.Device = 0,
-    flavour: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    product: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    flavour: Annotated[str | None, typer.Option(hidden=True, help="What --product was called before.")] = None,
     store: Annotated[
         str, typer.Option(help="package, cache, or auto: the package unless it came with Impasto.")
     ] = "auto",
@@ -83,13 +84,14 @@ def build(
     wanted = _options(
         precision or "fp32", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
     )
+    product = flavour or product
     why = None
     if precision is None:
-        chosen, why = best_precision(model, wanted, flavour)
+        chosen, why = best_precision(model, wanted, product)
         wanted = replace(wanted, precision=chosen)
     with _bar_or_exit(f"building {model}, {wanted.precision}") as (report, waiting):
         result = build_model(
-            model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
+            model, wanted, store=store, product=product, device=device, progress=report, waiting=waiting
         )
     out.print(str(result), markup=False, soft_wrap=True)
     if why:
@@ -126,7 +128,7 @@ def list_entries(json: options.Json = None) -> None:
             record.precision,
             " x ".join(str(side) for side in largest[1:3]),
             record.gpu or ", ".join(record.compute_capabilities),
-            f"{record.flavour} {record.version}",
+            f"{record.product} {record.version}",
             f"{entry.nbytes / 1e6:.1f}",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
         )

@@ -89,8 +89,8 @@ def context_engine(stored: StoredEngine, among: list[StoredEngine]) -> StoredEng
     for other in among:
         its = other.record
         if (its.role, its.source_sha256) == ("context", mine.context_sha256) and (
-            (its.flavour, its.version, its.compute_capabilities, its.gpu)
-            == (mine.flavour, mine.version, mine.compute_capabilities, mine.gpu)
+            (its.product, its.version, its.compute_capabilities, its.gpu)
+            == (mine.product, mine.version, mine.compute_capabilities, mine.gpu)
         ):
             return other
     return None

@@ -29,7 +29,7 @@ def vendor(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT(driver)
     api = tensorrt_api.TensorRT(fake, "tensorrt")
     for module in ("backends.tensorrt.engine", "backends.tensorrt.compatibility"):
-        monkeypatch.setattr(f"impasto.runtime.{module}.tensorrt", lambda flavour: api)
+        monkeypatch.setattr(f"impasto.runtime.{module}.tensorrt", lambda product: api)
     return fake
 
 

@@ -23,14 +23,14 @@ def mismatch(record: EngineRecord, api: TensorRT, device: cuda.Device) -> str | 
     """Why an engine cannot run on this TensorRT and GPU, as half a sentence. None if it can."""
     here = {device.compute_capability, *([AMPERE_PLUS] if is_ampere_plus(device) else [])}
     if (
-        (record.flavour, record.version) == (api.flavour, api.version)
+        (record.product, record.version) == (api.product, api.version)
         and here.intersection(record.compute_capabilities)
         and record.gpu in (None, device.name)
     ):
         return None
     capability = " or ".join(record.compute_capabilities)
     return (
-        f"this engine was built by {record.flavour} {record.version} for {record.gpu or 'compute capability ' + capability}; "
+        f"this engine was built by {record.product} {record.version} for {record.gpu or 'compute capability ' + capability}; "
         f"this machine has {api} and {device.name} (compute capability {device.compute_capability}"
         f"{', integrated' if device.integrated else ''})"
     )
@@ -39,7 +39,7 @@ def mismatch(record: EngineRecord, api: TensorRT, device: cuda.Device) -> str | 
 def why_not_here(record: EngineRecord, device: int) -> str | None:
     """Why an engine cannot run on this machine, missing libraries included. None if it can. device: the CUDA device's number."""
     try:
-        return mismatch(record, tensorrt(record.flavour), cuda.device(device))
+        return mismatch(record, tensorrt(record.product), cuda.device(device))
     except ImpastoError as error:
         return str(error)
 

@@ -36,9 +36,9 @@ class TensorRTBackend(Backend):
         """plan: trusted bytes; a plan is executable code. record: what is known of it, checked against this machine first.
 
         rebuild: the command that builds a fitting engine, for error messages.
-        Raises EngineMismatch for another GPU, version or flavour, MissingDependency, BackendError.
+        Raises EngineMismatch for another GPU, version or product, MissingDependency, BackendError.
         """
-        self._api = tensorrt(record.flavour if record else "auto")
+        self._api = tensorrt(record.product if record else "auto")
         self._rebuild = rebuild
         self._device = cuda_device(device)
         if record:

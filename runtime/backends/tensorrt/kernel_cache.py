@@ -16,7 +16,7 @@ from .api import TensorRT
 
 
 class KernelCache:
-    """The kernels of one engine on one kind of GPU, in the user's cache folder. Flavours that compile all when building have none."""
+    """The kernels of one engine on one kind of GPU, in the user's cache folder. Products that compile all when building have none."""
 
     def __init__(self, api: TensorRT, engine: Any, plan: bytes, device: Device) -> None:
         """The device is active: TensorRT-RTX compares it, and itself, with where the kernels were made."""
