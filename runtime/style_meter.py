@@ -77,13 +77,13 @@ class StyleMeter:
         """
         picture = painting if isinstance(painting, np.ndarray) else read_painting(painting)
         self._lock = threading.Lock()
-        self._graph, self._spec = _open(network, backend, device)
+        self._backend, self._spec = _open(network, backend, device)
         try:
-            self.backend = self._graph.name
-            self.layers = tuple(output.name for output in self._graph.outputs)
-            self._distances = _distances(self._graph, self._batch(picture))
+            self.backend = self._backend.name
+            self.layers = tuple(output.name for output in self._backend.outputs)
+            self._distances = _distances(self._backend, self._batch(picture))
         except BaseException:
-            self._graph.close()
+            self._backend.close()
             raise
 
     def __call__(self, picture: np.ndarray) -> StyleDistance:
@@ -100,7 +100,7 @@ class StyleMeter:
         """Free everything; the meter refuses to measure afterwards. Closing twice does nothing."""
         with self._lock:
             self._distances.close()
-            self._graph.close()
+            self._backend.close()
 
     def __enter__(self) -> StyleMeter:
         return self
@@ -129,11 +129,11 @@ def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[B
     reasons: list[str] = []
 
     def attempt(candidate: Candidate) -> tuple[Backend, ModelSpec]:
-        graph = open_source(candidate.source, candidate.backend, device, features=True)
+        loaded = open_source(candidate.source, candidate.backend, device, features=True)
         try:
-            return graph, _spec(graph, candidate.source)
+            return loaded, _spec(loaded, candidate.source)
         except BaseException:
-            graph.close()
+            loaded.close()
             raise
 
     try:
@@ -148,14 +148,14 @@ def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[B
     return opened
 
 
-def _spec(graph: Backend, source: Source) -> ModelSpec:
+def _spec(loaded: Backend, source: Source) -> ModelSpec:
     """What manifest, record or metadata say. Raises OptionError unless that is a perceptual network."""
     if source.manifest:
         spec = source.manifest.spec
     elif source.engine:
         spec = ModelSpec.from_json(source.engine.spec, str(source.graph_path))
-    elif SPEC_KEY in graph.metadata:
-        spec = spec_in_metadata(graph.metadata[SPEC_KEY], source.graph_path)
+    elif SPEC_KEY in loaded.metadata:
+        spec = spec_in_metadata(loaded.metadata[SPEC_KEY], source.graph_path)
     else:
         raise OptionError(
             f"{source.path} does not say that it is a perceptual network; make one with: impasto export vgg16"

@@ -13,7 +13,7 @@ import numpy as np
 
 from impasto.errors import BackendError
 from impasto.runtime.backends.base import Slot, TensorSpec
-from impasto.runtime.cuda import Device, DeviceBlock, Graph, HostBuffer, Stream
+from impasto.runtime.cuda import CudaGraph, Device, DeviceBlock, HostBuffer, Stream
 
 from .api import TensorRT
 from .copies import Seat
@@ -83,7 +83,7 @@ class TensorRTSlot(Slot):
         self._uploads: list[tuple[DeviceBlock, HostBuffer]] = []
         self._hosts: list[HostBuffer] = []
         self._blocks: list[DeviceBlock] = []
-        self._graph: Graph | None = None
+        self._cuda_graph: CudaGraph | None = None
         self._context: Any = None
         self._warm = False
         self.broken = False
@@ -107,8 +107,8 @@ class TensorRTSlot(Slot):
     def start(self) -> None:
         """Begin upload, engine and download of what `images` hold. Raises BackendError."""
         with self.device.active(), self._watched():
-            if self._graph is not None:
-                self._graph.replay()
+            if self._cuda_graph is not None:
+                self._cuda_graph.replay()
             else:
                 self._enqueue()
                 self._capture()
@@ -181,7 +181,7 @@ class TensorRTSlot(Slot):
     @property
     def replays(self) -> bool:
         """Whether frames run as one graph replay."""
-        return self._graph is not None
+        return self._cuda_graph is not None
 
     def close(self) -> None:
         """Wait for the GPU and free everything."""
@@ -190,9 +190,9 @@ class TensorRTSlot(Slot):
                 self._stream.wait()
             except BackendError:
                 self.broken = True  # the GPU's error is reported where the work was begun or awaited
-            if self._graph is not None:
-                self._graph.free()
-            self._graph = self._context = None
+            if self._cuda_graph is not None:
+                self._cuda_graph.free()
+            self._cuda_graph = self._context = None
             for host in self._hosts:
                 host.free()
             for block in self._blocks:
@@ -243,9 +243,9 @@ class TensorRTSlot(Slot):
         if not getattr(self._context, "is_stream_capturable", lambda _: True)(self._stream.handle):
             return  # TensorRT-RTX knows of some of its engines that they cannot be recorded
         try:
-            self._graph = self._stream.capture(self._enqueue)
+            self._cuda_graph = self._stream.capture(self._enqueue)
         except BackendError:
-            self._graph = None  # this engine does something that a graph cannot hold; it runs eagerly
+            self._cuda_graph = None  # this engine does something that a graph cannot hold; it runs eagerly
 
     def _watched(self) -> _Watch:
         return _Watch(self)
