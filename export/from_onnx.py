@@ -27,7 +27,7 @@ from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers,
 from impasto.export.checks.against_torch import TOLERANCE, PictureCheck, compare, synthetic
 from impasto.export.checks.backends import check_backends
 from impasto.export.checks.engine import LEAST_PSNR
-from impasto.export.graph.canonical import dressed, finished, is_canonical, is_modern, modernized, read_stranger
+from impasto.export.graph.canonical import finished, is_canonical, is_modern, modernized, read_external, with_pixel_io
 from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of
 from impasto.export.graph.receptive_field import receptive_field
 from impasto.export.graph.weight_storage import unpacked
@@ -101,7 +101,7 @@ def export_graph(
         raise OptionError(f"{source.path} is no bare ONNX file; it needs no package made of it")
     if task is not None and task not in TASKS:
         raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
-    read = read_stranger(source.graph_path)
+    read = read_external(source.graph_path)
     described = _described(read, source)
     by_itself = name or described.get("name") or _as_name(source.graph_path.stem)
     target = source.graph_path.parent / by_itself if folder is None else Path(folder)
@@ -115,7 +115,7 @@ def export_graph(
     spec = replace(spec, name=name)
     _require_possible(spec, source.graph_path)
     modern = read if not pixels and is_modern(read) else modernized(read)
-    model = dressed(modern, pixels) if pixels else finished(modern)
+    model = with_pixel_io(modern, pixels) if pixels else finished(modern)
     with tempfile.TemporaryDirectory() as temporary:
         trial = Path(temporary) / MODEL
         onnx.save(model, str(trial))

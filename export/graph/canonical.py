@@ -1,4 +1,4 @@
-"""A stranger's picture graph as a canonical one: float planes inside, uint8 N x H x W x 3 RGB outside, a modern opset."""
+"""An external picture graph as a canonical one: float planes inside, uint8 N x H x W x 3 RGB outside, a modern opset."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _FIRST_WITH_MODES = 11
 """The first opset whose Resize says how it samples."""
 
 
-def read_stranger(path: Path) -> onnx.ModelProto:
+def read_external(path: Path) -> onnx.ModelProto:
     """The file's graph: one picture in, one out. Weights are no inputs, constants are initializers, nodes have names, and
     functions that the file defines are written out.
 
@@ -146,7 +146,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def dressed(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
+def with_pixel_io(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
     """The graph with pixels converted inside it, as `Pixels.encode` and `decode` do: canonical. model: as `modernized` gives.
 
     Raises ExportError for a graph of other than 3 channels.
@@ -198,7 +198,7 @@ def finished(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise ExportError(f"the graph cannot be dressed: {first_line(error)}") from None
+        raise ExportError(f"the graph cannot get pixel input and output: {first_line(error)}") from None
     return model
 
 

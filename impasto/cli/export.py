@@ -54,7 +54,7 @@ def export(
     layout: options.Layout = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help=f"For a stranger's ONNX: {', '.join(TASKS)}.", show_default=False),
+        typer.Option(help=f"For an external ONNX file: {', '.join(TASKS)}.", show_default=False),
     ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
@@ -78,7 +78,7 @@ def export(
         _export_graph(checkpoint, output, layout, name, task)
         return
     if layout is not None or task is not None:
-        raise OptionError(f"--layout and --task are for a stranger's .onnx, and {checkpoint} is none")
+        raise OptionError(f"--layout and --task are for an external .onnx, and {checkpoint} is none")
     if is_backbone:
         if name is not None:
             raise OptionError("a perceptual network is called after its backbone; leave --name out")

@@ -104,7 +104,7 @@ class TestRun:
         assert cli("run", make_package(border=8), tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
         assert Image.open(tmp_path / "b.png").size == (1, 1)
 
-    def test_a_strangers_graph(self, photo, tmp_path):
+    def test_an_external_graph(self, photo, tmp_path):
         onnx.save(float_graph(), str(tmp_path / "s.onnx"))
         assert "layout" in fails("run", tmp_path / "s.onnx", photo)
         assert cli("run", tmp_path / "s.onnx", photo, "--layout", "rgb 0..1")[0] == 0
@@ -278,11 +278,11 @@ def test_check_and_export_name_what_they_lack(make_package, tmp_path):
     assert not (tmp_path / "package" / "manifest.json").exists()
 
 
-def test_a_strangers_graph_becomes_a_package(photo, tmp_path):
+def test_an_external_graph_becomes_a_package(photo, tmp_path):
     path = tmp_path / "other.onnx"
     onnx.save(float_graph(), str(path))
     assert "--layout 'rgb 0..1'" in fails("export", path)
-    assert "are for a stranger's .onnx" in fails("export", "denoise", "--layout", "rgb 0..1")
+    assert "are for an external .onnx" in fails("export", "denoise", "--layout", "rgb 0..1")
     assert "--backbone-weights is for a backbone" in fails("export", path, "--backbone-weights", path)
     code, stdout, stderr = cli("export", path, "--layout", "rgb 0..1", "--task", "denoise")
     assert code == 0, stderr

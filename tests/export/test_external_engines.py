@@ -37,7 +37,7 @@ def packages(tmp_path_factory):
     def make(name: str):
         if name not in made:
             sketch, options = SKETCHES[name]
-            path = tmp_path_factory.mktemp("stranger") / "graph.onnx"
+            path = tmp_path_factory.mktemp("external") / "graph.onnx"
             onnx.save(sketch.model(**options), str(path))
             made[name] = export_graph(path, layout="bgr 0..1").folder
         return made[name]

@@ -169,7 +169,7 @@ def test_weights_are_unpacked_to_the_same_bits_under_their_own_names(network, pa
 
 
 def test_a_weight_that_something_else_reads_keeps_its_name_there():
-    """A stranger's graph: one half that is read as it is, cast, and gathered from by a single number."""
+    """An external graph: one half that is read as it is, cast, and gathered from by a single number."""
     node, half = onnx.helper.make_node, onnx.numpy_helper.from_array(np.arange(4, dtype=np.float16), "w")
     index = onnx.numpy_helper.from_array(np.array(2), "two")
     nodes = [

@@ -408,12 +408,14 @@ def test_a_folder_that_cannot_be_written(saved, tmp_path):
 
 def test_a_wrong_drawing_is_not_written(saved, tmp_path, monkeypatch):
     """The comparison can fail: with another scale at the one end."""
-    from impasto.export import from_onnx as stranger
+    from impasto.export import from_onnx
     from impasto.package.spec import Pixels
 
     path = saved(restorer().model())
     monkeypatch.setattr(
-        stranger, "dressed", lambda model, pixels, real=stranger.dressed: real(model, Pixels("rgb", 0, 0.9))
+        from_onnx,
+        "with_pixel_io",
+        lambda model, pixels, real=from_onnx.with_pixel_io: real(model, Pixels("rgb", 0, 0.9)),
     )
     with pytest.raises(ExportError, match="levels of 255 away from what"):
         export_graph(path, tmp_path / "package", layout="rgb 0..1")

@@ -110,7 +110,7 @@ def test_a_nan_is_no_pass(package, painting, network):
         (["{tiny}", "--style", "missing.png"], "missing.png does not exist"),
         (["{tiny}", "--network", "missing"], "no perceptual network at missing"),
         (["{tiny}", "--network", "{tiny}"], "draws pictures (denoise)"),
-        (["{tiny}", "--network", "{stranger}"], "does not say that it is a perceptual network"),
+        (["{tiny}", "--network", "{external}"], "does not say that it is a perceptual network"),
         (["{tiny}", "--max-style-change", "-1"], "give 0 or more"),
         (["{tiny}", "--min-psnr", "30"], "another check"),
         (["engine.plan", "--against", "other.plan"], "is an engine"),
@@ -118,11 +118,11 @@ def test_a_nan_is_no_pass(package, painting, network):
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_line(arguments, told, make_package, network, painting, tmp_path):
-    onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
+    onnx.save(float_graph(), str(tmp_path / "external.onnx"))
     folder = make_package()
     if told != "holds fp32 alone":
         add(folder, ("model.fp16.onnx", "fp16", None, 0))
-    names = {"tiny": folder, "stranger": tmp_path / "stranger.onnx"}
+    names = {"tiny": folder, "external": tmp_path / "external.onnx"}
     given = [text.format(**names) for text in arguments]
     given += [] if "--style" in given else ["--style", str(painting)]
     given += [] if "--network" in given else ["--network", str(network)]

@@ -324,8 +324,8 @@ def test_a_wrong_option_is_one_line(make_package: MakePackage, options: tuple[st
 
 def test_a_bare_graph_must_take_pictures(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
-    onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
-    assert "is no uint8 (N, H, W, 3) picture" in cli("build", tmp_path / "stranger.onnx", "--precision", "fp32")[2]
+    onnx.save(float_graph(), str(tmp_path / "external.onnx"))
+    assert "is no uint8 (N, H, W, 3) picture" in cli("build", tmp_path / "external.onnx", "--precision", "fp32")[2]
     onnx.save(canonical_graph(), str(tmp_path / "own.onnx"))
     (tmp_path / "own.json").write_text('{"multiple": 4}')
     arguments = ("--precision", "fp32", "--size", "62x62", "--target", "sm86")
@@ -414,9 +414,9 @@ class TestBareGraphs:
         assert (code, "is no JSON" in stderr) == (1, True)
 
     def test_commands_hold_paths_with_spaces(self, tmp_path: Path) -> None:
-        onnx.save(float_graph(), str(tmp_path / "a stranger.onnx"))
-        stderr = cli("build", tmp_path / "a stranger.onnx", "--precision", "fp32", "--target", "sm86")[2]
-        assert f"impasto export {shlex.quote(str(tmp_path / 'a stranger.onnx'))} --layout" in stderr
+        onnx.save(float_graph(), str(tmp_path / "an external.onnx"))
+        stderr = cli("build", tmp_path / "an external.onnx", "--precision", "fp32", "--target", "sm86")[2]
+        assert f"impasto export {shlex.quote(str(tmp_path / 'an external.onnx'))} --layout" in stderr
 
 
 def test_what_is_named_twice_is_one() -> None:
