@@ -30,7 +30,7 @@ from .helpers import (
     with_names,
 )
 from .pixel_shuffle import fold_pixel_shuffles
-from .weight_storage import unpacked
+from .weight_storage import without_fp16_storage
 
 _INPUT, _OUTPUT = "image", "picture"
 _FIRST_WITH_MODES = 11
@@ -83,7 +83,7 @@ def is_canonical(model: onnx.ModelProto) -> bool:
 
 def is_modern(model: onnx.ModelProto) -> bool:
     """Whether `modernized` has nothing to do: opset 20, and no halves but stored weights."""
-    return opset(model) == OPSET and TensorProto.FLOAT16 not in element_types(unpacked(model)).values()
+    return opset(model) == OPSET and TensorProto.FLOAT16 not in element_types(without_fp16_storage(model)).values()
 
 
 def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -146,7 +146,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def with_pixel_io(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
+def with_pixels(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
     """The graph with pixels converted inside it, as `Pixels.encode` and `decode` do: canonical. model: as `modernized` gives.
 
     Raises ExportError for a graph of other than 3 channels.
@@ -171,7 +171,7 @@ def with_pixel_io(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
         values.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [*sizes, 3]))
     fold_channel_gathers(graph)
     _keep_planes(graph)
-    return finished(unpacked(model))
+    return finished(without_fp16_storage(model))
 
 
 def _keep_planes(graph: onnx.GraphProto) -> None:
@@ -198,7 +198,7 @@ def finished(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise ExportError(f"the graph cannot get pixel input and output: {first_line(error)}") from None
+        raise ExportError(f"the graph cannot take and give pixels: {first_line(error)}") from None
     return model
 
 

@@ -1,4 +1,4 @@
-"""An external float graph, adapted to take and give uint8 pictures."""
+"""An external float graph with pixel input and output: uint8 pictures."""
 
 from __future__ import annotations
 
