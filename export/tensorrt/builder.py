@@ -148,7 +148,7 @@ class EngineBuilder:
             "size": self.spec.to_json()["size"],
             "border": self.spec.border,
             "options": self.options.to_json(),
-            "flavour": self.api.flavour,
+            "flavour": self.api.product,  # part of the key: another word would build every cached engine anew
             "version": self.api.version,
             "compute_capabilities": list(self.target.compute_capabilities),
             "gpu": self._only_gpu,
@@ -170,7 +170,7 @@ class EngineBuilder:
         in_order = {name: by_target[name] for name in self.target.compute_capabilities if by_target}
         record = EngineRecord(
             key=key,
-            flavour=self.api.flavour,
+            product=self.api.product,
             version=self.api.version,
             precision=self.options.precision,
             compute_capabilities=self.target.compute_capabilities,
@@ -320,7 +320,7 @@ class EngineBuilder:
         api, target = self.api, self.target
         if not api.has_timing_cache:
             return None
-        path = self.cache.timing_path(f"{api.flavour}-{api.version}-{target}-driver{target.driver_major}")
+        path = self.cache.timing_path(f"{api.product}-{api.version}-{target}-driver{target.driver_major}")
         kept = path.read_bytes() if path.is_file() else b""
         for content in (kept, b""):
             measured = config.create_timing_cache(content)  # None where it is damaged, or of another version

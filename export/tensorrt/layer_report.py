@@ -64,7 +64,7 @@ def read_back(
         return from_log(lines), None
     try:
         engine = api.deserialize(api.create_runtime(), plan)
-    except BackendError:  # built for a GPU that this flavour builds for and does not run on
+    except BackendError:  # built for a GPU that this product builds for and does not run on
         return from_log(lines), None
     text = _inspect(api, engine, profile)
     memory = int(

@@ -51,8 +51,8 @@ class EngineRecord:
 
     key: str
     """Hash of everything that reached the builder; the plan's file name."""
-    flavour: str
-    """"tensorrt" or "tensorrt-rtx"."""
+    product: str
+    """Which of NVIDIA's products built it: "tensorrt" or "tensorrt-rtx"; "flavour" in the JSON."""
     version: str
     """TensorRT's exact version: others refuse the plan."""
     precision: str
@@ -97,7 +97,8 @@ class EngineRecord:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
-        return asdict(self)
+        # Records of earlier versions call the product "flavour", and so do all records.
+        return {"flavour" if name == "product" else name: value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Any, source: str) -> EngineRecord:
@@ -108,7 +109,7 @@ class EngineRecord:
         try:
             return cls(
                 key=_take(data, "key", str),
-                flavour=_take(data, "flavour", str),
+                product=_take(data, "flavour", str),
                 version=_take(data, "version", str),
                 precision=_one_of(data, "precision", PRECISIONS),
                 compute_capabilities=_texts(data, "compute_capabilities", least=1),

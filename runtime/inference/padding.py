@@ -30,7 +30,8 @@ def _reflected(start: int, length: int, whole: int) -> np.ndarray:
     """For each of `whole` places, of which `length` from `start` on are a picture's own, the picture's place that it shows."""
     period = max(2 * (length - 1), 1)
     place = np.abs(np.arange(whole) - start) % period
-    return np.minimum(place, period - place)
+    nearest: np.ndarray = np.minimum(place, period - place)
+    return nearest
 
 
 def _fill(buffer: np.ndarray, start: int, stop: int) -> None:

@@ -106,7 +106,7 @@ class TestRun:
         assert cli("run", make_package(border=8), tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
         assert Image.open(tmp_path / "b.png").size == (1, 1)
 
-    def test_a_strangers_graph(self, photo, tmp_path):
+    def test_an_external_graph(self, photo, tmp_path):
         onnx.save(float_graph(), str(tmp_path / "s.onnx"))
         assert "layout" in fails("run", tmp_path / "s.onnx", photo)
         assert cli("run", tmp_path / "s.onnx", photo, "--layout", "rgb 0..1")[0] == 0
@@ -280,7 +280,7 @@ def test_check_and_export_name_what_they_lack(make_package, tmp_path):
     assert not (tmp_path / "package" / "manifest.json").exists()
 
 
-def test_a_strangers_graph_becomes_a_package(photo, tmp_path):
+def test_an_external_graph_becomes_a_package(photo, tmp_path):
     path = tmp_path / "other.onnx"
     onnx.save(float_graph(), str(path))
     assert "--layout 'rgb 0..1'" in fails("export", path)
