@@ -112,7 +112,7 @@ def _build_engines(packages: dict[str, Path], output: Path) -> None:
         try:
             with err.status(f"building an engine of {name}"):
                 builder = EngineBuilder(
-                    source.graph,
+                    source.graph_path,
                     source.manifest.spec,
                     options,
                     graph_precision=source.precision,

@@ -100,7 +100,7 @@ class NoNumbers(BackendError):
 
 
 class EngineMismatch(BackendError):
-    """An engine made for another GPU, TensorRT version or flavour; the message holds the command that builds a fitting one."""
+    """An engine made for another GPU, TensorRT version or product; the message holds the command that builds a fitting one."""
 
 
 class TookTooLong(ImpastoError):

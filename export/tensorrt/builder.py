@@ -21,7 +21,7 @@ from impasto.runtime.backends.tensorrt.api import TensorRT
 from . import fp32_layers
 from .builder_thread import Progress, interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
-from .layer_report import read_back, require_precision
+from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
 from .targets import Target, capability, find_builder, find_target
 
@@ -62,9 +62,11 @@ class EngineBuilder:
 
         Raises MissingDependency, OptionError.
         """
+        if options.precision == "auto":
+            raise OptionError("an engine is built in one precision; choose fp32, fp16 or int8")
         self.graph_path = graph_path
         self.spec = spec
-        self.options = options.settled(spec)
+        self.options = options.with_default_sizes(spec)
         self.api = api or find_builder(self.options)
         self.target = target or find_target(self.api, self.options, device)
         self.cache = cache or EngineCache()
@@ -146,7 +148,7 @@ class EngineBuilder:
             "size": self.spec.to_json()["size"],
             "border": self.spec.border,
             "options": self.options.to_json(),
-            "flavour": self.api.flavour,
+            "flavour": self.api.product,  # part of the key: another word would build every cached engine anew
             "version": self.api.version,
             "compute_capabilities": list(self.target.compute_capabilities),
             "gpu": self._only_gpu,
@@ -168,7 +170,7 @@ class EngineBuilder:
         in_order = {name: by_target[name] for name in self.target.compute_capabilities if by_target}
         record = EngineRecord(
             key=key,
-            flavour=self.api.flavour,
+            product=self.api.product,
             version=self.api.version,
             precision=self.options.precision,
             compute_capabilities=self.target.compute_capabilities,
@@ -237,6 +239,8 @@ class EngineBuilder:
             layers, memory = read_back(api, plan, lines, self.target, profiles[0])
             arithmetic = _arithmetic_layers(api, network)
         require_precision(layers, self.options.precision, self._reported_target, arithmetic)
+        if self.options.precision == "int8":
+            warn_of_wide_int8(layers, self._reported_target)
         return CompiledEngine(plan, layers, profiles, memory)
 
     @property
@@ -316,7 +320,7 @@ class EngineBuilder:
         api, target = self.api, self.target
         if not api.has_timing_cache:
             return None
-        path = self.cache.timing_path(f"{api.flavour}-{api.version}-{target}-driver{target.driver_major}")
+        path = self.cache.timing_path(f"{api.product}-{api.version}-{target}-driver{target.driver_major}")
         kept = path.read_bytes() if path.is_file() else b""
         for content in (kept, b""):
             measured = config.create_timing_cache(content)  # None where it is damaged, or of another version
@@ -351,7 +355,7 @@ def _require_one_file(graph_path: Path) -> None:
 
 
 def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False) -> tuple[bytes, dict[str, bool]]:
-    """The graph's bytes as this parser wants them, and its `island_tensors` where they are asked for.
+    """The graph's bytes as this parser wants them, and its `fp32_node_tensors` where they are asked for.
 
     As they are on a device that has no onnx library, where nobody can tell which layers need FP32 either: that is warned of.
     """
@@ -377,7 +381,7 @@ def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False)
         raise ExportError(f"{graph_path} is no ONNX file that can be read: {first_line(error)}") from None
     require_parsable(model, str(graph_path))
     prepared = prepare(model, max_opset)
-    return prepared.SerializeToString(), fp32_layers.island_tensors(model, prepared) if find_fp32 else {}
+    return prepared.SerializeToString(), fp32_layers.fp32_node_tensors(model, prepared) if find_fp32 else {}
 
 
 def _parser_error(error: Any) -> str:

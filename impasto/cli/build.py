@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -70,7 +69,8 @@ def build(
     ] = False,
     target: Targets = None,
     device: options.Device = 0,
-    flavour: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    product: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    flavour: Annotated[str | None, typer.Option(hidden=True, help="What --product was called before.")] = None,
     store: Annotated[
         str, typer.Option(help="package, cache, or auto: the package unless it came with Impasto.")
     ] = "auto",
@@ -78,22 +78,19 @@ def build(
     json: options.Json = None,
 ) -> None:
     """Build a TensorRT engine of a model, and prove that it is what was asked for."""
-    from impasto.export.tensorrt.package_engines import best_precision, build_model, discard
+    from impasto import export
+    from impasto.export.tensorrt.package_engines import discard
 
     wanted = _options(
-        precision or "fp32", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
+        precision or "auto", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
     )
-    why = None
-    if precision is None:
-        chosen, why = best_precision(model, wanted, flavour)
-        wanted = replace(wanted, precision=chosen)
-    with _bar_or_exit(f"building {model}, {wanted.precision}") as (report, waiting):
-        result = build_model(
-            model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
+    with _bar_or_exit(f"building {model}") as (report, waiting):
+        result = export.build_engine(
+            model, wanted, store=store, product=flavour or product, device=device, progress=report, waiting=waiting
         )
     out.print(str(result), markup=False, soft_wrap=True)
-    if why:
-        err.print(f"{wanted.precision} was chosen: {why}", markup=False)
+    if result.why_precision:
+        err.print(f"{result.record.precision} was chosen: {result.why_precision}", markup=False)
     if result.context:
         out.print(f"its context graph's engine: {result.context}", markup=False, soft_wrap=True)
     for capability, counts in result.record.precisions_by_target.items():
@@ -126,7 +123,7 @@ def list_entries(json: options.Json = None) -> None:
             record.precision,
             " x ".join(str(side) for side in largest[1:3]),
             record.gpu or ", ".join(record.compute_capabilities),
-            f"{record.flavour} {record.version}",
+            f"{record.product} {record.version}",
             f"{entry.nbytes / 1e6:.1f}",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
         )
@@ -150,7 +147,7 @@ def clean(
 @cache.command()
 def path() -> None:
     """Print the cache's folder ($IMPASTO_CACHE)."""
-    from impasto.runtime.loading.stored_engines import cache_folder
+    from impasto.runtime.cache_folder import cache_folder
 
     out.print(str(cache_folder()), markup=False, soft_wrap=True)
 

@@ -106,7 +106,7 @@ class TestRun:
         assert cli("run", make_package(border=8), tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
         assert Image.open(tmp_path / "b.png").size == (1, 1)
 
-    def test_a_strangers_graph(self, photo, tmp_path):
+    def test_an_external_graph(self, photo, tmp_path):
         onnx.save(float_graph(), str(tmp_path / "s.onnx"))
         assert "layout" in fails("run", tmp_path / "s.onnx", photo)
         assert cli("run", tmp_path / "s.onnx", photo, "--layout", "rgb 0..1")[0] == 0
@@ -280,11 +280,11 @@ def test_check_and_export_name_what_they_lack(make_package, tmp_path):
     assert not (tmp_path / "package" / "manifest.json").exists()
 
 
-def test_a_strangers_graph_becomes_a_package(photo, tmp_path):
+def test_an_external_graph_becomes_a_package(photo, tmp_path):
     path = tmp_path / "other.onnx"
     onnx.save(float_graph(), str(path))
     assert "--layout 'rgb 0..1'" in fails("export", path)
-    assert "are for a stranger's .onnx" in fails("export", "denoise", "--layout", "rgb 0..1")
+    assert "are for an external ONNX file" in fails("export", "denoise", "--layout", "rgb 0..1")
     assert "--backbone-weights is for a backbone" in fails("export", path, "--backbone-weights", path)
     code, stdout, stderr = cli("export", path, "--layout", "rgb 0..1", "--task", "denoise")
     assert code == 0, stderr
@@ -312,6 +312,29 @@ def test_models_says_what_the_pictures_owners_allow(make_package, monkeypatch):
     assert "own: trained on pictures with these terms: for non-commercial research" in cli("models")[1]
 
 
+def test_models_fits_eighty_columns_and_folds_nothing_away(monkeypatch):
+    monkeypatch.setattr("impasto.runtime.loading.source.search_path", lambda: [shipped_models()])
+    said = CliRunner().invoke(app, ["models"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, said.splitlines())) <= 80
+    for name in ("composition-viii", "four-styles", "upscale-x2"):
+        assert name in said
+    # Folded or not, every word of a cell is there.
+    assert {"stylize", "denoise", "fp32", "28.9", "objective"} <= set(said.split())
+
+
+def test_models_shows_a_card(tmp_path):
+    code, said, _ = cli("models", "great-wave", "--json", tmp_path / "m.json")
+    assert code == 0
+    assert "Great Wave off Kanagawa" in said and "# great-wave" not in said  # drawn, not as it is written
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert found["summary"]["style"] == "great-wave" and found["summary"]["kmac_per_pixel"] == 28.9
+
+
+def test_a_package_without_a_card_says_what_else_to_read(make_package):
+    code, _, stderr = cli("models", make_package())
+    assert code == 1 and "has no card" in stderr and "impasto inspect tiny" in stderr
+
+
 def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tmp_path):
     folder = make_package("own")
     (folder / "manifest.json").write_text("no JSON")
@@ -331,9 +354,11 @@ def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tm
         ("bench", "denoise", "--json"),
         ("compare", "denoise", "inpaint", "--photo", "photo.png", "--json"),
         ("compare", "denoise", "inpaint", "--photo", "photo.png", "--sheet"),
+        ("compare", "denoise", "inpaint", "--photo", "photo.png", "--html"),
+        ("bench", "denoise", "--html"),
+        ("quantize", "denoise", "--calibrate", ".", "--html"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--json"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--sheet"),
-        ("quantize", "denoise", "--calibrate", ".", "--chart"),
         ("build", "denoise", "--json"),
         ("check", "denoise", "--json"),
         ("inspect", "denoise", "--json"),
