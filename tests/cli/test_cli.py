@@ -175,7 +175,7 @@ class TestRun:
             (tmp_path / name).write_bytes(b"")
         code, _, stderr = cli("run", make_package(), tmp_path, "-o", tmp_path / "out")
         assert code == 0
-        assert f"note: {tmp_path}/b.mp4 and 1 more videos passed over: a folder stands for its pictures" in stderr
+        assert f"note: {tmp_path}/b.mp4 and 1 more video passed over: a folder stands for its pictures" in stderr
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
 
     def test_a_damaged_picture_stops_no_folder(self, make_package, photo, tmp_path):
