@@ -270,8 +270,9 @@ class Model:
         drawing = buffers.computation(self._backend, image, out, extra, batch=batch)
 
         def compute() -> None:
-            for _ in range(batch if context else 0):
-                context.repeat()
+            if context:
+                for _ in range(batch):
+                    context.repeat()
             drawing()
 
         return compute

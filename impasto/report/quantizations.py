@@ -128,7 +128,7 @@ def _likeness(result: QuantizeResult) -> tuple[Part, ...]:
 
 
 def _fronts(result: QuantizeResult) -> tuple[Part, ...]:
-    parts = []
+    parts: list[Part] = []
     for timing in result.timings:
         if timing.latency_ms is None:
             parts.append(Words(str(timing)))
