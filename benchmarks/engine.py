@@ -29,13 +29,13 @@ from impasto.metrics import psnr
 from impasto.runtime import cuda
 from impasto.runtime.backends import open_engine
 from impasto.runtime.backends.tensorrt.api import tensorrt
-from impasto.runtime.backends.tensorrt.engine import TensorRTBackend, TensorRTLane
+from impasto.runtime.backends.tensorrt.engine import TensorRTBackend, TensorRTSlot
 from impasto.runtime.loading.source import resolve
 
 _ROTATION = 4
-"""Lanes whose buffers take turns, so that a picture is not found in the GPU's cache."""
+"""Slots whose buffers take turns, so that a picture is not found in the GPU's cache."""
 _LAUNCHES = 5
-"""Runs of each lane in one timed graph."""
+"""Runs of each slot in one timed graph."""
 _REPEATS = 30
 _FRAMES = 300
 
@@ -111,16 +111,17 @@ def measure_engine(plan: Path, folder: Path, entry: dict[str, Any]) -> None:
     extra = [np.load(context)] if context.exists() else []
     expected = folder / f"expected-{name}-{height}x{width}.npy"
     try:
-        lane = _started(backend, picture, extra)
-        entry["psnr_db"], entry["largest_difference"] = _compare(lane.result[0], expected)
-        lane.close()
+        slot = _started(backend, picture, extra)
+        entry["psnr_db"], entry["largest_difference"] = _compare(slot.result[0], expected)
+        slot.close()
         entry["engine_ms"], entry["engine_eager_ms"] = _engine_times(backend, picture)
         entry.update(_frame_times(backend, picture))
         entry["layer_ms"] = _layer_times(backend, picture)
     finally:
         backend.close()
-    # A context comes from its own engine, which only a package holds; and a model takes and gives uint8.
-    if extra or {spec.dtype.name for spec in (*backend.inputs, *backend.outputs)} != {"uint8"}:
+    # A context comes from its own engine, which only a package holds (a strength from the caller); and a model takes and gives uint8.
+    needs_context = bool(extra) and not record.spec.get("strength")
+    if needs_context or {spec.dtype.name for spec in (*backend.inputs, *backend.outputs)} != {"uint8"}:
         return
     with impasto.load(plan, working_size=None) as model:
         out = model(picture)
@@ -130,14 +131,14 @@ def measure_engine(plan: Path, folder: Path, entry: dict[str, Any]) -> None:
 
 def _engine_times(backend: TensorRTBackend, picture: np.ndarray) -> tuple[float | None, float]:
     """Milliseconds of the engine alone: replayed from a graph over several buffers, and launched one by one."""
-    lanes = [_started(backend, picture) for _ in range(_ROTATION)]
+    slots = [_started(backend, picture) for _ in range(_ROTATION)]
     try:
-        stream = lanes[0].stream
+        stream = slots[0].stream
 
         def launch() -> None:
             for _ in range(_LAUNCHES):
-                for lane in lanes:
-                    lane.compute(stream)
+                for slot in slots:
+                    slot.compute(stream)
 
         device = cuda.device()
         graph = stream.capture(launch)
@@ -153,41 +154,41 @@ def _engine_times(backend: TensorRTBackend, picture: np.ndarray) -> tuple[float 
         graph.free()
         return float(np.median(replayed)), float(np.median(eager))
     finally:
-        for lane in lanes:
-            lane.close()
+        for slot in slots:
+            slot.close()
 
 
 def _frame_times(backend: TensorRTBackend, picture: np.ndarray) -> dict[str, float | None]:
     """Copies alone, and one frame from pinned memory to pinned memory: as a graph, and launched piece by piece."""
-    lane = _started(backend, picture)
-    device, stream = cuda.device(), lane.stream
+    slot = _started(backend, picture)
+    device, stream = cuda.device(), slot.stream
 
     def eager() -> None:
         with device.active():
-            lane.upload()
-            lane.compute()
-            lane.download()
-        lane.wait()
+            slot.upload()
+            slot.compute()
+            slot.download()
+        slot.wait()
 
     def replayed() -> None:
-        lane.start()
-        lane.wait()
+        slot.start()
+        slot.wait()
 
     try:
         with device.active():
-            upload = float(np.median([stream.time(lane.upload) for _ in range(_REPEATS)]))
-            download = float(np.median([stream.time(lane.download) for _ in range(_REPEATS)]))
-        pageable = np.empty_like(lane.result[0])
+            upload = float(np.median([stream.time(slot.upload) for _ in range(_REPEATS)]))
+            download = float(np.median([stream.time(slot.download) for _ in range(_REPEATS)]))
+        pageable = np.empty_like(slot.result[0])
         return {
             "upload_ms": upload,
             "download_ms": download,
-            "copy_into_pinned_ms": _median(lambda: np.copyto(lane.images[0][0], picture), _REPEATS),
-            "copy_out_of_pinned_ms": _median(lambda: np.copyto(pageable, lane.result[0]), _REPEATS),
+            "copy_into_pinned_ms": _median(lambda: np.copyto(slot.images[0][0], picture), _REPEATS),
+            "copy_out_of_pinned_ms": _median(lambda: np.copyto(pageable, slot.result[0]), _REPEATS),
             "frame_eager_ms": _median(eager, _REPEATS),
-            "frame_graph_ms": _median(replayed, _REPEATS) if lane.replays else None,
+            "frame_graph_ms": _median(replayed, _REPEATS) if slot.replays else None,
         }
     finally:
-        lane.close()
+        slot.close()
 
 
 def _layer_times(backend: TensorRTBackend, picture: np.ndarray) -> list[tuple[str, float]]:
@@ -202,29 +203,29 @@ def _layer_times(backend: TensorRTBackend, picture: np.ndarray) -> list[tuple[st
         def report_layer_time(self, layer: str, milliseconds: float) -> None:
             totals.setdefault(layer, []).append(milliseconds)
 
-    lane = _started(backend, picture)
+    slot = _started(backend, picture)
     try:
-        lane.profile(Profiler())
+        slot.profile(Profiler())
         with cuda.device().active():
             for _ in range(10):
-                lane.compute()
-                lane.stream.wait()
+                slot.compute()
+                slot.stream.wait()
         return [(name[:80], round(float(np.median(times)), 4)) for name, times in totals.items()]
     finally:
-        lane.close()
+        slot.close()
 
 
-def _started(backend: TensorRTBackend, picture: np.ndarray, extra: Sequence[np.ndarray] = ()) -> TensorRTLane:
+def _started(backend: TensorRTBackend, picture: np.ndarray, extra: Sequence[np.ndarray] = ()) -> TensorRTSlot:
     others = [tuple(size or 1 for size in spec.shape) for spec in backend.inputs[1:]]
-    lane = backend.lane(((1, *picture.shape), *others))
+    slot = backend.slot(((1, *picture.shape), *others))
     for host, array in zip(
-        lane.images, (picture, *(extra or [np.zeros(shape, np.float32) for shape in others])), strict=True
+        slot.images, (picture, *(extra or [np.zeros(shape, np.float32) for shape in others])), strict=True
     ):
         host[...] = array
     for _ in range(3):  # the first runs eagerly and records the graph
-        lane.start()
-        lane.wait()
-    return lane
+        slot.start()
+        slot.wait()
+    return slot
 
 
 def _stream_time(model: impasto.Model, picture: np.ndarray, depth: int) -> float:

@@ -57,7 +57,7 @@ class MissingDependency(ImpastoError):
 
 
 _EXTRAS = {
-    **dict.fromkeys(("typer", "rich", "PIL"), "cli"),
+    **dict.fromkeys(("typer", "rich", "PIL", "jinja2"), "cli"),
     **dict.fromkeys(("torch", "onnxscript", "safetensors", "lightning_fabric", "torchmetrics", "tensorboard"), "train"),
     "onnx": "export",
     "onnxruntime": "cpu",

@@ -1,4 +1,8 @@
-"""Locks of which a thread knows whether it holds one: the garbage collector runs in any thread, and may not wait there for another."""
+"""Reentrant locks that record, for each thread, whether the thread holds one.
+
+The garbage collector runs in any thread. Code that it calls may not wait for another thread if its own thread holds a lock
+that the other thread needs.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import threading
 _thread = threading.local()
 
 
-class Turn:
-    """A lock for a `with` block, which its thread may enter again."""
+class ReentrantLock:
+    """A lock for a `with` block. The thread that holds it may enter again."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -18,19 +22,19 @@ class Turn:
         try:
             self._lock.acquire()
         except BaseException:  # Ctrl-C
-            _thread.turns -= 1
+            _thread.held -= 1
             raise
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
-        _thread.turns -= 1
+        _thread.held -= 1
 
 
 def never_wait() -> None:
-    """Mark this thread for good as one that others wait for."""
-    _thread.turns = getattr(_thread, "turns", 0) + 1
+    """Mark this thread for good: other threads wait for it, so it may not wait for them."""
+    _thread.held = getattr(_thread, "held", 0) + 1
 
 
 def may_wait() -> bool:
-    """Whether this thread holds no turn and is not marked: only then may it wait for a thread that takes turns itself."""
-    return not getattr(_thread, "turns", 0)
+    """Whether this thread may wait for a thread that takes a `ReentrantLock`: it holds none itself and is not marked."""
+    return not getattr(_thread, "held", 0)

@@ -7,7 +7,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
@@ -17,26 +17,27 @@ import numpy as np
 
 from impasto.errors import ImpastoWarning, OptionError, ShapeError
 from impasto.images.sizes import LEAST_WORKING_SIZE
-from impasto.locks import Turn
+from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
-from impasto.runtime.inference.streaming import LanePool, overlapped
-from impasto.runtime.inference.tile_buffers import WorkArea, size_limits, tiling_text
+from impasto.runtime.inference.streaming import SlotPool, overlapped
+from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
+from impasto.runtime.inference.tile_plan import Size, plan_tiles, size_limits, tiling_text
 from impasto.runtime.inference.working_size import Scaling, drawn_size
 from impasto.runtime.loading.choosing import open_model
 from impasto.styles import PHOTO, Wanted, mixture
 
-from .backends import Backend, Lane
+from .backends import Backend, Slot
 
-Size = tuple[int, int]
-"""Height and width."""
-Buffers = TypeVar("Buffers", WorkArea, Scaling)
+Buffers = TypeVar("Buffers", TileBuffers, Scaling)
 
 KEPT_SIZES = 4
-"""Work areas kept for the picture sizes used last..."""
+"""Picture sizes whose buffers are kept: those used last."""
 KEPT_BYTES = 1 << 28
-"""...of which large pictures' take hundreds of megabytes: no more than this, unless a single one does."""
+"""Most bytes of buffers that are kept, beyond those of the size used last: a large picture's take hundreds of megabytes."""
+KEPT_PLANS = 64
+"""Picture sizes whose plan is kept."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,10 @@ class Model:
         self._graph = graph
         self._limits = size_limits(info.spec, graph)
         self._context = context
-        self._lock = Turn()
+        self._lock = ReentrantLock()
         self._keep_colors = False
-        self._areas: OrderedDict[Size, WorkArea] = OrderedDict()
+        self._plan = lru_cache(KEPT_PLANS)(partial(plan_tiles, info.spec, self._limits))
+        self._buffers: OrderedDict[Size, TileBuffers] = OrderedDict()
         self._scalings: OrderedDict[Size, Scaling] = OrderedDict()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -249,10 +251,11 @@ class Model:
         self._check_image(image)
         return image.shape[0] * self.info.scale, image.shape[1] * self.info.scale, 3
 
-    def computation(self, image: np.ndarray) -> Callable[[], None]:
+    def computation(self, image: np.ndarray, *, batch: int = 1) -> Callable[[], None]:
         """A function that repeats only the graphs' work on this picture: no padding, cutting, conversion of pixels or thumbnail. For
         benchmarks.
 
+        batch: how many copies of the picture the graphs take at once, as far as they can.
         Not to be called while other threads use the model. Raises ShapeError.
         """
         self._check_image(image)
@@ -261,12 +264,12 @@ class Model:
         context = self._context
         extra = (context.of_picture(image),) if context else ()
         out = np.empty(self.output_shape(image), np.uint8)
-        area = WorkArea(self.info.spec, self._limits, image.shape[0], image.shape[1])
-        area.run(self._graph, image, out, extra)
-        drawing = area.computation(self._graph, image, out, extra)
+        buffers = TileBuffers(self._plan(*image.shape[:2]))
+        buffers.run(self._graph, image, out, extra)
+        drawing = buffers.computation(self._graph, image, out, extra, batch=batch)
 
         def compute() -> None:
-            if context:
+            for _ in range(batch if context else 0):
                 context.repeat()
             drawing()
 
@@ -278,8 +281,7 @@ class Model:
             self._graph.close()
             if self._context:
                 self._context.close()
-            self._areas.clear()
-            self._scalings.clear()
+            self._forget_sizes()
 
     def __enter__(self) -> Model:
         return self
@@ -294,36 +296,35 @@ class Model:
 
     def _stream(self, frames: Iterator[np.ndarray], depth: int) -> Iterator[np.ndarray]:
         scene = Scene()
-        pool = LanePool(self._open_lane)
+        pool = SlotPool(self._open_slot)
         yield from overlapped(
-            frames, depth, pool, partial(self._fill_lane, scene), self._crop_lane, partial(self._frame, scene)
+            frames, depth, pool, partial(self._fill_slot, scene), self._crop_slot, partial(self._frame, scene)
         )
 
-    def _open_lane(self, frame: np.ndarray) -> Lane | None:
+    def _open_slot(self, frame: np.ndarray) -> Slot | None:
         self._check_image(frame)
         with self._lock:
-            area = self._area(*self._drawn_size(frame))
-            if area.tiled:
+            plan = self._plan(*self._drawn_size(frame))
+            if plan.tiled:
                 return None
             others = (tuple(size or 1 for size in spec.shape) for spec in self._graph.inputs[1:])
-            return self._graph.lane(((1, *area.padded_size, 3), *others))
+            return self._graph.slot(((1, *plan.padded_size, 3), *others))
 
-    def _fill_lane(self, scene: Scene, lane: Lane, frame: np.ndarray) -> None:
-        area = WorkArea(self.info.spec, self._limits, *self._drawn_size(frame), buffers=False)
+    def _fill_slot(self, scene: Scene, slot: Slot, frame: np.ndarray) -> None:
+        plan = self._plan(*self._drawn_size(frame))
         with self._lock:
             self._graph.require_open()
             scaling = self._scaling(frame)
             given = scaling.shrink(frame) if scaling else frame
             if self._context:
-                lane.images[1][...] = self._context.of_frame(given, scene)
+                slot.images[1][...] = self._context.of_frame(given, scene)
             if scaling:  # whose buffers are the next one's who takes the lock
-                area.pad_into(lane.images[0][0], given)
+                pad_into(slot.images[0][0], given, plan)
         if not scaling:
-            area.pad_into(lane.images[0][0], frame)
+            pad_into(slot.images[0][0], frame, plan)
 
-    def _crop_lane(self, lane: Lane, frame: np.ndarray) -> np.ndarray:
-        area = WorkArea(self.info.spec, self._limits, *self._drawn_size(frame), buffers=False)
-        drawn = area.crop(lane.result[0])
+    def _crop_slot(self, slot: Slot, frame: np.ndarray) -> np.ndarray:
+        drawn = slot.result[0][self._plan(*self._drawn_size(frame)).crop]
         with self._lock:
             scaling = self._scaling(frame)
             if scaling:
@@ -373,10 +374,16 @@ class Model:
         extra: tuple[np.ndarray, ...] = ()
         if self._context:
             extra = (self._context.of_frame(image, scene) if scene else self._context.of_picture(image),)
-        self._area(image.shape[0], image.shape[1]).run(self._graph, image, out, extra)
+        self._buffers_for(image).run(self._graph, image, out, extra)
 
-    def _area(self, height: int, width: int) -> WorkArea:
-        return _kept(self._areas, (height, width), lambda: WorkArea(self.info.spec, self._limits, height, width))
+    def _buffers_for(self, image: np.ndarray) -> TileBuffers:
+        height, width = image.shape[:2]
+        return _kept(self._buffers, (height, width), lambda: TileBuffers(self._plan(height, width)))
+
+    def _forget_sizes(self) -> None:
+        self._plan.cache_clear()
+        self._buffers.clear()
+        self._scalings.clear()
 
     def _scaling(self, image: np.ndarray) -> Scaling | None:
         """To the working size and back, for pictures above it; to be used while the lock is held."""

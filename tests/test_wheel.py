@@ -40,6 +40,9 @@ def test_the_wheel_holds_every_module_and_every_model(wheel):
     for manifest in (REPOSITORY / "models").glob("*/manifest.json"):
         for path in manifest.parent.iterdir():
             assert f"impasto/models/{manifest.parent.name}/{path.name}" in held
+    for path in (REPOSITORY / "impasto").rglob("*"):
+        if path.is_file() and path.suffix not in (".pyc", ".pyo"):
+            assert path.relative_to(REPOSITORY).as_posix() in held
     assert "impasto/kernels/gram.cu" in held
     assert "impasto/benchmarks/results/peers.json" in held
     assert not [name for name in held if name.startswith(("tests/", "impasto/tests"))]

@@ -6,8 +6,8 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +22,7 @@ from impasto.images.sizes import parse_size
 
 from .energy import Energy, find_sensors, measure_energy
 from .measure import Latency, measure
+from .memory import PeakMemory
 
 SCHEMA = 1
 """Version of the JSON; `report.schema.json` beside this file describes it."""
@@ -39,16 +40,26 @@ class SizeResult:
     """From a NumPy picture to a NumPy picture: padding, copies, compute, cropping."""
     energy: Energy | None = None
     """Of the same, where it was asked for."""
+    batches: Mapping[int, Latency] = field(default_factory=dict)
+    """The graph alone on so many pictures at once, where that was asked for."""
+    peak_memory_bytes: int | None = None
+    """The process's largest resident memory while it drew this size; None where the system does not say."""
 
     def to_json(self) -> dict[str, Any]:
-        found = {
+        found: dict[str, Any] = {
             "height": self.height,
             "width": self.width,
             "batch": 1,
             "compute": self.compute.to_json(),
             "end_to_end": self.end_to_end.to_json(),
         }
-        return found | ({"energy": self.energy.to_json()} if self.energy else {})
+        if self.energy:
+            found["energy"] = self.energy.to_json()
+        if self.batches:
+            found["batches"] = {str(batch): latency.to_json() for batch, latency in self.batches.items()}
+        if self.peak_memory_bytes is not None:
+            found["peak_memory_bytes"] = self.peak_memory_bytes
+        return found
 
 
 @dataclass(frozen=True)
@@ -86,15 +97,19 @@ def benchmark(
     layout: str | None = None,
     iterations: int = 50,
     warmup: int = 5,
+    batches: Sequence[int] = (),
     energy: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> BenchmarkReport:
     """Measure a model on seeded noise pictures (content does not change the work), at their own size whatever its working size.
 
     sizes: "HEIGHTxWIDTH" or a name of `impasto.images.sizes`. energy: also count joules, for 7 more seconds a size.
+    batches: also time the graph on so many pictures at once, which an engine takes only where it was built for them.
     progress: called with a line before each step. Raises OptionError, and what `impasto.load` raises.
     """
     shapes = [parse_size(size) for size in sizes]
+    if wrong := [batch for batch in batches if batch < 1]:
+        raise OptionError(f"a batch of {wrong[0]}; wanted at least 1 picture")
     if not shapes:
         raise OptionError("no sizes to measure; give one such as 512x512")
     sensors = find_sensors() if energy else []
@@ -104,12 +119,18 @@ def benchmark(
     ) as loaded:
         for height, width in shapes:
             progress(f"{loaded.info.name} at {height} x {width}")
+            memory = PeakMemory()
             image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
             out = np.empty(loaded.output_shape(image), np.uint8)
             compute = measure(loaded.computation(image), iterations=iterations, warmup=warmup)
             whole = measure(partial(loaded.run_into, image, out), iterations=iterations, warmup=warmup)
+            peak = memory.bytes()  # before batches, which need more
             joules = measure_energy(partial(loaded.run_into, image, out), sensors) if sensors else None
-            results.append(SizeResult(height, width, compute, whole, joules))
+            at_once = {
+                batch: measure(loaded.computation(image, batch=batch), iterations=iterations, warmup=warmup)
+                for batch in batches
+            }
+            results.append(SizeResult(height, width, compute, whole, joules, at_once, peak))
         return BenchmarkReport(loaded.info, tuple(results), warmup, describe_machine())
 
 

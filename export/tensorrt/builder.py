@@ -284,7 +284,7 @@ class EngineBuilder:
         if preview is not None and options.has_free_sizes:
             # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
             config.set_preview_feature(preview, True)
-            if api.profile_sharing is not None:  # 8.6: a stream's lanes are contexts of one engine
+            if api.profile_sharing is not None:  # 8.6: a stream's slots are contexts of one engine
                 config.set_preview_feature(api.profile_sharing, True)
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)

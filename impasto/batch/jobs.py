@@ -136,6 +136,21 @@ def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
     return job
 
 
+def _check_picture(job: Job) -> None:
+    """Raises OptionError where the target is no picture file's name, and where it would be a video's."""
+    if job.target.suffix.lower() not in videos.WRITTEN:
+        images.check_suffix(job.target)
+        return
+    if job.source.suffix.lower() in (*images.SUFFIXES, ".gif"):
+        raise OptionError(
+            f"{job.source} is a picture, and {job.target.name!r} is a video's name; let it end in one of {', '.join(images.SUFFIXES)}"
+        )
+    raise OptionError(
+        f"{job.source}: {job.source.suffix or 'a name without an ending'} is no video file type that is read "
+        f"({', '.join(videos.SUFFIXES)})"
+    )
+
+
 def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
     """folders: those that are made afterwards."""
     sources = {location(job.source) for job in jobs}
@@ -143,7 +158,10 @@ def _check(jobs: Sequence[Job], folders: set[Path]) -> None:
     for job in jobs:
         if job.target == PIPE:
             continue
-        (videos if job.is_video else images).check_suffix(job.target)
+        if job.is_video:
+            videos.check_suffix(job.target)
+        else:
+            _check_picture(job)
         target = location(job.target)
         if target == location(job.source):
             raise OptionError(

@@ -63,6 +63,7 @@ class VideoRun:
             "frames_per_second": self.frames_per_second,
             "damaged_frames": self.video.damaged,
             "lost_frames_s": list(self.video.lost_s),
+            "left_out": [*self.video.left_out, *self.video.sounds_refused],
             "frames": [moment | distance for moment, distance in zip(times, drift, strict=True)],
         }
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Optional
 
 import typer
 
 from . import options
-from .console import err, out, write_json
+from .console import err, out, write_json, write_page
 
 
 def bench(
@@ -26,10 +27,16 @@ def bench(
         bool,
         typer.Option("--energy", help="Also count joules a picture, by a Jetson's, a GPU's or a CPU's own sensors."),
     ] = False,
+    batch: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option(help="Also time the graph on so many pictures at once; may be repeated.", min=1),
+    ] = None,
+    html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Measure latency and throughput: the graph alone, and from picture to picture."""
     from impasto.benchmarks import benchmark
+    from impasto.report.benchmarks import benchmark_report
 
     from .tables import benchmark_table
 
@@ -43,6 +50,7 @@ def bench(
             layout=layout,
             iterations=iterations,
             warmup=warmup,
+            batches=batch or (),
             energy=energy,
             progress=lambda step: status.update(f"measuring {step}"),
         )
@@ -50,4 +58,8 @@ def bench(
     for result in report.results:
         if result.energy:
             out.print(f"{result.height}x{result.width}: {result.energy}", markup=False, soft_wrap=True)
+        if result.peak_memory_bytes:
+            peak = result.peak_memory_bytes / 1e6
+            err.print(f"{result.height}x{result.width}: {peak:,.0f} MB of memory at most", markup=False)
+    write_page(html, partial(benchmark_report, report))
     write_json(json, report.to_json())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from . import options
-from .console import err, out, write_json
+from .console import err, out, write_json, write_page
 
 
 def compare(
@@ -33,12 +34,14 @@ def compare(
         Optional[Path],  # noqa: UP045
         typer.Option(callback=options.writable_picture, help="Also write their pictures side by side to this file."),
     ] = None,
+    html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Compare models, backends and precisions in one interleaved run: how fast, and how alike their pictures."""
     from impasto.benchmarks.measurement.compare import Contender
     from impasto.benchmarks.measurement.compare import compare as compare_models
     from impasto.images.sizes import parse_size
+    from impasto.report.comparisons import comparison_report
 
     from .tables import comparison_table
 
@@ -56,4 +59,5 @@ def compare(
     if sheet is not None:
         found.write_sheet(sheet)
         err.print(f"wrote {sheet}", markup=False)
+    write_page(html, partial(comparison_report, found))
     write_json(json, found.to_json())

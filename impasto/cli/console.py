@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -18,6 +18,9 @@ from typer.core import TyperGroup
 
 from impasto.errors import ImpastoError, ImpastoWarning, missing
 from impasto.files import working_folder_is_gone, write_text
+
+if TYPE_CHECKING:
+    from impasto.report.page import Report
 
 _WIDE = 1000
 """Characters in a line where nobody's window is to be filled."""
@@ -151,3 +154,13 @@ def write_measured(path: Path | None, content: dict[str, Any]) -> None:
         from impasto.benchmarks.measurement.report import describe_machine
 
         write_json(path, {**content, "environment": describe_machine()})
+
+
+def write_page(path: Path | None, make: Callable[[str], Report]) -> None:
+    """Make a page, of the command that was typed, where the user asked for a file of it, and write it. Raises OutputError."""
+    if path is not None:
+        from impasto.report.page import this_command
+
+        with err.status("making the page"):
+            make(this_command()).write(path)
+        err.print(f"wrote {path}", markup=False)

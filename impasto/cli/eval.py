@@ -14,7 +14,7 @@ from impasto.errors import OptionError
 from impasto.styles import parse
 
 from . import options
-from .console import err, out, write_json
+from .console import err, out, write_json, write_page
 
 if TYPE_CHECKING:
     from impasto.evaluation import Evaluation
@@ -45,6 +45,7 @@ def evaluate(
             "--every-precision", help="Judge each graph of the package, FP32 first, to see what the others lose."
         ),
     ] = False,
+    html: options.Html = None,
     json: options.Json = None,
     sheet: Annotated[
         Optional[Path],  # noqa: UP045
@@ -52,7 +53,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a model on photos: PSNR and SSIM of a restorer, content and style distance of a stylizer."""
+    from impasto.benchmarks.measurement.report import describe_machine
     from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer
+    from impasto.report.evaluations import evaluation_report
     from impasto.runtime.loading.source import resolve
 
     if bool(degrade) == (painting is not None):
@@ -78,6 +81,7 @@ def evaluate(
         results = {name: judge(graph, progress=status.update) for name, graph in graphs.items()}
     for line in next(iter(results.values())).skipped:
         err.print(f"left out: {line}", markup=False)
+    write_page(html, lambda command: evaluation_report(results, describe_machine(), command))
     if every_precision:
         out.print(_precision_table(results))
         write_json(json, {name: result.to_json() for name, result in results.items()})

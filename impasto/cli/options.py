@@ -48,6 +48,23 @@ Json = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--json", callback=writable, help="Also write the result to this file."),
 ]
+
+
+def writable_page(path: Path | None) -> Path | None:
+    """The same for an HTML page. Raises MissingDependency where none can be made here, too."""
+    if path is not None:
+        from impasto.report.page import require_jinja2
+
+        require_jinja2()
+    return writable(path)
+
+
+Html = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--html", callback=writable_page, help="Also write a page to look at, with pictures and charts, to this file."
+    ),
+]
 Style = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option(help="For a network of several styles: NAME, or NAME=SHARE for each of several."),

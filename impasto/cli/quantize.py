@@ -12,7 +12,7 @@ from impasto import images
 from impasto.errors import OptionError
 
 from . import options
-from .console import err, out, write_measured
+from .console import err, out, write_measured, write_page
 
 if TYPE_CHECKING:
     from impasto.export.quantization.quantized_graph import QuantizedGraph
@@ -71,12 +71,15 @@ def quantize(
         Optional[Path],  # noqa: UP045
         typer.Option(callback=options.writable_picture, help="Also draw what each layer costs into this picture file."),
     ] = None,
+    html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Write FP16 or INT8 graphs of a model that draw the same picture within a budget."""
+    from impasto.benchmarks.measurement.report import describe_machine
     from impasto.export.quantization.quality import Budget
     from impasto.export.quantization.search import QuantizeOptions
     from impasto.export.quantization.search import quantize as run
+    from impasto.report.quantizations import quantization_report
 
     if chart is not None and to == "auto":
         raise OptionError("a chart is of one precision; say --to int8 or --to fp16")
@@ -96,6 +99,7 @@ def quantize(
     with err.status(f"quantizing {model}") as status:
         result = run(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
     _show(result)
+    write_page(html, lambda command: quantization_report(result, calibrate, describe_machine(), command))
     write_measured(json, result.to_json())
     if chart is not None:
         from impasto.export.quantization.chart import draw_chart

@@ -22,10 +22,10 @@ from impasto.styles import parse
 from impasto.videos import CRF, Redrawn
 
 from . import options
-from .console import err, fail, out, write_measured
+from .console import err, fail, out, write_measured, write_page
 
 if TYPE_CHECKING:
-    from impasto.runtime import Model, StyleMeter
+    from impasto.runtime import Model, ModelInfo, StyleMeter
 
 
 def run(
@@ -95,6 +95,7 @@ def run(
     network: Annotated[
         str, typer.Option(help="With --painting: the perceptual network, as impasto export vgg16 makes it.")
     ] = "vgg16",
+    html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Run a model on pictures and videos, and write the results."""
@@ -145,6 +146,7 @@ def run(
     if len(jobs) > 1:
         number = f"{len(written)} of {len(jobs)} files written to {_folders(jobs)}"
         out.print(f"{number} with {loaded.info}", markup=False, soft_wrap=True)
+    _write_page(html, loaded.info, written, failed)
     write_measured(
         json,
         {
@@ -156,6 +158,16 @@ def run(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _write_page(
+    path: Path | None, info: ModelInfo, written: list[PictureRun | VideoRun], failed: list[tuple[Job, ImpastoError]]
+) -> None:
+    from impasto.benchmarks.measurement.report import describe_machine
+    from impasto.report.runs import run_report
+
+    why = [(str(job.source), str(error)) for job, error in failed]
+    write_page(path, lambda command: run_report(info, written, why, describe_machine(), command))
 
 
 def _working_size(text: str) -> int | Literal["auto"] | None:
@@ -258,7 +270,13 @@ def _notes(video: Redrawn, job: Job) -> Iterator[str]:
         yield f"{job.source} is transparent in parts; {ending} videos hold no transparency here, so the result is opaque"
     if video.left_out:
         yield f"left out of {job.source}: {', '.join(video.left_out)}"
-    if video.sounds_lost:
+    if video.sounds_refused:
+        yield (
+            f"left out of {job.source}: {', '.join(video.sounds_refused)}, which {job.target.suffix} files cannot hold; "
+            + (".mkv files hold more kinds; or " if job.target.suffix.lower() != ".mkv" else "")
+            + f"convert it first: ffmpeg -i {job.source.name} -map 0 -c:v copy -c:a aac converted.mkv"
+        )
+    elif video.sounds_lost:
         yield "Y4M holds no sound; take it from the source where you encode: ffmpeg -i - -i SOURCE -map 0:v -map 1:a …"
     if job.target == PIPE and video.uneven:
         yield f"{job.source} shows its frames for uneven times, and Y4M has one rate: they will move unevenly; a file keeps them"

@@ -90,6 +90,16 @@ def read(path: str | os.PathLike[str]) -> Picture:
     return decode(content, str(path))
 
 
+def is_animated(path: str | os.PathLike[str]) -> bool:
+    """Whether it is a picture file of several frames that follow each other; False too where it cannot be read."""
+    pil = _pillow()
+    try:
+        with _our_rules(), pil.Image.open(path) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # whoever reads it tells what is wrong
+        return False
+
+
 def decode(content: bytes, name: str = "the picture") -> Picture:
     """The same as `read`, from the bytes of a file; `name` is what error messages call it."""
     pil = _pillow()

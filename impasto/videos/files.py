@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections import Counter, deque
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from impasto import images
 from impasto.errors import MissingDependency, OptionError, OutputError, PictureError
 from impasto.files import check_name, is_file, why_unreadable
 
@@ -26,8 +28,12 @@ if TYPE_CHECKING:
     from av import AudioStream, Packet, VideoFrame, VideoStream
     from av.container import InputContainer, OutputContainer
 
-SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi")
-"""The file types read, in lower case."""
+SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi"),
+    *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
+    *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".y4m", ".gif"),
+)
+"""The file types read, in lower case; of .gif files those that move."""
 
 WRITTEN = (".mp4", ".mov", ".m4v", ".mkv")
 """The file types written, in lower case: those that hold H.264 and most kinds of sound."""
@@ -60,8 +66,9 @@ _WAITING = 3
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether the name is a video file's."""
-    return Path(path).suffix.lower() in SUFFIXES
+    """Whether the name is a video file's. Into .gif files it looks, since those of one frame are pictures."""
+    suffix = Path(path).suffix.lower()
+    return suffix in SUFFIXES and (suffix != ".gif" or images.is_animated(path))
 
 
 def check_suffix(path: Path) -> None:
@@ -279,10 +286,18 @@ class FileTarget:
         self._early: list[Packet] = []
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="impasto-encode")
         self._tasks: deque[Future[None]] = deque()
-        self.sounds = len(source.sounds)
+        self._sounds: dict[int, AudioStream] = {}
+        """The tracks of sound, by their index in the source; those that the file cannot hold are not among them."""
+        self.refused: tuple[str, ...] = ()
+        """Tracks of sound that the file cannot hold, in words. Known with the first frame."""
+
+    @property
+    def sounds(self) -> int:
+        """How many tracks of sound are carried. Known with the first frame."""
+        return len(self._sounds)
 
     def add(self, picture: np.ndarray, time: int) -> None:
-        """Encode a frame that is shown at this time, soon. Raises OptionError for sound that the file cannot hold, OutputError."""
+        """Encode a frame that is shown at this time, soon. Raises OutputError."""
         self._soon(self._add, picture, time)
 
     def carry(self, packet: Packet) -> None:
@@ -309,9 +324,10 @@ class FileTarget:
         if self._container is None:
             self._early.append(packet)
             return
-        packet.stream = self._sounds[packet.stream_index]
-        with self._failing():
-            self._mux([packet])
+        if packet.stream_index in self._sounds:
+            packet.stream = self._sounds[packet.stream_index]
+            with self._failing():
+                self._mux([packet])
 
     def __enter__(self) -> FileTarget:
         return self
@@ -345,41 +361,20 @@ class FileTarget:
         video.sample_aspect_ratio = source.pixel_aspect
         video.colorspace, video.color_range = source.matrix(height), colours.LIMITED
         video.color_primaries, video.color_trc = source.primaries, source.transfer
-        self._sounds = {sound.index: self._sound(sound) for sound in source.sounds}
+        held = [sound for sound in source.sounds if _holds(self._container.format.name, sound)]
+        self._sounds = {sound.index: _copied(self._container, sound) for sound in held}
+        self.refused = tuple(
+            _named(sound, number) for number, sound in enumerate(source.sounds, 1) if sound not in held
+        )
         if isinstance(source, FileSource):
             self._container.metadata.update(_some(source.metadata, _TOLD))
             self._video.metadata.update(_some(source.video.metadata, _TOLD_OF_TRACKS))
             self._container.set_chapters(source.chapters())
         self._video.codec_context.open(strict=False)
-        try:
-            self._container.start_encoding()  # some sound is refused only here, where the header is written
-        except av.ArgumentError:
-            if not source.sounds:
-                raise
-            raise self._holds_no(*source.sounds) from None
+        self._container.start_encoding()
         early, self._early = self._early, []
         for packet in early:
             self._carry(packet)
-
-    def _sound(self, sound: AudioStream) -> AudioStream:
-        assert self._container is not None
-        try:
-            copied = self._container.add_stream_from_template(sound)
-            copied.metadata.update(_some(sound.metadata, _TOLD_OF_TRACKS))
-            copied.disposition = sound.disposition
-            if sound.layout.name.endswith(" channels"):
-                # No speakers are named, and .mp4 must name them: the usual ones.
-                copied.codec_context.layout = f"{sound.layout.nb_channels}c"
-            return copied
-        except ValueError:
-            raise self._holds_no(sound) from None
-
-    def _holds_no(self, *sounds: AudioStream) -> OptionError:
-        kinds = dict.fromkeys(sound.codec_context.name if sound.codec_context else "such" for sound in sounds)
-        return OptionError(
-            f"{self._target.suffix} files hold no {' or no '.join(kinds)} sound; .mkv files hold more kinds. Leave it out "
-            f"(--no-audio), or convert it first: ffmpeg -i {Path(self._source.name).name} -c:v copy -c:a aac converted.mkv"
-        )
 
     def _mux(self, packets: list[Packet]) -> None:
         assert self._container is not None
@@ -398,3 +393,34 @@ class FileTarget:
 
 def _some(metadata: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key.lower() in keys}
+
+
+def _copied(container: OutputContainer, sound: AudioStream) -> AudioStream:
+    """A track that takes this one's packets as they are. Raises ValueError where the container cannot have it."""
+    copied = container.add_stream_from_template(sound)
+    copied.metadata.update(_some(sound.metadata, _TOLD_OF_TRACKS))
+    copied.disposition = sound.disposition
+    if sound.layout.name.endswith(" channels"):
+        # No speakers are named, and .mp4 must name them: the usual ones.
+        copied.codec_context.layout = f"{sound.layout.nb_channels}c"
+    return copied
+
+
+def _holds(format: str, sound: AudioStream) -> bool:
+    """Whether files of this format, by FFmpeg's name of it, hold such sound. Some is refused only where a header is written."""
+    av = pyav()
+    if sound.codec_context is None:  # of a kind that FFmpeg does not know
+        return False
+    try:
+        with av.open(io.BytesIO(), "w", format=format) as tried:
+            _copied(tried, sound)
+            tried.start_encoding()
+    except (ValueError, av.FFmpegError):
+        return False
+    return True
+
+
+def _named(sound: AudioStream, number: int) -> str:
+    kind = sound.codec_context.name if sound.codec_context else "of a kind that FFmpeg does not know"
+    told = [kind, *(sound.metadata[key] for key in _TOLD_OF_TRACKS if key in sound.metadata)]
+    return f"sound track {number} ({', '.join(told)})"

@@ -55,6 +55,8 @@ class PipeTarget:
     """A Y4M stream that is written, one frame after the other at one rate: it holds neither times nor sound."""
 
     sounds = 0
+    refused: tuple[str, ...] = ()
+    """Nothing is said of single tracks, since a stream holds no sound at all."""
 
     def __init__(self, stream: BinaryIO, source: Source) -> None:
         self._stream, self._source = stream, source

@@ -39,7 +39,7 @@ class Redrawn:
     sounds: int
     """Sound tracks carried along, as they were."""
     sounds_lost: int
-    """Sound tracks that a stream cannot hold."""
+    """Sound tracks that the result cannot hold."""
     damaged: int
     """Frames that could only be read in part; the decoder filled in the rest."""
     interlaced: bool
@@ -52,6 +52,8 @@ class Redrawn:
     """Where the source's clock ran back, in seconds; what follows was moved behind what was before."""
     transparent: bool = False
     """Whether the source is transparent in parts, which the result is not."""
+    sounds_refused: tuple[str, ...] = ()
+    """Those of them that this kind of file cannot hold, in words; a stream holds none."""
     left_out: tuple[str, ...] = ()
     """What else the source holds and the result does not, in words."""
 
@@ -79,8 +81,9 @@ def redraw(
     source, target: a file, or a binary stream of Y4M, which holds frames at one rate and no sound. Frames come upright, in 8 bits,
     with the colours that their video means. Files are written as H.264 with the same colour matrix, both in YCbCr 4:2:0 (4:4:4
     where a side is odd). A file appears whole or not at all; a stream is written as frames come.
-    What a damaged file has lost is left out, and `Redrawn` tells it. sound: whether it is carried.
-    crf: 0 to 51, of files. Raises MissingDependency, PictureError for what cannot be read, OptionError for a suffix or sound that the
+    What a damaged file has lost is left out, and so are tracks of sound that the target cannot hold; `Redrawn` tells it. sound:
+    whether it is carried.
+    crf: 0 to 51, of files. Raises MissingDependency, PictureError for what cannot be read, OptionError for a suffix that the
     target cannot have and for a `draw` that gives more or fewer frames than there are, OutputError, and whatever `draw` raises.
     """
     times: list[int] = []
@@ -117,6 +120,7 @@ def redraw(
         hidden=reader.hidden,
         restarts_s=reader.restarts_s,
         transparent=reader.transparent,
+        sounds_refused=writer.refused,
         left_out=reader.left_out,
     )
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from impasto.errors import BackendError, MissingDependency, OptionError
 from impasto.package.engine_record import EngineRecord
 
-from .base import Backend, Lane, SizeLimits, TensorSpec, is_x86_64
+from .base import Backend, SizeLimits, Slot, TensorSpec, is_x86_64
 
 NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "openvino")
 
 __all__ = [
     "NAMES",
     "Backend",
-    "Lane",
     "Preference",
     "SizeLimits",
+    "Slot",
     "TensorSpec",
     "family",
     "open_engine",

@@ -79,8 +79,8 @@ class SizeLimits:
         )
 
 
-class Lane(ABC):
-    """Room for one run beside others: while one lane computes, neighbours copy. One thread at a time."""
+class Slot(ABC):
+    """Room for one run beside others: while one slot computes, neighbours copy. One thread at a time."""
 
     images: list[np.ndarray]
     """Arrays to fill before `start`, one for each input of the graph."""
@@ -97,7 +97,7 @@ class Lane(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Wait, and free what the lane holds."""
+        """Wait, and free what the slot holds."""
 
 
 class InnerValues(ABC):
@@ -197,8 +197,8 @@ class Backend(ABC):
         """A function that repeats the graph's work of a run on these arrays, and no more. For benchmarks. It raises as `run`."""
         return partial(self.run, inputs, out)
 
-    def lane(self, shapes: tuple[tuple[int, ...], ...]) -> Lane | None:
-        """A new lane for inputs of these shapes, or None where the backend runs one picture at a time."""
+    def slot(self, shapes: tuple[tuple[int, ...], ...]) -> Slot | None:
+        """A new slot for inputs of these shapes, or None where the backend runs one picture at a time."""
         return None
 
     def close(self) -> None:

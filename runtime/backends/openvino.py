@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import BackendError, MissingDependency
-from impasto.locks import Turn
+from impasto.locks import ReentrantLock
 
 from .base import Backend, TensorSpec, is_x86_64
 
@@ -27,7 +27,7 @@ NO_INT8 = "OpenVINO does not compute INT8 right on this CPU (on x86-64 it needs 
 
 _DTYPES = ("uint8", "float32", "float16")
 
-_loading = Turn()
+_loading = ReentrantLock()
 """Taken to import OpenVINO, load and compile. What its bindings make on first use, such as the table of types, they make with
 C++'s lock held and Python's given away: a second thread that comes then waits for the first with Python's held, for ever."""
 

@@ -10,43 +10,43 @@ from contextlib import suppress
 import numpy as np
 
 from impasto.locks import may_wait, never_wait
-from impasto.runtime.backends.base import Lane
+from impasto.runtime.backends.base import Slot
 from impasto.runtime.stoppable import GRACE_S, leave_running
 
-Fill = Callable[[Lane, np.ndarray], None]
-"""Puts a frame into a lane's `images`."""
-Crop = Callable[[Lane, np.ndarray], np.ndarray]
-"""Takes a frame's result out of a lane's `result`, into an array of the caller's own."""
-Open = Callable[[np.ndarray], "Lane | None"]
-"""A new lane for pictures of this frame's size, or None where such a frame does not fit into one."""
+Fill = Callable[[Slot, np.ndarray], None]
+"""Puts a frame into a slot's `images`."""
+Crop = Callable[[Slot, np.ndarray], np.ndarray]
+"""Takes a frame's result out of a slot's `result`, into an array of the caller's own."""
+Open = Callable[[np.ndarray], "Slot | None"]
+"""A new slot for pictures of this frame's size, or None where such a frame does not fit into one."""
 
 
-class LanePool:
-    """Idle lanes. One thread takes them, another may give back, and any may close, also in the midst of the others' steps."""
+class SlotPool:
+    """Idle slots. One thread takes them, another may give back, and any may close, also in the midst of the others' steps."""
 
-    def __init__(self, open_lane: Open) -> None:
-        self._open_lane = open_lane
-        self._idle: deque[tuple[tuple[int, ...], Lane]] = deque()
+    def __init__(self, open_slot: Open) -> None:
+        self._open_slot = open_slot
+        self._idle: deque[tuple[tuple[int, ...], Slot]] = deque()
 
-    def take(self, frame: np.ndarray) -> Lane | None:
-        """An idle lane for this frame, or a new one; None where the frame does not fit into one. Those of other sizes are freed."""
-        for shape, lane in self._taken():
+    def take(self, frame: np.ndarray) -> Slot | None:
+        """An idle slot for this frame, or a new one; None where the frame does not fit into one. Those of other sizes are freed."""
+        for shape, slot in self._taken():
             if shape == frame.shape:
-                return lane
-            lane.close()
-        return self._open_lane(frame)
+                return slot
+            slot.close()
+        return self._open_slot(frame)
 
-    def give_back(self, lane: Lane, frame: np.ndarray) -> None:
-        """The lane is idle again; it served this frame."""
-        self._idle.append((frame.shape, lane))
+    def give_back(self, slot: Slot, frame: np.ndarray) -> None:
+        """The slot is idle again; it served this frame."""
+        self._idle.append((frame.shape, slot))
 
     def close(self) -> None:
-        """Free the idle lanes."""
-        for _, lane in self._taken():
-            lane.close()
+        """Free the idle slots."""
+        for _, slot in self._taken():
+            slot.close()
 
-    def _taken(self) -> Iterator[tuple[tuple[int, ...], Lane]]:
-        # No lock, which the garbage collector may find held by its own thread: a deque gives each lane once, whoever asks.
+    def _taken(self) -> Iterator[tuple[tuple[int, ...], Slot]]:
+        # No lock, which the garbage collector may find held by its own thread: a deque gives each slot once, whoever asks.
         with suppress(IndexError):
             while True:
                 yield self._idle.popleft()
@@ -55,33 +55,33 @@ class LanePool:
 def overlapped(
     frames: Iterator[np.ndarray],
     depth: int,
-    pool: LanePool,
+    pool: SlotPool,
     fill: Fill,
     crop: Crop,
     alone: Callable[[np.ndarray], np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """The results in order, with up to `depth` frames in flight. `alone` draws a frame that fits into no lane.
+    """The results in order, with up to `depth` frames in flight. `alone` draws a frame that fits into no slot.
 
-    One thread fills lanes and starts them, the caller's own waits for them and takes the results out. What `frames` raises comes
+    One thread fills slots and starts them, the caller's own waits for them and takes the results out. What `frames` raises comes
     after the results of the frames before it.
     """
-    pending: deque[tuple[np.ndarray, Future[Lane | np.ndarray]]] = deque()
+    pending: deque[tuple[np.ndarray, Future[Slot | np.ndarray]]] = deque()
     worker = ThreadPoolExecutor(1, thread_name_prefix="impasto-stream", initializer=never_wait)
     failures: list[Exception] = []
 
     def finish() -> np.ndarray:
         frame, begun = pending[0]
-        lane = begun.result()
-        pending.popleft()  # not before: Ctrl-C while it waits would lose the lane
-        if isinstance(lane, np.ndarray):
-            return lane
+        slot = begun.result()
+        pending.popleft()  # not before: Ctrl-C while it waits would lose the slot
+        if isinstance(slot, np.ndarray):
+            return slot
         try:
-            lane.wait()
-            drawn = crop(lane, frame)
+            slot.wait()
+            drawn = crop(slot, frame)
         except BaseException:
-            lane.close()
+            slot.close()
             raise
-        pool.give_back(lane, frame)
+        pool.give_back(slot, frame)
         return drawn
 
     try:
@@ -116,22 +116,22 @@ def _until_failure(frames: Iterator[np.ndarray], failures: list[Exception]) -> I
         failures.append(error)
 
 
-def _discard(begun: Future[Lane | np.ndarray]) -> None:
-    """Free the lane of a frame that nobody takes."""
-    if not begun.exception() and isinstance(lane := begun.result(), Lane):
-        lane.close()
+def _discard(begun: Future[Slot | np.ndarray]) -> None:
+    """Free the slot of a frame that nobody takes."""
+    if not begun.exception() and isinstance(slot := begun.result(), Slot):
+        slot.close()
 
 
 def _begin(
-    frame: np.ndarray, pool: LanePool, fill: Fill, alone: Callable[[np.ndarray], np.ndarray]
-) -> Lane | np.ndarray:
-    lane = pool.take(frame)
-    if lane is None:
+    frame: np.ndarray, pool: SlotPool, fill: Fill, alone: Callable[[np.ndarray], np.ndarray]
+) -> Slot | np.ndarray:
+    slot = pool.take(frame)
+    if slot is None:
         return alone(frame)
     try:
-        fill(lane, frame)
-        lane.start()
+        fill(slot, frame)
+        slot.start()
     except BaseException:
-        lane.close()
+        slot.close()
         raise
-    return lane
+    return slot

@@ -119,6 +119,17 @@ def test_through_pipes(make_package, clip, tmp_path):
     assert len(read_clip(tmp_path / "out.mp4")[0]) == 10
 
 
+def test_sound_that_is_left_out_is_told_with_its_track(make_package, tmp_path):
+    package, clip = make_package(), write_clip(tmp_path / "a.mkv", moving(3), sound="pcm_u8")
+    code, _, stderr = cli("run", package, clip, "-o", tmp_path / "b.mp4", "--json", tmp_path / "run.json")
+    assert code == 0
+    assert f"left out of {clip}: sound track 1 (pcm_u8), which .mp4 files cannot hold; .mkv files hold more" in stderr
+    written = json.loads((tmp_path / "run.json").read_text())["written"][0]
+    assert written["left_out"] == ["sound track 1 (pcm_u8)"]
+    assert "left out" not in cli("run", package, clip, "-o", tmp_path / "b.mkv")[2]
+    assert "left out" not in cli("run", package, clip, "-o", tmp_path / "c.mp4", "--no-audio")[2]
+
+
 def test_a_reader_that_stops_ends_the_run_with_one_line(make_package, clip):
     command = [*RUN, str(make_package()), str(clip), "-o", "-"]
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -176,7 +187,8 @@ def _given(clip):
     [
         (("{clip}", "-o", "{folder}/out.png"), "cannot write a video to 'out.png'"),
         (("{clip}", "-o", "{clip}"), "is the video itself and would be overwritten"),
-        (("{photo}", "-o", "{folder}/out.mp4"), "cannot tell the picture format of 'out.mp4'"),
+        (("{photo}", "-o", "{folder}/out.mp4"), "is a picture, and 'out.mp4' is a video's name"),
+        (("{folder}/x.rm", "-o", "{folder}/out.mp4"), "x.rm: .rm is no video file type that is read (.mp4, .mov,"),
         (("{photo}", "--painting", "{photo}"), "--painting is for one video"),
         (("{clip}", "{photo}", "--painting", "{photo}"), "--painting is for one video"),
         (("{clip}", "--painting", "{folder}/nothing.png"), "nothing.png does not exist"),

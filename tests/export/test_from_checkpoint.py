@@ -338,16 +338,16 @@ class TestShipped:
         assert (shipped_models() / name / "README.md").is_file()
 
     def test_tiles_join(self, name, monkeypatch):
-        from impasto.runtime.inference import tile_buffers as work_area
+        from impasto.runtime.inference import tile_plan
 
         image = synthetic(400, 600)
         with impasto.load(name) as model:
             whole = model(image)
-            monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-            monkeypatch.setattr(work_area, "TILE", 1)
-            model._areas.clear()
+            monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+            monkeypatch.setattr(tile_plan, "TILE", 1)
+            model._forget_sizes()
             assert np.abs(whole.astype(int) - model(image)).max() <= 1
-            assert next(iter(model._areas.values()))._tiles
+            assert next(iter(model._buffers.values())).plan.tiles
 
 
 def test_what_ships_is_small():

@@ -20,7 +20,7 @@ from impasto.export.graph.helpers import element_types
 from impasto.export.inspection import inspect_path
 from impasto.package.manifest import read_manifest
 from impasto.package.writer import check_target
-from impasto.runtime.inference import tile_buffers as work_area
+from impasto.runtime.inference import tile_plan
 from impasto.runtime.loading.opening import SPEC_KEY
 
 LAYOUTS = ("rgb 0..1", "bgr 0..1", "rgb 0..255", "bgr -1..1")
@@ -162,8 +162,8 @@ class TestSizes:
         made = export_graph(saved(u_net(2).model()), layout="rgb 0..1")
         image = picture(150, 210)
         whole = drawn(made.folder, image)
-        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(work_area, "TILE", 48)
+        monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(tile_plan, "TILE", 48)
         assert np.abs(whole - drawn(made.folder, image)).max() <= 1
 
     def test_a_sidecar_is_believed(self, saved):

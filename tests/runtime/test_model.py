@@ -20,8 +20,7 @@ import impasto
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError, ShapeError
 from impasto.package.spec import Pixels
 from impasto.runtime import model as module
-from impasto.runtime.inference import tile_buffers as work_area
-from impasto.runtime.inference.tile_buffers import WorkArea
+from impasto.runtime.inference import tile_plan
 
 
 @pytest.fixture(params=["onnxruntime-cpu", "openvino"])
@@ -61,8 +60,8 @@ def test_tiles_join_exactly(load, make_package, monkeypatch):
     image = picture(203, 331)
     with load(make_package(border=5)) as model:
         whole = model(image)
-    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-    monkeypatch.setattr(work_area, "TILE", 64)
+    monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(tile_plan, "TILE", 64)
     with load(model.info.path) as model:
         tiled = model(image)
     assert np.abs(whole.astype(int) - tiled).max() <= 1
@@ -73,9 +72,9 @@ def test_tiles_join_exactly_when_the_network_enlarges(load, make_package, monkey
     image = picture(150, 90)
     with load(make_package(scale=2)) as model:
         whole = model(image)
-        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(work_area, "TILE", 48)
-        model._areas.clear()
+        monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(tile_plan, "TILE", 48)
+        model._forget_sizes()
         assert np.abs(whole.astype(int) - model(image)).max() <= 1
 
 
@@ -88,27 +87,27 @@ def test_a_wrong_receptive_field_would_show(load, make_package, monkeypatch):
     image = picture(200, 200)
     with load(folder) as model:
         whole = model(image)
-        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(work_area, "TILE", 64)
-        model._areas.clear()
+        monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(tile_plan, "TILE", 64)
+        model._forget_sizes()
         assert np.abs(whole.astype(int) - model(image)).max() > 1
 
 
 def test_a_model_of_unknown_receptive_field_is_never_tiled(load, make_package, monkeypatch):
-    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
     with load(make_package(tiled=False)) as model:
         assert "never" in model.info.tiling
         model(picture(100, 100))
-        assert not next(iter(model._areas.values()))._tiles
+        assert not next(iter(model._buffers.values())).plan.tiles
 
 
 def test_the_context_sees_the_whole_picture_also_in_tiles(load, make_package, monkeypatch):
     dark, bright = picture(160, 200) // 4, 255 - picture(160, 200) // 4
     with load(make_package(thumbnail=16)) as model:
         whole = [model(image) for image in (dark, bright)]
-        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(work_area, "TILE", 64)
-        model._areas.clear()
+        monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(tile_plan, "TILE", 64)
+        model._forget_sizes()
         tiled = [model(image) for image in (dark, bright)]
     for one, other in zip(whole, tiled, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1
@@ -148,13 +147,13 @@ def test_videos_side_by_side_have_scenes_of_their_own(load, make_package):
 
 
 def test_a_picture_may_be_drawn_over_itself(load, make_package, monkeypatch):
-    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-    monkeypatch.setattr(work_area, "TILE", 64)
+    monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(tile_plan, "TILE", 64)
     with load(make_package()) as model:
         image = picture(152, 200)
         wanted = model(image)
-        assert next(iter(model._areas.values()))._direct, "tiles are read from the picture itself"
-        assert next(iter(model._areas.values())).tiled
+        assert not next(iter(model._buffers.values())).plan.padded, "tiles are read from the picture itself"
+        assert next(iter(model._buffers.values())).plan.tiled
         model.run_into(image, image)
         assert np.array_equal(image, wanted)
         memory = np.zeros(152 * 200 * 3 + 3000, np.uint8)
@@ -165,14 +164,14 @@ def test_a_picture_may_be_drawn_over_itself(load, make_package, monkeypatch):
 
 
 def test_the_graphs_work_is_repeated_once_for_each_tile(load, make_package, monkeypatch):
-    monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-    monkeypatch.setattr(work_area, "TILE", 64)
+    monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+    monkeypatch.setattr(tile_plan, "TILE", 64)
     with load(make_package()) as model:
         compute = model.computation(picture(64, 160))
         runs = []
         monkeypatch.setattr(model._graph, "_run", lambda *arrays: runs.append(arrays))
         compute()
-        assert len(runs) == len(WorkArea(model.info.spec, None, 64, 160)._tiles) > 1
+        assert len(runs) == len(tile_plan.plan_tiles(model.info.spec, None, 64, 160).tiles) > 1
 
 
 def test_large_pictures_buffers_are_few(make_package, monkeypatch):
@@ -180,10 +179,10 @@ def test_large_pictures_buffers_are_few(make_package, monkeypatch):
     with impasto.load(make_package(border=4)) as model:
         for side in (20, 24, 28, 32, 36):
             model(picture(side, side))
-        assert list(model._areas) == [(32, 32), (36, 36)][-len(model._areas) :]
-        assert sum(area.nbytes for area in model._areas.values()) <= module.KEPT_BYTES
+        assert list(model._buffers) == [(32, 32), (36, 36)][-len(model._buffers) :]
+        assert sum(buffers.nbytes for buffers in model._buffers.values()) <= module.KEPT_BYTES
         model(picture(200, 200))
-        assert list(model._areas) == [(200, 200)]
+        assert list(model._buffers) == [(200, 200)]
 
 
 def test_the_graphs_work_is_repeated_on_a_picture_that_lies_anyhow(load, make_package):

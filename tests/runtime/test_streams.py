@@ -12,9 +12,9 @@ import pytest
 from support.small_models import picture
 
 import impasto
-from impasto.locks import Turn
-from impasto.runtime.backends.base import Lane
-from impasto.runtime.inference.streaming import LanePool, overlapped
+from impasto.locks import ReentrantLock
+from impasto.runtime.backends.base import Slot
+from impasto.runtime.inference.streaming import SlotPool, overlapped
 
 
 @pytest.fixture
@@ -124,14 +124,14 @@ def test_a_stream_collected_by_its_own_worker_ends(model, monkeypatch):
     assert not failures
 
 
-class CountedLane(Lane):
+class CountedSlot(Slot):
     """Gives back what was put in; `open` counts those that hold something."""
 
     open = 0
 
     def __init__(self, frame: np.ndarray) -> None:
         self.images, self.result = [np.empty_like(frame)], np.empty_like(frame)
-        CountedLane.open += 1
+        CountedSlot.open += 1
 
     def start(self) -> None:
         time.sleep(0.05)
@@ -140,25 +140,25 @@ class CountedLane(Lane):
     def wait(self) -> None: ...
 
     def close(self) -> None:
-        CountedLane.open -= 1
+        CountedSlot.open -= 1
 
 
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("taken", [0, 1, 3, 8])
-def test_every_lane_is_freed_whoever_closes_the_stream(waits, taken):
-    def fill(lane: Lane, frame: np.ndarray) -> None:
-        lane.images[0][...] = frame
+def test_every_slot_is_freed_whoever_closes_the_stream(waits, taken):
+    def fill(slot: Slot, frame: np.ndarray) -> None:
+        slot.images[0][...] = frame
 
     frames = [picture(8, 8 + seed // 4, seed) for seed in range(8)]  # the second half is of another size
-    pool = LanePool(CountedLane)
-    results = overlapped(iter(frames), 3, pool, fill, lambda lane, frame: lane.result.copy(), lambda frame: frame)
+    pool = SlotPool(CountedSlot)
+    results = overlapped(iter(frames), 3, pool, fill, lambda slot, frame: slot.result.copy(), lambda frame: frame)
     for frame in frames[:taken]:
         assert np.array_equal(next(results), frame)
     if waits:
         results.close()
-        assert CountedLane.open == 0
+        assert CountedSlot.open == 0
     else:
-        with Turn():
+        with ReentrantLock():
             results.close()
     assert_they_end()
-    assert CountedLane.open == 0
+    assert CountedSlot.open == 0

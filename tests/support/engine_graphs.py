@@ -114,8 +114,11 @@ def float_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same with float32 pixels in and out: shows what uint8 costs, or saves."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
+    pixels = {result.graph.input[0].name}
     for node in result.graph.node:
-        if node.op_type == "Cast":
+        if node.op_type == "Transpose" and node.input[0] in pixels:
+            pixels.add(node.output[0])
+        if node.op_type == "Cast" and (node.input[0] in pixels or node.attribute[0].i == TensorProto.UINT8):
             node.op_type = "Identity"
             del node.attribute[:]
     for value in (result.graph.input[0], result.graph.output[0]):

@@ -1,7 +1,7 @@
 """TensorRT and TensorRT-RTX engines on a CUDA device.
 
-One lane is one picture's way through the GPU: pinned memory, device memory, an execution context and a stream of its own,
-and a CUDA graph of upload, engine and download. Several lanes run at once, so that one picture's copies hide behind
+One slot is one picture's way through the GPU: pinned memory, device memory, an execution context and a stream of its own,
+and a CUDA graph of upload, engine and download. Several slots run at once, so that one picture's copies hide behind
 another's computing.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from impasto.errors import BackendError, EngineMismatch, ShapeError
 from impasto.package.engine_record import EngineRecord
-from impasto.runtime.backends.base import Backend, Lane, SizeLimits, TensorSpec
+from impasto.runtime.backends.base import Backend, SizeLimits, Slot, TensorSpec
 from impasto.runtime.cuda import Device, DeviceBlock, Graph, HostBuffer, Stream
 from impasto.runtime.cuda import device as cuda_device
 from impasto.runtime.loading.stored_engines import mismatch
@@ -25,13 +25,13 @@ from .api import TensorRT, tensorrt
 from .copies import EngineCopies, Seat
 from .kernel_cache import KernelCache
 
-KEPT_LANES = 4
-"""Lanes kept for the shapes used last."""
+KEPT_SLOTS = 4
+"""Slots kept for the shapes used last."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
-AnyLane = TypeVar("AnyLane", bound="TensorRTLane")
+AnySlot = TypeVar("AnySlot", bound="TensorRTSlot")
 
 
 class TensorRTBackend(Backend):
@@ -61,48 +61,48 @@ class TensorRTBackend(Backend):
         self._describe()
         self.device = f"{self._device.name} (CUDA device {device})"
         self.metadata = {}
-        self._lanes: OrderedDict[Shapes, TensorRTLane] = OrderedDict()
+        self._slots: OrderedDict[Shapes, TensorRTSlot] = OrderedDict()
 
-    def lane(self, shapes: Shapes) -> TensorRTLane:
-        """A new lane for inputs of these shapes; the caller closes it. Raises ShapeError, BackendError."""
-        return self.lane_of(TensorRTLane, shapes)
+    def slot(self, shapes: Shapes) -> TensorRTSlot:
+        """A new slot for inputs of these shapes; the caller closes it. Raises ShapeError, BackendError."""
+        return self.slot_of(TensorRTSlot, shapes)
 
-    def lane_of(self, kind: Callable[..., AnyLane], shapes: Shapes) -> AnyLane:
-        """The same of another kind. kind: takes what TensorRTLane takes."""
+    def slot_of(self, kind: Callable[..., AnySlot], shapes: Shapes) -> AnySlot:
+        """The same of another kind. kind: takes what TensorRTSlot takes."""
         self.require_open()
         with self._device.active():
             seat = self._copies.seat(self._profile(shapes))
-        left = replace(seat, leave=lambda: self._lane_gone(seat))
+        left = replace(seat, leave=lambda: self._slot_gone(seat))
         return kind(self._device, self._api, left, self._kernels, self.inputs, self.outputs, shapes)
 
-    def _lane_gone(self, seat: Seat) -> None:
+    def _slot_gone(self, seat: Seat) -> None:
         seat.leave()
         if not self._open and not self._copies.seated:  # the last of a stream that outlived the model
             self._device.trim()
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
-        lane = self._lane_for(tuple(array.shape for array in inputs))
-        if out.shape != lane.result.shape:
-            raise ShapeError(f"out is {out.shape}; this engine gives {lane.result.shape} for such a picture")
-        for host, array in zip(lane.images, inputs, strict=True):
+        slot = self._slot_for(tuple(array.shape for array in inputs))
+        if out.shape != slot.result.shape:
+            raise ShapeError(f"out is {out.shape}; this engine gives {slot.result.shape} for such a picture")
+        for host, array in zip(slot.images, inputs, strict=True):
             host[...] = array
-        lane.start()
-        lane.wait()
-        out[...] = lane.result
+        slot.start()
+        slot.wait()
+        out[...] = slot.result
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
-        return self._lane_for(tuple(array.shape for array in inputs)).result.shape
+        return self._slot_for(tuple(array.shape for array in inputs)).result.shape
 
-    def _lane_for(self, shapes: Shapes) -> TensorRTLane:
-        lane = self._lanes.pop(shapes, None)
-        if lane is None or lane.broken:
-            if lane:
-                lane.close()
-            lane = self.lane(shapes)
-        self._lanes[shapes] = lane
-        if len(self._lanes) > KEPT_LANES:
-            self._lanes.popitem(last=False)[1].close()
-        return lane
+    def _slot_for(self, shapes: Shapes) -> TensorRTSlot:
+        slot = self._slots.pop(shapes, None)
+        if slot is None or slot.broken:
+            if slot:
+                slot.close()
+            slot = self.slot(shapes)
+        self._slots[shapes] = slot
+        if len(self._slots) > KEPT_SLOTS:
+            self._slots.popitem(last=False)[1].close()
+        return slot
 
     def _profile(self, shapes: Shapes) -> int:
         """The optimization profile whose best shape is nearest among those that hold these shapes. Raises ShapeError."""
@@ -141,16 +141,16 @@ class TensorRTBackend(Backend):
 
     def _close(self) -> None:
         with self._device.active():
-            for lane in self._lanes.values():
-                lane.close()
-            self._lanes.clear()
+            for slot in self._slots.values():
+                slot.close()
+            self._slots.clear()
             self._kernels.close()
             del self._engine
             self._copies.close()
         self._device.trim()
 
 
-class TensorRTLane(Lane):
+class TensorRTSlot(Slot):
     """One picture's way through the GPU, for one set of shapes. One thread at a time."""
 
     def __init__(
@@ -163,7 +163,7 @@ class TensorRTLane(Lane):
         outputs: tuple[TensorSpec, ...],
         shapes: Shapes,
     ) -> None:
-        """seat: the lane's until `close`. Raises BackendError, with everything freed that was taken."""
+        """seat: the slot's until `close`. Raises BackendError, with everything freed that was taken."""
         self._device = device
         self._api = api
         self._seat: Seat | None = seat
@@ -175,7 +175,7 @@ class TensorRTLane(Lane):
         self._context: Any = None
         self._warm = False
         self.broken = False
-        """Whether an error left it unusable; a new lane may work."""
+        """Whether an error left it unusable; a new slot may work."""
         try:
             self._stream = Stream(device)
         except BaseException:
@@ -207,7 +207,7 @@ class TensorRTLane(Lane):
             self._stream.wait()
 
     def compute(self, stream: Stream | None = None) -> None:
-        """Begin the engine alone, without copies, on this lane's stream or another. The device is active."""
+        """Begin the engine alone, without copies, on this slot's stream or another. The device is active."""
         self._api.log.forget()
         if not self._context.execute_async_v3((stream or self._stream).handle):
             raise BackendError(f"TensorRT {self._api.version} refused to run: {self._api.log.errors()}")
@@ -326,19 +326,19 @@ class TensorRTLane(Lane):
 
 
 class _Watch:
-    """Marks a lane as broken when an error leaves the block."""
+    """Marks a slot as broken when an error leaves the block."""
 
-    def __init__(self, lane: TensorRTLane) -> None:
-        self._lane = lane
+    def __init__(self, slot: TensorRTSlot) -> None:
+        self._slot = slot
 
     def __enter__(self) -> None:
-        if self._lane.broken:
+        if self._slot.broken:
             raise BackendError(
                 "an earlier error broke this picture's way through the GPU; run again, or load the model again"
             )
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        self._lane.broken = self._lane.broken or error is not None
+        self._slot.broken = self._slot.broken or error is not None
 
 
 def require_match(record: EngineRecord, api: TensorRT, device: Device, rebuild: str) -> None:

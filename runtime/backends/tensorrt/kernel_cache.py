@@ -30,7 +30,7 @@ class KernelCache:
         self._config = engine.create_runtime_config()
         strategies = getattr(api.module, "DynamicShapesKernelSpecializationStrategy", None)
         if strategies is not None:
-            # Lanes record their first frame's launches; by default those are of makeshift kernels while the right ones are compiled.
+            # Slots record their first frame's launches; by default those are of makeshift kernels while the right ones are compiled.
             self._config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
         self._cache = self._config.create_runtime_cache()
         with contextlib.suppress(OSError, OutputError):

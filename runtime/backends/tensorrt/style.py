@@ -1,7 +1,7 @@
 """Style on the GPU: feature maps stay where a TensorRT engine leaves them, and the Gram kernel compares them with a painting's.
 
 A picture's pixels go to the GPU, and a few hundred numbers come back. The kernel is launched on the engine's own stream, and
-becomes part of the lane's CUDA graph.
+becomes part of the slot's CUDA graph.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from impasto.runtime.backends.base import TensorSpec
 from impasto.runtime.cuda import Device, DeviceBlock, HostBuffer
 from impasto.runtime.style_meter import Judge, relative_scale
 
-from .engine import TensorRTBackend, TensorRTLane
+from .engine import TensorRTBackend, TensorRTSlot
 
 _FLAVOURS = {"float32": "f32", "float16": "f16"}
 """The Gram kernel's flavour by the type of the feature maps; sums are float32 in each."""
@@ -34,32 +34,32 @@ class DeviceJudge(Judge):
     def __init__(self, graph: TensorRTBackend, painting: np.ndarray) -> None:
         """painting: uint8 (1, H, W, 3), of a size that the engine takes. Raises ShapeError, BackendError, KernelError."""
         self._graph = graph
-        self._lane: DistanceLane | None = None
-        lane = graph.lane_of(GramLane, (painting.shape,))
+        self._slot: DistanceSlot | None = None
+        slot = graph.slot_of(GramSlot, (painting.shape,))
         try:
-            scales = [relative_scale(gram) for gram in lane.run(painting)]
-            self._targets = Targets(lane.device, lane.keep_grams(), lane.sizes, scales)
+            scales = [relative_scale(gram) for gram in slot.run(painting)]
+            self._targets = Targets(slot.device, slot.keep_grams(), slot.sizes, scales)
         finally:
-            lane.close()
+            slot.close()
 
     def distances(self, picture: np.ndarray) -> list[float]:
-        parts = self._lane_for(picture.shape).run(picture)
+        parts = self._slot_for(picture.shape).run(picture)
         return [float(part.sum(dtype=np.float64)) for part in parts]
 
     def close(self) -> None:
-        if self._lane is not None:
-            self._lane.close()
-            self._lane = None
+        if self._slot is not None:
+            self._slot.close()
+            self._slot = None
         self._targets.free()
 
-    def _lane_for(self, shape: tuple[int, ...]) -> DistanceLane:
-        """The last picture's lane where that was of this size, as a video's are; a new one otherwise."""
-        if self._lane is not None and (self._lane.broken or self._lane.images[0].shape != shape):
-            self._lane.close()
-            self._lane = None
-        if self._lane is None:
-            self._lane = self._graph.lane_of(partial(DistanceLane, self._targets), (shape,))
-        return self._lane
+    def _slot_for(self, shape: tuple[int, ...]) -> DistanceSlot:
+        """The last picture's slot where that was of this size, as a video's are; a new one otherwise."""
+        if self._slot is not None and (self._slot.broken or self._slot.images[0].shape != shape):
+            self._slot.close()
+            self._slot = None
+        if self._slot is None:
+            self._slot = self._graph.slot_of(partial(DistanceSlot, self._targets), (shape,))
+        return self._slot
 
 
 class Targets:
@@ -73,20 +73,20 @@ class Targets:
         self.scales = scales
 
     def free(self) -> None:
-        """Give the memory back; no lane may use it any more. Freeing twice does nothing."""
+        """Give the memory back; no slot may use it any more. Freeing twice does nothing."""
         if self._block is not None:
             self._device.give_back(self._block)
             self._block = None
 
 
-class FeatureLane(TensorRTLane):
-    """A lane whose outputs stay on the GPU, where the Gram kernel reads them; `result` is what the kernel makes of them."""
+class FeatureSlot(TensorRTSlot):
+    """A slot whose outputs stay on the GPU, where the Gram kernel reads them; `result` is what the kernel makes of them."""
 
     sizes: tuple[int, ...]
     """Values of `result` for each layer, one layer's behind another's."""
 
     def run(self, picture: np.ndarray) -> list[np.ndarray]:
-        """Each layer's part of `result`, valid until the next run. picture: uint8 (1, H, W, 3) of the lane's size."""
+        """Each layer's part of `result`, valid until the next run. picture: uint8 (1, H, W, 3) of the slot's size."""
         self.images[0][...] = picture
         self.start()
         self.wait()
@@ -143,11 +143,11 @@ class FeatureLane(TensorRTLane):
         return block
 
 
-class GramLane(FeatureLane):
+class GramSlot(FeatureSlot):
     """To the Gram matrices of a picture."""
 
     def keep_grams(self) -> DeviceBlock:
-        """The matrices on the GPU, the caller's from now on; the lane may only be closed afterwards."""
+        """The matrices on the GPU, the caller's from now on; the slot may only be closed afterwards."""
         self._blocks.remove(self._grams)
         return self._grams
 
@@ -167,11 +167,11 @@ class GramLane(FeatureLane):
         return self._grams, 0
 
 
-class DistanceLane(FeatureLane):
+class DistanceSlot(FeatureSlot):
     """To the distances of a picture's Gram matrices from a painting's: what the kernel adds its loss up from."""
 
     def __init__(self, targets: Targets, *arguments: Any) -> None:
-        """targets: outlive the lane. arguments: TensorRTLane's. Raises BackendError, KernelError."""
+        """targets: outlive the slot. arguments: TensorRTSlot's. Raises BackendError, KernelError."""
         self._targets = targets
         super().__init__(*arguments)
 

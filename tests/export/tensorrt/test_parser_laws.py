@@ -39,7 +39,7 @@ def test_shipped_models_are_read_in_half_precision_and_in_int8(name: str) -> Non
 
 
 def int8_network(folder: Path) -> onnx.ModelProto:
-    """As tests/device/engine/prepare.py takes it to the GPU machine."""
+    """As tests/device/prepare.py takes it to the GPU machine."""
     onnx.save(network(4, 32, 1), str(folder / "model.onnx"))
     quantized(folder / "model.onnx", folder / "int8.onnx", [picture(64, 64, seed) for seed in range(2)])
     return onnx.load(str(folder / "int8.onnx"))

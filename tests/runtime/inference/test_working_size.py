@@ -182,7 +182,7 @@ class TestModel:
     def test_its_computation_is_that_of_the_small_picture(self, stylizer):
         with impasto.load(stylizer()) as model:
             model.computation(picture(90, 130))()
-            assert list(model._areas) == []
+            assert list(model._buffers) == []
 
 
 def test_only_what_has_one_speaks_of_it():

@@ -202,7 +202,7 @@ def test_an_execution_context_gets_the_memory_that_our_pool_keeps(
         np.testing.assert_array_equal(model(picture()), 255 - picture())
 
 
-def test_ctrl_c_while_a_frame_is_awaited_loses_no_lane(
+def test_ctrl_c_while_a_frame_is_awaited_loses_no_slot(
     driver: FakeDriver, vendor: FakeTensorRT, plan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited = iter([KeyboardInterrupt])

@@ -25,7 +25,7 @@ from impasto.export.quantization.search import QuantizeOptions, quantize
 from impasto.package.manifest import read_manifest
 from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import family, open_graph, openvino
-from impasto.runtime.inference import tile_buffers as work_area
+from impasto.runtime.inference import tile_plan
 from impasto.runtime.loading.source import resolve
 from impasto.training import checkpoint, losses, qat
 from impasto.training.data.photos import Photos
@@ -254,12 +254,12 @@ class TestPackage:
         with impasto.load(packages[2], backend=backend) as model:
             model.strength = 0.5
             whole = model(image)
-        monkeypatch.setattr(work_area, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(work_area, "TILE", 64)
+        monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
+        monkeypatch.setattr(tile_plan, "TILE", 64)
         with impasto.load(packages[2], backend=backend) as model:
             model.strength = 0.5
             tiled = model(image)
-            assert next(iter(model._areas.values())).tiled
+            assert next(iter(model._buffers.values())).plan.tiled
         assert np.abs(whole.astype(int) - tiled).max() <= 1
         assert (whole != tiled).mean() < 1e-3
 

@@ -1,7 +1,7 @@
 """What another compiler makes of the kernels' loops: instructions of each loop with tensor-core products, in two fatbins.
 
     git show 33d35d4:kernels/gram.fatbin > build/before.fatbin
-    python tests/device/kernels/loops.py build/before.fatbin kernels/gram.fatbin
+    python tests/device/loops.py build/before.fatbin kernels/gram.fatbin
 
 Needs cuobjdump on the PATH (CUDA, or PyPI's nvidia-cuda-cuobjdump) and no GPU. A loop is what a branch jumps back over. Loops of
 a kernel are alike if they have as many products and as much ordinary arithmetic; of those the longest is compared.
