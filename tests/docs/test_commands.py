@@ -95,6 +95,7 @@ NOT_RUN = {
     "vgg16": "downloads 528 MB",
     "-": "reads or writes a pipe",
     "build": "tests/export/tensorrt builds engines",
+    "my-wave": "needs FP16 and INT8 graphs of a shipped network, which take minutes",
     "try": "the command after it is the same with more steps",
     "distill": "needs a teacher",
     "--pairs": "tests/training/data/test_pairs.py trains on pairs",
