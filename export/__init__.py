@@ -1,1 +1,63 @@
-"""From a checkpoint to a model package. Submodules are imported on use: they need onnx, and some of them torch."""
+"""From a checkpoint, or an external ONNX file, to a model package, lower precisions and engines.
+
+Five functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `quantize`, `build_engine`
+and `check`. They are imported on first use, since they need onnx, and some of them torch or TensorRT.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checks.check import check
+    from .checks.style import StyleReference
+    from .from_checkpoint import export_checkpoint
+    from .from_onnx import ImportedModel, import_onnx
+    from .quantization.quality import Budget
+    from .quantization.search import QuantizeOptions, QuantizeResult, quantize
+    from .tensorrt.options import BuildOptions, Sizes
+    from .tensorrt.package_engines import BuildResult, build_engine
+
+__all__ = [
+    "Budget",
+    "BuildOptions",
+    "BuildResult",
+    "ImportedModel",
+    "QuantizeOptions",
+    "QuantizeResult",
+    "Sizes",
+    "StyleReference",
+    "build_engine",
+    "check",
+    "export_checkpoint",
+    "import_onnx",
+    "quantize",
+]
+
+_MODULES = {
+    "Budget": "quantization.quality",
+    "BuildOptions": "tensorrt.options",
+    "BuildResult": "tensorrt.package_engines",
+    "ImportedModel": "from_onnx",
+    "QuantizeOptions": "quantization.search",
+    "QuantizeResult": "quantization.search",
+    "Sizes": "tensorrt.options",
+    "StyleReference": "checks.style",
+    "build_engine": "tensorrt.package_engines",
+    "check": "checks.check",
+    "export_checkpoint": "from_checkpoint",
+    "import_onnx": "from_onnx",
+    "quantize": "quantization.search",
+}
+"""The module that each public name comes from."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

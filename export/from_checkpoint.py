@@ -29,15 +29,31 @@ def export_checkpoint(
 ) -> Path:
     """Turn a checkpoint into a model package that `impasto.load` takes.
 
-    checkpoint: a .safetensors file of `impasto train`, another package, or a restorer of another project that spandrel reads.
-    folder: where the package goes; by default the checkpoint's own folder, for a restorer of another project a new one beside it.
-    name: the model's; by default what the checkpoint says. with_strength: let a restorer that was trained without a strength be asked
-    for one from 0 to 1, which needs no training. working_size: of a stylizer, in pixels, where it is to have another than its recipe
-    says. Returns the package's folder.
-
     A package is a checkpoint itself: its graphs hold the weights as training made them. Where they do not (folding changed
     weights, or two that are equal became one), the package holds the checkpoint too, in our format.
-    Raises CheckpointError, ExportError, OutputError, OptionError, or MissingDependency without torch.
+
+    Args:
+        checkpoint: a .safetensors file of `impasto train`, another package, or a restorer of another project that spandrel reads.
+        folder: where the package goes; by default the checkpoint's own folder, for a restorer of another project a new one beside it.
+        name: the model's; by default what the checkpoint says.
+        with_strength: let a restorer that was trained without a strength be asked for one from 0 to 1, which needs no training.
+        working_size: of a stylizer, in pixels, where it is to have another than its recipe says.
+
+    Returns:
+        The package's folder.
+
+    Raises:
+        CheckpointError: for a checkpoint that cannot be read.
+        ExportError: for a network that cannot become a graph.
+        OptionError: for a name, a folder or options that do not fit.
+        OutputError: where the package cannot be written.
+        MissingDependency: without torch.
+
+    Example:
+        >>> from impasto.export import export_checkpoint
+        >>> package = export_checkpoint(checkpoint, folder / "mine")
+        >>> (package / "model.onnx").is_file()
+        True
     """
     checkpoint = Path(checkpoint)
     try:

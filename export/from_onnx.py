@@ -27,10 +27,10 @@ from impasto.errors import BackendError, ExportError, ImpastoWarning, NoNumbers,
 from impasto.export.checks.against_torch import TOLERANCE, PictureCheck, compare, synthetic
 from impasto.export.checks.backends import check_backends
 from impasto.export.checks.engine import LEAST_PSNR
-from impasto.export.graph.canonical import dressed, finished, is_canonical, is_modern, modernized, read_stranger
+from impasto.export.graph.canonical import finished, is_canonical, is_modern, modernized, read_external, with_pixels
 from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of
 from impasto.export.graph.receptive_field import receptive_field
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.files import sha256
 from impasto.package.manifest import MODEL, BackendCheck, Manifest, read_manifest
 from impasto.package.spec import TASKS, ModelSpec, Pixels, SizeRule
@@ -55,7 +55,7 @@ _SECONDS, _PIXELS = 30.0, 256 * 256
 
 
 @dataclass(frozen=True)
-class Adopted:
+class ImportedModel:
     """A package made of somebody's ONNX file."""
 
     folder: Path
@@ -77,31 +77,46 @@ class Adopted:
         )
 
 
-def export_graph(
-    graph: str | os.PathLike[str],
+def import_onnx(
+    graph_path: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     *,
     layout: str | None = None,
     name: str | None = None,
     task: str | None = None,
-) -> Adopted:
-    """Turn an ONNX file that takes one picture and gives one into a model package.
+) -> ImportedModel:
+    """Make a model package of an external ONNX file that takes one picture and gives one.
 
-    graph: float32 or float16 (N, 3, H, W) or (N, H, W, 3), of any opset that ONNX can convert; or canonical already.
-    folder: where the package goes; by default a new one beside the file. layout: its pixels, as `impasto.load` takes it; by default
-    what the sidecar says (`NAME.json` beside the file: layout, multiple, receptive_field, task, …, which are then believed).
-    name: the model's; by default the sidecar's, the folder's, or the file's.
-    task: one of `TASKS`; by default the sidecar's, or "upscale" where it enlarges.
+    Args:
+        graph_path: float32 or float16 (N, 3, H, W) or (N, H, W, 3), of any opset that ONNX can convert; or canonical already.
+        folder: where the package goes; by default a new one beside the file.
+        layout: its pixels, as `impasto.load` takes it, such as "rgb 0..1"; by default what the sidecar says (`NAME.json` beside the
+            file: layout, multiple, receptive_field, task, …, which are then believed).
+        name: the model's; by default the sidecar's, the folder's, or the file's.
+        task: one of `TASKS`; by default the sidecar's, or "upscale" where it enlarges.
 
-    FP16 graphs become FP32, what lower precisions are made of, and may differ by what halves round.
-    Raises ModelNotFound, OptionError, ExportError, OutputError, PackageError for a wrong sidecar, or MissingDependency.
+    Returns:
+        ImportedModel: the package's folder, its spec, and one picture drawn by package and file. FP16 graphs become FP32, what lower
+        precisions are made of, and may differ by what halves round.
+
+    Raises:
+        ModelNotFound: where there is no such file.
+        OptionError: for a layout, name, task or folder that does not fit.
+        PackageError: for a wrong sidecar.
+        ExportError: for a graph that cannot become a package; nothing is written then.
+        OutputError: where the package cannot be written.
+
+    Example:
+        >>> from impasto.export import import_onnx
+        >>> import_onnx(graph_path, folder / "mine", layout="rgb 0..1").spec.scale
+        1
     """
-    source = resolve(graph)
+    source = resolve(graph_path)
     if source.manifest is not None or source.graph.suffix.lower() != ".onnx" or source.engine:
         raise OptionError(f"{source.path} is no bare ONNX file; it needs no package made of it")
     if task is not None and task not in TASKS:
         raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
-    read = read_stranger(source.graph)
+    read = read_external(source.graph)
     described = _described(read, source)
     by_itself = name or described.get("name") or _as_name(source.graph.stem)
     target = source.graph.parent / by_itself if folder is None else Path(folder)
@@ -115,7 +130,7 @@ def export_graph(
     spec = replace(spec, name=name)
     _require_possible(spec, source.graph)
     modern = read if not pixels and is_modern(read) else modernized(read)
-    model = dressed(modern, pixels) if pixels else finished(modern)
+    model = with_pixels(modern, pixels) if pixels else finished(modern)
     with tempfile.TemporaryDirectory() as temporary:
         trial = Path(temporary) / MODEL
         onnx.save(model, str(trial))
@@ -138,7 +153,7 @@ def export_graph(
     files = [graph_file(MODEL, model)]
     backends = check_backends(manifest, files) | {"onnxruntime-cpu": BackendCheck(True, check.max_difference)}
     write_package(target, replace(manifest, backends=backends), files)
-    return Adopted(target, source.graph, spec, check)
+    return ImportedModel(target, source.graph, spec, check)
 
 
 @contextmanager
@@ -246,7 +261,7 @@ def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model
     if scale is None:
         raise ExportError(_no_size(f"{_LEAST_TRIED} x {_LEAST_TRIED}, rounded up to {spec.size}"))
     spec = replace(spec, scale=scale, task="upscale" if scale > 1 and spec.task == "unknown" else spec.task)
-    field = None if "receptive_field" in described else receptive_field(unpacked(model))
+    field = None if "receptive_field" in described else receptive_field(without_fp16_storage(model))
     if field is None:
         return spec
     multiple = math.lcm(spec.size.multiple, field.alignment)

@@ -26,7 +26,7 @@ from impasto._version import __version__
 from impasto.errors import ExportError
 from impasto.export.graph.helpers import OPSET, fold_channel_gathers
 from impasto.export.graph.pixel_shuffle import unshuffle_order
-from impasto.export.graph.weight_storage import packed
+from impasto.export.graph.weight_storage import with_fp16_storage
 from impasto.package.spec import PERCEPTUAL, ModelSpec, SizeRule
 from impasto.runtime.loading.opening import SPEC_KEY
 from impasto.training.packages import weights_of
@@ -83,7 +83,10 @@ def export_backbone(backbone: Backbone, spec: ModelSpec) -> onnx.ModelProto:
 
 
 def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
-    """The picture path as a canonical graph with `spec` in its metadata; its weights are `packed`. Raises ExportError."""
+    """The picture path as a canonical graph with `spec` in its metadata; weights stored in FP16 where exact.
+
+    Raises ExportError.
+    """
     side = max(8 * network.multiple, network.minimum)
     inputs: dict[str, Tensor] = {"image": torch.zeros(2, side, side + network.multiple, 3, dtype=torch.uint8)}
     batch = torch.export.Dim("N", min=1, max=1 << 10)
@@ -102,17 +105,20 @@ def export_model(network: Network, spec: ModelSpec) -> onnx.ModelProto:
     drawn = {1: "H", 2: "W"} if spec.scale == 1 else {1: "H_out", 2: "W_out"}
     _name_sizes(model.graph.output[0], {0: "N", **drawn})
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
-    return packed(model)
+    return with_fp16_storage(model)
 
 
 def export_context(network: Network) -> onnx.ModelProto:
-    """The context path, `packed`: uint8 (N, side, side, 3) thumbnail to float32 (N, K), or (N, styles, K). Raises ExportError."""
+    """The context path: uint8 (N, side, side, 3) thumbnail to float32 (N, K), or (N, styles, K). FP16 weight storage.
+
+    Raises ExportError.
+    """
     side = network.thumbnail
     if side is None:
         raise ExportError(f"a {network.architecture} has no context; export its picture path alone")
     inputs = {"thumbnail": torch.zeros(2, side, side, 3, dtype=torch.uint8)}
     free = {"thumbnail": {0: torch.export.Dim("N", min=1, max=1 << 10)}}
-    return packed(_export(_ContextPath(network), inputs, free, "context"))
+    return with_fp16_storage(_export(_ContextPath(network), inputs, free, "context"))
 
 
 def hold_weights(graphs: Iterable[onnx.ModelProto], network: Network) -> bool:

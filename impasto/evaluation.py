@@ -15,6 +15,7 @@ import numpy as np
 from impasto.benchmarks.measurement.report import describe_machine
 from impasto.errors import MissingDependency, OptionError, PictureError
 from impasto.images.contact_sheet import Panel, write_contact_sheet
+from impasto.metrics import bounded_psnr, ssim_rgb
 from impasto.runtime import Model, ModelInfo, load
 from impasto.styles import Wanted, painted
 
@@ -112,6 +113,59 @@ class LoadOptions:
     device: int = 0
 
 
+def evaluate(
+    model: str | os.PathLike[str],
+    photos: str | os.PathLike[str],
+    reference: Sequence[str] | os.PathLike[str],
+    *,
+    vgg: str | os.PathLike[str] | None = None,
+    style: Wanted = None,
+    strength: float = 1.0,
+    options: LoadOptions = LoadOptions(),
+    progress: Callable[[str], None] = lambda line: None,
+) -> Evaluation:
+    """Judge a model on photos that its training has not seen. Files that cannot be judged are left out and listed.
+
+    Args:
+        model: what `impasto.load` takes: a model's name, a package, an ONNX file or an engine.
+        photos: a folder of clean photos.
+        reference: for a restorer the damages to undo, such as ["noise:0-55"]; for a stylizer the `Path` of the painting.
+        vgg: a file of VGG16's weights. A stylizer needs them (default: those in the cache); a restorer is also given its
+            perceptual distance with them.
+        style: for a network of several styles, the one to judge, as `Model.set_style` takes it.
+        strength: as `Model.strength` takes it.
+        options: how the model is loaded.
+        progress: called with one line before each picture.
+
+    Returns:
+        An `Evaluation`: for each damage or painting the scores of every picture, their mean and its 95 % confidence interval. A
+        restorer's scores are PSNR in dB and SSIM, a stylizer's are content and style distance.
+
+    Raises:
+        OptionError: the model does not fit the reference, or a damage cannot be read.
+        PictureError: no photo can be judged.
+        MissingDependency: torch is not installed.
+        TrainingError, CheckpointError: VGG16's weights cannot be had.
+        Also what `impasto.load` raises.
+
+    Example:
+        >>> from impasto.evaluation import evaluate
+        >>> result = evaluate("denoiser", "photos", ["noise:25-25"])
+        >>> sorted(result.conditions[0].scores)
+        ['PSNR', 'SSIM', 'damaged PSNR', 'damaged SSIM']
+    """
+    if isinstance(reference, os.PathLike):
+        return evaluate_stylizer(
+            model, photos, reference, vgg=vgg, style=style, strength=strength, options=options, progress=progress
+        )
+    damages = [reference] if isinstance(reference, str) else list(reference)
+    if not damages:
+        raise OptionError("no damage to judge by; name one, such as noise:0-55, or give the Path of a painting")
+    if style:
+        raise OptionError("a style is a stylizer's; leave it away, or judge a stylizer by a painting")
+    return evaluate_restorer(model, photos, damages, vgg=vgg, strength=strength, options=options, progress=progress)
+
+
 def evaluate_restorer(
     model: str | os.PathLike[str],
     photos: str | os.PathLike[str],
@@ -130,7 +184,7 @@ def evaluate_restorer(
     perceptual distance; LPIPS itself needs weights that would have to be downloaded). strength: as `Model.strength` takes it.
     Raises OptionError, PictureError, MissingDependency, and what `load` raises.
     """
-    degrade, _ = _training()
+    degrade = _degrade()
     wanted = [degrade.parse(text) for text in damages]
     backbone = _backbone(vgg) if vgg is not None else None
     with load(model, **asdict(options), working_size=None) as loaded:
@@ -174,9 +228,9 @@ def evaluate_stylizer(
     takes them.
     Raises OptionError, PictureError, TrainingError, CheckpointError, and what `load` raises.
     """
-    _training()
+    _degrade()
+    from impasto.images import read_painting
     from impasto.training.losses import StyleTarget, content
-    from impasto.training.recipes import read_painting
 
     drawn_like = read_painting(Path(painting))
     found: list[dict[str, float]] = []
@@ -252,13 +306,11 @@ def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
 def _restorer_scores(
     clean: np.ndarray, plain: np.ndarray, restored: np.ndarray, backbone: Backbone | None
 ) -> dict[str, float]:
-    from impasto.training.validation import bounded_psnr
-
     scores = {
         "damaged PSNR": bounded_psnr(plain, clean),
         "PSNR": bounded_psnr(restored, clean),
-        "damaged SSIM": _ssim(plain, clean),
-        "SSIM": _ssim(restored, clean),
+        "damaged SSIM": ssim_rgb(plain, clean),
+        "SSIM": ssim_rgb(restored, clean),
     }
     if backbone is not None:
         from impasto.training.losses import content
@@ -268,17 +320,6 @@ def _restorer_scores(
         for name, picture in (("damaged VGG", plain), ("VGG", restored)):
             scores[name] = float(content(distance(picture)["relu3_3"], truth))
     return scores
-
-
-def _ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Wang et al. 2004: a Gaussian window of 1.5 pixels, mean over colours.
-
-    At the edges the window sees the picture's reflection; the paper, and scikit-image, leave those 5 pixels out of the mean.
-    """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
-    similarity: Any = structural_similarity_index_measure(_tensor(one), _tensor(other), data_range=1.0)
-    return float(similarity)
 
 
 def _collected(scores: list[dict[str, float]]) -> dict[str, Score]:
@@ -317,19 +358,15 @@ def _tensor(picture: np.ndarray) -> Any:
 
 def _backbone(vgg: str | os.PathLike[str] | None) -> Backbone:
     from impasto.training.backbones import load_vgg16
-    from impasto.training.loop.trainer import pick_device
+    from impasto.training.loop.device import pick_device
 
     return load_vgg16(vgg).to(pick_device("auto"))
 
 
-def _training() -> tuple[Any, Any]:
-    """(impasto.training.degrade, torchmetrics). Raises MissingDependency."""
+def _degrade() -> Any:
+    """impasto.training.degrade. Raises MissingDependency."""
     try:
-        import torchmetrics
-
         from impasto.training import degrade
     except ImportError as error:
-        raise MissingDependency(
-            f"judging needs torch and torchmetrics ({error}): pip install 'impasto[train]'"
-        ) from None
-    return degrade, torchmetrics
+        raise MissingDependency(f"judging needs torch ({error}): pip install 'impasto[train]'") from None
+    return degrade

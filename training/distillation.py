@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,18 +12,24 @@ import torch
 from torch import Tensor
 
 from impasto.errors import OptionError
+from impasto.metrics import bounded_psnr
 from impasto.styles import mixture, painted
-from impasto.training.data.photos import Batch, CropSampler, Photos, WholeSampler, inside, thumbnails, thumbnails_of
-from impasto.training.loop.processes import ALONE, Processes, launched
-from impasto.training.loop.trainer import FitResult, Progress, fit, pick_device
 
-from . import checkpoint, losses
-from . import validation as metrics
+from . import checkpoint, losses, validation
+from .data.colours import random_colours, recoloured
+from .data.crops import Batch, CropSampler, WholeSampler, inside, thumbnails, thumbnails_of
+from .data.photos import Photos
+from .data.split import split_photos
 from .degrade import Degradation, damaged
-from .inference import draw
+from .inference import draw, side_by_side
+from .initial_weights import arguments_for, new_network
+from .loop.device import pick_device
+from .loop.options import FitResult, ModelInfo, Report, silent
+from .loop.task import Task, TaskOptions
+from .loop.trainer import fit
 from .networks import Network, kmac_per_pixel, mixed
-from .recipes import CommonOptions, arguments_for, check_whole, digest_of_weights, new_network, recipe_of, split_photos
-from .tasks import Task, random_colours, recoloured, side_by_side
+from .options import TrainingOptions, check_whole
+from .recipe import digest_of_weights, recipe_of
 
 DISTILL_WEIGHTS = {"teacher": 1.0, "truth": 0.0}
 """`truth` is the distance from the undamaged photo; stylizers have none."""
@@ -33,7 +39,7 @@ STUDENTS = {"stylize": "thumbnail-stylizer"}
 
 
 @dataclass(frozen=True)
-class DistillOptions(CommonOptions):
+class DistillOptions(TrainingOptions):
     """A student."""
 
     teacher: Path = Path()
@@ -42,6 +48,8 @@ class DistillOptions(CommonOptions):
     """What is done to the photos before both see them; None for stylizers."""
     style: str = ""
     """Which of its styles a teacher of several shows."""
+    batch: int = 8
+    crop: int = 128
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DISTILL_WEIGHTS))
     whole: tuple[int, int] | None = None
     """For stylizers, instead of crops: whole photos whose longer side lies between these two, in pixels."""
@@ -60,8 +68,35 @@ class DistillOptions(CommonOptions):
             )
 
 
-def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = lambda progress: None) -> FitResult:
-    """Train a student. Raises PictureError, TrainingError, CheckpointError, OptionError, OutputError."""
+def distill(options: DistillOptions, report: Report = silent) -> FitResult:
+    """Train a small network (the student) to draw what a larger one (the teacher) draws.
+
+    Args:
+        options: the teacher, the student's network, the photos, and where the results go.
+        report: called with the step and the losses every 25 steps.
+
+    Returns:
+        A `FitResult`; its quality is the likeness to the teacher, PSNR in dB, on the photos that were held out.
+
+    Raises:
+        OptionError: options that do not fit each other, the teacher, or this machine.
+        PictureError: a folder holds no pictures.
+        CheckpointError: the teacher, or the weights to start from, cannot be read.
+        TrainingError: a loss is not finite, no photo can be used, or another run lies in the output folder.
+        OutputError: the output folder cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from impasto.training import DistillOptions, FitOptions, distill
+        >>> from impasto.training.degrade import parse
+        >>> result = distill(DistillOptions(
+        ...     name="small", teacher=Path("runs/denoiser/checkpoint.safetensors"), degradation=parse("noise:0-30"),
+        ...     config={"widths": [8, 8, 8]}, photos=Path("photos"), output=Path("runs/small"),
+        ...     fit=FitOptions(steps=2), batch=2, crop=32,
+        ... ))
+        >>> "psnr_to_teacher" in result.quality
+        True
+    """
     device = pick_device(options.fit.device)
     taught = checkpoint.load(options.teacher)
     teacher, degradation = taught.network.to(device), options.degradation
@@ -92,15 +127,10 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
         teacher,
         split.train,
         split.validation,
+        options.task_options(device),
         degradation=degradation,
-        crop=options.crop,
-        batch=options.batch,
-        seed=options.fit.seed,
-        device=device,
-        weights=options.weights,
         shares=shares,
         whole=options.whole,
-        processes=launched(),
     )
     extra = {
         "teacher": {
@@ -113,17 +143,10 @@ def fit_distill(options: DistillOptions, report: Callable[[Progress], None] = la
         "degradation": str(degradation or "none"),
         **({"whole": list(options.whole)} if options.whole else {}),
     }
-    return fit(
-        task,
-        options.fit,
-        options.output,
-        name=options.name,
-        kind=degradation.task if degradation else taught.task,
-        recipe=recipe_of(options, network, split, extra, {"teacher": digest_of_weights(teacher)}),
-        test=split.test,
-        resume=options.resume,
-        report=report,
-    )
+    kind = degradation.task if degradation else taught.task
+    recipe = recipe_of(options, network, split, extra, {"teacher": digest_of_weights(teacher)})
+    model = ModelInfo(options.name, kind, recipe)
+    return fit(task, options.fit, options.output, model, test=split.test, resume=options.resume, report=report)
 
 
 def _taught_style(teacher: Network, options: DistillOptions) -> np.ndarray:
@@ -140,36 +163,41 @@ class DistillTask(Task):
     """Draw what the teacher draws of the same picture; its clipped drawing is the truth."""
 
     def __init__(
-        self, network: Network, teacher: Network, photos: Photos, validation: Photos,
-        *, degradation: Degradation | None, crop: int, batch: int, seed: int, device: torch.device,
-        weights: Mapping[str, float], shares: np.ndarray | None = None, whole: tuple[int, int] | None = None,
-        processes: Processes = ALONE,
-    ) -> None:  # fmt: skip
-        """crop: side of what both see of a picture, besides surroundings as wide as either looks. shares: of the teacher's styles,
+        self,
+        network: Network,
+        teacher: Network,
+        photos: Photos,
+        validation: Photos,
+        options: TaskOptions,
+        *,
+        degradation: Degradation | None,
+        shares: np.ndarray | None = None,
+        whole: tuple[int, int] | None = None,
+    ) -> None:
+        """Crops come with surroundings as wide as either network looks. shares: of the teacher's styles,
         float32 (styles,); by default those of its first painting. whole: instead of crops, whole photos with a longer side between
         these two, reflected around as the runtime does."""
         super().__init__()
         self.network, self.teacher = network, teacher.eval().requires_grad_(False)
-        self.weights = {name: value for name, value in weights.items() if value or name == "teacher"}
+        self.weights = {name: value for name, value in options.weights.items() if value or name == "teacher"}
         self._shares = mixture(teacher.styles) if shares is None else shares
-        self._degradation, self._validation, self._seed, self._device = degradation, validation, seed, device
-        batch *= processes.count
-        self._part, self._batch = processes.part(batch), batch
+        self._degradation, self._validation, self._options = degradation, validation, options
+        batch, device = options.whole_batch, options.device
         # A stylizer knows what lies around; a restorer's crops are as they are used, damaged to their very edge.
         multiple = max(network.multiple, teacher.multiple)
         reach = 0 if degradation else max(network.receptive_field or 0, teacher.receptive_field or 0)
         self._around = network.border if whole else -(-reach // multiple) * multiple
         if whole:
             self._sampler: CropSampler | WholeSampler = WholeSampler(
-                photos, whole, batch, device, seed=seed, multiple=multiple, around=self._around
+                photos, whole, batch, device, seed=options.seed, multiple=multiple, around=self._around
             )
         else:
             self._sampler = CropSampler(
                 photos,
-                crop * network.scale,
+                options.crop * network.scale,
                 batch,
                 device,
-                seed=seed,
+                seed=options.seed,
                 turns=degradation is not None,
                 around=self._around,
             )
@@ -181,14 +209,16 @@ class DistillTask(Task):
         batch = self._sampler.batch(step)
         if self._degradation:
             clean = batch.crops.float() / 255
-            given = self._degradation(clean, torch.Generator(self._device).manual_seed(self._seed * 1_000_003 + step))
-            return given[self._part], clean[self._part]
-        colours = torch.from_numpy(random_colours(self._batch, np.random.default_rng([self._seed, step, 2]))).to(
-            self._device
-        )
+            given = self._degradation(
+                clean, torch.Generator(self._options.device).manual_seed(self._options.seed * 1_000_003 + step)
+            )
+            return given[self._options.part], clean[self._options.part]
+        colours = torch.from_numpy(
+            random_colours(self._options.whole_batch, np.random.default_rng([self._options.seed, step, 2]))
+        ).to(self._options.device)
         given = recoloured(batch.crops, colours)
         small = [self._small(batch, number, colours) for number in range(2)]
-        return tuple(tensor[self._part] for tensor in (given, given, *small))
+        return tuple(tensor[self._options.part] for tensor in (given, given, *small))
 
     def _small(self, batch: Batch, number: int, colours: Tensor) -> Tensor:
         """The thumbnails of the student (number 0) or the teacher (1) in 0..1, (N, 3, T, T); empty for a network without one."""
@@ -213,8 +243,8 @@ class DistillTask(Task):
         pictures = [self._given(picture, seed) for seed, picture in enumerate(photos.pictures)]
         if not pictures:
             return {}
-        alike = [metrics.bounded_psnr(draw(network, p), draw(self.teacher, p, self._shares)) for p in pictures]
-        truth = metrics.restore_psnr(network, photos.pictures, self._degradation) if self._degradation else {}
+        alike = [bounded_psnr(draw(network, p), draw(self.teacher, p, self._shares)) for p in pictures]
+        truth = validation.restore_psnr(network, photos.pictures, self._degradation) if self._degradation else {}
         return {"psnr_to_teacher": float(np.mean(alike)), **truth}
 
     def score(self, quality: Mapping[str, float]) -> float:
@@ -234,7 +264,7 @@ class DistillTask(Task):
         """What a network gets of a photo when it is judged."""
         if self._degradation is None:
             return picture
-        return damaged(metrics.judged(picture, self._degradation.scale), self._degradation.at(0.5), seed)
+        return damaged(validation.judged(picture, self._degradation.scale), self._degradation.at(0.5), seed)
 
 
 def _context(network: Network, small: list[Tensor], shares: np.ndarray | None = None) -> tuple[Tensor, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,3 +47,14 @@ def _missing(side: int, network: Network) -> int:
 
 def _to_float(image: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() * (1 / 255)
+
+
+def side_by_side(pairs: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray | None:
+    """Each tuple of pictures in a row of its own, on white where one is narrower."""
+    rows = [np.concatenate(pair, axis=1) for pair in pairs]
+    if not rows:
+        return None
+    width = max(row.shape[1] for row in rows)
+    return np.concatenate(
+        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    )

@@ -130,3 +130,12 @@ def out_of_range(picture: Tensor) -> Tensor:
 def weighted(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """Σ weight · term. A scalar."""
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+ON_REQUEST = ("temporal", "deep content", "psnr", "frequency", "perceptual")
+"""Terms that are not even computed without a weight."""
+
+
+def requested(weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights without those of terms that are computed on request only, and have none."""
+    return {name: value for name, value in weights.items() if value or name not in ON_REQUEST}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from impasto import images
-from impasto.metrics import noisy, psnr
+from impasto.metrics import bounded_psnr, noisy, psnr
 
 from . import degrade, losses
 from .inference import draw
@@ -27,14 +27,6 @@ SIGMAS = (15, 25, 50)
 JUDGED_SIDE = 1024
 """Pixels of a clean picture's side that restorers are judged on, at most: the middle of it. A whole picture of a camera takes
 gigabytes to draw at once."""
-
-EQUAL_PSNR = 100.0
-"""What stands for the infinite PSNR of equal pictures, in dB."""
-
-
-def bounded_psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """`psnr`, with EQUAL_PSNR for equal pictures, so that means are numbers and JSON can hold them."""
-    return min(psnr(one, other), EQUAL_PSNR)
 
 
 def denoise_psnr(network: Network, pictures: Sequence[np.ndarray]) -> dict[str, float]:
@@ -93,7 +85,8 @@ def judged(picture: np.ndarray, scale: int) -> np.ndarray:
 
 
 def middle_of_pair(source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same place of both, at which the target has sides of at most JUDGED_SIDE. target: a whole multiple of the source's size."""
+    """One place of both, in the middle, where the target has sides of at most JUDGED_SIDE. target: a whole multiple of the
+    source's size."""
     scale = target.shape[0] // source.shape[0]
     side = JUDGED_SIDE // scale
     top, left = (max(0, length - side) // 2 for length in source.shape[:2])

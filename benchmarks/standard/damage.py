@@ -211,7 +211,7 @@ def letters() -> np.ndarray:
 
 def capped_psnr(one: np.ndarray, other: np.ndarray) -> float:
     """PSNR in dB of two arrays in levels of 255; HIGHEST_PSNR at most."""
-    return float(min(psnr(one, other), HIGHEST_PSNR))
+    return psnr(one, other, highest=HIGHEST_PSNR)
 
 
 def luminance_psnr(one: np.ndarray, other: np.ndarray) -> float:

@@ -13,16 +13,13 @@ import numpy as np
 
 import impasto
 from impasto.errors import CheckFailed, OptionError
+from impasto.metrics import SSIM_SIDE, ssim
 from impasto.runtime.loading.source import resolve
 
 from .against_torch import PictureCheck, compare, given_pictures, synthetic_pictures
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 50.0, "int8": 30.0}
 """In dB, by the engine's precision. FP32 kernels round a value apart now and then; INT8 costs what calibration leaves."""
-
-_SIGMA, _RADIUS = 1.5, 5
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-"""The window and constants of Wang et al. 2004."""
 
 
 @dataclass(frozen=True)
@@ -104,30 +101,6 @@ def require_graph(against: str | os.PathLike[str]) -> None:
         raise OptionError(f"{against} is an engine; compare with the graph that it was built from (.onnx or package)")
 
 
-def ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean structural similarity of two uint8 (H, W, 3) pictures' luma, both sides at least 11 pixels.
-
-    Wang et al. 2004: Gaussian window of 11 x 11, sigma 1.5, where it lies wholly inside.
-    """
-    weights = np.array([0.299, 0.587, 0.114])
-    x, y = (picture.astype(np.float64) @ weights for picture in (one, other))
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
-    numerator = (2 * mean_x * mean_y + _C1) * (2 * covariance + _C2)
-    return float((numerator / ((mean_x**2 + mean_y**2 + _C1) * (variance_x + variance_y + _C2))).mean())
-
-
-def _blur(values: np.ndarray) -> np.ndarray:
-    kernel = np.exp(-(np.arange(-_RADIUS, _RADIUS + 1) ** 2) / (2 * _SIGMA**2))
-    kernel /= kernel.sum()
-    for axis in (0, 1):
-        length = values.shape[axis] - 2 * _RADIUS
-        parts = (weight * values.take(range(i, i + length), axis) for i, weight in enumerate(kernel))
-        values = sum(parts, np.zeros(()))
-    return values
-
-
 def _compare(name: str, built: impasto.Model, graph: impasto.Model, image: np.ndarray) -> EnginePicture:
     """Draw with both. Raises CheckFailed where the pictures are not even of one size."""
     drawn, reference = built(image), graph(image)
@@ -137,7 +110,7 @@ def _compare(name: str, built: impasto.Model, graph: impasto.Model, image: np.nd
             f"{built.info.path} makes {made} of {taken}, and {graph.info.path} makes {wanted}, so the engine was not built from it; "
             "compare with the graph or package that it was built from"
         )
-    holds_window = min(drawn.shape[:2]) > 2 * _RADIUS
+    holds_window = min(drawn.shape[:2]) >= SSIM_SIDE
     return EnginePicture(compare(name, drawn, reference), ssim(drawn, reference) if holds_window else None)
 
 

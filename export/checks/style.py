@@ -28,6 +28,22 @@ MAX_CHANGE = 0.03
 
 
 @dataclass(frozen=True)
+class StyleReference:
+    """What a style is measured by, and how much it may change."""
+
+    painting: str | os.PathLike[str]
+    """The picture that was learnt."""
+    network: str | os.PathLike[str] = "vgg16"
+    """The perceptual network, as `StyleMeter` takes it."""
+    max_change: float = MAX_CHANGE
+    """Largest relative change of the mean style distance, such as 0.03."""
+
+    def __post_init__(self) -> None:
+        if self.max_change < 0:
+            raise OptionError(f"the style may not change by {100 * self.max_change:g} %; give 0 or more")
+
+
+@dataclass(frozen=True)
 class Drawn:
     """How far a graph's drawings are from the painting."""
 
@@ -105,44 +121,41 @@ class StyleCheck:
 
 def check_style(
     model: str | os.PathLike[str],
-    painting: str | os.PathLike[str],
+    style: StyleReference,
     pictures: Sequence[str | os.PathLike[str]] = (),
     *,
-    network: str | os.PathLike[str] = "vgg16",
     against: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     device: int = 0,
-    max_change: float = MAX_CHANGE,
     progress: Callable[[str], None] = lambda line: None,
 ) -> StyleCheck:
     """Draw pictures with a package's FP32 graph and each of its others, or with an engine and its graph, and measure both.
 
-    model: a package by path or name; with `against`, an engine's .plan or a package that holds a fitting one. painting: the
-    picture that was learnt. pictures: files; two synthetic ones where there are none. network, device: as `StyleMeter` takes
-    them; it chooses its backend itself. A network of several styles draws in the one that is called like the painting's file.
+    model: a package by path or name; with `against`, an engine's .plan or a package that holds a fitting one.
+    pictures: files; two synthetic ones where there are none. device: as `StyleMeter` takes it, which chooses its backend itself.
+    A network of several styles draws in the one that is called like the painting's file.
     against: the graph that an engine was built from, which ONNX Runtime draws on the CPU.
     backend: draws a package's graphs; "auto" is ONNX Runtime on the CPU, which draws those of all families.
     Raises OptionError where there is nothing to compare, and what `StyleMeter` and `impasto.load` raise.
     """
-    if max_change < 0:
-        raise OptionError(f"the style may not change by {100 * max_change:g} %; give 0 or more")
+    painting = Path(style.painting)
     given = given_pictures(pictures) or synthetic_pictures(SYNTHETIC)
     graphs = _graphs(model, backend, device) if against is None else _engine_and_graph(model, against, device)
-    with StyleMeter(painting, network, device=device) as meter:
+    with StyleMeter(painting, style.network, device=device) as meter:
         found = []
         for name, load in graphs:
             with load() as loaded:
-                _choose_style(loaded, Path(painting))
+                _choose_style(loaded, painting)
                 progress(f"drawing with {name}")
                 distances = tuple(_measured(meter, loaded(image), picture) for picture, image in given)
                 found.append(Drawn(name, loaded.info.backend, distances))
         reference, *others = found
-        measured = f"{network} on {meter.backend}"
+        measured = f"{style.network} on {meter.backend}"
         return StyleCheck(
             model=str(model),
-            painting=Path(painting).name,
+            painting=painting.name,
             network=measured,
-            max_change=max_change,
+            max_change=style.max_change,
             layers=meter.layers,
             pictures=tuple(name for name, _ in given),
             reference=reference,

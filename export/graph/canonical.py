@@ -1,4 +1,4 @@
-"""A stranger's picture graph as a canonical one: float planes inside, uint8 N x H x W x 3 RGB outside, a modern opset."""
+"""An external picture graph as a canonical one: float planes inside, uint8 N x H x W x 3 RGB outside, a modern opset."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from .helpers import (
     with_names,
 )
 from .pixel_shuffle import fold_pixel_shuffles
-from .weight_storage import unpacked
+from .weight_storage import without_fp16_storage
 
 _INPUT, _OUTPUT = "image", "picture"
 _FIRST_WITH_MODES = 11
 """The first opset whose Resize says how it samples."""
 
 
-def read_stranger(path: Path) -> onnx.ModelProto:
+def read_external(path: Path) -> onnx.ModelProto:
     """The file's graph: one picture in, one out. Weights are no inputs, constants are initializers, nodes have names, and
     functions that the file defines are written out.
 
@@ -83,7 +83,7 @@ def is_canonical(model: onnx.ModelProto) -> bool:
 
 def is_modern(model: onnx.ModelProto) -> bool:
     """Whether `modernized` has nothing to do: opset 20, and no halves but stored weights."""
-    return opset(model) == OPSET and TensorProto.FLOAT16 not in element_types(unpacked(model)).values()
+    return opset(model) == OPSET and TensorProto.FLOAT16 not in element_types(without_fp16_storage(model)).values()
 
 
 def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -146,7 +146,7 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def dressed(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
+def with_pixels(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
     """The graph with pixels converted inside it, as `Pixels.encode` and `decode` do: canonical. model: as `modernized` gives.
 
     Raises ExportError for a graph of other than 3 channels.
@@ -171,7 +171,7 @@ def dressed(model: onnx.ModelProto, pixels: Pixels) -> onnx.ModelProto:
         values.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [*sizes, 3]))
     fold_channel_gathers(graph)
     _keep_planes(graph)
-    return finished(unpacked(model))
+    return finished(without_fp16_storage(model))
 
 
 def _keep_planes(graph: onnx.GraphProto) -> None:
@@ -198,7 +198,7 @@ def finished(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
-        raise ExportError(f"the graph cannot be dressed: {first_line(error)}") from None
+        raise ExportError(f"the graph cannot take and give pixels: {first_line(error)}") from None
     return model
 
 

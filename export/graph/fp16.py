@@ -1,8 +1,8 @@
-"""FP16 in the graph: everything in half precision but the islands that need FP32, joined by casts.
+"""FP16 in the graph: everything in half precision but the nodes that need FP32, joined by casts.
 
-An island is a node that computes in float32 and keeps its weights so. Some are islands by rule: sums over many values (means,
+An FP32 node is a node that computes in float32 and keeps its weights so. Some are FP32 nodes by rule: sums over many values (means,
 variances, normalisations, Gram products), and both ends of the picture path, where values are scaled by 255 and rounded: a
-half has 11 bits, and two neighbouring levels of 255 differ in the 8th. Others are islands because what they hold does not fit
+half has 11 bits, and two neighbouring levels of 255 differ in the 8th. Others are FP32 nodes because what they hold does not fit
 a half on the calibration pictures: a value above HIGHEST / HEADROOM, or nothing above LOWEST.
 """
 
@@ -54,14 +54,14 @@ _POINTWISE = frozenset((
 
 
 @dataclass(frozen=True)
-class Island:
+class Fp32Node:
     """A node that stays in FP32."""
 
     node: str
     reason: str
 
 
-def find_islands(model: onnx.ModelProto, observed: Mapping[str, Observed]) -> tuple[Island, ...]:
+def find_fp32_nodes(model: onnx.ModelProto, observed: Mapping[str, Observed]) -> tuple[Fp32Node, ...]:
     """The nodes of a float32 graph that may not run in half precision, in the graph's order.
 
     model: with node names. observed: what each float tensor held on the calibration pictures.
@@ -77,10 +77,10 @@ def find_islands(model: onnx.ModelProto, observed: Mapping[str, Observed]) -> tu
         found.setdefault(node.name, "it squares what a sum adds up")
     for node in (*_from_pixels(graph), *_to_pixels(graph)):
         found.setdefault(node.name, "it scales, rounds or adds pixels")
-    return tuple(Island(node.name, found[node.name]) for node in graph.node if node.name in found)
+    return tuple(Fp32Node(node.name, found[node.name]) for node in graph.node if node.name in found)
 
 
-def to_half(model: onnx.ModelProto, islands: Collection[str]) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto, fp32_nodes: Collection[str]) -> onnx.ModelProto:
     """The graph with every node in float16 but the named ones, and with the inputs and outputs that it had.
 
     model: float32 with node names, Q/DQ nodes allowed. Operators, or single inputs, that ONNX defines for float32 alone stay so.
@@ -90,7 +90,7 @@ def to_half(model: onnx.ModelProto, islands: Collection[str]) -> onnx.ModelProto
     types = element_types(model)
     walk = _Walk(mixed, types)
     for node in list(mixed.graph.node):
-        walk.add(node, node.name not in islands and _allows_half(node, types, opset(model)))
+        walk.add(node, node.name not in fp32_nodes and _allows_half(node, types, opset(model)))
     walk.finish()
     onnx.checker.check_model(mixed)
     return mixed
@@ -384,12 +384,12 @@ def _is_gram(node: NodeProto, graph: onnx.GraphProto) -> bool:
     return origin(node.input[0]) == origin(node.input[1])
 
 
-def _squares_of(graph: onnx.GraphProto, islands: Mapping[str, str]) -> list[NodeProto]:
+def _squares_of(graph: onnx.GraphProto, fp32_nodes: Mapping[str, str]) -> list[NodeProto]:
     """Squares that go into a sum, and the differences that they are of: the parts of a variance."""
     by = producers(graph)
     found = []
     for node in graph.node:
-        square = by.get(node.input[0]) if node.name in islands and node.op_type in _SUMS and node.input else None
+        square = by.get(node.input[0]) if node.name in fp32_nodes and node.op_type in _SUMS and node.input else None
         if square is None or square.op_type not in ("Mul", "Pow"):
             continue
         if square.op_type == "Pow" or square.input[0] == square.input[1]:

@@ -53,7 +53,7 @@ PLACEMENTS = {
     "tensorrt": Placement(outputs=False, unsigned=False, half=True),
     "openvino": Placement(outputs=False, unsigned=False, half=False),
     # ONNX Runtime's x86 kernels are made for uint8 activations; on int8 ones they are slower than FP32. Sums between quantized
-    # layers it runs in 8 bits by itself; told to, it would also do so between layers that are spared, and round what passes by.
+    # layers it runs in 8 bits by itself; told to, it would also do so between layers that are excluded, and round what passes by.
     "onnxruntime": Placement(outputs=True, unsigned=True, half=False),
 }
 

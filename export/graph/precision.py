@@ -10,7 +10,7 @@ from onnx import TensorProto
 from impasto.errors import ExportError, first_line
 
 from .helpers import QUANTIZERS, element_types, with_initializers
-from .weight_storage import unpacked
+from .weight_storage import without_fp16_storage
 
 _ARITHMETIC = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 """The operators that take nearly all of a network's time. A graph without them is judged by all its nodes."""
@@ -24,7 +24,7 @@ def graph_precision(model: onnx.ModelProto) -> str:
     nodes = model.graph.node
     if any(node.op_type in QUANTIZERS for node in nodes):
         return "int8"
-    plain = unpacked(with_initializers(model))
+    plain = without_fp16_storage(with_initializers(model))
     types = element_types(plain)
     arithmetic = [node for node in plain.graph.node if node.op_type in _ARITHMETIC] or plain.graph.node
     halves = any(types.get(name) == TensorProto.FLOAT16 for node in arithmetic for name in node.output)

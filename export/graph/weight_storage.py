@@ -19,7 +19,7 @@ _WORTH_A_CAST = 1024
 """Elements. A cast takes about a hundred bytes itself, and makes a graph longer to read."""
 
 
-def packed(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_fp16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with large float32 weights as halves, where these are the same numbers, and a Cast after each."""
     model = copy(model)
     reading = readers(model.graph)
@@ -37,7 +37,7 @@ def packed(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def unpacked(model: onnx.ModelProto) -> onnx.ModelProto:
+def without_fp16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy with every weight as its layer takes it: halves cast to float32, channels reordered. Computes the same bits.
 
     What rewrites graphs, and parsers that want weights to be stored ones, begin with this. A weight keeps its name, as long as

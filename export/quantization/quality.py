@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 
 from impasto.errors import OptionError
-from impasto.export.checks.engine import LEAST_PSNR, ssim
-from impasto.metrics import psnr
+from impasto.export.checks.engine import LEAST_PSNR
+from impasto.metrics import psnr, ssim
 
 from .calibration import LEAST_SIDE, JudgedPicture
 from .ranges import Session
@@ -200,7 +200,7 @@ def _drawn(session: Session, picture: JudgedPicture) -> np.ndarray:
 
 
 def _psnr(one: np.ndarray, other: np.ndarray) -> float:
-    return min(psnr(one, other), HIGHEST_PSNR)
+    return psnr(one, other, highest=HIGHEST_PSNR)
 
 
 def _number(text: str, key: str, value: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from impasto.export.graph.fp16 import Island
+from impasto.export.graph.fp16 import Fp32Node
 from impasto.export.graph.helpers import graph_file
 from impasto.package.writer import NewFile
 
@@ -26,7 +26,7 @@ class QuantizedGraph:
     layers: int
     """Layers that could compute in the precision."""
     assignment: Assignment
-    islands: tuple[Island, ...]
+    fp32_nodes: tuple[Fp32Node, ...]
     """Nodes in FP32 beside the layers that were left out, in an FP16 graph."""
     method: str | None
     """How INT8 ranges were calibrated."""
@@ -34,8 +34,8 @@ class QuantizedGraph:
     """PSNR against FP32 of the artificial picture that came off worst (`calibration.extreme_pictures`), in dB."""
     about: dict[str, Any] = field(default_factory=dict)
     """What else the manifest is to say of it: the pictures, and what was done to them."""
-    path: Path | None = None
-    """The file; None until it is written."""
+    path: Path = field(default=Path())
+    """The file; empty until it is written."""
 
     @property
     def key(self) -> str:
@@ -56,9 +56,9 @@ class QuantizedGraph:
         return self.assignment.losses
 
     @property
-    def spared(self) -> tuple[str, ...]:
+    def excluded(self) -> tuple[str, ...]:
         """The layers that are left out of the precision, because the budget would not hold."""
-        return self.assignment.spared_labels
+        return self.assignment.excluded_labels
 
     def for_manifest(self) -> dict[str, Any]:
         """What the package's manifest says of it."""
@@ -67,7 +67,7 @@ class QuantizedGraph:
             "against FP32": self.quality.to_json(),
             **self.about,
             "artificial pictures": {"psnr": self.artificial},
-            "spared": list(self.spared),
+            "spared": list(self.excluded),
             **calibration,
         }
 
@@ -78,8 +78,8 @@ class QuantizedGraph:
             "precision": self.precision,
             "family": self.family,
             "layers": self.layers,
-            "spared": list(self.spared),
-            "islands": [{"node": island.node, "reason": island.reason} for island in self.islands],
+            "spared": list(self.excluded),
+            "islands": [{"node": fp32_node.node, "reason": fp32_node.reason} for fp32_node in self.fp32_nodes],
             "calibration": self.method,
             "quality": self.quality.to_json(),
             "artificial_psnr": self.artificial,

@@ -81,7 +81,7 @@ def observe(model: onnx.ModelProto, feeds: Iterable[Feed]) -> dict[str, Observed
 def require_finite(model: onnx.ModelProto, feeds: Iterable[Feed], what: str) -> None:
     """Run pictures through the graph and look at every tensor. Raises PrecisionError that names the first layer to overflow.
 
-    model: a graph of float32 values, where FP16 has been written out (`precision_fp16.rounded`). what: the precision.
+    model: a graph of float32 values, where FP16 has been written out (`graph.fp16.rounded`). what: the precision.
     """
     shown = opened(model)
     session = Session(shown, exact=False)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
 
 from impasto.errors import OptionError, PackageError, PrecisionError, first_line
 from impasto.export.graph import int8
-from impasto.export.graph.fp16 import exact_pixels, find_islands, rounded, to_half
+from impasto.export.graph.fp16 import exact_pixels, find_fp32_nodes, rounded, to_half
 from impasto.export.graph.helpers import LEAST_OPSET, opset, with_names
 from impasto.export.graph.qdq_lint import require_parsable
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.package.manifest import FAMILIES
 from impasto.package.spec import PERCEPTUAL
 from impasto.runtime.loading.source import resolve
@@ -31,6 +30,8 @@ from .ranges import observe, require_finite
 from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
 from .speed import Timing, fastest
 from .style_distance import Distance, paintings_of, style_distance
+
+_Result = TypeVar("_Result")
 
 TARGETS = ("fp16", "int8", "auto")
 _WORTHWHILE = 0.1
@@ -51,7 +52,7 @@ class QuantizeOptions:
     budget: Budget | None = None
     """None for `Budget.default` of each precision."""
     method: str | None = None
-    """One of `precision_int8.METHODS`; None for the ranges that the training has learnt (--qat), else the best on the pictures."""
+    """One of `graph.int8.METHODS`; None for the ranges that the training has learnt (--qat), else the best on the pictures."""
     damage: str | None = None
     """What a restorer undoes, such as "noise:0-55", done to the pictures first; None for what its recipe says."""
     paintings: tuple[Path, ...] = ()
@@ -102,10 +103,10 @@ class QuantizeResult:
     def __str__(self) -> str:
         lines = [str(timing) for timing in self.timings]
         for made in self.made:
-            spared = f", {len(made.spared)} of {made.layers} layers spared" if made.spared else ""
+            excluded = f", {len(made.excluded)} of {made.layers} layers excluded" if made.excluded else ""
             method = f", {made.method}" if made.method else ""
             lines.append(
-                f"wrote {made.path}: {made.quality}; artificial pictures {made.artificial:.1f} dB{method}{spared}"
+                f"wrote {made.path}: {made.quality}; artificial pictures {made.artificial:.1f} dB{method}{excluded}"
             )
         return "\n".join(lines) or "nothing was written: FP32 is the fastest that holds the budget"
 
@@ -125,10 +126,28 @@ class QuantizeResult:
 def quantize(
     model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda line: None
 ) -> QuantizeResult:
-    """Write FP16 or INT8 graphs of a package (by path or name) that hold a budget of quality.
+    """Write FP16 or INT8 graphs of a package that hold a budget of quality: all that was asked for, or nothing.
 
-    Either all that was asked for is written, or nothing. Raises PrecisionError where no assignment holds the budget or the graph
-    cannot take the precision, PictureError for too few pictures, OptionError, PackageError, MissingDependency, OutputError.
+    Args:
+        model: a package by path or name.
+        options: the precision, the pictures to calibrate on and judge by, and the budget.
+        progress: called with one line for each step.
+
+    Returns:
+        QuantizeResult: the graphs that were written, their quality, and which layers were left out.
+
+    Raises:
+        PrecisionError: where no assignment of layers holds the budget, or the graph cannot take the precision.
+        PictureError: for too few pictures.
+        OptionError, PackageError, ModelNotFound: for options or a model that cannot be used.
+        MissingDependency: where the quantizer is missing.
+        OutputError: where the graphs cannot be written.
+
+    Example:
+        >>> from impasto.export import Budget, QuantizeOptions, quantize
+        >>> result = quantize(package, QuantizeOptions(photos, "fp16", budget=Budget(psnr=40)))
+        >>> [graph.path.name for graph in result.made]
+        ['model.fp16.onnx']
     """
     began = time.monotonic()
     source = resolve(model)
@@ -154,7 +173,7 @@ def quantize(
             f"a budget of truth is for a restorer, given clean pictures and what to do to them; {spec.name} got pictures as they "
             "are. Say --degrade noise:0-55 or another damage, or leave truth out of the budget"
         )
-    search = _Search(graph, pictures, options, progress, style, recipe.get("int8", {}).get("ranges", {}))
+    search = PrecisionSearch(graph, pictures, options, progress, style, recipe.get("int8", {}).get("ranges", {}))
     drafts, timings = search.drafts()
     about = {"pictures": {"calibration": len(pictures.calibration), "damage": pictures.damage}}
     made = tuple(write_graphs(source, target, [replace(draft, about=about) for draft in drafts]) if drafts else ())
@@ -162,8 +181,8 @@ def quantize(
     return QuantizeResult(spec.name, made, timings, pictures.used, pictures.skipped, pictures.damage, seconds)
 
 
-class _Search:
-    """Makes graphs of one model; what several of them need is computed once."""
+class PrecisionSearch:
+    """Makes graphs of one model that hold a budget; what several of them need is computed once and kept (`_once`)."""
 
     def __init__(
         self, model: onnx.ModelProto, pictures: Pictures, options: QuantizeOptions, progress: Progress,
@@ -183,7 +202,7 @@ class _Search:
         self._groups = groups(model, self._layers)
         self._labels = labels(model, self._layers)
         progress("looking at ranges")
-        self._islands = find_islands(
+        self._fp32_nodes = find_fp32_nodes(
             model, observe(model, (*pictures.calibration, *(one.feed for one in pictures.extremes)))
         )
         progress("drawing in FP32")
@@ -191,12 +210,14 @@ class _Search:
         self._judge = Judge(model, pictures.judged, pictures.whole, style, similarity)
         self._artificial = Judge(model, pictures.extremes, ())
         self._learnt = int8.learnt_ranges(model, learnt) if learnt else None
-        self._known_losses: dict[object, tuple[LayerLoss, ...]] = {}
-        self._ranges = cache(self._find_ranges)
-        self._half = cache(self._find_half)
-        self._base = cache(self._find_base)
-        self._equal = cache(self._find_equal)
-        self._theirs = cache(self._run_modelopt)
+        self._known: dict[Hashable, Any] = {}
+
+    def _once(self, key: Hashable, make: Callable[[], _Result]) -> _Result:
+        """What `make` gives; computed at the first call with this key."""
+        if key not in self._known:
+            self._known[key] = make()
+        found: _Result = self._known[key]
+        return found
 
     def drafts(self) -> tuple[list[QuantizedGraph], tuple[Timing, ...]]:
         """What was asked for; with "auto", what was compared for it."""
@@ -227,21 +248,25 @@ class _Search:
                 self._progress(str(error))
         return found
 
+    def _half(self) -> QuantizedGraph:
+        """The FP16 graph."""
+        return self._once("half", self._find_half)
+
     def _find_half(self) -> QuantizedGraph:
         model = exact_pixels(self._model)
         added = {node.name for node in model.graph.node} - {node.name for node in self._model.graph.node}
 
-        def build(spared: Collection[str]) -> onnx.ModelProto:
-            return to_half(model, self._half_islands(spared) | added)
+        def build(excluded: Collection[str]) -> onnx.ModelProto:
+            return to_half(model, self._half_fp32_nodes(excluded) | added)
 
-        assignment = self._assign("fp16", lambda spared: rounded(build(spared)), "fp16")
-        result = build(assignment.spared)
+        assignment = self._assign("fp16", lambda excluded: rounded(build(excluded)), "fp16")
+        result = build(assignment.excluded)
         self._require_finite(result, "FP16")
         artificial = self._on_artificial(result)
-        return QuantizedGraph(result, "fp16", None, len(self._layers), assignment, self._islands, None, artificial)
+        return QuantizedGraph(result, "fp16", None, len(self._layers), assignment, self._fp32_nodes, None, artificial)
 
     def _whole(self, family: str) -> QuantizedGraph:
-        """An INT8 graph with the calibration that is best without sparing a layer; where that misses the budget, with others."""
+        """An INT8 graph with the calibration that is best without excluding a layer; where that misses the budget, with others."""
         refused: NoAssignment | None = None
         for model, ranges, method in self._bases(family):
             try:
@@ -255,19 +280,19 @@ class _Search:
     def _calibrated(self, family: str, model: onnx.ModelProto, ranges: Any, method: str) -> QuantizedGraph:
         placement = int8.PLACEMENTS[family]
 
-        def ours(spared: Collection[str]) -> onnx.ModelProto:
-            return int8.quantized(model, ranges, spared, family)
+        def ours(excluded: Collection[str]) -> onnx.ModelProto:
+            return int8.quantized(model, ranges, excluded, family)
 
         plain = self._modelopt if self._options.modelopt else ours
 
-        def build(spared: Collection[str]) -> onnx.ModelProto:
-            graph = plain(spared)
-            return to_half(graph, self._half_islands(())) if placement.half else graph
+        def build(excluded: Collection[str]) -> onnx.ModelProto:
+            graph = plain(excluded)
+            return to_half(graph, self._half_fp32_nodes(())) if placement.half else graph
 
-        judged: Build = (lambda spared: rounded(build(spared))) if placement.half else build
+        judged: Build = (lambda excluded: rounded(build(excluded))) if placement.half else build
         # Families that want the same Q/DQ lose the same by a layer, whatever the rest computes in.
         assignment = self._assign("int8", judged, (placement.outputs, placement.unsigned, method), ours)
-        result = build(assignment.spared)
+        result = build(assignment.excluded)
         if family == "tensorrt":
             require_parsable(result, "the graph that was just made")
         if placement.half:
@@ -278,14 +303,12 @@ class _Search:
     def _budget(self, precision: str) -> Budget:
         return self._options.budget or Budget.default(precision, restores=self._pictures.truth)
 
-    def _assign(self, precision: str, judged: Build, key: object, alone: Build | None = None) -> Assignment:
+    def _assign(self, precision: str, judged: Build, key: Hashable, alone: Build | None = None) -> Assignment:
         budget = self._budget(precision)
 
         def losses() -> tuple[LayerLoss, ...]:
-            if key not in self._known_losses:
-                build = alone or judged
-                self._known_losses[key] = losses_of(self._labels, build, self._judge, self._progress)
-            return self._known_losses[key]
+            build = alone or judged
+            return self._once(("losses", key), lambda: losses_of(self._labels, build, self._judge, self._progress))
 
         found = assign(self._labels, judged, self._judge, budget, losses, self._progress)
         if self._options.sensitivity and not found.losses:
@@ -294,7 +317,7 @@ class _Search:
 
     def _bases(self, family: str) -> Iterator[tuple[onnx.ModelProto, Any, str]]:
         """Graphs to quantize, with ranges and the calibration that gave them: what promises most, then whatever else there is."""
-        best = self._base(family)
+        best = self._once(("base", family), lambda: self._find_base(family))
         yield best
         if best[2].split(",")[0] in int8.METHODS and self._options.method is None:
             for method in int8.METHODS:
@@ -322,19 +345,24 @@ class _Search:
             if method != "entropy" or not found or budget.misses(found[best()]):
                 found[method] = quality(self._model, self._ranges(method))
         method = best()
-        equal, ranges = self._equal(method)
+        equal, ranges = self._once(("equalized", method), lambda: self._find_equal(method))
         if equal is not None and quality(equal, ranges).mean_psnr > found[method].mean_psnr + _WORTHWHILE:
             return equal, ranges, f"{method}, equalized"
         return self._model, self._ranges(method), method
 
-    def _modelopt(self, spared: Collection[str]) -> onnx.ModelProto:
-        return self._theirs(tuple(sorted(spared)))
+    def _modelopt(self, excluded: Collection[str]) -> onnx.ModelProto:
+        names = tuple(sorted(excluded))
+        return self._once(("ModelOpt", names), lambda: self._run_modelopt(names))
 
-    def _run_modelopt(self, spared: tuple[str, ...]) -> onnx.ModelProto:
+    def _run_modelopt(self, excluded: tuple[str, ...]) -> onnx.ModelProto:
         assert self._options.modelopt
-        self._progress(f"ModelOpt quantizes all but {len(spared)} of {len(self._layers)} layers")
+        self._progress(f"ModelOpt quantizes all but {len(excluded)} of {len(self._layers)} layers")
         feeds, method = self._pictures.calibration, self._options.method or "entropy"
-        return modelopt.quantized(self._options.modelopt, self._model, feeds, method, spared)
+        return modelopt.quantized(self._options.modelopt, self._model, feeds, method, excluded)
+
+    def _ranges(self, method: str) -> Any:
+        """The ranges of the layers' inputs by one calibration."""
+        return self._once(("ranges", method), lambda: self._find_ranges(method))
 
     def _find_ranges(self, method: str) -> Any:
         self._progress(f"calibrating by {method}")
@@ -348,9 +376,9 @@ class _Search:
         self._progress(f"calibrating with equalized channels by {method}")
         return equal, int8.find_ranges(equal, self._pictures.calibration, method)
 
-    def _half_islands(self, spared: Collection[str]) -> set[str]:
-        """Nodes that stay in FP32 where these layers are spared from FP16."""
-        return {island.node for island in self._islands}.union(*(self._groups[layer] for layer in spared))
+    def _half_fp32_nodes(self, excluded: Collection[str]) -> set[str]:
+        """Nodes that stay in FP32 where these layers are excluded from FP16."""
+        return {fp32_node.node for fp32_node in self._fp32_nodes}.union(*(self._groups[layer] for layer in excluded))
 
     def _require_finite(self, model: onnx.ModelProto, what: str) -> None:
         self._progress("looking for overflows")
@@ -373,7 +401,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise PrecisionError(
             f"{path} is quantized already (it has {found[0]}); quantize the FP32 model that it was made of"
         )
-    model = unpacked(model)
+    model = without_fp16_storage(model)
     if any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer):
         raise PrecisionError(f"{path} is in FP16 already; start from the FP32 model that it was made of")
     if branching := sorted(operators & {"If", "Loop", "Scan"}):

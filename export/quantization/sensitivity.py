@@ -1,4 +1,4 @@
-"""Which layers a precision hurts, and the fewest to spare from it so that a budget holds."""
+"""Which layers a precision hurts, and the fewest to exclude from it so that a budget holds."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from impasto.export.tensorrt.layer_report import LEAST_SHARE
 from .quality import Budget, Judge, Quality
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
-"""Makes the graph to judge in which the named layers are spared from the precision."""
+"""Makes the graph to judge in which the named layers are excluded from the precision."""
 Progress = Callable[[str], None]
 
 
 class NoAssignment(PrecisionError):
-    """Not even with half of the layers spared does the budget hold."""
+    """Not even with half of the layers excluded does the budget hold."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class LayerLoss:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which layers are spared, and what that gives on whole pictures."""
+    """Which layers are excluded, and what that gives on whole pictures."""
 
-    spared: tuple[str, ...]
-    spared_labels: tuple[str, ...]
+    excluded: tuple[str, ...]
+    excluded_labels: tuple[str, ...]
     quality: Quality
     losses: tuple[LayerLoss, ...]
     """Of every layer, in the graph's order; empty where nobody had to look."""
@@ -74,10 +74,10 @@ def assign(
     losses: Callable[[], Sequence[LayerLoss]],
     progress: Progress,
 ) -> Assignment:
-    """Spare the layers that cost most, as few as hold the budget: found on pieces by bisection, verified on whole pictures.
+    """Exclude the layers that cost most, as few as hold the budget: found on pieces by bisection, verified on whole pictures.
 
-    layers: names and labels. losses: called once, where sparing none does not do.
-    Raises NoAssignment where not even sparing half of the layers does.
+    layers: names and labels. losses: called once, where excluding none does not do.
+    Raises NoAssignment where not even excluding half of the layers does.
     """
     most = math.floor(len(layers) * (1 - LEAST_SHARE))
     known: tuple[LayerLoss, ...] = ()
@@ -89,25 +89,25 @@ def assign(
         return tuple(loss.layer for loss in sorted(known, key=lambda loss: loss.psnr)[:count])
 
     def whole(count: int) -> Quality:
-        progress(f"drawing whole pictures with {count} of {len(layers)} layers spared")
+        progress(f"drawing whole pictures with {count} of {len(layers)} layers excluded")
         return judge.on_whole(build(worst(count)))
 
     def holds_on_pieces(count: int) -> bool:
-        progress(f"sparing {count} of {len(layers)} layers")
+        progress(f"excluding {count} of {len(layers)} layers")
         return not budget.misses(judge.on_pieces(build(worst(count))))
 
     count = 0
     while missed := budget.misses(quality := whole(count)):
         if count >= most:
             raise NoAssignment(
-                f"no assignment holds the budget {budget}: with {count} of {len(layers)} layers spared, the most that still "
+                f"no assignment holds the budget {budget}: with {count} of {len(layers)} layers excluded, the most that still "
                 f"leaves half of them, {'; '.join(missed)}. Nothing was written. Allow more, calibrate on more pictures, or "
                 "train the model for it"
             )
-        # The first guess is made on pieces; where they promised more than whole pictures give, a few more are spared.
+        # The first guess is made on pieces; where they promised more than whole pictures give, a few more are excluded.
         count = min(most, count + max(1, len(layers) // 16)) if count else _fewest(most, holds_on_pieces)
-    spared = worst(count)
-    return Assignment(spared, tuple(layers[name] for name in spared), quality, known)
+    excluded = worst(count)
+    return Assignment(excluded, tuple(layers[name] for name in excluded), quality, known)
 
 
 def labels(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, str]:

@@ -42,9 +42,9 @@ def style_distance(paintings: Mapping[str | None, Path], vgg: Path | None) -> Di
     Raises MissingDependency, PictureError, TrainingError, CheckpointError.
     """
     try:
+        from impasto.images import read_painting
         from impasto.training.backbones import load_vgg16
         from impasto.training.losses import StyleTarget
-        from impasto.training.recipes import read_painting
         from impasto.training.validation import features
     except ImportError as error:
         raise MissingDependency(

@@ -62,9 +62,11 @@ class EngineBuilder:
 
         Raises MissingDependency, OptionError.
         """
+        if options.precision == "auto":
+            raise OptionError("an engine is built in one precision; choose fp32, fp16 or int8")
         self.graph_path = graph_path
         self.spec = spec
-        self.options = options.settled(spec)
+        self.options = options.with_default_sizes(spec)
         self.api = api or find_builder(self.options)
         self.target = target or find_target(self.api, self.options, device)
         self.cache = cache or EngineCache()
@@ -351,7 +353,7 @@ def _require_one_file(graph_path: Path) -> None:
 
 
 def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False) -> tuple[bytes, dict[str, bool]]:
-    """The graph's bytes as this parser wants them, and its `island_tensors` where they are asked for.
+    """The graph's bytes as this parser wants them, and its `fp32_node_tensors` where they are asked for.
 
     As they are on a device that has no onnx library, where nobody can tell which layers need FP32 either: that is warned of.
     """
@@ -377,7 +379,7 @@ def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False)
         raise ExportError(f"{graph_path} is no ONNX file that can be read: {first_line(error)}") from None
     require_parsable(model, str(graph_path))
     prepared = prepare(model, max_opset)
-    return prepared.SerializeToString(), fp32_layers.island_tensors(model, prepared) if find_fp32 else {}
+    return prepared.SerializeToString(), fp32_layers.fp32_node_tensors(model, prepared) if find_fp32 else {}
 
 
 def _parser_error(error: Any) -> str:

@@ -1,6 +1,6 @@
-"""FP32 islands where builder flags choose precision: on TensorRT 8.5 and 8.6, and where 10.x makes FP16 of an FP32 graph.
+"""FP32 nodes where builder flags choose precision: on TensorRT 8.5 and 8.6, and where 10.x makes FP16 of an FP32 graph.
 
-There the builder may compute any layer in half, also those that our graphs keep in float32 (`precision_fp16`). So the layers of
+There the builder may compute any layer in half, also those that our graphs keep in float32 (`graph.fp16`). So the layers of
 those are told float32, and the builder is told to prefer that: where it has no such kernel it warns and takes another (NVIDIA's
 developer guide, "Control of Computational Precision"). Networks typed by their graph need none of it.
 
@@ -39,10 +39,10 @@ def can_be_found() -> bool:
     return find_spec("onnx") is not None
 
 
-def island_tensors(model: onnx.ModelProto, prepared: onnx.ModelProto) -> dict[str, bool]:
-    """For each tensor that a node of `prepared` computes, whether the node belongs to an island.
+def fp32_node_tensors(model: onnx.ModelProto, prepared: onnx.ModelProto) -> dict[str, bool]:
+    """For each tensor that a node of `prepared` computes, whether the node is an FP32 node.
 
-    prepared: `engine_graph.prepare` of `model`. A graph with halves says itself what is float32; of any other, the islands are
+    prepared: `parser_graph.prepare` of `model`. A graph with halves says itself what is float32; of any other, the FP32 nodes are
     those by rule, with all nodes that they became. What reads a DequantizeLinear belongs to none: Q/DQ say its precision.
     """
     from onnx import TensorProto
@@ -64,18 +64,18 @@ def island_tensors(model: onnx.ModelProto, prepared: onnx.ModelProto) -> dict[st
 
 
 def _carried(model: onnx.ModelProto, prepared: onnx.ModelProto) -> set[str]:
-    """What `prepared`, which has no halves, computes of the islands of `model`: their tensors, and those new ones before them.
+    """What `prepared`, which has no halves, computes of the FP32 nodes of `model`: their tensors, and those new ones before them.
 
-    A norm in steps is an island as a whole, though no rule knows its root and its quotient alone.
+    A norm in steps is an FP32 node as a whole, though no rule knows its root and its quotient alone.
     """
     from impasto.export.graph.helpers import producers, with_names
-    from impasto.export.graph.weight_storage import unpacked
+    from impasto.export.graph.weight_storage import without_fp16_storage
 
-    plain = unpacked(with_names(model))
+    plain = without_fp16_storage(with_names(model))
     known = {tensor.name for tensor in (*plain.graph.input, *plain.graph.initializer)} | set(producers(plain.graph))
     by = producers(prepared.graph)
     found = set[str]()
-    waiting = list(_of_islands(plain))
+    waiting = list(_of_fp32_nodes(plain))
     while waiting:
         node = by.get(waiting.pop())
         if node is not None and found.isdisjoint(node.output):
@@ -84,28 +84,28 @@ def _carried(model: onnx.ModelProto, prepared: onnx.ModelProto) -> set[str]:
     return found
 
 
-def _of_islands(plain: onnx.ModelProto) -> set[str]:
-    """What the islands give, in a graph with names and without packed weights."""
+def _of_fp32_nodes(plain: onnx.ModelProto) -> set[str]:
+    """What the FP32 nodes give, in a graph with names and without FP16 weight storage."""
     from onnx import TensorProto
 
-    from impasto.export.graph.fp16 import find_islands
+    from impasto.export.graph.fp16 import find_fp32_nodes
     from impasto.export.graph.helpers import element_types
 
     types = element_types(plain)
     if TensorProto.FLOAT16 in types.values():
         return {name for node in plain.graph.node for name in node.output if types.get(name) == TensorProto.FLOAT}
-    islands = {island.node for island in find_islands(plain, {})}
-    return {name for node in plain.graph.node if node.name in islands for name in node.output}
+    fp32_nodes = {fp32_node.node for fp32_node in find_fp32_nodes(plain, {})}
+    return {name for node in plain.graph.node if node.name in fp32_nodes for name in node.output}
 
 
 def keep(api: TensorRT, network: Any, config: Any, tensors: Mapping[str, bool]) -> int:
-    """Tell float32 to every layer of an island that computes with floats, and the builder to mind it. Returns how many.
+    """Tell float32 to every layer of an FP32 node that computes with floats, and the builder to mind it. Returns how many.
 
-    network: as the parser filled it. tensors: `island_tensors` of the graph that was parsed.
+    network: as the parser filled it. tensors: `fp32_node_tensors` of the graph that was parsed.
     """
     floating = api.module.DataType.FLOAT
     told = 0
-    for layer in _layers_of_islands(network, tensors):
+    for layer in _layers_of_fp32_nodes(network, tensors):
         if _computes_floats(layer, (floating, api.module.DataType.HALF), floating):
             layer.precision = floating
             for index in range(layer.num_outputs):
@@ -116,7 +116,7 @@ def keep(api: TensorRT, network: Any, config: Any, tensors: Mapping[str, bool]) 
     return told
 
 
-def _layers_of_islands(network: Any, tensors: Mapping[str, bool]) -> Iterator[Any]:
+def _layers_of_fp32_nodes(network: Any, tensors: Mapping[str, bool]) -> Iterator[Any]:
     """Layers in the network's order."""
     waiting: list[Any] = []
     for index in range(network.num_layers):

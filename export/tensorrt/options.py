@@ -67,7 +67,7 @@ class BuildOptions:
     """Everything that a user decides about an engine."""
 
     precision: str = "fp16"
-    """"fp32", "fp16" or "int8"."""
+    """"fp32", "fp16", "int8", or "auto" for the best that can be had without loss, which `build_engine` replaces."""
     sizes: tuple[Sizes, ...] = ()
     """One optimization profile each. Empty: the only size of a graph that has one, otherwise 1080p."""
     batch: tuple[int, int, int] = (1, 1, 1)
@@ -90,7 +90,7 @@ class BuildOptions:
                     f"{target} is {board}, whose engines are built on the board itself, by the TensorRT of its JetPack: run "
                     "impasto build there, without --target"
                 )
-        if self.precision not in ("fp32", "fp16", "int8"):
+        if self.precision not in ("auto", "fp32", "fp16", "int8"):
             raise OptionError(f"unknown precision {self.precision!r}; choose fp32, fp16 or int8")
         if not 1 <= self.batch[0] <= self.batch[1] <= self.batch[2]:
             raise OptionError(f"batch {self.batch}; wanted smallest <= best <= largest, from 1")
@@ -109,7 +109,7 @@ class BuildOptions:
         if self.tactic_sources is not None:
             object.__setattr__(self, "tactic_sources", tuple(dict.fromkeys(self.tactic_sources)))
 
-    def settled(self, spec: ModelSpec) -> BuildOptions:
+    def with_default_sizes(self, spec: ModelSpec) -> BuildOptions:
         """With the sizes that are meant where none were asked for."""
         return self if self.sizes else replace(self, sizes=(only_size(spec) or Sizes.parse("1080p"),))
 

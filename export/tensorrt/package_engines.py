@@ -34,7 +34,7 @@ _UINT8 = 2  # TensorProto.UINT8
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What `build_model` made or found."""
+    """What `build_engine` made or found."""
 
     plan: Path
     record: EngineRecord
@@ -46,6 +46,8 @@ class BuildResult:
     """The package or ONNX file that it was built from."""
     why_not_here: str | None
     """Why it cannot run on this machine; None where it can."""
+    why_precision: str | None = None
+    """Why it has its precision; None where that was asked for."""
 
     def __str__(self) -> str:
         record = self.record
@@ -68,9 +70,9 @@ class BuildResult:
         }
 
 
-def build_model(
+def build_engine(
     model: str | os.PathLike[str],
-    options: BuildOptions,
+    options: BuildOptions | None = None,
     *,
     store: str = "auto",
     flavour: str = "auto",
@@ -79,10 +81,35 @@ def build_model(
     progress: Progress | None = None,
     waiting: Callable[[], None] | None = None,
 ) -> BuildResult:
-    """Build the engines of a package (by path or name) or a canonical ONNX file, or find them in the cache.
+    """Build the engines of a model, or find them in the cache.
 
-    store: "package" writes them into its `engines/` folder and manifest, "cache" leaves them in the user's cache, "auto"
-    takes the package unless it came with Impasto or cannot be written. Raises what `resolve` and `build_engine` raise.
+    Args:
+        model: a package by path or name, or an ONNX file that takes uint8 (N, H, W, 3) pictures.
+        options: precision, sizes and what else the builder is told. Precision "auto" is FP16 where it can be had, else FP32.
+        store: "package" writes the engines into its `engines/` folder and manifest, "cache" leaves them in the user's cache, "auto"
+            takes the package unless it came with Impasto or cannot be written.
+        flavour: "tensorrt", "tensorrt-rtx", or "auto", which takes the one that is installed.
+        device: the GPU's number.
+        cache: by default the user's, `$IMPASTO_CACHE`.
+        progress: called on the builder's thread with the name of its phase and the share that is done, 0 to 1.
+        waiting: called once where another process is building the same engine.
+
+    Returns:
+        BuildResult: the engine's file, its record with the types of all layers, and whether it can run here.
+
+    Raises:
+        OptionError: for options that this TensorRT does not have, or sizes that the graph does not take.
+        MissingDependency: without TensorRT.
+        PackageError, ModelNotFound: for a model that cannot be found, or holds no graph of the precision.
+        ExportError: where TensorRT cannot read or build the graph, in its own words.
+        PrecisionMismatch: where the engine computes in another precision than was asked for.
+        OutputError: where it cannot be written.
+
+    Example:
+        >>> from impasto.export import BuildOptions, Sizes, build_engine
+        >>> options = BuildOptions("fp32", (Sizes.parse("64x64"),), targets=("sm86",))
+        >>> build_engine(package, options).record.compute_capabilities
+        ('8.6',)
     """
     if store not in STORES:
         raise OptionError(f"unknown place {store!r} for engines; choose one of {', '.join(STORES)}")
@@ -93,6 +120,7 @@ def build_model(
         )
     if store == "package" and source.manifest is None:
         raise OptionError(f"{source.path} is no package; its engines go to the cache (store='cache')")
+    options, why = _with_precision(model, options or BuildOptions("auto"), flavour)
     api = find_builder(options, flavour)
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     _require_sizes(spec, options, source.path)
@@ -112,7 +140,17 @@ def build_model(
         if store == "package" or (store == "auto" and _takes_engines(source)):
             plans = add_to_package(source.path, [entry, *([context] if context else [])])
     reason = why_not_here(entry.record, device)
-    return BuildResult(plans[0], entry.record, built, plans[1] if context else None, source.path, reason)
+    return BuildResult(plans[0], entry.record, built, plans[1] if context else None, source.path, reason, why)
+
+
+def _with_precision(
+    model: str | os.PathLike[str], options: BuildOptions, flavour: str
+) -> tuple[BuildOptions, str | None]:
+    """The options with a precision in place of "auto", and why it was chosen."""
+    if options.precision != "auto":
+        return options, None
+    precision, why = best_precision(model, options, flavour)
+    return replace(options, precision=precision), why
 
 
 def _require_sizes(spec: ModelSpec, options: BuildOptions, path: Path) -> None:

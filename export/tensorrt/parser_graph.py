@@ -28,9 +28,9 @@ from impasto.export.graph.helpers import (
     shape_of,
     with_initializers,
 )
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 
-from . import operators as engine_operators
+from . import operators
 
 _OLD = 17
 """Parsers that read no newer opset than this also want weights, norms and reductions written the old way."""
@@ -41,15 +41,15 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
 
     uint8 tensors meet nothing but casts, which is all that TensorRT allows them; constants are initializers and weights stored
     as their layers take them; convolutions say how large they are; operators that parsers refuse or misread become others
-    (`engine_operators`), and normalisations and operators newer than `max_opset` older ones. Raises ExportError for an operator that
+    (`operators`), and normalisations and operators newer than `max_opset` older ones. Raises ExportError for an operator that
     has no such form here.
 
     What each parser reads was taken from its source; `tests/support/parser_laws.py` holds it as laws, with the places.
     """
-    prepared = unpacked(with_initializers(model))  # TensorRT 8's parser reads a `value_int` as a float
+    prepared = without_fp16_storage(with_initializers(model))  # TensorRT 8's parser reads a `value_int` as a float
     _cast_before_transpose(prepared.graph)
     _transpose_before_cast(prepared.graph)
-    engine_operators.rewrite(prepared, engine_operators.EVERYWHERE)
+    operators.rewrite(prepared, operators.EVERYWHERE)
     opset = next((entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx")), None)
     if opset is not None and max_opset <= _OLD:
         if _quantizes_halves(prepared.graph):  # which old parsers cannot; their FP16 flag brings the halves back
@@ -57,7 +57,7 @@ def prepare(model: onnx.ModelProto, max_opset: int) -> onnx.ModelProto:
         prepared = onnx.shape_inference.infer_shapes(prepared)
         opset = next(entry for entry in prepared.opset_import if entry.domain in ("", "ai.onnx"))
         _downgrade(prepared.graph, opset.version, max_opset)
-        engine_operators.rewrite(prepared, engine_operators.OLD)
+        operators.rewrite(prepared, operators.OLD)
         opset.version = min(opset.version, max_opset)
         prepared.ir_version = min(prepared.ir_version, 8)
     _say_kernel_shapes(prepared.graph)

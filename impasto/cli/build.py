@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -78,22 +77,19 @@ def build(
     json: options.Json = None,
 ) -> None:
     """Build a TensorRT engine of a model, and prove that it is what was asked for."""
-    from impasto.export.tensorrt.package_engines import best_precision, build_model, discard
+    from impasto import export
+    from impasto.export.tensorrt.package_engines import discard
 
     wanted = _options(
-        precision or "fp32", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
+        precision or "auto", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
     )
-    why = None
-    if precision is None:
-        chosen, why = best_precision(model, wanted, flavour)
-        wanted = replace(wanted, precision=chosen)
-    with _bar_or_exit(f"building {model}, {wanted.precision}") as (report, waiting):
-        result = build_model(
+    with _bar_or_exit(f"building {model}") as (report, waiting):
+        result = export.build_engine(
             model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
         )
     out.print(str(result), markup=False, soft_wrap=True)
-    if why:
-        err.print(f"{wanted.precision} was chosen: {why}", markup=False)
+    if result.why_precision:
+        err.print(f"{result.record.precision} was chosen: {result.why_precision}", markup=False)
     if result.context:
         out.print(f"its context graph's engine: {result.context}", markup=False, soft_wrap=True)
     for capability, counts in result.record.precisions_by_target.items():

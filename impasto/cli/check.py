@@ -12,8 +12,11 @@ from impasto.errors import OptionError
 
 from . import options
 from .console import err, out, write_measured
+from .tables import engine_check_table
 
 if TYPE_CHECKING:
+    from impasto.export.checks.against_torch import CheckResult
+    from impasto.export.checks.engine import EngineCheck
     from impasto.export.checks.style import StyleCheck
 
 
@@ -53,30 +56,43 @@ def check(
     json: options.Json = None,
 ) -> None:
     """Prove that a package draws what its checkpoint draws in torch, an engine what its graph draws, or both in one style."""
-    if against is not None and backend != "auto":
-        raise OptionError(
-            "--against compares TensorRT with ONNX Runtime on the CPU, which draws what the graph says; leave --backend out"
-        )
-    if style is not None:
-        if min_psnr is not None:
-            raise OptionError("--min-psnr is of another check than --style; run both, one after the other")
-        _check_style(model, style, pictures or [], network, against, backend, device, max_style_change, json)
-        return
-    if network is not None or max_style_change is not None:
+    if style is None and (network is not None or max_style_change is not None):
         raise OptionError("--network and --max-style-change need the painting to measure by: --style PAINTING")
-    if against is not None:
-        _check_engine(model, against, pictures or [], device, min_psnr, json)
-        return
-    if model.endswith(".plan"):
-        raise OptionError(f"{model} is an engine; say what it must draw like: --against MODEL.onnx, or its package")
-    if min_psnr is not None:
-        raise OptionError(
-            "--min-psnr is of engines, with --against; a package must draw what torch draws to 1 level of 255"
-        )
-    from impasto.export.checks.against_torch import TOLERANCE, check_package
+    from impasto import export
 
-    with err.status(f"drawing with {model} and with torch"):
-        result = check_package(model, pictures or (), backend=backend, device=device)
+    reference = None
+    if style is not None:
+        change = {} if max_style_change is None else {"max_change": max_style_change / 100}
+        reference = export.StyleReference(style, network or "vgg16", **change)
+    with err.status(f"comparing what {model} draws") as status:
+        found = export.check(
+            model,
+            pictures or (),
+            against=against,
+            least_psnr=min_psnr,
+            style=reference,
+            backend=backend,
+            device=device,
+            progress=status.update,
+        )
+    out.print(_table(found))
+    write_measured(json, found.to_json())
+    found.require()
+
+
+def _table(found: CheckResult | EngineCheck | StyleCheck) -> Table:
+    from impasto.export.checks.against_torch import CheckResult
+    from impasto.export.checks.engine import EngineCheck
+
+    if isinstance(found, CheckResult):
+        return _package_table(found)
+    return engine_check_table(found) if isinstance(found, EngineCheck) else _style_table(found)
+
+
+def _package_table(result: CheckResult) -> Table:
+    """One row for each picture."""
+    from impasto.export.checks.against_torch import TOLERANCE
+
     table = Table(
         "picture", "max difference", "values that differ", "PSNR", title=f"{result.model}: {result.backend} / torch"
     )
@@ -88,53 +104,7 @@ def check(
             f"{100 * found.differing:.3f} %",
             f"{found.psnr:.1f} dB",
         )
-    out.print(table)
-    write_measured(json, result.to_json())
-    result.require()
-
-
-def _check_engine(
-    engine: str, against: str, pictures: list[Path], device: int, min_psnr: float | None, json: Path | None
-) -> None:
-    from impasto.export.checks.engine import check_engine
-
-    from .tables import engine_check_table
-
-    with err.status(f"drawing with {engine} and with {against}"):
-        found = check_engine(engine, against, pictures, device=device, least_psnr=min_psnr)
-    out.print(engine_check_table(found))
-    write_measured(json, found.to_json())
-    found.require()
-
-
-def _check_style(
-    model: str,
-    painting: Path,
-    pictures: list[Path],
-    network: str | None,
-    against: str | None,
-    backend: str,
-    device: int,
-    percent: float | None,
-    json: Path | None,
-) -> None:
-    from impasto.export.checks.style import MAX_CHANGE, check_style
-
-    with err.status(f"measuring the style of {model}") as status:
-        found = check_style(
-            model,
-            painting,
-            pictures,
-            network=network or "vgg16",
-            against=against,
-            backend=backend,
-            device=device,
-            max_change=MAX_CHANGE if percent is None else percent / 100,
-            progress=status.update,
-        )
-    out.print(_style_table(found))
-    write_measured(json, found.to_json())
-    found.require()
+    return table
 
 
 def _style_table(found: StyleCheck) -> Table:

@@ -54,7 +54,8 @@ def evaluate(
 ) -> None:
     """Judge a model on photos: PSNR and SSIM of a restorer, content and style distance of a stylizer."""
     from impasto.benchmarks.measurement.report import describe_machine
-    from impasto.evaluation import LoadOptions, evaluate_restorer, evaluate_stylizer
+    from impasto.evaluation import LoadOptions
+    from impasto.evaluation import evaluate as judge_on_photos
     from impasto.report.evaluations import evaluation_report
     from impasto.runtime.loading.source import resolve
 
@@ -66,16 +67,15 @@ def evaluate(
         raise OptionError("--every-precision takes no --precision and no --sheet; they are of one graph")
     # Only ONNX Runtime on the CPU draws the graphs of all families.
     how = LoadOptions("onnxruntime-cpu" if every_precision and backend == "auto" else backend, precision, device)
-    judge: Callable[..., Evaluation]
-    if painting is None:
-        judge = partial(
-            evaluate_restorer, photos=photos, damages=degrade or [], vgg=vgg, strength=strength, options=how
-        )
-    else:
-        mixed = parse(style) if style else None
-        judge = partial(
-            evaluate_stylizer, photos=photos, painting=painting, vgg=vgg, style=mixed, strength=strength, options=how
-        )
+    judge: Callable[..., Evaluation] = partial(
+        judge_on_photos,
+        photos=photos,
+        reference=painting or degrade or [],
+        vgg=vgg,
+        style=parse(style) if style else None,
+        strength=strength,
+        options=how,
+    )
     with err.status(f"judging {model}") as status:
         graphs = resolve(model).graphs() if every_precision else {"": model}
         results = {name: judge(graph, progress=status.update) for name, graph in graphs.items()}

@@ -54,7 +54,7 @@ def export(
     layout: options.Layout = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help=f"For a stranger's ONNX: {', '.join(TASKS)}.", show_default=False),
+        typer.Option(help=f"For an external ONNX file: {', '.join(TASKS)}.", show_default=False),
     ] = None,
     weights: Annotated[
         Optional[Path],  # noqa: UP045
@@ -75,10 +75,10 @@ def export(
             raise OptionError(
                 f"--backbone-weights is for a backbone ({', '.join(PERCEPTUAL)}), and {checkpoint} is a graph"
             )
-        _export_graph(checkpoint, output, layout, name, task)
+        _import_onnx(checkpoint, output, layout, name, task)
         return
     if layout is not None or task is not None:
-        raise OptionError(f"--layout and --task are for a stranger's .onnx, and {checkpoint} is none")
+        raise OptionError(f"--layout and --task are for an external ONNX file, and {checkpoint} is none")
     if is_backbone:
         if name is not None:
             raise OptionError("a perceptual network is called after its backbone; leave --name out")
@@ -86,23 +86,25 @@ def export(
         return
     if weights is not None:
         raise OptionError(f"--backbone-weights is for a backbone ({', '.join(PERCEPTUAL)}), and {checkpoint} is none")
-    from impasto.export.from_checkpoint import export_checkpoint
+    from impasto import export as exporting
 
     found = options.located(checkpoint) or checkpoint
     if found != checkpoint:
         # What is called by name may have come with Impasto, and stays as it is.
         output = output or Path.cwd() / found.name
     with err.status(f"exporting {checkpoint}"):
-        folder = export_checkpoint(found, output, name=name, with_strength=with_strength, working_size=working_size)
+        folder = exporting.export_checkpoint(
+            found, output, name=name, with_strength=with_strength, working_size=working_size
+        )
     out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)
     out.print(f"next: impasto check {folder}", markup=False, soft_wrap=True)
 
 
-def _export_graph(graph: Path, output: Path | None, layout: str | None, name: str | None, task: str | None) -> None:
-    from impasto.export.from_onnx import export_graph
+def _import_onnx(graph: Path, output: Path | None, layout: str | None, name: str | None, task: str | None) -> None:
+    from impasto import export as exporting
 
     with err.status(f"exporting {graph}"):
-        result = export_graph(graph, output, layout=layout, name=name, task=task)
+        result = exporting.import_onnx(graph, output, layout=layout, name=name, task=task)
     out.print(str(result), markup=False, soft_wrap=True)
     out.print(f"next: impasto quantize {result.folder} --to fp16 --calibrate PHOTOS", markup=False, soft_wrap=True)
 

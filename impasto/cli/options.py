@@ -26,7 +26,7 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, fp16 or int8.")]
 Device = Annotated[int, typer.Option(help="Number of the CUDA device.", min=0)]
 Layout = Annotated[
     Optional[str],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
-    typer.Option(help="For a stranger's ONNX: channel order and range, such as 'rgb 0..1' or 'bgr 0..255'."),
+    typer.Option(help="For an external ONNX file: channel order and range, such as 'rgb 0..1' or 'bgr 0..255'."),
 ]
 
 

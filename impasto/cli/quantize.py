@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 from rich.table import Table
 
-from impasto import images
 from impasto.errors import OptionError
 
 from . import options
@@ -67,22 +66,21 @@ def quantize(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show what each layer costs, even where the budget holds.")
     ] = False,
-    chart: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(callback=options.writable_picture, help="Also draw what each layer costs into this picture file."),
-    ] = None,
+    chart: Annotated[Optional[str], typer.Option(hidden=True)] = None,  # noqa: UP045
     html: options.Html = None,
     json: options.Json = None,
 ) -> None:
     """Write FP16 or INT8 graphs of a model that draw the same picture within a budget."""
+    from impasto import export
     from impasto.benchmarks.measurement.report import describe_machine
     from impasto.export.quantization.quality import Budget
     from impasto.export.quantization.search import QuantizeOptions
-    from impasto.export.quantization.search import quantize as run
     from impasto.report.quantizations import quantization_report
 
-    if chart is not None and to == "auto":
-        raise OptionError("a chart is of one precision; say --to int8 or --to fp16")
+    if chart is not None:
+        raise OptionError(
+            "--chart is gone: --sensitivity shows what each layer costs, and --html FILE keeps it as a page"
+        )
     wanted = QuantizeOptions(
         calibrate=calibrate,
         to=to,
@@ -94,18 +92,13 @@ def quantize(
         vgg=vgg,
         output=output,
         modelopt=modelopt,
-        sensitivity=sensitivity or chart is not None,
+        sensitivity=sensitivity,
     )
     with err.status(f"quantizing {model}") as status:
-        result = run(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
+        result = export.quantize(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
     _show(result)
     write_page(html, lambda command: quantization_report(result, calibrate, describe_machine(), command))
     write_measured(json, result.to_json())
-    if chart is not None:
-        from impasto.export.quantization.chart import draw_chart
-
-        images.write(chart, draw_chart(result.model, result.made))
-        err.print(f"wrote {chart}", markup=False)
 
 
 def _show(result: QuantizeResult) -> None:
@@ -134,6 +127,6 @@ def _bars(made: QuantizedGraph) -> Table:
     worst = max(loss.levels for loss in made.losses)
     for loss in made.losses:
         bar = "█" * max(1, round(_BAR * loss.levels / worst))
-        spared = " spared" if loss.label in made.spared else ""
-        table.add_row(loss.label, f"{loss.levels:.3f}", f"{loss.psnr:.1f} dB", f"{bar}{spared}")
+        excluded = " excluded" if loss.label in made.excluded else ""
+        table.add_row(loss.label, f"{loss.levels:.3f}", f"{loss.psnr:.1f} dB", f"{bar}{excluded}")
     return table

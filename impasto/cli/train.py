@@ -7,426 +7,369 @@ import math
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from impasto.errors import MissingDependency, OptionError
+from impasto import training
+from impasto.errors import OptionError
 
 from .console import Commands, err, out
+from .flags import takes
 from .options import located
 
 if TYPE_CHECKING:
-    from impasto.training.loop.trainer import FitOptions, FitResult
+    from impasto.training import FitOptions, FitResult
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Train a stylizer or a restorer.")
 
-Name = Annotated[str, typer.Argument(help="What the model is to be called.", show_default=False)]
-Photos = Annotated[list[Path], typer.Option(help="Folder of photos; several are joined.", show_default=False)]
-Batch = Annotated[int, typer.Option(help="Crops in a step; under torchrun, of each process.", min=1)]
-Output = Annotated[
-    Optional[Path],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
-    typer.Option("--output", "-o", help="Folder for checkpoint and log; runs/NAME by default."),
-]
-Seed = Annotated[int, typer.Option(help="Of weights, crops and damage.", min=0)]
-Rate = Annotated[float, typer.Option(help="The highest learning rate of the one-cycle schedule.")]
-Where = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[
-    str, typer.Option(help="bf16, fp32, or auto: BF16 where the device has matrix units for it (GPUs, AMX).")
-]
-HeldOut = Annotated[float, typer.Option(help="Share of the photos kept for validation.")]
-Validation = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="Folder of photos to judge by, instead of holding some out."),
-]
-TestShare = Annotated[float, typer.Option(help="Share of the pictures kept for a test set, judged once at the end.")]
-Test = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="Folder of photos for the test set, instead."),
-]
-Config = Annotated[
-    Optional[list[str]],  # noqa: UP045
-    typer.Option(help="NAME=VALUE (JSON) for an argument of the network, such as blocks=5."),
-]
-Replay = Annotated[bool, typer.Option("--cuda-graph", help="Record the step once and replay it; fast GPUs only.")]
-Patience = Annotated[
-    int, typer.Option(help="Stop after so many validations without a better one, and keep the best; 0 takes all steps.")
-]
-ValidateEvery = Annotated[int, typer.Option(help="Steps between validations, for --patience and --tensorboard.")]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Also write curves and pictures for TensorBoard.")]
-Minutes = Annotated[
-    float,
-    typer.Option(
-        help="Stop after so many minutes of steps, with a checkpoint, and go on another time with --resume; 0 takes all steps."
-    ),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run in the output folder.")]
-Start = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--start",
-        callback=located,
-        help="What to begin with (transfer): a model's name, a package or a checkpoint of the same architecture. "
-        "Its head is new for another scale.",
-    ),
-]
-
-
-Terms = Annotated[
-    str, typer.Option(help="What the owners of the pictures allow, for the model's recipe; impasto models shows it.")
-]
+# Typer evaluates the annotations on Python 3.10, which knows no `Path | None` there: hence Optional.
+Photos = Annotated[list[Path], typer.Option(help="Folder of photos. May be repeated.", show_default=False)]
 Whole = Annotated[
     Optional[tuple[int, int]],  # noqa: UP045
     typer.Option(
-        help="Of stylizers, instead of crops: whole photos whose longer side is between these two, in pixels."
+        help="For stylizers: train on whole photos instead of crops. Their longer side is drawn between these two, in pixels."
     ),
 ]
-BackboneName = Annotated[
-    str, typer.Option("--backbone", help="What features tell content: vgg16, vgg19, resnet50 or efficientnet-lite0.")
-]
-BackboneWeights = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--backbone-weights",
-        "--vgg",
-        help="The backbone's weights, .safetensors or .pth; else from the cache, a package, or torchvision's server.",
-    ),
-]
-Freeze = Annotated[
-    str,
-    typer.Option(help="Stages of --start's network that stay as they are, such as stem,encoder.", show_default=False),
-]
-Qat = Annotated[
-    bool,
-    typer.Option(
-        "--qat", help="Fine-tune --start's network for INT8; impasto quantize then takes the ranges it learnt."
-    ),
-]
-Branches = Annotated[
-    bool,
-    typer.Option(
-        "--branches",
-        help="Learn each residual block's kernels in more ways than one; merged, they cost nothing in use.",
-    ),
-]
-DepthDecay = Annotated[
-    float, typer.Option(help="The learning rate is multiplied by this for each stage further from the head.")
-]
+Crop = Annotated[int, typer.Option(help="Side of the square crops in pixels, a multiple of 8.")]
+Steps = Annotated[int, typer.Option(help="Number of training steps.", min=1)]
+Batch = Annotated[int, typer.Option(help="Crops in a step. Under torchrun: of each process.", min=1)]
 
 
-@app.command()
-def style(
-    name: Name,
+def _branches_are_gone(given: bool) -> bool:
+    if given:
+        raise OptionError(
+            "--branches is gone: it brought 0.05 dB and no model used it (docs/results/training.md); leave it away"
+        )
+    return given
+
+
+@dataclass(kw_only=True)
+class TrainFlags:
+    """What all three verbs take."""
+
+    name: Annotated[str, typer.Argument(help="Name of the model.", show_default=False)]
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="Folder for the checkpoint and the log. Default: runs/NAME."),
+    ] = None
+    learning_rate: Annotated[float, typer.Option(help="Highest learning rate of the one-cycle schedule.")] = 1e-3
+    start: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--start",
+            callback=located,
+            help="Begin with the weights of this model, package or checkpoint (transfer learning). It must have the same "
+            "architecture; for another scale its head begins anew.",
+        ),
+    ] = None
+    freeze: Annotated[
+        str,
+        typer.Option(
+            help="Stages of --start's network whose weights do not change, such as stem,encoder.", show_default=False
+        ),
+    ] = ""
+    depth_decay: Annotated[
+        float, typer.Option(help="Factor on the learning rate for each stage further away from the head.")
+    ] = 1.0
+    config: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="NAME=VALUE (JSON): an argument of the network, such as blocks=5. May be repeated."),
+    ] = None
+    held_out: Annotated[float, typer.Option(help="Share of the photos that is kept for validation.")] = 0.05
+    validation: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of photos for validation. No other photos are held out then."),
+    ] = None
+    test_share: Annotated[
+        float, typer.Option(help="Share of the photos that is kept for a test set, judged once at the end.")
+    ] = 0.0
+    test: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of photos for the test set, instead of --test-share."),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Seed of the fresh weights, the crops and the damage.", min=0)] = 0
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
+    precision: Annotated[
+        str, typer.Option(help="bf16, fp32 or auto. auto is BF16 where the device has matrix units for it (GPUs, AMX).")
+    ] = "auto"
+    cuda_graph: Annotated[
+        bool, typer.Option("--cuda-graph", help="Record the step as a CUDA graph and replay it. Faster on fast GPUs.")
+    ] = False
+    patience: Annotated[
+        int,
+        typer.Option(
+            help="Stop after this many validations without a better one, and keep the best. 0: never stop early."
+        ),
+    ] = 0
+    validate_every: Annotated[
+        int, typer.Option(help="Steps between two validations, for --patience and --tensorboard.")
+    ] = 1000
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write curves and pictures for TensorBoard.")
+    ] = False
+    minutes: Annotated[
+        float,
+        typer.Option(
+            help="Stop after this many minutes of steps and write a checkpoint. Continue with --resume. 0: no limit."
+        ),
+    ] = 0.0
+    terms: Annotated[
+        str, typer.Option(help="Terms of use of the pictures, for the model's recipe. `impasto models` shows them.")
+    ] = ""
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in the output folder.")] = False
+    branches: Annotated[bool, typer.Option("--branches", hidden=True, callback=_branches_are_gone)] = False
+
+    def common(self, steps: int, weights: dict[str, float], qat: bool = False) -> dict[str, Any]:
+        """The arguments of `training.options.TrainingOptions`. weights: the loss's usual ones."""
+        return {
+            "name": _checked_name(self.name),
+            "output": self.output or Path("runs") / self.name,
+            "fit": self._fit_options(steps, qat),
+            "config": _config(self.config or []),
+            "held_out": self.held_out,
+            "validation": self.validation,
+            "test_share": self.test_share,
+            "test": self.test,
+            "start": self.start,
+            "resume": self.resume,
+            "terms": self.terms,
+            "command": _command(),
+            "weights": weights,
+        }
+
+    def _fit_options(self, steps: int, qat: bool) -> FitOptions:
+        return training.FitOptions(
+            steps=steps,
+            learning_rate=self.learning_rate,
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            replay=self.cuda_graph,
+            patience=self.patience,
+            validate_every=self.validate_every,
+            tensorboard=self.tensorboard,
+            minutes=self.minutes,
+            freeze=tuple(stage for stage in (part.strip() for part in self.freeze.split(",")) if stage),
+            depth_decay=self.depth_decay,
+            qat=qat,
+        )
+
+
+@dataclass(kw_only=True)
+class LearnerFlags(TrainFlags):
+    """What the two verbs take that learn from pictures alone."""
+
+    backbone: Annotated[
+        str,
+        typer.Option(help="Classifier whose features compare pictures: vgg16, vgg19, resnet50 or efficientnet-lite0."),
+    ] = "vgg16"
+    backbone_weights: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            "--backbone-weights",
+            "--vgg",
+            help="File of the backbone's weights, .safetensors or .pth. Default: from the cache, an installed package, or "
+            "torchvision's server.",
+        ),
+    ] = None
+    with_strength: Annotated[
+        bool,
+        typer.Option(
+            "--with-strength",
+            help="Make the strength adjustable at run time: 0 to 1, or 0 to 2 for a denoiser. Several paintings imply it.",
+        ),
+    ] = False
+    qat: Annotated[
+        bool,
+        typer.Option(
+            "--qat",
+            help="Quantization-aware fine-tuning of --start's network. `impasto quantize` then uses the ranges that it learnt.",
+        ),
+    ] = False
+
+
+@dataclass(kw_only=True)
+class StyleFlags(LearnerFlags):
+    """Options of `impasto train style`."""
+
     painting: Annotated[
         list[Path],
-        typer.Option(help="The picture to paint like. Several make a network that can mix them.", show_default=False),
-    ],
-    photos: Photos,
-    backbone: BackboneName = "vgg16",
-    backbone_weights: BackboneWeights = None,
-    output: Output = None,
-    steps: Annotated[int, typer.Option(min=1)] = 16000,
-    batch: Batch = 4,
-    crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 384,
-    architecture: Annotated[str, typer.Option(help="thumbnail-stylizer or classic-stylizer.")] = "thumbnail-stylizer",
-    learning_rate: Rate = 1e-3,
+        typer.Option(help="Picture of the style. Repeat it for one network that can mix styles.", show_default=False),
+    ]
+    photos: Photos
+    steps: Steps = 16000
+    batch: Batch = 4
+    crop: Crop = 384
+    whole: Whole = None
+    architecture: Annotated[str, typer.Option(help="thumbnail-stylizer or classic-stylizer.")] = "thumbnail-stylizer"
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="NAME=VALUE for a loss term: content, 'deep content', style, 'total variation', grid, shift, range, photo, temporal."
+            help="NAME=VALUE: weight of a loss term: content, 'deep content', style, 'total variation', grid, shift, range, photo, "
+            "temporal."
         ),
-    ] = None,
-    whole: Whole = None,
+    ] = None
     scales: Annotated[
-        int, typer.Option(help="Compare strokes with the painting's at so many sizes, each half the one before.")
-    ] = 1,
-    with_strength: Annotated[
-        bool,
-        typer.Option("--with-strength", help="Let the strength be chosen at run time; several paintings imply it."),
-    ] = False,
+        int,
+        typer.Option(
+            help="Number of sizes at which strokes are compared with the painting's. Each is half the one before."
+        ),
+    ] = 1
     working_size: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            help="Pixels of the longest side at which larger photos will be drawn, so that strokes grow with them.",
-            show_default="every photo's own",
+            help="Longest side in pixels at which larger photos will be drawn, so that strokes grow with the photo.",
+            show_default="the photo's own",
         ),
-    ] = None,
-    start: Start = None,
-    freeze: Freeze = "",
-    depth_decay: DepthDecay = 1.0,
-    branches: Branches = False,
-    qat: Qat = False,
-    config: Config = None,
-    held_out: HeldOut = 0.05,
-    validation: Validation = None,
-    test_share: TestShare = 0.0,
-    test: Test = None,
-    seed: Seed = 0,
-    device: Where = "auto",
-    precision: Precision = "auto",
-    cuda_graph: Replay = False,
-    patience: Patience = 0,
-    validate_every: ValidateEvery = 1000,
-    tensorboard: TensorBoard = False,
-    minutes: Minutes = 0.0,
-    terms: Terms = "",
-    resume: Resume = False,
-) -> None:
-    """Teach a network to paint photos like a painting."""
-    training = _training()
-    options = training.StyleOptions(
-        name=_checked_name(name),
-        photos=photos,
-        output=output or Path("runs") / name,
-        fit=_fit_options(
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-            device=device,
-            precision=precision,
-            replay=cuda_graph,
-            patience=patience,
-            validate_every=validate_every,
-            tensorboard=tensorboard,
-            minutes=minutes,
-            freeze=_stages(freeze),
-            depth_decay=depth_decay,
-            branches=branches,
-            qat=qat,
-        ),
-        batch=batch,
-        crop=crop,
-        config=_config(config or []),
-        held_out=held_out,
-        validation=validation,
-        test_share=test_share,
-        test=test,
-        start=start,
-        resume=resume,
-        terms=terms,
-        command=_command(),
-        paintings=tuple(painting),
-        whole=whole,
-        scales=scales,
-        with_strength=with_strength,
-        working_size=working_size,
-        backbone=backbone,
-        backbone_weights=backbone_weights,
-        architecture=architecture,
-        weights=_weights(weight or [], training.STYLE_WEIGHTS),
-    )
-    _show(_with_bar(options, training.fit_style))
+    ] = None
 
 
-@app.command()
-def restore(
-    name: Name,
+@dataclass(kw_only=True)
+class RestoreFlags(LearnerFlags):
+    """Options of `impasto train restore`."""
+
     photos: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="Folder of clean photos, to be damaged; several are joined."),
-    ] = None,
+        typer.Option(help="Folder of clean photos, which training damages. May be repeated."),
+    ] = None
     pairs: Annotated[
         Optional[tuple[Path, Path]],  # noqa: UP045
-        typer.Option(help="Instead: a folder of pictures and one of what they ought to be, of the same file names."),
-    ] = None,
-    output: Output = None,
-    steps: Annotated[int, typer.Option(min=1)] = 40000,
-    batch: Batch = 32,
-    crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 128,
+        typer.Option(
+            help="Instead of --photos: a folder of pictures, and one of what they should become. File names match."
+        ),
+    ] = None
     degrade: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="The damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40; by default noise:0-55."
+            help="Damage to undo, such as shake:15+noise:0-5, missing:30, down:2 or jpeg:10-40. Default: noise:0-55."
         ),
-    ] = None,
+    ] = None
+    steps: Steps = 40000
+    batch: Batch = 32
+    crop: Crop = 128
     synthetic: Annotated[
-        float, typer.Option(help="Share of pictures made by program among the photos: text, lines, shapes, gradients.")
-    ] = 0.0,
-    gray: Annotated[float, typer.Option(help="Share of the crops whose colour is taken away first.")] = 0.0,
+        float, typer.Option(help="Share of generated pictures among the photos: text, lines, shapes, gradients.")
+    ] = 0.0
+    gray: Annotated[float, typer.Option(help="Share of the crops that are turned gray before they are damaged.")] = 0.0
     architecture: Annotated[
         str, typer.Option(help="unet-restorer, or plain-upscaler for a damage that scales down.")
-    ] = "unet-restorer",
-    learning_rate: Rate = 1e-3,
+    ] = "unet-restorer"
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=VALUE for a loss term: charbonnier, psnr, frequency, perceptual."),
-    ] = None,
-    backbone: BackboneName = "vgg16",
-    backbone_weights: BackboneWeights = None,
-    with_strength: Annotated[
-        bool,
-        typer.Option(
-            "--with-strength", help="Let the strength be chosen at run time: 0 to 2 for what undoes noise, else 0 to 1."
-        ),
-    ] = False,
-    start: Start = None,
-    freeze: Freeze = "",
-    depth_decay: DepthDecay = 1.0,
-    branches: Branches = False,
-    qat: Qat = False,
-    config: Config = None,
-    held_out: HeldOut = 0.05,
-    validation: Validation = None,
-    test_share: TestShare = 0.0,
-    test: Test = None,
-    seed: Seed = 0,
-    device: Where = "auto",
-    precision: Precision = "auto",
-    cuda_graph: Replay = False,
-    patience: Patience = 0,
-    validate_every: ValidateEvery = 1000,
-    tensorboard: TensorBoard = False,
-    minutes: Minutes = 0.0,
-    terms: Terms = "",
-    resume: Resume = False,
-) -> None:
-    """Teach a network to undo damage of unknown strength, or what pairs of pictures show."""
-    training = _training()
-    from impasto.training.degrade import parse
-
-    if pairs and degrade:
-        raise OptionError("pairs show their own damage; leave --degrade away, or name clean photos with --photos")
-    options = training.RestoreOptions(
-        name=_checked_name(name),
-        photos=photos,
-        output=output or Path("runs") / name,
-        fit=_fit_options(
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-            device=device,
-            precision=precision,
-            replay=cuda_graph,
-            patience=patience,
-            validate_every=validate_every,
-            tensorboard=tensorboard,
-            minutes=minutes,
-            freeze=_stages(freeze),
-            depth_decay=depth_decay,
-            branches=branches,
-            qat=qat,
-        ),
-        batch=batch,
-        crop=crop,
-        config=_config(config or []),
-        held_out=held_out,
-        validation=validation,
-        test_share=test_share,
-        test=test,
-        start=start,
-        resume=resume,
-        terms=terms,
-        command=_command(),
-        degradation=parse(degrade or "noise:0-55"),
-        pairs=pairs,
-        synthetic=synthetic,
-        gray=gray,
-        architecture=architecture,
-        with_strength=with_strength,
-        backbone=backbone,
-        backbone_weights=backbone_weights,
-        weights=_weights(weight or [], training.RESTORE_WEIGHTS),
-    )
-    _show(_with_bar(options, training.fit_restore))
+        typer.Option(help="NAME=VALUE: weight of a loss term: charbonnier, psnr, frequency, perceptual."),
+    ] = None
 
 
-@app.command()
-def distill(
-    name: Name,
+@dataclass(kw_only=True)
+class DistillFlags(TrainFlags):
+    """Options of `impasto train distill`."""
+
     teacher: Annotated[
         Path,
         typer.Option(
-            callback=located, help="The checkpoint or package to learn from, or a model's name.", show_default=False
+            callback=located, help="Model, package or checkpoint that the student learns from.", show_default=False
         ),
-    ],
-    photos: Photos,
-    output: Output = None,
-    steps: Annotated[int, typer.Option(min=1)] = 16000,
-    batch: Batch = 8,
-    crop: Annotated[int, typer.Option(help="Side of the crops, a multiple of 8.")] = 128,
+    ]
+    photos: Photos
     degrade: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The damage that the teacher undoes, such as noise:0-55; left away for a stylizer."),
-    ] = None,
-    style: Annotated[str, typer.Option(help="The style to learn, of a teacher that has several.")] = "",
+        typer.Option(help="Damage that the teacher undoes, such as noise:0-55. Leave it away for a stylizer."),
+    ] = None
+    style: Annotated[str, typer.Option(help="Style to learn from a teacher of several.")] = ""
+    steps: Steps = 16000
+    batch: Batch = 8
+    crop: Crop = 128
+    whole: Whole = None
     architecture: Annotated[
         str,
-        typer.Option(help="The student; by default thumbnail-stylizer or unet-restorer, as the teacher's task says."),
-    ] = "",
-    whole: Whole = None,
-    learning_rate: Rate = 1e-3,
+        typer.Option(
+            help="The student's network. Default: thumbnail-stylizer or unet-restorer, as the teacher's task asks."
+        ),
+    ] = ""
     weight: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option(help="NAME=VALUE for a loss term: teacher, truth."),
-    ] = None,
-    start: Start = None,
-    freeze: Freeze = "",
-    depth_decay: DepthDecay = 1.0,
-    branches: Branches = False,
-    config: Config = None,
-    held_out: HeldOut = 0.05,
-    validation: Validation = None,
-    test_share: TestShare = 0.0,
-    test: Test = None,
-    seed: Seed = 0,
-    device: Where = "auto",
-    precision: Precision = "auto",
-    cuda_graph: Replay = False,
-    patience: Patience = 0,
-    validate_every: ValidateEvery = 1000,
-    tensorboard: TensorBoard = False,
-    minutes: Minutes = 0.0,
-    terms: Terms = "",
-    resume: Resume = False,
-) -> None:
-    """Teach a small network to draw what a larger one draws."""
-    _training()
-    from impasto.training.degrade import parse
-    from impasto.training.distillation import DISTILL_WEIGHTS, DistillOptions, fit_distill
+        typer.Option(help="NAME=VALUE: weight of a loss term: teacher, truth."),
+    ] = None
 
-    options = DistillOptions(
-        name=_checked_name(name),
-        photos=photos,
-        output=output or Path("runs") / name,
-        fit=_fit_options(
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-            device=device,
-            precision=precision,
-            replay=cuda_graph,
-            patience=patience,
-            validate_every=validate_every,
-            tensorboard=tensorboard,
-            minutes=minutes,
-            freeze=_stages(freeze),
-            depth_decay=depth_decay,
-            branches=branches,
-        ),
-        batch=batch,
-        crop=crop,
-        config=_config(config or []),
-        held_out=held_out,
-        validation=validation,
-        test_share=test_share,
-        test=test,
-        start=start,
-        resume=resume,
-        terms=terms,
-        command=_command(),
-        architecture=architecture,
-        teacher=teacher,
-        degradation=parse(degrade) if degrade else None,
-        style=style,
-        whole=whole,
-        weights=_weights(weight or [], DISTILL_WEIGHTS),
+
+@app.command()
+@takes(StyleFlags)
+def style(flags: StyleFlags) -> None:
+    """Train a network to paint photos in the style of a painting."""
+    _require_torch()
+    from impasto.training.style import STYLE_WEIGHTS
+
+    options = training.StyleOptions(
+        **flags.common(flags.steps, _weights(flags.weight or [], STYLE_WEIGHTS), flags.qat),
+        photos=flags.photos,
+        batch=flags.batch,
+        crop=flags.crop,
+        paintings=tuple(flags.painting),
+        whole=flags.whole,
+        scales=flags.scales,
+        with_strength=flags.with_strength,
+        working_size=flags.working_size,
+        backbone=flags.backbone,
+        backbone_weights=flags.backbone_weights,
+        architecture=flags.architecture,
     )
-    _show(_with_bar(options, fit_distill))
+    _show(_with_bar(options, training.train_style))
 
 
-def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
+@app.command()
+@takes(RestoreFlags)
+def restore(flags: RestoreFlags) -> None:
+    """Train a network to undo damage of unknown strength, or to turn one picture of a pair into the other."""
+    _require_torch()
+    from impasto.training.degrade import parse
+    from impasto.training.restoration import RESTORE_WEIGHTS
+
+    if flags.pairs and flags.degrade:
+        raise OptionError("pairs show their own damage; leave --degrade away, or name clean photos with --photos")
+    options = training.RestoreOptions(
+        **flags.common(flags.steps, _weights(flags.weight or [], RESTORE_WEIGHTS), flags.qat),
+        photos=flags.photos,
+        batch=flags.batch,
+        crop=flags.crop,
+        degradation=parse(flags.degrade or "noise:0-55"),
+        pairs=flags.pairs,
+        synthetic=flags.synthetic,
+        gray=flags.gray,
+        architecture=flags.architecture,
+        with_strength=flags.with_strength,
+        backbone=flags.backbone,
+        backbone_weights=flags.backbone_weights,
+    )
+    _show(_with_bar(options, training.train_restorer))
+
+
+@app.command()
+@takes(DistillFlags)
+def distill(flags: DistillFlags) -> None:
+    """Train a small network (the student) to draw what a larger one (the teacher) draws."""
+    _require_torch()
+    from impasto.training.degrade import parse
+    from impasto.training.distillation import DISTILL_WEIGHTS
+
+    options = training.DistillOptions(
+        **flags.common(flags.steps, _weights(flags.weight or [], DISTILL_WEIGHTS)),
+        photos=flags.photos,
+        batch=flags.batch,
+        crop=flags.crop,
+        architecture=flags.architecture,
+        teacher=flags.teacher,
+        degradation=parse(flags.degrade) if flags.degrade else None,
+        style=flags.style,
+        whole=flags.whole,
+    )
+    _show(_with_bar(options, training.distill))
+
+
+def _with_bar(options: Any, train: Callable[..., FitResult]) -> FitResult:
     columns = (
         TextColumn("{task.completed}/{task.total}"),
         BarColumn(),
@@ -434,7 +377,7 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
         TextColumn("{task.fields[losses]}"),
         TimeRemainingColumn(),
     )
-    from impasto.training.loop.trainer import STATE
+    from impasto.training.loop.run_folder import STATE
 
     chief = _is_chief()
     state = options.output / STATE
@@ -442,18 +385,18 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
     with Progress(*columns, console=err, transient=True, disable=not chief) as bar:
         task = bar.add_task("", total=options.fit.steps, speed=0.0, losses="reading the photos")
 
-        def report(progress: Any) -> None:
+        def report(progress: training.Progress) -> None:
             text = "  ".join(f"{key} {value:.4f}" for key, value in progress.losses.items())
             bar.update(task, completed=progress.step, speed=bar.tasks[0].speed or 0.0, losses=text)
 
         try:
-            return fit(options, report)
+            return train(options, report)
         except KeyboardInterrupt:
-            if not chief:  # the first process has said it all
+            if not chief:  # the first process has printed it all
                 raise typer.Exit(130) from None
             bar.stop()
             if state.exists() and not anothers:
-                said = f"the state is saved in {options.output}; go on with the same command and --resume"
+                said = f"the state is saved in {options.output}; continue with the same command and --resume"
             else:
                 said = "stopped; nothing was saved"
             err.print(said, markup=False)
@@ -461,7 +404,7 @@ def _with_bar(options: Any, fit: Callable[..., FitResult]) -> FitResult:
 
 
 def _is_chief() -> bool:
-    """Whether this process speaks for all that torchrun has started."""
+    """Whether this process prints for all that torchrun has started."""
     from impasto.training.loop.processes import launched
 
     return launched().chief
@@ -472,26 +415,13 @@ def _show(result: FitResult) -> None:
         return
     out.print(str(result), markup=False, soft_wrap=True)
     if result.unfinished:
-        err.print("the time is up; go on with the same command and --resume", markup=False)
+        err.print("the time is up; continue with the same command and --resume", markup=False)
     out.print(f"next: impasto export {result.checkpoint}", markup=False)
 
 
-def _training() -> Any:
-    try:
-        from impasto.training import recipes
-    except ImportError as error:
-        raise MissingDependency(f"training needs torch ({error}): pip install 'impasto[train]'") from None
-    return recipes
-
-
-def _fit_options(**given: Any) -> FitOptions:
-    from impasto.training.loop.trainer import FitOptions
-
-    return FitOptions(**given)
-
-
-def _stages(given: str) -> tuple[str, ...]:
-    return tuple(stage for stage in (part.strip() for part in given.split(",")) if stage)
+def _require_torch() -> None:
+    """Raises MissingDependency where training's libraries are not installed."""
+    training.train_restorer  # noqa: B018 (its first use imports them)
 
 
 def _checked_name(name: str) -> str:
@@ -501,7 +431,7 @@ def _checked_name(name: str) -> str:
 
 
 def _command() -> str:
-    """The command line as it was typed, less what only resumed it."""
+    """The command line as it was typed, without --resume."""
     return shlex.join(["impasto", *(argument for argument in sys.argv[1:] if argument != "--resume")])
 
 

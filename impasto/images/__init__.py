@@ -1,24 +1,10 @@
 """Picture files in and out, their colours and sizes, and contact sheets."""
 
-from .files import (
-    MAX_PIXELS,
-    PAINTING_SIDE,
-    SUFFIXES,
-    Picture,
-    check_holds,
-    check_suffix,
-    decode,
-    is_animated,
-    list_folder,
-    middle,
-    read,
-    read_painting,
-    read_scaled,
-    thumbnail,
-    within,
-    write,
-    write_telling,
-)
+from .decoding import MAX_PIXELS, Picture, decode, is_animated, read
+from .encoding import write, write_telling
+from .formats import SUFFIXES, check_holds, check_suffix, list_folder
+from .scaling import PAINTING_SIDE, read_painting, read_scaled, within
+from .thumbnails import middle, thumbnail
 
 __all__ = [
     "MAX_PIXELS",

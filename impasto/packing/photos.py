@@ -24,7 +24,7 @@ QUALITY_TO_PAINT = 85
 """Of photos that are to be painted: what JPEG does to them is gone in the drawing. Colours are halved."""
 
 SIDE_TO_PAINT = 768
-"""Pixels; stylizers do not learn from larger ones (`training.recipes.fit_style`)."""
+"""Pixels; stylizers do not learn from larger ones (`training.style.train_style`)."""
 
 SMALLEST_SIDE = 192
 """Pixels; photos that are made smaller than this teach too little."""

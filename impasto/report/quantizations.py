@@ -17,7 +17,8 @@ from .page import Figure, Grid, Listing, Part, Report, Section, Words
 from .pictures import PictureGroup, group
 
 if TYPE_CHECKING:
-    from impasto.export.quantization.search import Made, QuantizeResult
+    from impasto.export.quantization.quantized_graph import QuantizedGraph
+    from impasto.export.quantization.search import QuantizeResult
 
 SHOWN = 4
 """Pictures that are drawn with every graph."""
@@ -38,7 +39,7 @@ def quantization_report(result: QuantizeResult, folder: Path, machine: Mapping[s
             _fronts(result),
             "Where a family's backend is installed, its graphs were timed in turn.",
         ),
-        Section("Layers that were excluded", _spared(result), _SPARED),
+        Section("Layers that were excluded", _excluded(result), _SPARED),
         Section("What each layer costs", _costs(result), "With this layer alone in the precision, against FP32."),
         Section("Left out", (Listing(result.skipped),) if result.skipped else ()),
     )
@@ -48,7 +49,7 @@ def quantization_report(result: QuantizeResult, folder: Path, machine: Mapping[s
         for made in result.made
         for figure_ in (
             Figure(f"{made.quality.psnr:.1f} dB", f"{_name(made)}: worst picture against FP32"),
-            Figure(f"{len(made.spared)} of {made.layers}", f"{_name(made)}: layers excluded"),
+            Figure(f"{len(made.excluded)} of {made.layers}", f"{_name(made)}: layers excluded"),
         )
     )
     return Report(
@@ -71,7 +72,7 @@ _LIKENESS = (
 _SPARED = "They stay in FP32 or FP16, because the budget would not hold with them."
 
 
-def _name(made: Made) -> str:
+def _name(made: QuantizedGraph) -> str:
     return f"{made.precision} for {made.family}" if made.family else made.precision
 
 
@@ -142,16 +143,16 @@ def _fronts(result: QuantizeResult) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _spared(result: QuantizeResult) -> tuple[Part, ...]:
+def _excluded(result: QuantizeResult) -> tuple[Part, ...]:
     parts: list[Part] = []
     for made in result.made:
-        said = f"{_name(made)}: {len(made.spared)} of {made.layers} layers"
-        parts.append(Words(said + ("" if made.spared else "; none had to be excluded")))
-        if made.spared:
-            parts.append(Listing(made.spared))
-        if made.islands:
+        said = f"{_name(made)}: {len(made.excluded)} of {made.layers} layers"
+        parts.append(Words(said + ("" if made.excluded else "; none had to be excluded")))
+        if made.excluded:
+            parts.append(Listing(made.excluded))
+        if made.fp32_nodes:
             parts.append(Words(f"{_name(made)}: nodes in FP32 beside them"))
-            parts.append(Listing(tuple(f"{island.node}: {island.reason}" for island in made.islands)))
+            parts.append(Listing(tuple(f"{fp32_node.node}: {fp32_node.reason}" for fp32_node in made.fp32_nodes)))
     return tuple(parts)
 
 
@@ -160,7 +161,7 @@ def _costs(result: QuantizeResult) -> tuple[Part, ...]:
         bars(
             f"{_name(made)}: RMS difference in levels of 255",
             [(loss.label, loss.levels, f"{figure(loss.levels)}; {loss.psnr:.1f} dB") for loss in made.losses],
-            [loss.label in made.spared for loss in made.losses],
+            [loss.label in made.excluded for loss in made.losses],
             "excluded",
         )
         for made in result.made

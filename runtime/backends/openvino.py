@@ -222,7 +222,7 @@ class OpenVinoBackend(Backend):
         if self.precision != "int8":
             # Left alone, OpenVINO computes float32 layers in BF16 where the CPU can (AMX): four times as fast, and another
             # picture, 51 dB from FP32 on great-wave. In an INT8 graph it may: INT8 has rounded much more than BF16 does, and the
-            # layers that were spared from INT8 are cheap then: 12.3 ms and 39.1 dB from FP32, with float32 15.9 ms and 38.1 dB
+            # layers that were excluded from INT8 are cheap then: 12.3 ms and 39.1 dB from FP32, with float32 15.9 ms and 38.1 dB
             # (`python -m impasto.benchmarks.precision great-wave --variants`).
             options["INFERENCE_PRECISION_HINT"] = "f32"
         return options

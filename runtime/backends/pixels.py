@@ -1,4 +1,4 @@
-"""A stranger's float graph, dressed as one that takes and gives uint8 pictures."""
+"""An external float graph with pixel input and output: uint8 pictures."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def _rebuild(source: Source) -> str:
 
 
 def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
-    """The graph, adapted where a stranger made it, and its spec from the manifest, its own metadata or the sidecar.
+    """The graph, adapted where it is external, and its spec from the manifest, its own metadata or the sidecar.
 
     pixels: the layout that was asked for. Raises OptionError where the graph leaves no choice, PackageError and BackendError.
     """
@@ -106,7 +106,7 @@ def metadata_json(text: str, graph: Path) -> Any:
 
 
 def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
-    """Complete a stranger's spec by one run on a small picture: fixed size, and output side / input side."""
+    """Complete the spec of an external graph by one run on a small picture: fixed size, and output side / input side."""
     batch, height, width, _ = graph.inputs[0].shape
     if len(graph.inputs) != 1 or batch not in (None, 1):
         taken = " and ".join(map(str, graph.inputs))

@@ -14,7 +14,7 @@ from support.parser_laws import broken_laws
 from support.precisions import half_and_whole
 from support.small_models import picture
 
-from impasto.export.from_onnx import export_graph
+from impasto.export.from_onnx import import_onnx
 from impasto.export.graph.fp16 import widened
 from impasto.export.graph.helpers import copy
 from impasto.export.tensorrt.parser_graph import prepare
@@ -37,9 +37,9 @@ def packages(tmp_path_factory):
     def make(name: str):
         if name not in made:
             sketch, options = SKETCHES[name]
-            path = tmp_path_factory.mktemp("stranger") / "graph.onnx"
+            path = tmp_path_factory.mktemp("external") / "graph.onnx"
             onnx.save(sketch.model(**options), str(path))
-            made[name] = export_graph(path, layout="bgr 0..1").folder
+            made[name] = import_onnx(path, layout="bgr 0..1").folder
         return made[name]
 
     return make

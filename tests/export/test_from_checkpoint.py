@@ -21,7 +21,7 @@ torch = pytest.importorskip("torch", reason="export needs torch")
 from impasto.export import from_torch as canonical  # noqa: E402
 from impasto.export.checks.against_torch import check_package, compare, synthetic  # noqa: E402
 from impasto.export.from_checkpoint import export_checkpoint  # noqa: E402
-from impasto.export.graph.weight_storage import packed, unpacked  # noqa: E402
+from impasto.export.graph.weight_storage import with_fp16_storage, without_fp16_storage  # noqa: E402
 from impasto.package.writer import check_name  # noqa: E402
 from impasto.runtime.loading.source import shipped_models  # noqa: E402
 from impasto.training import checkpoint as checkpoints  # noqa: E402
@@ -73,7 +73,7 @@ def test_the_graph_is_canonical(package):
         assert dims[3].dim_value == 3
     assert model.opset_import[0].version == canonical.OPSET
     # One operator each, no chains of shape arithmetic that engines cannot fuse.
-    assert not {"Shape", "Gather", "Reshape"} & {node.op_type for node in unpacked(model).graph.node}
+    assert not {"Shape", "Gather", "Reshape"} & {node.op_type for node in without_fp16_storage(model).graph.node}
     text = (package / "model.onnx").read_bytes()
     assert str(REPOSITORY).encode() not in text
     assert b"site-packages" not in text
@@ -154,7 +154,7 @@ def test_weights_are_unpacked_to_the_same_bits_under_their_own_names(network, pa
     from impasto.export.quantization.ranges import Session
 
     stored = onnx.load(str(package / "model.onnx"))
-    plain = unpacked(stored)
+    plain = without_fp16_storage(stored)
     feed = {"image": picture(64, 96)[None]}
     if network.thumbnail:
         context = Session(onnx.load(str(package / "context.onnx")))
@@ -169,7 +169,7 @@ def test_weights_are_unpacked_to_the_same_bits_under_their_own_names(network, pa
 
 
 def test_a_weight_that_something_else_reads_keeps_its_name_there():
-    """A stranger's graph: one half that is read as it is, cast, and gathered from by a single number."""
+    """An external graph: one half that is read as it is, cast, and gathered from by a single number."""
     node, half = onnx.helper.make_node, onnx.numpy_helper.from_array(np.arange(4, dtype=np.float16), "w")
     index = onnx.numpy_helper.from_array(np.array(2), "two")
     nodes = [
@@ -183,7 +183,7 @@ def test_a_weight_that_something_else_reads_keeps_its_name_there():
         for name, kind in (("y", onnx.TensorProto.FLOAT), ("z", onnx.TensorProto.FLOAT16))
     ]
     model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs, [half, index]))
-    plain = unpacked(model)
+    plain = without_fp16_storage(model)
     assert [node.op_type for node in plain.graph.node] == ["Add", "Identity"]
     assert set(plain.graph.node[0].input) == {"floats", "third"}
     assert list(plain.graph.node[1].input) == ["w"]
@@ -245,7 +245,7 @@ def _rewrite(folder: Path, **entries: object) -> None:
 def test_weights_that_are_no_halves_stay_as_they_are(values):
     weights = onnx.numpy_helper.from_array(np.full((64, 64), values), "w")
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["w"], ["y"])], "g", [], [], [weights])
-    model = packed(onnx.helper.make_model(graph))
+    model = with_fp16_storage(onnx.helper.make_model(graph))
     assert [node.op_type for node in model.graph.node] == ["Identity"]
     assert model.graph.initializer[0].data_type == onnx.TensorProto.FLOAT
 
@@ -358,14 +358,16 @@ def test_what_ships_is_small():
 
 def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
     from impasto.export.graph import int8
-    from impasto.export.graph.fp16 import exact_pixels, find_islands, rounded, to_half
+    from impasto.export.graph.fp16 import exact_pixels, find_fp32_nodes, rounded, to_half
     from impasto.export.graph.helpers import with_names
     from impasto.export.quantization.ranges import Session, observe
     from impasto.export.tensorrt.parser_graph import prepare
 
     torch.manual_seed(0)
     network = build("unet-restorer", {"marker": [1.0, 0.0, 1.0]}).eval()
-    model = with_names(unpacked(canonical.export_model(network, canonical.spec_of(network, "x", "inpaint"))))
+    model = with_names(
+        without_fp16_storage(canonical.export_model(network, canonical.spec_of(network, "x", "inpaint")))
+    )
     image = picture(64, 96)
     missing = np.zeros(image.shape[:2], bool)
     missing[10:30, 20:50] = True
@@ -373,7 +375,7 @@ def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():
     feed = {"image": image[None]}
     exact = exact_pixels(model)
     assert exact is not model, "the mask is not taken for a part of the network"
-    half = to_half(exact, {island.node for island in find_islands(exact, observe(exact, [feed]))})
+    half = to_half(exact, {fp32_node.node for fp32_node in find_fp32_nodes(exact, observe(exact, [feed]))})
     whole = int8.quantized(model, int8.find_ranges(model, [feed], "min-max"), (), "tensorrt")
     drawn = Session(model).draw(feed)[0]
     assert (drawn[missing] != image[missing]).any()

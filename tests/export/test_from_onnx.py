@@ -15,7 +15,7 @@ from support.small_models import canonical_graph, picture
 import impasto
 from impasto.errors import BackendError, ExportError, OptionError, OutputError, PackageError, ShapeError
 from impasto.export.checks.against_torch import check_package
-from impasto.export.from_onnx import export_graph
+from impasto.export.from_onnx import import_onnx
 from impasto.export.graph.helpers import element_types
 from impasto.export.inspection import inspect_path
 from impasto.package.manifest import read_manifest
@@ -55,7 +55,7 @@ def assert_same(path, package, image, layout, differing=0.01):
 @pytest.mark.parametrize(("sketch", "scale"), [(restorer(), 1), (upscaler(2), 2)])
 def test_the_package_draws_what_the_file_draws_in_every_layout(saved, sketch, scale, layout):
     path = saved(sketch.model(scale=scale))
-    made = export_graph(path, layout=layout)
+    made = import_onnx(path, layout=layout)
     assert_same(path, made.folder, picture(45, 70), layout)
     assert made.check.max_difference <= 1
 
@@ -65,7 +65,7 @@ def test_bgr_costs_nothing_in_the_graph(saved):
     path = saved(Sketch().conv(8).op("Relu").conv(3).model())
     graphs = {}
     for layout in ("rgb 0..1", "bgr 0..1"):
-        folder = export_graph(path, path.parent / layout[:3], layout=layout).folder
+        folder = import_onnx(path, path.parent / layout[:3], layout=layout).folder
         graphs[layout] = [node.op_type for node in onnx.load(str(folder / "model.onnx")).graph.node]
     assert graphs["bgr 0..1"].count("Gather") == 1
     assert [kind for kind in graphs["bgr 0..1"] if kind != "Gather"] == graphs["rgb 0..1"]
@@ -77,7 +77,7 @@ def test_bgr_before_layers_of_groups(saved):
     sketch.op("Conv", sketch.constant(np.linspace(-1, 1, 54).reshape(6, 1, 3, 3)), group=3, pads=[1] * 4)
     sketch.channels = 6
     path = saved(sketch.conv(3).model())
-    assert_same(path, export_graph(path, layout="bgr 0..1").folder, picture(24, 30), "bgr 0..1")
+    assert_same(path, import_onnx(path, layout="bgr 0..1").folder, picture(24, 30), "bgr 0..1")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_bgr_before_layers_of_groups(saved):
 )
 def test_habits_of_other_exporters(saved, options):
     path = saved(restorer().model(**options))
-    folder = export_graph(path, layout="rgb 0..1").folder
+    folder = import_onnx(path, layout="rgb 0..1").folder
     assert_same(path, folder, picture(40, 52), "rgb 0..1", differing=0.1 if options.get("dtype") == HALF else 0.01)
     graph = onnx.load(str(folder / "model.onnx"))
     assert {entry.version for entry in graph.opset_import} == {20}
@@ -105,7 +105,7 @@ def test_habits_of_other_exporters(saved, options):
 def test_planes_in_the_last_axis(saved):
     sketch = Sketch().op("Transpose", perm=[0, 3, 1, 2]).conv(4).op("Relu").conv(3).op("Transpose", perm=[0, 2, 3, 1])
     path = saved(sketch.model(channels_last=True))
-    made = export_graph(path, layout="bgr 0..1")
+    made = import_onnx(path, layout="bgr 0..1")
     assert made.spec.receptive_field == 2
     assert_same(path, made.folder, picture(33, 21), "bgr 0..1")
 
@@ -114,7 +114,7 @@ def test_batch_norms_of_old_graphs_go_into_their_convolutions(saved):
     sketch = Sketch().conv(6)
     statistics = [sketch.constant(np.linspace(low, 2, 6)) for low in (0.5, -1, -0.2, 0.5)]
     path = saved(sketch.op("BatchNormalization", *statistics).op("Relu").conv(3).model(opset=9, weights_as_inputs=True))
-    folder = export_graph(path, layout="rgb 0..1").folder
+    folder = import_onnx(path, layout="rgb 0..1").folder
     assert "BatchNormalization" not in [node.op_type for node in onnx.load(str(folder / "model.onnx")).graph.node]
     assert_same(path, folder, picture(30, 30), "rgb 0..1")
 
@@ -122,7 +122,7 @@ def test_batch_norms_of_old_graphs_go_into_their_convolutions(saved):
 class TestSizes:
     @pytest.mark.parametrize(("sketch", "multiple"), [(restorer(), 1), (u_net(1), 2), (u_net(3), 8)])
     def test_the_multiple_is_found(self, saved, sketch, multiple):
-        spec = export_graph(saved(sketch.model()), layout="rgb 0..1").spec
+        spec = import_onnx(saved(sketch.model()), layout="rgb 0..1").spec
         assert (spec.size.multiple, spec.size.minimum, spec.scale, spec.task) == (multiple, multiple, 1, "unknown")
 
     def test_the_least_side_is_found(self, saved):
@@ -130,20 +130,20 @@ class TestSizes:
         pads = sketch.constant([0, 0, 9, 9, 0, 0, 9, 9], np.int64)
         sketch.op("Pad", pads, mode="reflect").conv(3, 19, pads=[0] * 4)
         path = saved(sketch.model())
-        made = export_graph(path, layout="rgb 0..1")
+        made = import_onnx(path, layout="rgb 0..1")
         assert made.spec.size.minimum == 16  # a power of two above the 10 that reflection needs
         assert drawn(made.folder, picture(3, 5)).shape == (3, 5, 3)
 
     @pytest.mark.parametrize("scale", [2, 3])
     def test_the_scale_is_found_and_makes_it_an_upscaler(self, saved, scale):
-        made = export_graph(saved(upscaler(scale).model(scale=scale)), layout="rgb 0..1")
+        made = import_onnx(saved(upscaler(scale).model(scale=scale)), layout="rgb 0..1")
         assert (made.spec.scale, made.spec.task, made.spec.receptive_field) == (scale, "upscale", 2)
 
     @pytest.mark.parametrize("scale", [1, 2])
     def test_pictures_larger_than_a_fixed_size_are_cut_into_tiles_that_join(self, saved, scale):
         sketch = upscaler(2) if scale == 2 else restorer()
-        free = export_graph(saved(sketch.model(scale=scale), "free.onnx"), layout="rgb 0..1")
-        fixed = export_graph(saved(sketch.model(scale=scale, sizes=(1, 24, 32)), "fixed.onnx"), layout="rgb 0..1")
+        free = import_onnx(saved(sketch.model(scale=scale), "free.onnx"), layout="rgb 0..1")
+        fixed = import_onnx(saved(sketch.model(scale=scale, sizes=(1, 24, 32)), "fixed.onnx"), layout="rgb 0..1")
         assert fixed.spec.size.fixed == (24, 32)
         for size in ((24, 32), (10, 32), (61, 33), (25, 7)):
             image = picture(*size)
@@ -152,14 +152,14 @@ class TestSizes:
     def test_what_cannot_be_cut_refuses_larger_pictures(self, saved):
         sketch = restorer()
         sketch.op("GlobalAveragePool").op("Add", "x")
-        made = export_graph(saved(sketch.model(sizes=(1, 24, 32))), layout="rgb 0..1")
+        made = import_onnx(saved(sketch.model(sizes=(1, 24, 32))), layout="rgb 0..1")
         assert made.spec.receptive_field is None
         assert "never cut into tiles" in str(made)
         with pytest.raises(ShapeError, match=r"holds up to 24 x 32 .*free height and width"):
             drawn(made.folder, picture(25, 32))
 
     def test_tiles_of_a_free_size_join(self, saved, monkeypatch):
-        made = export_graph(saved(u_net(2).model()), layout="rgb 0..1")
+        made = import_onnx(saved(u_net(2).model()), layout="rgb 0..1")
         image = picture(150, 210)
         whole = drawn(made.folder, image)
         monkeypatch.setattr(tile_plan, "WHOLE_PIXELS", 1)
@@ -170,7 +170,7 @@ class TestSizes:
         path = saved(
             u_net(2).model(), layout="bgr 0..255", multiple=16, receptive_field=64, task="deblur", name="sharp"
         )
-        made = export_graph(path)
+        made = import_onnx(path)
         assert made.folder.name == "sharp"
         assert (made.spec.size.multiple, made.spec.receptive_field, made.spec.task) == (16, 64, "deblur")
         assert read_manifest(made.folder).recipe["origin"]["layout"] == "bgr 0..255"
@@ -179,42 +179,42 @@ class TestSizes:
         sketch = Sketch().conv(8, 3, strides=[3, 3], pads=[0] * 4).op("Relu")
         sketch.op("ConvTranspose", sketch.constant(np.ones((8, 3, 3, 3))), strides=[3, 3])
         with pytest.raises(ExportError, match=r'none of the sizes.*"multiple": 48'):
-            export_graph(saved(sketch.model()), layout="rgb 0..1")
+            import_onnx(saved(sketch.model()), layout="rgb 0..1")
         path = saved(sketch.model(), "known.onnx", layout="rgb 0..1", multiple=3)
-        assert export_graph(path).spec.size.multiple == 3
+        assert import_onnx(path).spec.size.multiple == 3
 
 
 def test_the_package_says_where_it_is_from_and_runs_alone(saved):
     path = saved(restorer().model())
-    made = export_graph(path, layout="rgb 0..1", task="dejpeg")
+    made = import_onnx(path, layout="rgb 0..1", task="dejpeg")
     assert made.folder == path.parent / "some-model_x"
     origin = read_manifest(made.folder).recipe["origin"]
     assert (origin["file"], origin["layout"], len(origin["sha256"])) == (path.name, "rgb 0..1", 64)
     assert made.spec.task == "dejpeg"
     image = picture(20, 31)
     assert np.array_equal(drawn(made.folder, image), drawn(made.folder / "model.onnx", image))
-    assert export_graph(made.folder / "model.onnx", path.parent / "again").spec == made.spec
+    assert import_onnx(made.folder / "model.onnx", path.parent / "again").spec == made.spec
 
 
 def test_torch_cannot_check_it(saved):
     pytest.importorskip("torch", reason="torch is not installed: pip install 'impasto[train]'")
-    made = export_graph(saved(restorer().model()), layout="rgb 0..1")
+    made = import_onnx(saved(restorer().model()), layout="rgb 0..1")
     with pytest.raises(PackageError, match=r"made of Some Model_x.onnx, which torch cannot draw with"):
         check_package(made.folder)
 
 
 def test_a_canonical_graph_needs_no_layout(saved):
-    made = export_graph(saved(canonical_graph(scale=2), "ours.onnx", multiple=4))
+    made = import_onnx(saved(canonical_graph(scale=2), "ours.onnx", multiple=4))
     assert (made.spec.scale, made.spec.size.multiple, made.check.max_difference) == (2, 4, 0)
     with pytest.raises(OptionError, match="as they are; leave the layout out"):
-        export_graph(saved(canonical_graph(), "ours.onnx"), layout="rgb 0..1")
+        import_onnx(saved(canonical_graph(), "ours.onnx"), layout="rgb 0..1")
 
 
 def test_a_graph_that_says_no_sizes_of_what_it_gives(saved):
     model = restorer().model()
     for dimension in model.graph.output[0].type.tensor_type.shape.dim:
         dimension.Clear()
-    assert export_graph(saved(model), layout="rgb 0..1").check.max_difference == 0
+    assert import_onnx(saved(model), layout="rgb 0..1").check.max_difference == 0
 
 
 class TestWhatLiesThere:
@@ -228,39 +228,39 @@ class TestWhatLiesThere:
         with pytest.raises(
             OptionError, match=r"would replace .*model\.onnx, which it is to be made of; choose another"
         ):
-            export_graph(path, path.parent, layout="rgb 0..1")
+            import_onnx(path, path.parent, layout="rgb 0..1")
         assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
 
     def test_no_graph_of_the_package_is_dropped_to_make_it(self, saved):
-        made = export_graph(saved(restorer().model()), layout="rgb 0..1").folder
+        made = import_onnx(saved(restorer().model()), layout="rgb 0..1").folder
         for name in ("model.onnx", "manifest.json"):
             with pytest.raises(OptionError, match="which it is to be made of"):
                 check_target(made, None, [made / name])
 
     def test_the_folder_names_the_package(self, saved):
         path = saved(restorer().model(), "other.onnx")
-        made = export_graph(path, path.parent / "sharp", layout="rgb 0..1")
+        made = import_onnx(path, path.parent / "sharp", layout="rgb 0..1")
         assert (made.spec.name, made.folder.name) == ("sharp", "sharp")
         assert read_manifest(made.folder).spec.name == "sharp"
-        export_graph(path, made.folder, layout="rgb 0..1")  # the same again
-        named = export_graph(path, path.parent / "Sharp Two", layout="rgb 0..1", name="mine")
+        import_onnx(path, made.folder, layout="rgb 0..1")  # the same again
+        named = import_onnx(path, path.parent / "Sharp Two", layout="rgb 0..1", name="mine")
         assert named.spec.name == "mine"
-        assert export_graph(path, path.parent / "Sharp Three", layout="rgb 0..1").spec.name == "sharp-three"
+        assert import_onnx(path, path.parent / "Sharp Three", layout="rgb 0..1").spec.name == "sharp-three"
 
     def test_a_package_of_another_file_stays_though_its_folder_has_its_name(self, saved):
-        folder = export_graph(saved(restorer().model(), "one.onnx"), layout="rgb 0..1").folder
+        folder = import_onnx(saved(restorer().model(), "one.onnx"), layout="rgb 0..1").folder
         with pytest.raises(OptionError, match=r"holds the package one, and this one is called two; .*--name one"):
-            export_graph(saved(restorer().model(), "two.onnx"), folder, layout="rgb 0..1")
-        assert export_graph(folder.parent / "two.onnx", folder, layout="rgb 0..1", name="one").spec.name == "one"
+            import_onnx(saved(restorer().model(), "two.onnx"), folder, layout="rgb 0..1")
+        assert import_onnx(folder.parent / "two.onnx", folder, layout="rgb 0..1", name="one").spec.name == "one"
 
     def test_another_models_package_stays(self, saved, make_package):
         package, path = make_package(thumbnail=16), saved(restorer().model())
         with pytest.raises(
             OptionError, match=r"holds the package tiny, and this one is called some-model_x; .*--name tiny"
         ):
-            export_graph(path, package, layout="rgb 0..1")
+            import_onnx(path, package, layout="rgb 0..1")
         inspect_path(str(package)).require_intact()
-        assert export_graph(path, package, layout="rgb 0..1", name="tiny").folder == package
+        assert import_onnx(path, package, layout="rgb 0..1", name="tiny").folder == package
         inspect_path(str(package)).require_intact()
 
 
@@ -275,7 +275,7 @@ class TestWhatOthersWrite:
         filled = sketch.op("ConstantOfShape", take=sizes, value=filling).last
         sketch.last = "x"
         path = saved(sketch.conv(3).op("Mul", height).op("Add", filled).model(dtype=HALF))
-        made = export_graph(path, layout="rgb 0..1")
+        made = import_onnx(path, layout="rgb 0..1")
         model = onnx.load(str(made.folder / "model.onnx"))
         assert HALF not in element_types(model).values()
         assert_same(path, made.folder, picture(20, 31), "rgb 0..1", differing=0.1)
@@ -289,7 +289,7 @@ class TestWhatOthersWrite:
             bodies[name] = helper.make_graph([scale], name, [], [given])
         sketch.op("Shape").op("Gather", sketch.constant(2, np.int64)).op("Greater", sketch.constant(30, np.int64))
         path = saved(sketch.op("If", **bodies).model())
-        made = export_graph(path, layout="rgb 0..1")
+        made = import_onnx(path, layout="rgb 0..1")
         assert made.spec.receptive_field is None
         for height in (20, 40):
             assert_same(path, made.folder, picture(height, 31), "rgb 0..1")
@@ -305,7 +305,7 @@ class TestWhatOthersWrite:
         model.graph.node[1].op_type, model.graph.node[1].domain = "Rectify", "theirs"
         model.opset_import.append(helper.make_opsetid("theirs", 1))
         path = saved(model)
-        made = export_graph(path, layout="rgb 0..1")
+        made = import_onnx(path, layout="rgb 0..1")
         assert made.spec.receptive_field == 2
         assert_same(path, made.folder, picture(20, 31), "rgb 0..1")
 
@@ -318,7 +318,7 @@ class TestWhatOthersWrite:
         for value in (*model.graph.input, *model.graph.output):
             value.type.tensor_type.elem_type = TensorProto.UINT8
         path = saved(model)
-        made = export_graph(path)
+        made = import_onnx(path)
         assert made.spec.receptive_field == 1
         written = onnx.load(str(made.folder / "model.onnx"))
         assert written.opset_import[0].version == 20
@@ -337,7 +337,7 @@ class TestWhatOthersWrite:
 def test_what_a_sidecar_says_must_be_possible(saved, described, words):
     path = saved(restorer().model(), layout="rgb 0..1", **described)
     with pytest.raises(OptionError, match=words):
-        export_graph(path)
+        import_onnx(path)
 
 
 @pytest.mark.parametrize(("text", "words"), [("{oops", "is no JSON"), ("[1]", "is list, not an object")])
@@ -345,7 +345,7 @@ def test_metadata_of_ours_that_is_none_says_so(saved, text, words):
     model = restorer().model()
     model.metadata_props.add(key=SPEC_KEY, value=text)
     with pytest.raises(PackageError, match=words):
-        export_graph(saved(model), layout="rgb 0..1")
+        import_onnx(saved(model), layout="rgb 0..1")
 
 
 def one_channel() -> onnx.ModelProto:
@@ -391,32 +391,32 @@ def test_what_cannot_be_made_a_package_says_why_and_leaves_nothing(tmp_path, mod
     path = tmp_path / "model.onnx"
     path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     with pytest.raises(error, match=message):
-        export_graph(path, tmp_path / "package", **options)
+        import_onnx(path, tmp_path / "package", **options)
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_a_package_needs_none_made_of_it(make_package):
     with pytest.raises(OptionError, match="is no bare ONNX file"):
-        export_graph(make_package())
+        import_onnx(make_package())
 
 
 def test_a_folder_that_cannot_be_written(saved, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot make the folder"):
-        export_graph(saved(restorer().model()), tmp_path / "file", layout="rgb 0..1")
+        import_onnx(saved(restorer().model()), tmp_path / "file", layout="rgb 0..1")
 
 
 def test_a_wrong_drawing_is_not_written(saved, tmp_path, monkeypatch):
     """The comparison can fail: with another scale at the one end."""
-    from impasto.export import from_onnx as stranger
+    from impasto.export import from_onnx
     from impasto.package.spec import Pixels
 
     path = saved(restorer().model())
     monkeypatch.setattr(
-        stranger, "dressed", lambda model, pixels, real=stranger.dressed: real(model, Pixels("rgb", 0, 0.9))
+        from_onnx, "with_pixels", lambda model, pixels, real=from_onnx.with_pixels: real(model, Pixels("rgb", 0, 0.9))
     )
     with pytest.raises(ExportError, match="levels of 255 away from what"):
-        export_graph(path, tmp_path / "package", layout="rgb 0..1")
+        import_onnx(path, tmp_path / "package", layout="rgb 0..1")
     assert not (tmp_path / "package").exists()
 
 
@@ -424,18 +424,18 @@ def test_what_was_exported_is_built_like_a_network_of_ours(saved, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
     from impasto.export.tensorrt.cache import EngineCache
     from impasto.export.tensorrt.options import BuildOptions, Sizes
-    from impasto.export.tensorrt.package_engines import build_model
+    from impasto.export.tensorrt.package_engines import build_engine
 
     path = saved(upscaler().model(opset=13))
-    package = export_graph(path, layout="bgr 0..1").folder
-    fixed = export_graph(saved(restorer().model(sizes=(1, 24, 32)), "fixed.onnx"), layout="rgb 0..1").folder
+    package = import_onnx(path, layout="bgr 0..1").folder
+    fixed = import_onnx(saved(restorer().model(sizes=(1, 24, 32)), "fixed.onnx"), layout="rgb 0..1").folder
     cache = EngineCache(tmp_path / "cache")
     with pytest.raises(ExportError, match=r"impasto export .* --layout"):
-        build_model(path, BuildOptions("fp32", targets=("sm86",)), cache=cache)
+        build_engine(path, BuildOptions("fp32", targets=("sm86",)), cache=cache)
 
     def build(folder, size):
         options = BuildOptions("fp32", (Sizes.parse(size),), targets=("sm86",))
-        return build_model(folder, options, cache=cache)
+        return build_engine(folder, options, cache=cache)
 
     built = build(package, "64x64:128x128:256x256")
     assert built.plan.parent == package / "engines"
@@ -462,7 +462,7 @@ class TestOldAndOddFiles:
         path = saved(sketch.model(opset=opset, scale=2))
         sidecar = {} if factor == 2 else {"multiple": 12}
         path.with_suffix(".json").write_text(json.dumps({"layout": "rgb 0..1", **sidecar}))
-        assert_same(path, export_graph(path).folder, picture(36, 48), None)
+        assert_same(path, import_onnx(path).folder, picture(36, 48), None)
 
     @pytest.mark.parametrize("attributes", [{"mode": "cubic"}, {"mode": "linear", "antialias": 1}])
     @pytest.mark.filterwarnings("ignore:openvino draws it")
@@ -472,7 +472,7 @@ class TestOldAndOddFiles:
         sketch.op("Resize", "", sketch.constant([1, 1, 0.5, 0.5]), **attributes)
         sketch.op("Resize", "", sketch.constant([1, 1, 2, 2]), mode="nearest")
         path = saved(sketch.model(opset=18))
-        made = export_graph(path, layout="rgb 0..1")
+        made = import_onnx(path, layout="rgb 0..1")
         assert_same(path, made.folder, picture(44, 70), "rgb 0..1")
         assert made.spec.receptive_field is not None or "antialias" in attributes
 
@@ -488,12 +488,12 @@ class TestOldAndOddFiles:
                 dimension.CopyFrom(helper.make_tensor_value_info("v", 1, [sizes[axis]]).type.tensor_type.shape.dim[0])
         path, image = saved(model), picture(20, 30)
         assert np.array_equal(drawn(path, image, layout="bgr 0..1"), image)
-        assert np.array_equal(drawn(export_graph(path, layout="bgr 0..1").folder, image), image)
+        assert np.array_equal(drawn(import_onnx(path, layout="bgr 0..1").folder, image), image)
 
     def test_float64_is_refused(self, saved):
         path = saved(Sketch().op("Sigmoid").model(dtype=TensorProto.DOUBLE))
         for work in (
-            lambda: export_graph(path, layout="rgb 0..1"),
+            lambda: import_onnx(path, layout="rgb 0..1"),
             lambda: drawn(path, picture(9, 9), layout="rgb 0..1"),
         ):
             with pytest.raises((ExportError, BackendError), match=r"double.* in float32"):
@@ -504,7 +504,7 @@ class TestOldAndOddFiles:
         sketch = Sketch()
         sketch.op("Reshape", sketch.constant([1, 3, side, side], np.int64)).op("Sigmoid")
         path = saved(sketch.model())
-        made = export_graph(path, layout="rgb 0..1")
+        made = import_onnx(path, layout="rgb 0..1")
         assert made.spec.size.fixed == (side, side)
         assert f"{side} x {side} only" in str(made)
         wanted = drawn(made.folder, picture(40, 50))

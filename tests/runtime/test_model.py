@@ -500,7 +500,7 @@ class TestStrangers:
     """Graphs that nobody here made."""
 
     def save(self, tmp_path, graph, **sidecar):
-        path = tmp_path / "stranger.onnx"
+        path = tmp_path / "external.onnx"
         onnx.save(graph, str(path))
         if sidecar:
             path.with_suffix(".json").write_text(json.dumps(sidecar))

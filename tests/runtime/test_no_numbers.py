@@ -10,7 +10,7 @@ from support.small_models import canonical_graph, picture
 
 import impasto
 from impasto.errors import ImpastoWarning, NoNumbers, OptionError
-from impasto.export.from_onnx import export_graph
+from impasto.export.from_onnx import import_onnx
 from impasto.package.onnx_bytes import unrounded, with_output
 from impasto.runtime.backends import open_graph
 
@@ -45,7 +45,7 @@ def path(tmp_path):
 @pytest.fixture
 def package(path):
     with pytest.warns(ImpastoWarning, match="no numbers .* for a black picture"):
-        return export_graph(path, layout="rgb 0..1").folder
+        return import_onnx(path, layout="rgb 0..1").folder
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -74,7 +74,7 @@ def test_a_part_of_nan_is_found_where_every_run_is_looked_at(tmp_path, backend, 
     """A picture that is black in part only raises no suspicion, and looking takes a second run."""
     onnx.save(contrast(whole=False), str(tmp_path / "rows.onnx"))
     with pytest.warns(ImpastoWarning):
-        package = export_graph(tmp_path / "rows.onnx", layout="rgb 0..1").folder
+        package = import_onnx(tmp_path / "rows.onnx", layout="rgb 0..1").folder
     image = picture(40, 56)
     image[:20] = 0
     with impasto.load(package, backend=backend) as model:

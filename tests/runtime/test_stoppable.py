@@ -16,7 +16,7 @@ from support.small_models import picture
 import impasto
 from impasto import images
 from impasto.errors import BackendError, ExportError, TookTooLong
-from impasto.export import from_onnx as stranger
+from impasto.export import from_onnx
 from impasto.runtime import stoppable
 from impasto.runtime.stoppable import Runner, leave_running, time_limit
 
@@ -77,11 +77,11 @@ def test_ctrl_c_ends_run(path, tmp_path, backend):
 
 
 def test_an_export_tries_for_a_limited_time(path, monkeypatch):
-    monkeypatch.setattr(stranger, "_SECONDS", 0.5)
+    monkeypatch.setattr(from_onnx, "_SECONDS", 0.5)
     with pytest.raises(
         ExportError, match=r"endless.onnx: the graph gave no picture within 0.5 s; it may never end. Nothing"
     ):
-        stranger.export_graph(path, path.parent / "package")
+        from_onnx.import_onnx(path, path.parent / "package")
     assert not (path.parent / "package").exists()
     deadline = time.monotonic() + 20
     while stoppable.goes_on() and time.monotonic() < deadline:  # ONNX Runtime is asked to stop, and does

@@ -113,9 +113,9 @@ def test_networks_that_are_none_are_refused_with_the_command_to_run(network, tmp
         StyleMeter(painting, tmp_path / "missing")
     with pytest.raises(OptionError, match=r"draws pictures \(denoise\).*impasto export vgg16"):
         StyleMeter(painting, make_package())
-    onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
+    onnx.save(float_graph(), str(tmp_path / "external.onnx"))
     with pytest.raises(OptionError, match="does not say that it is a perceptual network"):
-        StyleMeter(painting, tmp_path / "stranger.onnx")
+        StyleMeter(painting, tmp_path / "external.onnx")
     odd = perceptual_graph()
     odd.metadata_props[0].value = "no JSON"
     onnx.save(odd, str(tmp_path / "odd.onnx"))

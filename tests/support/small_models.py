@@ -116,13 +116,13 @@ def context_graph(side: int, length: int) -> onnx.ModelProto:
 
 
 def float_graph(side: int | None = None, channels_last: bool = False, gain: float = 0.5) -> onnx.ModelProto:
-    """A stranger's model: float32, (N, 3, H, W) or (N, H, W, 3), that multiplies the first channel by `gain`."""
+    """An external model: float32, (N, 3, H, W) or (N, H, W, 3), that multiplies the first channel by `gain`."""
     sides = [side or "H", side or "W"]
     shape = ["N", *sides, 3] if channels_last else ["N", 3, *sides]
     gains = np.array([gain, 1, 1], np.float32).reshape((3,) if channels_last else (3, 1, 1))
     graph = helper.make_graph(
         [helper.make_node("Mul", ["input", "gains"], ["output"])],
-        "stranger",
+        "external",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(gains, "gains")],

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from impasto import images
-from impasto.training.loop.trainer import FitOptions
-from impasto.training.recipes import RestoreOptions, StyleOptions
+from impasto.training.loop.options import FitOptions
+from impasto.training.restoration import RestoreOptions
+from impasto.training.style import StyleOptions
 from support.small_training import SMALL, photo
 
 

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from impasto.errors import CheckpointError, OptionError, TrainingError
 from impasto.training import checkpoint
 from impasto.training.backbones import BACKBONES, EfficientNetLite0, ResNet50, Vgg16, Vgg19, load_backbone, weights
-from impasto.training.recipes import fit_style
+from impasto.training.style import train_style
 
 pytest_plugins = ("support.training_fixtures",)
 
@@ -196,7 +196,7 @@ def test_stylizers_learn_from_each(name, stylizing, tmp_path):
     kind = BACKBONES[name]
     file = tmp_path / "weights.safetensors"
     save_file(random_weights(kind), file)
-    result = fit_style(stylizing(backbone=name, backbone_weights=file))
+    result = train_style(stylizing(backbone=name, backbone_weights=file))
     made = checkpoint.load(result.checkpoint)
     assert made.recipe["backbone"].startswith(kind.title)
     assert np.isfinite(result.quality["objective"])

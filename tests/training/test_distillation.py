@@ -15,8 +15,9 @@ from impasto.styles import PHOTO, mixture
 from impasto.training import checkpoint, losses
 from impasto.training.data.photos import Photos
 from impasto.training.degrade import parse
-from impasto.training.distillation import DISTILL_WEIGHTS, DistillOptions, DistillTask, _context, fit_distill
-from impasto.training.loop.trainer import FitOptions
+from impasto.training.distillation import DISTILL_WEIGHTS, DistillOptions, DistillTask, _context, distill
+from impasto.training.loop.options import FitOptions
+from impasto.training.loop.task import TaskOptions
 
 pytest_plugins = ("support.training_fixtures",)
 PHOTOS = Photos((photo(72, 104, 0), photo(80, 96, 1)), ("0", "1"), ())
@@ -31,9 +32,16 @@ def distilling(photos, tmp_path):
         checkpoint.save_checkpoint(tmp_path / "teacher.safetensors", teacher, name="t", task=task, recipe={"seed": 7})
         small = SMALL["thumbnail-stylizer" if task == "stylize" else "unet-restorer"]
         base = DistillOptions(
-            name="student", photos=photos, output=tmp_path / "run", fit=FitOptions(steps=3, device="cpu"),
-            batch=2, crop=32, held_out=0.2, config=small, teacher=tmp_path / "teacher.safetensors",
-        )  # fmt: skip
+            name="student",
+            photos=photos,
+            output=tmp_path / "run",
+            fit=FitOptions(steps=3, device="cpu"),
+            batch=2,
+            crop=32,
+            held_out=0.2,
+            config=small,
+            teacher=tmp_path / "teacher.safetensors",
+        )
         return replace(base, **changes)
 
     return options
@@ -41,9 +49,14 @@ def distilling(photos, tmp_path):
 
 def task(network, teacher, degradation=None, shares=None, **weights):
     return DistillTask(
-        network, teacher, PHOTOS, NONE, degradation=degradation, crop=32, batch=2, seed=0, device=torch.device("cpu"),
-        weights={**DISTILL_WEIGHTS, **weights}, shares=shares,
-    )  # fmt: skip
+        network,
+        teacher,
+        PHOTOS,
+        NONE,
+        TaskOptions(crop=32, batch=2, seed=0, device=torch.device("cpu"), weights={**DISTILL_WEIGHTS, **weights}),
+        degradation=degradation,
+        shares=shares,
+    )
 
 
 @pytest.mark.parametrize("architecture", ["thumbnail-stylizer", "classic-stylizer"])
@@ -74,7 +87,7 @@ def test_a_restorer_sees_the_damage_and_may_see_the_truth():
 
 
 def test_an_upscaler_teaches_an_upscaler(distilling):
-    result = fit_distill(distilling(shaken("unet-restorer", scale=2), "upscale", degradation=parse("down:2")))
+    result = distill(distilling(shaken("unet-restorer", scale=2), "upscale", degradation=parse("down:2")))
     made = checkpoint.load(result.checkpoint)
     assert (made.task, made.network.scale) == ("upscale", 2)
     assert made.recipe["teacher"]["recipe"] == {"seed": 7}
@@ -84,8 +97,8 @@ def test_an_upscaler_teaches_an_upscaler(distilling):
 
 def test_a_student_comes_closer_to_a_teacher_of_several_styles(distilling):
     teacher = shaken("thumbnail-stylizer", styles=[PHOTO, "wave"])
-    far = fit_distill(distilling(teacher, "stylize", fit=FitOptions(steps=1, device="cpu")))
-    near = fit_distill(distilling(teacher, "stylize", fit=FitOptions(steps=60, device="cpu", averaging=0.9)))
+    far = distill(distilling(teacher, "stylize", fit=FitOptions(steps=1, device="cpu")))
+    near = distill(distilling(teacher, "stylize", fit=FitOptions(steps=60, device="cpu", averaging=0.9)))
     assert checkpoint.load(near.checkpoint).network.styles == ()
     assert near.quality["psnr_to_teacher"] > far.quality["psnr_to_teacher"] + 1
 
@@ -93,10 +106,10 @@ def test_a_student_comes_closer_to_a_teacher_of_several_styles(distilling):
 def test_a_student_learns_one_style_and_which_is_said(distilling, tmp_path):
     several = shaken("thumbnail-stylizer", styles=[PHOTO, "wave", "night"])
     with pytest.raises(OptionError, match="draws wave, night, and a student learns one style; name it with --style"):
-        fit_distill(distilling(several, "stylize"))
+        distill(distilling(several, "stylize"))
     with pytest.raises(OptionError, match="unknown style 'day'"):
-        fit_distill(distilling(several, "stylize", style="day"))
-    made = fit_distill(distilling(several, "stylize", style="night", fit=FitOptions(steps=1, device="cpu")))
+        distill(distilling(several, "stylize", style="day"))
+    made = distill(distilling(several, "stylize", style="night", fit=FitOptions(steps=1, device="cpu")))
     assert checkpoint.load(made.checkpoint).recipe["teacher"]["style"] == "night"
     shown = [
         task(shaken("thumbnail-stylizer"), several, shares=mixture(several.styles, style))
@@ -108,7 +121,7 @@ def test_a_student_learns_one_style_and_which_is_said(distilling, tmp_path):
     start = tmp_path / "several.safetensors"
     checkpoint.save_checkpoint(start, several, name="s", task="stylize", recipe={})
     with pytest.raises(OptionError, match="this network draws photo, wave, night"):
-        fit_distill(distilling(shaken("thumbnail-stylizer"), "stylize", start=start, config={}))
+        distill(distilling(shaken("thumbnail-stylizer"), "stylize", start=start, config={}))
 
 
 def test_what_does_not_fit_the_teacher_is_refused(distilling):
@@ -120,7 +133,7 @@ def test_what_does_not_fit_the_teacher_is_refused(distilling):
         (shaken("unet-restorer"), "denoise", {"degradation": parse("down:2")}),
     ):
         with pytest.raises(OptionError, match="name with --degrade what it undoes"):
-            fit_distill(distilling(teacher, kind, **changes))
+            distill(distilling(teacher, kind, **changes))
     with pytest.raises(OptionError, match="truth is known where photos are damaged"):
         distilling(stylizer, "stylize", weights={"teacher": 1.0, "truth": 1.0})
 
@@ -138,7 +151,7 @@ def test_the_same_step_has_the_same_batch():
 
 @pytest.mark.parametrize("architecture", ["thumbnail-stylizer", "classic-stylizer"])
 def test_a_student_may_learn_from_whole_photos(distilling, architecture):
-    result = fit_distill(distilling(shaken(architecture), "stylize", whole=(128, 128)))
+    result = distill(distilling(shaken(architecture), "stylize", whole=(128, 128)))
     assert checkpoint.load(result.checkpoint).recipe["whole"] == [128, 128]
 
 

@@ -12,22 +12,24 @@ import torch
 import typer
 from skimage.metrics import structural_similarity
 from support.small_training import SMALL, photo, shaken
+from torchmetrics.functional.image import structural_similarity_index_measure
 from typer.testing import CliRunner
 
 from impasto import evaluation, images
 from impasto.cli.console import Commands
-from impasto.cli.eval import evaluate
+from impasto.cli.eval import evaluate as eval_verb
 from impasto.errors import OptionError
-from impasto.evaluation import Score, evaluate_restorer, evaluate_stylizer
+from impasto.evaluation import Score, evaluate, evaluate_restorer, evaluate_stylizer
 from impasto.export.from_checkpoint import export_checkpoint
 from impasto.export.quantization.search import QuantizeOptions, quantize
+from impasto.images import read_painting
+from impasto.metrics import EQUAL_PSNR, ssim_rgb
 from impasto.training import validation as metrics
 from impasto.training.backbones import load_vgg16
 from impasto.training.checkpoint import round_to_half, save_checkpoint
 from impasto.training.degrade import parse
 from impasto.training.losses import StyleTarget
 from impasto.training.networks import build
-from impasto.training.recipes import read_painting
 
 pytest_plugins = ("support.training_fixtures",)
 
@@ -80,7 +82,7 @@ def test_a_restorer_that_changes_nothing_scores_what_the_damage_scores(doing_not
         for name in ("PSNR", "SSIM", "VGG"):
             assert row.scores[name].values == pytest.approx(row.scores[f"damaged {name}"].values)
     perfect = result.conditions[0].scores
-    assert (perfect["PSNR"].mean, perfect["SSIM"].mean) == (metrics.EQUAL_PSNR, pytest.approx(1))
+    assert (perfect["PSNR"].mean, perfect["SSIM"].mean) == (EQUAL_PSNR, pytest.approx(1))
     noisy = [row.scores["PSNR"].mean for row in result.conditions[:5]]
     assert noisy == sorted(noisy, reverse=True)
     assert noisy[2] == pytest.approx(20 * np.log10(255 / 20), abs=0.6)
@@ -122,7 +124,24 @@ def test_ssim_is_scikit_images():
     theirs = structural_similarity(
         one, other, channel_axis=2, data_range=255, gaussian_weights=True, use_sample_covariance=False
     )
-    assert evaluation._ssim(one, other) == pytest.approx(theirs, abs=5e-3)
+    assert ssim_rgb(one, other) == pytest.approx(theirs, abs=5e-3)
+
+
+def test_ssim_is_torchmetrics():
+    generator = np.random.default_rng(0)
+    one = photo(61, 83, 0)
+    for other in (one, photo(61, 83, 1), np.clip(one + generator.normal(0, 9, one.shape), 0, 255).astype(np.uint8)):
+        pair = (torch.from_numpy(picture).permute(2, 0, 1)[None].double() / 255 for picture in (one, other))
+        assert ssim_rgb(one, other) == pytest.approx(
+            float(structural_similarity_index_measure(*pair, data_range=1.0)), abs=1e-6
+        )
+
+
+def test_evaluate_takes_damages_or_a_painting(photos, tmp_path):
+    with pytest.raises(OptionError, match="style is a stylizer's"):
+        evaluate(tmp_path, photos, ["noise:25-25"], style="waves")
+    with pytest.raises(OptionError, match="no damage"):
+        evaluate(tmp_path, photos, [])
 
 
 def test_confidence_intervals():
@@ -139,7 +158,7 @@ def test_confidence_intervals():
 def cli(*arguments):
     app = typer.Typer(cls=Commands)
     app.callback()(lambda: None)
-    app.command("eval")(evaluate)
+    app.command("eval")(eval_verb)
     return CliRunner().invoke(app, ["eval", *map(str, arguments)], env={"COLUMNS": "200"})
 
 

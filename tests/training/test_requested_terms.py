@@ -12,11 +12,12 @@ from impasto.training import checkpoint, losses
 from impasto.training.backbones import load_vgg16
 from impasto.training.data.photos import Photos
 from impasto.training.loop import trainer as fit
+from impasto.training.loop.options import FitOptions
 from impasto.training.loop.processes import ALONE, Processes
-from impasto.training.loop.trainer import FitOptions
+from impasto.training.loop.task import TaskOptions
 from impasto.training.networks import build
-from impasto.training.recipes import fit_restore
-from impasto.training.tasks import MOVED_NOISE, RESTORE_WEIGHTS, STYLE_WEIGHTS, StyleTask
+from impasto.training.restoration import RESTORE_WEIGHTS, train_restorer
+from impasto.training.style import MOVED_NOISE, STYLE_WEIGHTS, StyleTask
 
 pytest_plugins = ("support.training_fixtures",)
 PHOTOS = Photos((photo(64, 80), photo(72, 64, 1)), ("a", "b"), ())
@@ -25,9 +26,20 @@ PHOTOS = Photos((photo(64, 80), photo(72, 64, 1)), ("a", "b"), ())
 def stylizer(vgg, architecture="thumbnail-stylizer", crop=48, batch=2, processes=ALONE, **weights):
     torch.manual_seed(0)
     return StyleTask(
-        build(architecture, SMALL[architecture]), load_vgg16(vgg), [photo(48, 64, 9)], PHOTOS, Photos((), (), ()),
-        crop=crop, batch=batch, seed=0, device=torch.device("cpu"), weights={**STYLE_WEIGHTS, **weights}, processes=processes,
-    )  # fmt: skip
+        build(architecture, SMALL[architecture]),
+        load_vgg16(vgg),
+        [photo(48, 64, 9)],
+        PHOTOS,
+        Photos((), (), ()),
+        TaskOptions(
+            crop=crop,
+            batch=batch,
+            seed=0,
+            device=torch.device("cpu"),
+            weights={**STYLE_WEIGHTS, **weights},
+            processes=processes,
+        ),
+    )
 
 
 def test_without_a_weight_they_are_not_computed(vgg, restoring, monkeypatch):
@@ -35,17 +47,20 @@ def test_without_a_weight_they_are_not_computed(vgg, restoring, monkeypatch):
         monkeypatch.setattr(losses, name, lambda *_: pytest.fail("computed"))
     task = stylizer(vgg)
     assert "temporal" not in task(*task.batch(0))
-    assert set(checkpoint.load(fit_restore(restoring(steps=1)).checkpoint).recipe["losses"]) == {"charbonnier"}
+    assert set(checkpoint.load(train_restorer(restoring(steps=1)).checkpoint).recipe["losses"]) == {"charbonnier"}
 
 
 def test_restorers_learn_by_them(restoring, vgg, monkeypatch):
     monkeypatch.setattr(fit, "LOOK_EVERY", 5)
     seen = []
     options = restoring(
-        steps=40, batch=4, weights={**RESTORE_WEIGHTS, "charbonnier": 0.0, "psnr": 0.1, "frequency": 1.0, "perceptual": 0.1},
-        backbone_weights=vgg, fit=FitOptions(steps=40, device="cpu", learning_rate=3e-3),
-    )  # fmt: skip
-    result = fit_restore(options, lambda progress: seen.append(progress.losses))
+        steps=40,
+        batch=4,
+        weights={**RESTORE_WEIGHTS, "charbonnier": 0.0, "psnr": 0.1, "frequency": 1.0, "perceptual": 0.1},
+        backbone_weights=vgg,
+        fit=FitOptions(steps=40, device="cpu", learning_rate=3e-3),
+    )
+    result = train_restorer(options, lambda progress: seen.append(progress.losses))
     for name in ("psnr", "frequency", "perceptual"):
         assert np.mean([look[name] for look in seen[-2:]]) < np.mean([look[name] for look in seen[:2]]), name
     recipe = checkpoint.load(result.checkpoint).recipe

@@ -14,7 +14,7 @@ import impasto
 from impasto import images
 from impasto.errors import OptionError
 from impasto.export.checks.against_torch import check_package
-from impasto.export.checks.style import check_style
+from impasto.export.checks.style import StyleReference, check_style
 from impasto.export.from_checkpoint import export_checkpoint
 from impasto.export.quantization.calibration import read_pictures
 from impasto.export.quantization.quality import Budget
@@ -27,9 +27,9 @@ from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
 from impasto.training.data.photos import Photos
 from impasto.training.inference import draw
-from impasto.training.loop.trainer import FitOptions
-from impasto.training.recipes import fit_style
-from impasto.training.tasks import STYLE_WEIGHTS, StyleTask
+from impasto.training.loop.options import FitOptions
+from impasto.training.loop.task import TaskOptions
+from impasto.training.style import STYLE_WEIGHTS, StyleTask, train_style
 
 pytest_plugins = ("support.training_fixtures",)
 STYLES = (PHOTO, "wave", "night")
@@ -83,7 +83,7 @@ class TestShares:
 @pytest.fixture
 def of_two_styles(stylizing, photos, tmp_path):
     """A trained network of two styles."""
-    return fit_style(stylizing(paintings=(photos / "0.png", photos / "1.png"), steps=3))
+    return train_style(stylizing(paintings=(photos / "0.png", photos / "1.png"), steps=3))
 
 
 def test_a_network_of_several_styles_is_trained_judged_and_exported(of_two_styles, tmp_path):
@@ -125,9 +125,13 @@ def test_a_step_teaches_one_painting_or_the_photo(vgg):
     network = shaken("thumbnail-stylizer", styles=list(STYLES))
     pictures = Photos((photo(72, 104, 0), photo(80, 96, 1)), ("0", "1"), ())
     task = StyleTask(
-        network, load_vgg16(vgg), [photo(48, 64, 9), photo(64, 48, 5)], pictures, Photos((), (), ()),
-        crop=32, batch=1, seed=0, device=torch.device("cpu"), weights=STYLE_WEIGHTS,
-    )  # fmt: skip
+        network,
+        load_vgg16(vgg),
+        [photo(48, 64, 9), photo(64, 48, 5)],
+        pictures,
+        Photos((), (), ()),
+        TaskOptions(crop=32, batch=1, seed=0, device=torch.device("cpu"), weights=STYLE_WEIGHTS),
+    )
     lessons = [task._lesson(step) for step in range(60)]
     assert [int(number) for _, number in lessons[:4]] == [0, 1, 0, 1]
     for shares, number in lessons:
@@ -147,9 +151,9 @@ def test_a_step_teaches_one_painting_or_the_photo(vgg):
 
 def test_every_style_begins_as_the_one_that_is_lent(stylizing, photos):
     still = FitOptions(steps=1, learning_rate=1e-12, device="cpu")
-    alone = fit_style(stylizing("alone", steps=2)).checkpoint
+    alone = train_style(stylizing("alone", steps=2)).checkpoint
     lent = checkpoint.load(alone).network
-    several = fit_style(stylizing("several", start=alone, config={}, with_strength=True, fit=still)).checkpoint
+    several = train_style(stylizing("several", start=alone, config={}, with_strength=True, fit=still)).checkpoint
     made = checkpoint.load(several).network
     assert made.styles == (PHOTO, "0")
     picture = photo(40, 56)
@@ -166,10 +170,14 @@ def test_each_style_begins_as_the_one_of_its_name(stylizing, photos, tmp_path):
     def begun(*paintings, **changes):
         checkpoint.save_checkpoint(tmp_path / "lent.safetensors", lent, name="two", task="stylize", recipe={})
         options = stylizing(
-            "begun", start=tmp_path / "lent.safetensors", config={}, paintings=paintings,
-            fit=FitOptions(steps=1, learning_rate=1e-12, device="cpu"), **changes,
-        )  # fmt: skip
-        return checkpoint.load(fit_style(options).checkpoint).network
+            "begun",
+            start=tmp_path / "lent.safetensors",
+            config={},
+            paintings=paintings,
+            fit=FitOptions(steps=1, learning_rate=1e-12, device="cpu"),
+            **changes,
+        )
+        return checkpoint.load(train_style(options).checkpoint).network
 
     def alike(network, shares, wanted):
         drawn, expected = draw(network, picture, shares), draw(lent, picture, mixture(lent.styles, wanted))
@@ -198,7 +206,7 @@ def test_options_that_cannot_be_are_refused(stylizing, photos):
         with pytest.raises(OptionError, match=said):
             stylizing(**changes)
     with pytest.raises(OptionError, match="leave styles out of --config"):
-        fit_style(stylizing(config={"styles": ["a", "b"]}))
+        train_style(stylizing(config={"styles": ["a", "b"]}))
 
 
 def test_the_slider_from_the_command_line(of_two_styles, tmp_path):
@@ -287,7 +295,8 @@ def test_a_check_of_style_draws_in_the_style_of_the_painting(package_of_two, pai
     picture = photo(40, 56, 3)
     images.write(tmp_path / "photo.png", picture)
     found = {
-        file.stem: check_style(package_of_two, file, [tmp_path / "photo.png"], network=network) for file in paintings
+        file.stem: check_style(package_of_two, StyleReference(file, network), [tmp_path / "photo.png"])
+        for file in paintings
     }
     for file in paintings:
         with impasto.load(package_of_two, backend="onnxruntime-cpu") as model, StyleMeter(file, network) as meter:
@@ -295,4 +304,4 @@ def test_a_check_of_style_draws_in_the_style_of_the_painting(package_of_two, pai
             assert found[file.stem].reference.mean() == pytest.approx(meter(model(picture)).total)
     images.write(tmp_path / "other.png", picture)
     with pytest.raises(OptionError, match=r"paints like wave, night, and other.png is called like none of them"):
-        check_style(package_of_two, tmp_path / "other.png", network=network)
+        check_style(package_of_two, StyleReference(tmp_path / "other.png", network))

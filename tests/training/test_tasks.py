@@ -12,9 +12,10 @@ from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
 from impasto.training.data.photos import Photos
 from impasto.training.degrade import parse
-from impasto.training.loop.trainer import FitOptions
-from impasto.training.recipes import fit_restore
-from impasto.training.tasks import SHIFT_MARGIN, STYLE_WEIGHTS, RestoreTask, StyleTask
+from impasto.training.loop.options import FitOptions
+from impasto.training.loop.task import TaskOptions
+from impasto.training.restoration import RestoreTask, train_restorer
+from impasto.training.style import SHIFT_MARGIN, STYLE_WEIGHTS, StyleTask
 
 pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
@@ -24,9 +25,13 @@ NONE = Photos((), (), ())
 
 def style_task(network, vgg, crop=32, **weights):
     return StyleTask(
-        network, load_vgg16(vgg), [photo(48, 64, 9)], PHOTOS, NONE,
-        crop=crop, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights},
-    )  # fmt: skip
+        network,
+        load_vgg16(vgg),
+        [photo(48, 64, 9)],
+        PHOTOS,
+        NONE,
+        TaskOptions(crop=crop, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights}),
+    )
 
 
 def test_no_loss_of_a_stylizer_depends_on_where_the_input_ends(vgg):
@@ -97,9 +102,12 @@ def test_each_term_has_a_weight_and_a_gradient_reaches_the_thumbnail_reader(vgg)
 def test_a_restorers_batch_is_a_function_of_seed_and_step():
     def task(seed):
         return RestoreTask(
-            shaken("unet-restorer"), PHOTOS, NONE,
-            degradation=parse("noise:0-55"), crop=32, batch=2, seed=seed, device=CPU, weights={"charbonnier": 1},
-        )  # fmt: skip
+            shaken("unet-restorer"),
+            PHOTOS,
+            NONE,
+            TaskOptions(crop=32, batch=2, seed=seed, device=CPU, weights={"charbonnier": 1}),
+            degradation=parse("noise:0-55"),
+        )
 
     noisy, clean = task(0).batch(5)
     assert all(torch.equal(a, b) for a, b in zip(task(0).batch(5), (noisy, clean), strict=True))
@@ -110,7 +118,7 @@ def test_a_restorers_batch_is_a_function_of_seed_and_step():
 
 @pytest.mark.parametrize(("text", "task", "scale"), [("down:2", "upscale", 2), ("missing:30", "inpaint", 1)])
 def test_the_damage_chooses_task_scale_and_figures(text, task, scale, restoring):
-    result = fit_restore(restoring(steps=1, degradation=parse(text)))
+    result = train_restorer(restoring(steps=1, degradation=parse(text)))
     made = checkpoint.load(result.checkpoint)
     assert (made.task, made.network.scale) == (task, scale)
     assert made.recipe["degradation"] == str(parse(text))
@@ -120,9 +128,9 @@ def test_the_damage_chooses_task_scale_and_figures(text, task, scale, restoring)
 
 
 def test_a_network_of_another_scale_lends_all_but_its_head(restoring):
-    start = fit_restore(restoring("start", steps=1)).checkpoint
+    start = train_restorer(restoring("start", steps=1)).checkpoint
     still = FitOptions(steps=1, learning_rate=1e-12, device="cpu")
-    result = fit_restore(restoring(start=start, config={}, degradation=parse("down:2"), fit=still))
+    result = train_restorer(restoring(start=start, config={}, degradation=parse("down:2"), fit=still))
     lent, made = (checkpoint.load(path).network for path in (start, result.checkpoint))
     assert made.scale == 2
     different = {key for key, value in made.state_dict().items() if value.shape != lent.state_dict()[key].shape}
@@ -133,4 +141,4 @@ def test_a_network_of_another_scale_lends_all_but_its_head(restoring):
 
 def test_an_argument_against_the_damage_is_refused(restoring):
     with pytest.raises(OptionError, match="enlarges ×1"):
-        fit_restore(restoring(config={"scale": 1}, degradation=parse("down:2")))
+        train_restorer(restoring(config={"scale": 1}, degradation=parse("down:2")))

@@ -30,7 +30,7 @@ class Degradation(ABC):
 
     @abstractmethod
     def at(self, share: float) -> Degradation:
-        """The same with one fixed strength: 0 for the weakest of its range, 1 for the strongest."""
+        """This damage at one fixed strength: 0 for the weakest of its range, 1 for the strongest."""
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         """clean: (N, 3, H, W) sRGB in 0..1, H and W multiples of `scale`. The generator is on clean's device.

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from impasto.errors import ShapeError
 
-from .branches import merge
-
 Film = tuple[Tensor, Tensor]
 """A scale and a shift, each (N, C, 1, 1)."""
 
@@ -66,9 +64,8 @@ class Network(nn.Module):
         self.load_state_dict({key: lent[key] if _alike(key, own, lent) else value for key, value in own.items()})
 
     def folded(self) -> Network:
-        """A copy for inference: plain convolutions, evaluation mode, no gradients; draws the same."""
+        """A copy for inference that draws the same: evaluation mode, no gradients, constants computed once."""
         network = copy.deepcopy(self).eval()
-        merge(network)
         network.requires_grad_(False)
         return network
 

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError
-from impasto.export.checks.engine import check_engine, ssim
-from impasto.export.checks.style import check_style
+from impasto.export.checks.engine import check_engine
+from impasto.export.checks.style import StyleReference, check_style
+from impasto.metrics import ssim
 
 pytest_plugins = ("support.engine_fixtures",)
 
@@ -138,7 +139,10 @@ def test_the_style_of_an_engine_is_measured_against_its_graph(
     network = write_perceptual(tmp_path / "small")
     graph = inverter(tmp_path / "graph.onnx", top)
     found = check_style(
-        plan, tmp_path / "painting.png", [tmp_path / "photo.png"], network=network / "model.onnx", against=graph
+        plan,
+        StyleReference(tmp_path / "painting.png", network / "model.onnx"),
+        [tmp_path / "photo.png"],
+        against=graph,
     )
     assert [drawn.backend for drawn in (found.reference, *found.others)] == ["onnxruntime-cpu", "tensorrt"]
     assert found.holds(found.others[0]) is passes

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError, ShapeError
-from impasto.export.checks.style import check_style
+from impasto.export.checks.style import StyleReference, check_style
 from impasto.files import sha256
 from impasto.package.manifest import MANIFEST, PackageFile, read_manifest
 from impasto.runtime import StyleMeter, load
@@ -64,7 +64,7 @@ def test_each_precision_is_measured_against_fp32(package, painting, network, tmp
     files = [tmp_path / f"{index}.png" for index in range(2)]
     for file, image in zip(files, drawn, strict=True):
         images.write(file, image)
-    found = check_style(package, painting, files, network=network)
+    found = check_style(package, StyleReference(painting, network), files)
     assert [other.graph for other in (found.reference, *found.others)] == ["fp32", "fp16", "int8 openvino"]
     same, changed = found.others
     assert found.change(same) == 0
@@ -96,7 +96,7 @@ def test_the_command_exits_by_the_change(package, painting, network, tmp_path):
 
 
 def test_a_nan_is_no_pass(package, painting, network):
-    found = check_style(package, painting, network=network, max_change=float("inf"))
+    found = check_style(package, StyleReference(painting, network, max_change=float("inf")))
     changed = found.others[1]
     nowhere = replace(changed.distances[0], layers=dict.fromkeys(LAYERS, float("nan")))
     assert not found.holds(replace(changed, distances=(nowhere,)))
@@ -110,7 +110,7 @@ def test_a_nan_is_no_pass(package, painting, network):
         (["{tiny}", "--style", "missing.png"], "missing.png does not exist"),
         (["{tiny}", "--network", "missing"], "no perceptual network at missing"),
         (["{tiny}", "--network", "{tiny}"], "draws pictures (denoise)"),
-        (["{tiny}", "--network", "{stranger}"], "does not say that it is a perceptual network"),
+        (["{tiny}", "--network", "{external}"], "does not say that it is a perceptual network"),
         (["{tiny}", "--max-style-change", "-1"], "give 0 or more"),
         (["{tiny}", "--min-psnr", "30"], "another check"),
         (["engine.plan", "--against", "other.plan"], "is an engine"),
@@ -118,11 +118,11 @@ def test_a_nan_is_no_pass(package, painting, network):
     ],
 )
 def test_what_cannot_be_measured_is_told_in_one_line(arguments, told, make_package, network, painting, tmp_path):
-    onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
+    onnx.save(float_graph(), str(tmp_path / "external.onnx"))
     folder = make_package()
     if told != "holds fp32 alone":
         add(folder, ("model.fp16.onnx", "fp16", None, 0))
-    names = {"tiny": folder, "stranger": tmp_path / "stranger.onnx"}
+    names = {"tiny": folder, "external": tmp_path / "external.onnx"}
     given = [text.format(**names) for text in arguments]
     given += [] if "--style" in given else ["--style", str(painting)]
     given += [] if "--network" in given else ["--network", str(network)]
@@ -136,11 +136,11 @@ def test_what_cannot_be_measured_is_told_in_one_line(arguments, told, make_packa
 def test_a_picture_that_is_too_small_is_named(package, painting, network, tmp_path):
     images.write(tmp_path / "tiny.png", picture(20, 40))
     with pytest.raises(ShapeError, match=r"tiny\.png: the picture is 20 x 40"):
-        check_style(package, painting, [tmp_path / "tiny.png"], network=network)
+        check_style(package, StyleReference(painting, network), [tmp_path / "tiny.png"])
 
 
 def test_options_of_style_need_a_painting(make_package):
     done = CliRunner().invoke(app, ["check", str(make_package()), "--network", "vgg16"])
     assert (done.exit_code, "--style PAINTING" in done.stderr) == (1, True)
     with pytest.raises(OptionError, match="is an engine"):
-        check_style("engine.plan", "painting.png", against="other.plan")
+        check_style("engine.plan", StyleReference("painting.png"), against="other.plan")

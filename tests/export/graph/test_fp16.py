@@ -9,19 +9,19 @@ from onnx import TensorProto, helper
 from support.precision_graphs import canonical, chain, extremes, feeds
 
 from impasto.errors import PrecisionError
-from impasto.export.graph.fp16 import HEADROOM, HIGHEST, exact_pixels, find_islands, rounded, to_half
+from impasto.export.graph.fp16 import HEADROOM, HIGHEST, exact_pixels, find_fp32_nodes, rounded, to_half
 from impasto.export.graph.helpers import constants, element_types
 from impasto.export.quantization.ranges import Session, observe, require_finite
 from impasto.metrics import psnr
 
 
-def islands_of(model: onnx.ModelProto) -> dict[str, str]:
+def fp32_nodes_of(model: onnx.ModelProto) -> dict[str, str]:
     observed = observe(model, (*feeds(), *extremes()))
-    return {island.node: island.reason for island in find_islands(model, observed)}
+    return {fp32_node.node: fp32_node.reason for fp32_node in find_fp32_nodes(model, observed)}
 
 
 def half(model: onnx.ModelProto) -> onnx.ModelProto:
-    return to_half(model, islands_of(model))
+    return to_half(model, fp32_nodes_of(model))
 
 
 def single(operator: str, inputs: list[str], weights: dict[str, np.ndarray], **attributes: object) -> onnx.ModelProto:
@@ -70,18 +70,18 @@ NORM = {"scale": np.ones(3, np.float32), "shift": np.zeros(3, np.float32)}
         ("ReduceSumSquare", ["x", "axes"], {"axes": np.array([2, 3])}, {"keepdims": 1}),
     ],
 )
-def test_sums_are_islands_and_their_weights_stay_fp32(operator, inputs, weights, attributes) -> None:
+def test_sums_are_fp32_nodes_and_their_weights_stay_fp32(operator, inputs, weights, attributes) -> None:
     model = single(operator, inputs, weights, **attributes)
-    islands = islands_of(model)
-    assert "adds up many values" in islands["node"]
-    assert "conv" not in islands
-    mixed = to_half(model, islands)
+    fp32_nodes = fp32_nodes_of(model)
+    assert "adds up many values" in fp32_nodes["node"]
+    assert "conv" not in fp32_nodes
+    mixed = to_half(model, fp32_nodes)
     stored = constants(mixed.graph)
     (node,) = (node for node in mixed.graph.node if node.name == "node")
     assert all(stored[name].dtype != np.float16 for name in node.input if name in stored)
 
 
-def test_a_variance_is_an_island_as_a_whole() -> None:
+def test_a_variance_is_an_fp32_node_as_a_whole() -> None:
     weights = {"axes": np.array([2, 3]), "w": np.eye(3, dtype=np.float32)[:, :, None, None]}
     nodes = [
         helper.make_node("Conv", ["first", "w"], ["x"], "conv"),
@@ -91,12 +91,12 @@ def test_a_variance_is_an_island_as_a_whole() -> None:
         helper.make_node("ReduceMean", ["square", "axes"], ["variance"], "variance"),
         helper.make_node("Add", ["x", "variance"], ["last"], "last"),
     ]
-    islands = islands_of(canonical(nodes, weights))
-    assert {"mean", "centred", "square", "variance"} <= set(islands)
-    assert "conv" not in islands
+    fp32_nodes = fp32_nodes_of(canonical(nodes, weights))
+    assert {"mean", "centred", "square", "variance"} <= set(fp32_nodes)
+    assert "conv" not in fp32_nodes
 
 
-def test_a_gram_product_is_an_island() -> None:
+def test_a_gram_product_is_an_fp32_node() -> None:
     weights = {
         "w": np.eye(3, dtype=np.float32)[:, :, None, None],
         "flat": np.array([0, 3, -1]),
@@ -112,10 +112,10 @@ def test_a_gram_product_is_an_island() -> None:
         helper.make_node("ReduceMax", ["c", "axes"], ["m"], "m"),
         helper.make_node("Add", ["x", "m"], ["last"], "last"),
     ]
-    assert "Gram" in islands_of(canonical(nodes, weights))["gram"]
+    assert "Gram" in fp32_nodes_of(canonical(nodes, weights))["gram"]
 
 
-def test_what_does_not_fit_a_half_is_an_island() -> None:
+def test_what_does_not_fit_a_half_is_an_fp32_node() -> None:
     """Values beyond 65504, and values below the smallest normal half."""
     scales = {"large": 2e5, "small": 1e-5}
     weights = {name: np.float32(value) for name, value in scales.items()} | {"w": np.ones((3, 3, 1, 1), np.float32)}
@@ -128,18 +128,18 @@ def test_what_does_not_fit_a_half_is_an_island() -> None:
             helper.make_node("Conv", ["back", "w"], ["last"], "after"),
         ]
         model = canonical(nodes, weights)
-        islands = islands_of(model)
-        assert {"away", "relu", "back"} <= set(islands), value
-        assert not {"conv", "after"} & set(islands)
-        narrow, exact = Session(rounded(to_half(model, islands))), Session(model)
+        fp32_nodes = fp32_nodes_of(model)
+        assert {"away", "relu", "back"} <= set(fp32_nodes), value
+        assert not {"conv", "after"} & set(fp32_nodes)
+        narrow, exact = Session(rounded(to_half(model, fp32_nodes))), Session(model)
         assert min(psnr(exact.draw(feed), narrow.draw(feed)) for feed in feeds()) >= 60
 
 
-def test_a_layer_near_the_limit_is_an_island_before_it_overflows() -> None:
+def test_a_layer_near_the_limit_is_an_fp32_node_before_it_overflows() -> None:
     value = np.float32(1.2 * HIGHEST / HEADROOM)
     model = single("Mul", ["x", "large"], {"large": value})
-    assert "node" in islands_of(model)
-    assert "node" not in islands_of(single("Mul", ["x", "large"], {"large": value / 4}))
+    assert "node" in fp32_nodes_of(model)
+    assert "node" not in fp32_nodes_of(single("Mul", ["x", "large"], {"large": value / 4}))
 
 
 def test_the_guard_names_the_first_layer_that_overflows() -> None:
@@ -150,7 +150,7 @@ def test_the_guard_names_the_first_layer_that_overflows() -> None:
         for index, (name, source) in enumerate(zip(names, ["first", *names], strict=False))
     ]
     model = canonical([*nodes, helper.make_node("Tanh", ["late"], ["last"], "tanh")], weights)
-    ends = {name for name, reason in islands_of(model).items() if "pixels" in reason}
+    ends = {name for name, reason in fp32_nodes_of(model).items() if "pixels" in reason}
     with pytest.raises(PrecisionError, match=r"FP16 overflows: the first layer .* 'middle' \(Conv\)"):
         require_finite(rounded(to_half(model, ends)), feeds(), "FP16")
     require_finite(rounded(half(model)), (*feeds(), *extremes()), "FP16")
@@ -196,7 +196,7 @@ def test_a_context_stays_fp32_at_the_door() -> None:
 
     model = with_names(canonical_graph(context=5))
     inputs = [{**feed, "context": np.full((1, 5), 0.1, np.float32)} for feed in feeds(2)]
-    mixed = to_half(model, {island.node for island in find_islands(model, observe(model, inputs))})
+    mixed = to_half(model, {fp32_node.node for fp32_node in find_fp32_nodes(model, observe(model, inputs))})
     assert [value.type.tensor_type.elem_type for value in mixed.graph.input] == [TensorProto.UINT8, TensorProto.FLOAT]
     exact, narrow = Session(model), Session(rounded(mixed))
     assert min(psnr(exact.draw(feed), narrow.draw(feed)) for feed in inputs) >= 60
@@ -214,5 +214,5 @@ def test_operators_of_float32_alone_stay_so() -> None:
 def test_weights_beyond_a_half_are_found_without_pictures() -> None:
     weights = {"w9": np.full((3, 3, 1, 1), 1e6, np.float32)}
     model = canonical([helper.make_node("Conv", ["first", "w9"], ["last"], "heavy")], weights)
-    assert "w9 reaches 1e+06" in {island.node: island.reason for island in find_islands(model, {})}["heavy"]
+    assert "w9 reaches 1e+06" in {fp32_node.node: fp32_node.reason for fp32_node in find_fp32_nodes(model, {})}["heavy"]
     assert constants(to_half(model, {"heavy"}).graph)["w9"].dtype == np.float32

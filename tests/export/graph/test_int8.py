@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support.precision_graphs import canonical, chain, feeds
 
 from impasto.errors import PrecisionError
-from impasto.export.graph.fp16 import find_islands, rounded, to_half
+from impasto.export.graph.fp16 import find_fp32_nodes, rounded, to_half
 from impasto.export.graph.helpers import attribute, constants, element_types, producers
 from impasto.export.graph.int8 import METHODS, equalized, find_ranges, layers_of, quantized
 from impasto.export.graph.qdq_lint import problems, require_parsable
@@ -23,9 +23,9 @@ from impasto.metrics import psnr
 
 
 def whole(
-    model: onnx.ModelProto, family: str, method: str = "min-max", spared: tuple[str, ...] = ()
+    model: onnx.ModelProto, family: str, method: str = "min-max", excluded: tuple[str, ...] = ()
 ) -> onnx.ModelProto:
-    return quantized(model, find_ranges(model, feeds(), method), spared, family)
+    return quantized(model, find_ranges(model, feeds(), method), excluded, family)
 
 
 def pairs(model: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -90,8 +90,8 @@ def test_every_calibration_keeps_the_picture(method: str, family: str) -> None:
     assert min(psnr(exact.draw(feed), narrow.draw(feed)) for feed in feeds()) >= 25
 
 
-def test_spared_layers_have_no_pairs() -> None:
-    model = whole(chain(), "tensorrt", spared=("conv2",))
+def test_excluded_layers_have_no_pairs() -> None:
+    model = whole(chain(), "tensorrt", excluded=("conv2",))
     by = producers(model.graph)
     inputs = {node.name: node.input for node in model.graph.node if node.op_type == "Conv"}
     assert all(name not in by or by[name].op_type != "DequantizeLinear" for name in inputs["conv2"])
@@ -100,7 +100,7 @@ def test_spared_layers_have_no_pairs() -> None:
 
 def test_the_rest_computes_in_fp16_for_tensorrt() -> None:
     plain = whole(chain(), "tensorrt")
-    model = to_half(plain, {island.node for island in find_islands(chain(), {})})
+    model = to_half(plain, {fp32_node.node for fp32_node in find_fp32_nodes(chain(), {})})
     types = element_types(model)
     assert {types[node.output[0]] for node in model.graph.node if node.op_type == "Conv"} == {TensorProto.FLOAT16}
     assert problems(model) == ()
@@ -109,7 +109,7 @@ def test_the_rest_computes_in_fp16_for_tensorrt() -> None:
 def test_old_parsers_get_the_same_without_halves() -> None:
     """Opset 17 quantizes float32 alone; TensorRT 8 takes FP16 by a flag instead."""
     model = chain()
-    mixed = to_half(whole(model, "tensorrt"), {island.node for island in find_islands(model, {})})
+    mixed = to_half(whole(model, "tensorrt"), {fp32_node.node for fp32_node in find_fp32_nodes(model, {})})
     old = prepare(mixed, 17)
     assert TensorProto.FLOAT16 not in element_types(old).values()
     assert sum(node.op_type == "QuantizeLinear" for node in old.graph.node) >= 12, "weights are quantized in the graph"

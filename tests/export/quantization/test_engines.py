@@ -12,7 +12,7 @@ from support.precisions import half_and_whole
 from impasto.export.graph.helpers import with_names
 from impasto.export.graph.int8 import layers_of
 from impasto.export.graph.qdq_lint import problems
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.export.tensorrt.options import BuildOptions, Sizes
@@ -50,7 +50,7 @@ def test_engines_compute_in_what_the_graph_says(name: str, tmp_path: Path) -> No
     model, spec = classic(tmp_path) if name == "classic" else shipped(name)
     graphs = half_and_whole(model)
     assert problems(graphs["int8"]) == ()
-    layers = len(layers_of(with_names(unpacked(model))))
+    layers = len(layers_of(with_names(without_fp16_storage(model))))
     for precision, graph in graphs.items():
         for opset in (17, 20):
             assert broken_laws(prepare(graph, opset)) == [], (precision, opset)

@@ -28,7 +28,7 @@ import argparse, sys
 from pathlib import Path
 import numpy as np
 import onnx
-from impasto.export import precision_int8 as int8
+from impasto.export.graph import int8
 
 parser = argparse.ArgumentParser()
 for name in ("onnx_path", "output_path", "quantize_mode", "calibration_data_path", "calibration_method", "calibration_shapes",
@@ -86,19 +86,19 @@ def wanted(tmp_path: Path, budget: float, python: str = sys.executable) -> Quant
 
 def test_its_graph_is_judged_and_packed(stand_in: Path, model: Path, tmp_path: Path) -> None:
     (made,) = quantize(model, wanted(tmp_path, 1)).made
-    assert (made.family, made.method, made.spared) == ("tensorrt", "ModelOpt, entropy", ())
+    assert (made.family, made.method, made.excluded) == ("tensorrt", "ModelOpt, entropy", ())
     graph = onnx.load(str(made.path))
     assert problems(graph) == ()
     assert [entry.value for entry in graph.metadata_props] == ["kept"]
     assert (stand_in / "calls").read_text() == "0 excluded\n", "it runs once for each assignment"
 
 
-def test_layers_are_spared_until_the_budget_holds(stand_in: Path, model: Path, tmp_path: Path) -> None:
+def test_layers_are_excluded_until_the_budget_holds(stand_in: Path, model: Path, tmp_path: Path) -> None:
     (made,) = quantize(model, wanted(tmp_path, 25)).made
-    assert made.spared[0] == "conv4"
+    assert made.excluded[0] == "conv4"
     assert made.quality.psnr >= 25
     quantized = sum(node.op_type == "QuantizeLinear" for node in onnx.load(str(made.path)).graph.node)
-    assert quantized == len(layers_of(GRAPH)) - len(made.spared)
+    assert quantized == len(layers_of(GRAPH)) - len(made.excluded)
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_the_real_one(model: Path, tmp_path: Path, budget: float) -> None:
     (made,) = quantize(model, wanted(tmp_path, budget, os.environ["IMPASTO_MODELOPT"])).made
     assert problems(onnx.load(str(made.path))) == ()
     assert made.quality.psnr >= budget
-    assert bool(made.spared) == (budget == 25)
+    assert bool(made.excluded) == (budget == 25)

@@ -105,7 +105,7 @@ def test_one_graph_of_a_package_is_loaded_by_its_path(make_package: MakePackage,
 def test_another_calibration_is_tried_where_the_best_misses_the_budget(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is nearest in dB without sparing a layer can change a style by more than what is further away."""
+    """What is nearest in dB without excluding a layer can change a style by more than what is further away."""
     tried = []
 
     def refuses(*arguments: Any, **named: Any) -> Any:
@@ -124,17 +124,17 @@ def test_another_calibration_is_tried_where_the_best_misses_the_budget(
     assert len(tried) == 1, "whoever names a calibration gets no other"
 
 
-def test_sparing_the_worst_layer_reaches_a_budget_that_plain_int8_misses(tmp_path: Path, folder: Path) -> None:
+def test_excluding_the_worst_layer_reaches_a_budget_that_plain_int8_misses(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small", chain(8, hostile=4))
     options = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=33), method="min-max")
     (made,) = quantize(model, options).made
-    assert made.spared
-    assert made.spared[0] == "conv4"
+    assert made.excluded
+    assert made.excluded[0] == "conv4"
     assert made.quality.psnr >= 33
     assert max(made.losses, key=lambda loss: loss.levels).label == "conv4"
     loose = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=5), method="min-max")
     (plain,) = quantize(model, loose).made
-    assert not plain.spared
+    assert not plain.excluded
     assert plain.quality.psnr < 33
 
 

@@ -1,4 +1,4 @@
-"""Where builder flags choose precision, exactly the layers of FP32 islands are told float32, and none that would refuse it."""
+"""Where builder flags choose precision, exactly the layers of FP32 nodes are told float32, and none that would refuse it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from support.shipped_graphs import normalised
 from support.small_models import picture
 
 from impasto.errors import ImpastoWarning
-from impasto.export.graph.fp16 import find_islands, to_half
+from impasto.export.graph.fp16 import find_fp32_nodes, to_half
 from impasto.export.graph.helpers import element_types, with_names
 from impasto.export.graph.int8 import find_ranges, quantized
-from impasto.export.graph.weight_storage import unpacked
-from impasto.export.tensorrt import fp32_layers as engine_islands
+from impasto.export.graph.weight_storage import without_fp16_storage
+from impasto.export.tensorrt import fp32_layers
 from impasto.export.tensorrt.builder import EngineBuilder
 from impasto.export.tensorrt.cache import EngineCache, engine_key
 from impasto.export.tensorrt.options import BuildOptions, Sizes
@@ -49,7 +49,7 @@ def shipped(name: str) -> onnx.ModelProto:
     path = known_names()[name] / "model.onnx"
     if not path.is_file():
         pytest.skip(f"{name} holds no graph here: impasto export makes it")
-    return with_names(unpacked(onnx.load(str(path))))
+    return with_names(without_fp16_storage(onnx.load(str(path))))
 
 
 @functools.cache
@@ -89,18 +89,18 @@ def prefers(bindings: Bindings) -> bool:
 def of_pixels(model: onnx.ModelProto) -> set[str]:
     """What the nodes give that scale and round pixels, but for the casts from and to uint8."""
     types = element_types(model)
-    islands = {island.node for island in find_islands(model, {})}
+    fp32_nodes = {fp32_node.node for fp32_node in find_fp32_nodes(model, {})}
     return {
         name
         for node in model.graph.node
         for name in node.output
-        if node.name in islands and {types[name], types[node.input[0]]} == {TensorProto.FLOAT}
+        if node.name in fp32_nodes and {types[name], types[node.input[0]]} == {TensorProto.FLOAT}
     }
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("version", WITH_FLAGS)
-def test_exactly_the_islands_of_an_fp32_graph_are_told(version: str, name: str, tmp_path: Path, gpu: Any) -> None:
+def test_exactly_the_fp32_nodes_of_an_fp32_graph_are_told(version: str, name: str, tmp_path: Path, gpu: Any) -> None:
     model = shipped(name)
     bindings = built(version, model, "fp16", tmp_path)
     wanted = of_pixels(with_names(prepare(model, 17 if version in OLD else 20)))
@@ -130,7 +130,7 @@ def test_exactly_what_an_fp16_graph_computes_in_float32_is_told(
 
 @pytest.mark.parametrize("name", SHIPPED)
 @pytest.mark.parametrize("version", OLD)
-def test_an_int8_graph_keeps_its_islands_and_no_layer_between_quantizers(
+def test_an_int8_graph_keeps_its_fp32_nodes_and_no_layer_between_quantizers(
     version: str, name: str, tmp_path: Path, gpu: Any
 ) -> None:
     bindings = built(version, quantized_and_halved(name)["int8"], "int8", tmp_path, "model.int8.onnx")
@@ -145,19 +145,19 @@ def test_an_int8_graph_keeps_its_islands_and_no_layer_between_quantizers(
 
 
 @pytest.mark.parametrize("version", OLD)
-def test_islands_of_an_int8_graph_by_range_outlive_its_halves(version: str, tmp_path: Path, gpu: Any) -> None:
+def test_fp32_nodes_of_an_int8_graph_by_range_outlive_its_halves(version: str, tmp_path: Path, gpu: Any) -> None:
     """What calibration pictures showed is in the graph alone, and old parsers get it without halves."""
     model = shipped("denoise")
     feed = {"image": picture(64, 96)[None], "context": np.ones((1, 1), np.float32)}  # at strength 1
     whole = quantized(model, find_ranges(model, [feed], "min-max"), (), "tensorrt")
     last = [node for node in whole.graph.node if node.op_type == "Relu"][-1]
-    islands = {island.node for island in find_islands(whole, {})}
-    for names in (islands, islands | {last.name}):
+    fp32_nodes = {fp32_node.node for fp32_node in find_fp32_nodes(whole, {})}
+    for names in (fp32_nodes, fp32_nodes | {last.name}):
         bindings = built(version, to_half(whole, names), "int8", tmp_path, "model.int8.onnx")
         assert (last.output[0] in outputs(told(bindings))) == (last.name in names)
 
 
-def test_what_reads_levels_is_no_island_even_if_it_adds_up_many_values() -> None:
+def test_what_reads_levels_is_no_fp32_node_even_if_it_adds_up_many_values() -> None:
     model = normalised()
     model.graph.node[2].input[0] = "levels"
     for index, (kind, name, source) in enumerate(
@@ -166,13 +166,13 @@ def test_what_reads_levels_is_no_island_even_if_it_adds_up_many_values() -> None
         model.graph.node.insert(2 + index, onnx.helper.make_node(kind, [source, "scale of all", "zero"], [name], name))
     for name, value in (("scale of all", TensorProto.FLOAT), ("zero", TensorProto.INT8)):
         model.graph.initializer.append(onnx.helper.make_tensor(name, value, [], [1]))
-    found = engine_islands.island_tensors(model, prepare(model, 20))
+    found = fp32_layers.fp32_node_tensors(model, prepare(model, 20))
     assert not found["y"]
     assert found["x"]
 
 
 @pytest.mark.parametrize("version", WITH_FLAGS)
-def test_a_norm_is_an_island_with_all_that_it_became(version: str, tmp_path: Path, gpu: Any) -> None:
+def test_a_norm_is_an_fp32_node_with_all_that_it_became(version: str, tmp_path: Path, gpu: Any) -> None:
     bindings = built(version, normalised(), "fp16", tmp_path)
     kinds = {parsed.node.op_type for parsed in told(bindings)}
     if version in OLD:
@@ -201,15 +201,15 @@ def test_no_layer_is_told_that_would_refuse(version: str, precision: str, tmp_pa
     )
 
 
-def test_helpers_of_an_island_are_told_and_those_of_its_neighbours_are_not(tmp_path: Path, gpu: Any) -> None:
+def test_helpers_of_an_fp32_node_are_told_and_those_of_its_neighbours_are_not(tmp_path: Path, gpu: Any) -> None:
     bindings = built("8.5.3.1", network(4, 32, 1), "fp16", tmp_path)
     helpers = [
         parsed for parsed in bindings.layers if parsed.layer.name.startswith("(Unnamed") and parsed.types == {"FLOAT"}
     ]
-    of_islands = of_pixels(with_names(prepare(network(4, 32, 1), 17)))
-    assert {parsed.node.output[0] in of_islands for parsed in helpers} == {True, False}
+    of_fp32_nodes = of_pixels(with_names(prepare(network(4, 32, 1), 17)))
+    assert {parsed.node.output[0] in of_fp32_nodes for parsed in helpers} == {True, False}
     for parsed in helpers:
-        assert parsed.told == (parsed.node.output[0] in of_islands)
+        assert parsed.told == (parsed.node.output[0] in of_fp32_nodes)
 
 
 def test_layers_are_found_whatever_they_are_called(tmp_path: Path, gpu: Any) -> None:
@@ -221,7 +221,7 @@ def test_layers_are_found_whatever_they_are_called(tmp_path: Path, gpu: Any) -> 
     assert outputs(told(bindings)) == of_pixels(with_names(prepare(network(4, 32, 1), 17)))
 
 
-def test_it_is_said_where_no_layer_of_an_island_is_found(tmp_path: Path, gpu: Any) -> None:
+def test_it_is_said_where_no_layer_of_an_fp32_node_is_found(tmp_path: Path, gpu: Any) -> None:
     """A parser that calls tensors otherwise than in ONNX."""
     bindings = Bindings("8.6.1")
     parse = bindings.parser.parse.side_effect
@@ -249,7 +249,7 @@ def test_networks_typed_by_their_graph_are_told_nothing(version: str, precision:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_a_layer_may_be_told_is_asked_of_the_module(version: str) -> None:
-    assert engine_islands.can_be_told(Bindings(version).api) == (version in WITH_FLAGS)
+    assert fp32_layers.can_be_told(Bindings(version).api) == (version in WITH_FLAGS)
 
 
 @pytest.mark.parametrize("missing", ["flag", "method"])
@@ -268,10 +268,10 @@ def test_a_builder_that_would_not_mind_is_told_nothing(missing: str, tmp_path: P
 def without_onnx(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "onnx", None)
     found = importlib.util.find_spec
-    patch.setattr(engine_islands, "find_spec", lambda name: None if name == "onnx" else found(name))
+    patch.setattr(fp32_layers, "find_spec", lambda name: None if name == "onnx" else found(name))
 
 
-def test_keys_differ_where_islands_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_differ_where_fp32_nodes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine in whose cache they were not is another; one that is typed by its graph is the same as ever."""
     plain, typed = tmp_path / "model.onnx", tmp_path / "model.fp16.onnx"
     for path in (plain, typed):
@@ -297,7 +297,7 @@ def test_keys_differ_where_islands_are_kept(tmp_path: Path, monkeypatch: pytest.
         assert "islands" not in parts(*given)
 
 
-def test_without_the_onnx_library_it_is_said_that_islands_are_unknown(
+def test_without_the_onnx_library_it_is_said_that_fp32_nodes_are_unknown(
     tmp_path: Path, gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx.save(prepare(network(4, 32, 1), 17), str(tmp_path / "model.onnx"))

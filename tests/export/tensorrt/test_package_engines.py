@@ -25,7 +25,13 @@ from impasto.errors import CheckFailed, EngineMismatch, OptionError, OutputError
 from impasto.export.inspection import inspect_path
 from impasto.export.tensorrt.cache import CacheEntry, EngineCache
 from impasto.export.tensorrt.options import BuildOptions, Sizes
-from impasto.export.tensorrt.package_engines import BuildResult, add_to_package, best_precision, build_model, find_graph
+from impasto.export.tensorrt.package_engines import (
+    BuildResult,
+    add_to_package,
+    best_precision,
+    build_engine,
+    find_graph,
+)
 from impasto.files import sha256
 from impasto.package.manifest import MANIFEST, read_manifest
 from impasto.package.spec import ModelSpec, SizeRule
@@ -150,20 +156,20 @@ def test_a_package_keeps_its_other_files_and_its_engines(make_package: MakePacka
 def test_engines_are_no_source_for_engines(make_package: MakePackage, own_cache: EngineCache) -> None:
     (entry,) = engines_of(make_package(), own_cache)
     with pytest.raises(OptionError, match="is an engine already"):
-        build_model(entry.plan, BuildOptions())
+        build_engine(entry.plan, BuildOptions())
 
 
 def test_build_records_engines_of_model_and_context_in_the_package(make_package: MakePackage, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
     package = make_package(thumbnail=THUMBNAIL, border=4)
     options = BuildOptions("fp32", (Sizes.parse("64x64:96x96:128x128"),), targets=("sm86", "sm89"))
-    result = build_model(package, options)
+    result = build_engine(package, options)
     assert (result.plan.parent, result.built) == (package / "engines", True)
     assert result.context
     assert result.record.profiles[0]["image"] == ((1, 72, 72, 3), (1, 104, 104, 3), (1, 136, 136, 3))
     assert result.record.profiles[0]["context"] == ((1, CONTEXT),) * 3
     assert set(result.record.precisions_by_target) == {"8.6", "8.9"}
-    assert not build_model(package, options).built
+    assert not build_engine(package, options).built
     inspect_path(str(package)).require_intact()
     with pytest.raises(EngineMismatch, match="impasto build"):
         impasto.load(package, backend="tensorrt")
@@ -210,10 +216,10 @@ def test_a_package_that_shipped_stays_as_it_is_however_it_is_named(
         "by a link": tmp_path / "link",
     }
     before = {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
-    assert build_model(named[how], SMALL).plan.parent == own_cache.folder
+    assert build_engine(named[how], SMALL).plan.parent == own_cache.folder
     assert before == {path: path.read_bytes() for path in package.rglob("*") if path.is_file()}
     with pytest.raises(PackageError, match=r"impasto quantize tiny --to fp16 .*-o COPY"):
-        build_model(named[how], BuildOptions("fp16", SMALL.sizes, targets=("sm86",)))
+        build_engine(named[how], BuildOptions("fp16", SMALL.sizes, targets=("sm86",)))
 
 
 @pytest.mark.parametrize("store", ["package", "cache"])
@@ -228,7 +234,7 @@ def test_neither_engine_of_a_model_evicts_the_other(
         return add_to_package(folder, entries)
 
     monkeypatch.setattr("impasto.export.tensorrt.package_engines.add_to_package", add_after_another_builder)
-    result = build_model(package, SMALL, store=store, cache=EngineCache(limit=1))
+    result = build_engine(package, SMALL, store=store, cache=EngineCache(limit=1))
     assert result.context
     assert result.plan.is_file()
     assert result.context.is_file()
@@ -241,7 +247,7 @@ def test_a_cache_that_cannot_be_locked_still_gives_what_it_holds(
 ) -> None:
     pytest.importorskip("tensorrt_rtx", reason=REAL)
     package = make_package()
-    plan = build_model(package, SMALL, store="cache").plan
+    plan = build_engine(package, SMALL, store="cache").plan
 
     def refuse(path: Path, *mode: str, **how: str) -> IO[Any]:
         if mode == ("a+b",):
@@ -250,10 +256,10 @@ def test_a_cache_that_cannot_be_locked_still_gives_what_it_holds(
 
     opened = Path.open
     monkeypatch.setattr(Path, "open", refuse)
-    found = build_model(package, SMALL, store="cache")
+    found = build_engine(package, SMALL, store="cache")
     assert (found.plan, found.built) == (plan, False)
     with pytest.raises(OutputError, match=r"cannot lock .*Read-only file system; choose another cache"):
-        build_model(package, replace(SMALL, sizes=(Sizes.parse("96x96"),)), store="cache")
+        build_engine(package, replace(SMALL, sizes=(Sizes.parse("96x96"),)), store="cache")
 
 
 def test_a_corrected_sidecar_counts_when_it_is_built_again(tmp_path: Path) -> None:
@@ -262,7 +268,7 @@ def test_a_corrected_sidecar_counts_when_it_is_built_again(tmp_path: Path) -> No
     onnx.save(canonical_graph(), str(graph))
     for task, built in (("denoise", True), ("deblur", False)):
         graph.with_suffix(".json").write_text(json.dumps({"multiple": 4, "task": task}))
-        result = build_model(graph, SMALL)
+        result = build_engine(graph, SMALL)
         assert (result.built, result.record.spec["task"]) == (built, task)
         assert read_stored(result.plan).record == result.record
 
@@ -275,7 +281,7 @@ def test_weights_beside_a_graph_are_refused_with_the_command_that_packs_them(tmp
     command = f"impasto export '{graph}' -o FOLDER"
     assert (code, command in stderr) == (1, True)
     assert cli("export", graph, "-o", tmp_path / "packed")[0] == 0
-    assert build_model(tmp_path / "packed", SMALL).built
+    assert build_engine(tmp_path / "packed", SMALL).built
 
 
 def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePackage, tmp_path: Path) -> None:
@@ -323,8 +329,8 @@ def test_a_wrong_option_is_one_line(make_package: MakePackage, options: tuple[st
 
 def test_a_bare_graph_must_take_pictures(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'impasto[rtx]'")
-    onnx.save(float_graph(), str(tmp_path / "stranger.onnx"))
-    assert "is no uint8 (N, H, W, 3) picture" in cli("build", tmp_path / "stranger.onnx", "--precision", "fp32")[2]
+    onnx.save(float_graph(), str(tmp_path / "external.onnx"))
+    assert "is no uint8 (N, H, W, 3) picture" in cli("build", tmp_path / "external.onnx", "--precision", "fp32")[2]
     onnx.save(canonical_graph(), str(tmp_path / "own.onnx"))
     (tmp_path / "own.json").write_text('{"multiple": 4}')
     arguments = ("--precision", "fp32", "--size", "62x62", "--target", "sm86")
@@ -353,14 +359,14 @@ def bare(path: Path, sizes: tuple[int | str, int | str, int | str] = ("N", "H", 
 class TestBareGraphs:
     def test_its_scale_is_the_runtimes(self, tmp_path: Path) -> None:
         path = bare(tmp_path / "twice.onnx", scale=2)
-        built = build_model(path, BuildOptions("fp32", (Sizes.parse("64x64"),), targets=("sm86",)))
+        built = build_engine(path, BuildOptions("fp32", (Sizes.parse("64x64"),), targets=("sm86",)))
         with impasto.load(path, backend="onnxruntime-cpu") as model:
             assert built.record.spec == model.info.spec.to_json()
         assert built.record.spec["scale"] == 2
 
     def test_without_a_size_its_own_is_taken(self, tmp_path: Path) -> None:
         path = bare(tmp_path / "fixed.onnx", (1, 64, 32))
-        built = build_model(path, BuildOptions("fp32", targets=("sm86",)))
+        built = build_engine(path, BuildOptions("fp32", targets=("sm86",)))
         assert built.record.profiles == ({"image": ((1, 64, 32, 3),) * 3},)
 
     @pytest.mark.parametrize(
@@ -413,9 +419,9 @@ class TestBareGraphs:
         assert (code, "is no JSON" in stderr) == (1, True)
 
     def test_commands_hold_paths_with_spaces(self, tmp_path: Path) -> None:
-        onnx.save(float_graph(), str(tmp_path / "a stranger.onnx"))
-        stderr = cli("build", tmp_path / "a stranger.onnx", "--precision", "fp32", "--target", "sm86")[2]
-        assert f"impasto export {shlex.quote(str(tmp_path / 'a stranger.onnx'))} --layout" in stderr
+        onnx.save(float_graph(), str(tmp_path / "an external.onnx"))
+        stderr = cli("build", tmp_path / "an external.onnx", "--precision", "fp32", "--target", "sm86")[2]
+        assert f"impasto export {shlex.quote(str(tmp_path / 'an external.onnx'))} --layout" in stderr
 
 
 def test_what_is_named_twice_is_one() -> None:
@@ -463,13 +469,14 @@ def test_without_a_precision_the_command_line_builds_what_can_be_had(
 ) -> None:
     built = []
 
-    def build(model: object, options: BuildOptions, **_: object) -> None:
+    def builder(graph_path: Path, spec: object, options: BuildOptions, **_: object) -> None:
         built.append(options.precision)
         raise OptionError("no builder here")
 
     api = SimpleNamespace(has_precision_flags=False)
     monkeypatch.setattr("impasto.export.tensorrt.package_engines.find_builder", lambda *_: api)
-    monkeypatch.setattr("impasto.export.tensorrt.package_engines.build_model", build)
+    monkeypatch.setattr("impasto.export.tensorrt.package_engines.find_graph", lambda *_: (Path("model.onnx"), "fp32"))
+    monkeypatch.setattr("impasto.export.tensorrt.package_engines.EngineBuilder", builder)
     for options in ((), ("--precision", "fp16")):
         assert cli("build", make_package(f"of{len(options)}"), *options)[0] == 1
     assert built == ["fp32", "fp16"]

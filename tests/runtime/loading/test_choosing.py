@@ -15,7 +15,7 @@ from support.small_models import picture
 
 import impasto
 from impasto.errors import ImpastoWarning, PackageError
-from impasto.export.from_onnx import export_graph
+from impasto.export.from_onnx import import_onnx
 from impasto.package.manifest import Manifest, read_manifest
 from impasto.runtime.loading.choosing import agree
 
@@ -93,7 +93,7 @@ def test_a_backend_that_draws_something_else_is_not_chosen(tmp_path, kind, form)
     wanted = loaded(path, backend="onnxruntime-cpu", **options)[0]
     if form != "bare":
         with pytest.warns(ImpastoWarning, match="openvino .* so backend='auto' does not choose it"):
-            path = export_graph(path, tmp_path / "package", **options).folder
+            path = import_onnx(path, tmp_path / "package", **options).folder
         options = {}
         assert not read_manifest(path).backends["openvino"].passed
         assert read_manifest(path).backends["onnxruntime-cpu"].passed
@@ -110,7 +110,7 @@ def test_a_backend_that_draws_something_else_is_not_chosen(tmp_path, kind, form)
 def test_one_that_draws_the_same_is_chosen_without_a_word(tmp_path):
     onnx.save(resized(mode="linear"), str(tmp_path / "model.onnx"))
     assert loaded(tmp_path / "model.onnx", layout="rgb 0..1")[1:][0].backend == "openvino"
-    folder = export_graph(tmp_path / "model.onnx", tmp_path / "package", layout="rgb 0..1").folder
+    folder = import_onnx(tmp_path / "model.onnx", tmp_path / "package", layout="rgb 0..1").folder
     _, info, told = loaded(folder)
     assert (info.backend, info.note, told) == ("openvino", None, [])
     assert read_manifest(folder).backends["openvino"].passed
@@ -119,7 +119,7 @@ def test_one_that_draws_the_same_is_chosen_without_a_word(tmp_path):
 def test_who_names_a_backend_that_draws_something_else_gets_it_and_is_told(tmp_path):
     onnx.save(resized(mode="cubic", exclude_outside=1), str(tmp_path / "model.onnx"))
     with pytest.warns(ImpastoWarning):
-        folder = export_graph(tmp_path / "model.onnx", tmp_path / "package", layout="rgb 0..1").folder
+        folder = import_onnx(tmp_path / "model.onnx", tmp_path / "package", layout="rgb 0..1").folder
     _, info, told = loaded(folder, backend="openvino")
     assert info.backend == "openvino"
     assert told == [info.note]

@@ -13,7 +13,7 @@ import impasto
 from impasto.errors import ImpastoError
 from impasto.export.checks.engine import check_engine
 from impasto.export.tensorrt.options import BuildOptions, Sizes
-from impasto.export.tensorrt.package_engines import BuildResult, build_model
+from impasto.export.tensorrt.package_engines import BuildResult, build_engine
 from impasto.runtime import cuda
 from impasto.runtime.backends.tensorrt.api import tensorrt
 
@@ -29,7 +29,7 @@ def built(make_package: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tm
         pytest.skip(str(error))
     precision = "fp16" if api.has_precision_flags else "fp32"
     options = BuildOptions(precision, (Sizes.parse("64x64:128x192:256x256"),))
-    result = build_model(make_package(thumbnail=8, border=4), options)
+    result = build_engine(make_package(thumbnail=8, border=4), options)
     if result.why_not_here:
         pytest.skip(f"{api} builds for {device.name} and does not run on it: {result.why_not_here}")
     return result

@@ -11,7 +11,7 @@ from support.small_models import picture
 
 from impasto.errors import ImpastoError
 from impasto.export.tensorrt.options import BuildOptions, Sizes
-from impasto.export.tensorrt.package_engines import build_model
+from impasto.export.tensorrt.package_engines import build_engine
 from impasto.kernels import launch
 from impasto.runtime import StyleMeter, cuda
 from impasto.runtime.backends.tensorrt.api import tensorrt
@@ -34,7 +34,7 @@ def built(network: Path) -> Path:
             launch.loaded()
     except ImpastoError as error:
         pytest.skip(str(error))
-    result = build_model(network, BuildOptions("fp32", SIZES))
+    result = build_engine(network, BuildOptions("fp32", SIZES))
     if result.why_not_here:
         pytest.skip(f"{api} builds for {device.name} and does not run on it: {result.why_not_here}")
     return network
@@ -68,6 +68,6 @@ def test_distances_repeat_bit_by_bit_and_lose_no_memory(built: Path) -> None:
 
 def test_a_perceptual_network_builds_for_gpus_that_are_not_here(network: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-    result = build_model(network, BuildOptions("fp32", SIZES, targets=("sm86",)))
+    result = build_engine(network, BuildOptions("fp32", SIZES, targets=("sm86",)))
     assert (result.record.spec["task"], result.plan.parent) == ("perceptual", network / "engines")
     assert result.record.precisions()["fp32"] >= 2

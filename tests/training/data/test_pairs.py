@@ -16,13 +16,16 @@ from impasto import images
 from impasto.errors import OptionError, PictureError, TrainingError
 from impasto.training import checkpoint
 from impasto.training import validation as metrics
-from impasto.training.data.photos import CropSampler, Photos, read_pairs, read_photos
+from impasto.training.data.crops import CropSampler
+from impasto.training.data.pairs import read_pairs
+from impasto.training.data.photos import Photos, read_photos
 from impasto.training.degrade import parse
-from impasto.training.loop import trainer as fit
+from impasto.training.loop import state
+from impasto.training.loop.options import FitOptions
 from impasto.training.loop.processes import Processes
-from impasto.training.loop.trainer import FitOptions
 from impasto.training.networks import build
-from impasto.training.recipes import fit_restore, fit_style
+from impasto.training.restoration import train_restorer
+from impasto.training.style import train_style
 
 pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
@@ -123,7 +126,7 @@ def test_pairs_are_learnt_and_told(tmp_path, restoring):
         photos=None, pairs=pairs, steps=60, batch=4, test_share=0.25,
         fit=FitOptions(steps=60, device="cpu", learning_rate=3e-3, averaging=0.9),
     )  # fmt: skip
-    result = fit_restore(options)
+    result = train_restorer(options)
     assert result.quality["psnr"] > result.quality["psnr_before"] + 3, "a darkening by 0.8 is soon undone"
     made = checkpoint.load(result.checkpoint)
     assert (made.task, made.network.scale) == ("restore", 1)
@@ -138,9 +141,9 @@ def test_pairs_are_learnt_and_told(tmp_path, restoring):
 
 
 def test_pairs_unlearn_an_inpainter_s_marker(tmp_path, restoring):
-    inpainter = fit_restore(restoring("inpaint", steps=1, degradation=parse("missing:30"))).checkpoint
+    inpainter = train_restorer(restoring("inpaint", steps=1, degradation=parse("missing:30"))).checkpoint
     options = restoring(photos=None, pairs=write_pairs(tmp_path), steps=1, start=inpainter, config={})
-    assert checkpoint.load(fit_restore(options).checkpoint).network.config["marker"] is None
+    assert checkpoint.load(train_restorer(options).checkpoint).network.config["marker"] is None
 
 
 def test_pairs_show_their_own_damage(tmp_path):
@@ -163,11 +166,11 @@ def test_large_pairs_are_judged_in_their_middle():
 
 def test_larger_targets_make_an_upscaler(tmp_path, restoring):
     options = restoring(photos=None, pairs=write_pairs(tmp_path, scale=2), steps=1)
-    made = checkpoint.load(fit_restore(options).checkpoint)
+    made = checkpoint.load(train_restorer(options).checkpoint)
     assert (made.task, made.network.scale) == ("upscale", 2)
     assert set(made.quality["validation"]) == {"psnr"}
     with pytest.raises(OptionError, match="these pairs ask for a network that enlarges ×2"):
-        fit_restore(replace(options, config={**SMALL["unet-restorer"], "scale": 1}))
+        train_restorer(replace(options, config={**SMALL["unet-restorer"], "scale": 1}))
 
 
 def test_photos_or_pairs(restoring, stylizing, tmp_path):
@@ -185,7 +188,7 @@ def test_photos_or_pairs(restoring, stylizing, tmp_path):
 
 
 def test_no_file_is_for_two_purposes(photos, restoring):
-    result = fit_restore(restoring(steps=1, test_share=0.3))
+    result = train_restorer(restoring(steps=1, test_share=0.3))
     made = checkpoint.load(result.checkpoint)
     split = made.recipe["split"]
     assert sorted(split["train"] + split["validation"] + split["test"]) == [f"{i}.png" for i in range(6)]
@@ -202,7 +205,7 @@ def _named(folder):
 
 
 def test_a_folder_of_its_own_for_the_test_set(others, stylizing):
-    result = fit_style(stylizing(test=others))
+    result = train_style(stylizing(test=others))
     made = checkpoint.load(result.checkpoint)
     assert len(made.recipe["split"]["test"]) == 6
     assert made.recipe["data"]["test"]["folder"] == str(others)
@@ -212,20 +215,20 @@ def test_a_folder_of_its_own_for_the_test_set(others, stylizing):
 def test_what_two_runs_differ_in_is_said():
     def made(network=None, steps=1, **recipe):
         network = network or build("unet-restorer", SMALL["unet-restorer"])
-        return fit._fingerprint(
+        return state.fingerprint(
             {"data": {"photos": 4}, "split": {"train": ["a"]}, **recipe}, FitOptions(steps=steps), network
         )
 
-    assert fit._differences(made(), made(command="another")) == []
-    assert fit._differences(made(), made(steps=2)) == ["steps was 1 and is 2"]
-    assert fit._differences(made(), made(data={"photos": 5})) == ["data: photos was 4 and is 5"]
-    assert fit._differences(made(), made(split={"train": ["b"]})) == ["split: train was ['a'] and is ['b']"]
+    assert state.differences(made(), made(command="another")) == []
+    assert state.differences(made(), made(steps=2)) == ["steps was 1 and is 2"]
+    assert state.differences(made(), made(data={"photos": 5})) == ["data: photos was 4 and is 5"]
+    assert state.differences(made(), made(split={"train": ["b"]})) == ["split: train was ['a'] and is ['b']"]
     upscaler = build("unet-restorer", {**SMALL["unet-restorer"], "scale": 2})
-    assert fit._differences(made(), made(upscaler)) == ["network: scale was 1 and is 2"]
+    assert state.differences(made(), made(upscaler)) == ["network: scale was 1 and is 2"]
 
 
 def test_runs_that_began_before_fingerprints_told_so_much_can_be_gone_on_with():
-    own = fit._fingerprint({"split": {"train": ["a"]}, "digests": {}}, FitOptions(steps=1), build("unet-restorer", {}))
+    own = state.fingerprint({"split": {"train": ["a"]}, "digests": {}}, FitOptions(steps=1), build("unet-restorer", {}))
     _, mathematics = json.loads(own)
-    assert fit._differences(json.dumps([{"command": ""}, mathematics]), own) == []
-    assert fit._differences(json.dumps([{"command": "", "crop": 3}, mathematics]), own) == ["crop was 3 and is None"]
+    assert state.differences(json.dumps([{"command": ""}, mathematics]), own) == []
+    assert state.differences(json.dumps([{"command": "", "crop": 3}, mathematics]), own) == ["crop was 3 and is None"]

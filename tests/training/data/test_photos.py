@@ -13,7 +13,8 @@ from impasto import images
 from impasto.errors import PictureError, TrainingError
 from impasto.training import degrade
 from impasto.training.data import photos as data
-from impasto.training.data.photos import CropSampler, Photos, read_photos, thumbnails
+from impasto.training.data.crops import CropSampler, thumbnails
+from impasto.training.data.photos import Photos, read_photos
 
 pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")

@@ -8,11 +8,12 @@ import torch
 
 from impasto.errors import OptionError, TrainingError
 from impasto.training import checkpoint
-from impasto.training.data.photos import Photos, WholeSampler, read_folders
+from impasto.training.data.crops import WholeSampler
+from impasto.training.data.photos import Photos, read_folders
 from impasto.training.data.synthetic import SIDE, synthetic_pictures
 from impasto.training.degrade import parse
-from impasto.training.recipes import fit_restore
-from impasto.training.tasks import RESTORE_WEIGHTS, RestoreTask
+from impasto.training.loop.task import TaskOptions
+from impasto.training.restoration import RESTORE_WEIGHTS, RestoreTask, train_restorer
 
 from support.small_training import photo, shaken  # isort: skip
 
@@ -44,11 +45,11 @@ def test_each_kind_is_what_it_is_called():
 
 
 def test_a_training_has_the_share_of_them_that_was_asked_for(restoring):
-    result = fit_restore(restoring(steps=1, synthetic=0.5, gray=0.25))
+    result = train_restorer(restoring(steps=1, synthetic=0.5, gray=0.25))
     recipe = checkpoint.load(result.checkpoint).recipe
     assert recipe["synthetic"] == recipe["data"]["photos"]
     assert recipe["gray"] == 0.25
-    plain = fit_restore(restoring("plain", steps=1))
+    plain = train_restorer(restoring("plain", steps=1))
     assert not {"synthetic", "gray"} & checkpoint.load(plain.checkpoint).recipe.keys()
 
 
@@ -61,9 +62,13 @@ def test_shares_that_cannot_be_are_refused(restoring, given):
 def test_gray_crops_have_equal_colours_before_they_are_damaged():
     photos = Photos((photo(64, 64, 0), photo(64, 64, 1)), ("0", "1"), ())
     task = RestoreTask(
-        shaken("unet-restorer"), photos, Photos((), (), ()), degradation=parse("gray-noise:20-20"), gray=0.5, crop=32, batch=64,
-        seed=0, device=CPU, weights=RESTORE_WEIGHTS,
-    )  # fmt: skip
+        shaken("unet-restorer"),
+        photos,
+        Photos((), (), ()),
+        TaskOptions(crop=32, batch=64, seed=0, device=CPU, weights=RESTORE_WEIGHTS),
+        degradation=parse("gray-noise:20-20"),
+        gray=0.5,
+    )
     damaged, clean = task.batch(0)
     colourless = [(c[0] == c[1]).all() and (c[1] == c[2]).all() for c in clean]
     assert 0.3 < sum(map(bool, colourless)) / 64 < 0.7
@@ -81,7 +86,7 @@ def test_several_folders_are_joined_and_named(photos, others, tmp_path):
 
 
 def test_several_folders_train_one_network(restoring, photos, others):
-    result = fit_restore(restoring(steps=1, photos=(photos, others)))
+    result = train_restorer(restoring(steps=1, photos=(photos, others)))
     assert len(checkpoint.load(result.checkpoint).recipe["data"]["folder"]) == 2
 
 

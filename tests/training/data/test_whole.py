@@ -10,10 +10,11 @@ from torch.testing import assert_close
 from impasto.errors import OptionError
 from impasto.training import checkpoint
 from impasto.training.backbones import load_vgg16
-from impasto.training.data.photos import Photos, inside
+from impasto.training.data.crops import inside
+from impasto.training.data.photos import Photos
+from impasto.training.loop.task import TaskOptions
 from impasto.training.networks import build
-from impasto.training.recipes import fit_style
-from impasto.training.tasks import STYLE_WEIGHTS, StyleTask
+from impasto.training.style import STYLE_WEIGHTS, StyleTask, train_style
 
 pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
@@ -23,9 +24,15 @@ NONE = Photos((), (), ())
 
 def style_task(network, vgg, painting=None, scales=1, photos=PHOTOS, **weights):
     return StyleTask(
-        network, load_vgg16(vgg), [photo(64, 80, 9) if painting is None else painting], photos, NONE,
-        crop=32, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights}, whole=(128, 160), scales=scales,
-    )  # fmt: skip
+        network,
+        load_vgg16(vgg),
+        [photo(64, 80, 9) if painting is None else painting],
+        photos,
+        NONE,
+        TaskOptions(crop=32, batch=2, seed=0, device=CPU, weights={**STYLE_WEIGHTS, **weights}),
+        whole=(128, 160),
+        scales=scales,
+    )
 
 
 def test_a_step_on_whole_photos_has_all_terms_and_reaches_the_thumbnail_reader(vgg):
@@ -58,9 +65,15 @@ def test_a_drawing_that_is_the_painting_has_no_style_distance_at_any_scale(vgg):
     same = Photos((painting,), ("0",), ())
     for scales in (1, 3):
         task = StyleTask(
-            Untouched(width=8, blocks=1), load_vgg16(vgg), [painting], same, NONE, crop=32, batch=1, seed=0, device=CPU,
-            weights={**STYLE_WEIGHTS, "shift": 0.0}, whole=(128, 128), scales=scales,
-        )  # fmt: skip
+            Untouched(width=8, blocks=1),
+            load_vgg16(vgg),
+            [painting],
+            same,
+            NONE,
+            TaskOptions(crop=32, batch=1, seed=0, device=CPU, weights={**STYLE_WEIGHTS, "shift": 0.0}),
+            whole=(128, 128),
+            scales=scales,
+        )
         pictures, shift, colours = task.batch(next(s for s in range(20) if not task._sampler.batch(s).mirrored[0]))
         colours = torch.cat([torch.eye(3), torch.zeros(3, 1)], 1)[None]
         assert float(task(pictures, shift, colours)["style"]) < 1e-3
@@ -76,10 +89,10 @@ def test_deep_content_is_that_of_the_deepest_layer(vgg):
 
 
 def test_whole_photos_and_scales_are_in_the_recipe_and_only_where_they_are_used(stylizing):
-    result = fit_style(stylizing(steps=1, whole=(128, 128), scales=2))
+    result = train_style(stylizing(steps=1, whole=(128, 128), scales=2))
     recipe = checkpoint.load(result.checkpoint).recipe
     assert (recipe["whole"], recipe["scales"]) == ([128, 128], 2)
-    plain = checkpoint.load(fit_style(stylizing("plain", steps=1)).checkpoint).recipe
+    plain = checkpoint.load(train_style(stylizing("plain", steps=1)).checkpoint).recipe
     assert not {"whole", "scales"} & plain.keys()
 
 

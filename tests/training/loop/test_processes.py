@@ -18,10 +18,12 @@ from support.small_training import SMALL, photo
 
 from impasto.errors import TrainingError
 from impasto.training import checkpoint
-from impasto.training.data.photos import CropSampler, Photos
+from impasto.training.data.crops import CropSampler
+from impasto.training.data.photos import Photos
+from impasto.training.loop.options import FitOptions
 from impasto.training.loop.processes import ALONE, Processes, Together, launched
-from impasto.training.loop.trainer import CHECKPOINT, LOG, STATE, FitOptions
-from impasto.training.recipes import fit_restore
+from impasto.training.loop.run_folder import CHECKPOINT, LOG, STATE
+from impasto.training.restoration import train_restorer
 
 pytest_plugins = ("support.training_fixtures",)
 STEPS = 75
@@ -76,7 +78,7 @@ def test_two_processes_stopped_and_resumed_train_as_one_with_twice_the_batch(tor
     assert second.returncode == 0, said
     assert printed.count("steps in") == 1, "one process speaks"
     options = FitOptions(steps=STEPS, device="cpu", precision="fp32")
-    one = fit_restore(restoring("one", batch=4, fit=options))
+    one = train_restorer(restoring("one", batch=4, fit=options))
 
     expected, found = curve(one.checkpoint.parent), curve(folder)
     for at in (50, 75) if step < 50 else (75,):

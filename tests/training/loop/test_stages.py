@@ -12,9 +12,10 @@ from impasto.errors import OptionError, TrainingError
 from impasto.training import checkpoint
 from impasto.training.loop import stages
 from impasto.training.loop import trainer as fit
-from impasto.training.loop.trainer import CHECKPOINT, FitOptions
+from impasto.training.loop.options import FitOptions
+from impasto.training.loop.run_folder import CHECKPOINT
 from impasto.training.networks import ARCHITECTURES
-from impasto.training.recipes import fit_restore
+from impasto.training.restoration import train_restorer
 
 pytest_plugins = ("support.training_fixtures",)
 
@@ -56,7 +57,7 @@ def test_rates_fall_by_stages(architecture):
 
 def test_frozen_stages_stay_to_the_bit_and_the_others_learn(restoring, start):
     options = FitOptions(steps=3, device="cpu", freeze=("stem", "encoder", "up.0"), depth_decay=0.7)
-    made = weights(fit_restore(restoring(start=start, config={}, fit=options)).checkpoint)
+    made = weights(train_restorer(restoring(start=start, config={}, fit=options)).checkpoint)
     for name, value in weights(start).items():
         frozen = name.startswith(("stem.", "encoder.", "up.0."))
         assert torch.equal(made[name], value) == frozen, name
@@ -67,7 +68,7 @@ def test_the_first_step_of_adam_is_as_long_as_the_rate(restoring, start, monkeyp
     monkeypatch.setattr(FitOptions, "averaging_at", lambda *_: 0.0)
     monkeypatch.setattr(fit, "round_to_half", lambda network: None)
     options = FitOptions(steps=1, learning_rate=0.5, device="cpu", precision="fp32", depth_decay=0.5)
-    made = weights(fit_restore(restoring(start=start, config={}, fit=options)).checkpoint)
+    made = weights(train_restorer(restoring(start=start, config={}, fit=options)).checkpoint)
     before = weights(start)
     order = checkpoint.load(start).network.stages()
     for distance, stage in enumerate(reversed(order)):
@@ -78,7 +79,7 @@ def test_the_first_step_of_adam_is_as_long_as_the_rate(restoring, start, monkeyp
 def test_stopped_and_resumed_keeps_what_is_frozen(restoring, start):
     chosen = FitOptions(steps=4, device="cpu", freeze=("stem",), depth_decay=0.7, save_seconds=0)
     whole = restoring("whole", start=start, config={}, fit=chosen)
-    fit_restore(whole)
+    train_restorer(whole)
 
     def cut(progress):
         if progress.step == 4:
@@ -86,17 +87,17 @@ def test_stopped_and_resumed_keeps_what_is_frozen(restoring, start):
 
     stopped = replace(whole, output=whole.output.parent / "stopped")
     with pytest.raises(KeyboardInterrupt):
-        fit_restore(stopped, cut)
+        train_restorer(stopped, cut)
     with pytest.raises(TrainingError, match="other options"):
-        fit_restore(replace(stopped, resume=True, fit=replace(chosen, freeze=())))
-    fit_restore(replace(stopped, resume=True))
+        train_restorer(replace(stopped, resume=True, fit=replace(chosen, freeze=())))
+    train_restorer(replace(stopped, resume=True))
     one, other = (weights(run.output / CHECKPOINT) for run in (whole, stopped))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_what_cannot_be_frozen_is_told(restoring, start):
     def train(**chosen):
-        return fit_restore(restoring(start=start, config={}, fit=FitOptions(steps=1, device="cpu", **chosen)))
+        return train_restorer(restoring(start=start, config={}, fit=FitOptions(steps=1, device="cpu", **chosen)))
 
     with pytest.raises(OptionError, match=r"no stage 'trunk' to freeze; choose of stem, encoder\.0"):
         train(freeze=("trunk",))

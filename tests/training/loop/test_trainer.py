@@ -20,11 +20,14 @@ from support.small_training import photo
 
 from impasto import images
 from impasto.errors import OptionError, TrainingError
-from impasto.training import checkpoint, degrade, tasks
+from impasto.training import checkpoint, degrade, restoration
 from impasto.training.loop import trainer as fit
+from impasto.training.loop.device import fast_precision, pick_device
 from impasto.training.loop.interrupt import Interrupt
-from impasto.training.loop.trainer import CHECKPOINT, LOG, PREVIEW, STATE, FitOptions, fast_precision, pick_device
-from impasto.training.recipes import fit_restore, fit_style
+from impasto.training.loop.options import FitOptions
+from impasto.training.loop.run_folder import BOARD, CHECKPOINT, LOG, PREVIEW, STATE
+from impasto.training.restoration import train_restorer
+from impasto.training.style import train_style
 
 pytest_plugins = ("support.training_fixtures",)
 
@@ -46,7 +49,7 @@ def _look_often(monkeypatch):
 def test_same_seed_same_weights_other_seed_other_weights(restoring):
     for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
         options = restoring(folder)
-        fit_restore(replace(options, fit=replace(options.fit, seed=seed)))
+        train_restorer(replace(options, fit=replace(options.fit, seed=seed)))
     runs = restoring().output.parent
     assert_same_weights(weights(runs / "a"), weights(runs / "b"))
     other = weights(runs / "c")
@@ -55,10 +58,10 @@ def test_same_seed_same_weights_other_seed_other_weights(restoring):
 
 def test_a_fresh_process_computes_the_same(restoring):
     options = restoring("here", steps=2)
-    fit_restore(options)
+    train_restorer(options)
     program = (
-        "import pickle, sys; from impasto.training.recipes import fit_restore; "
-        "fit_restore(pickle.loads(sys.stdin.buffer.read()))"
+        "import pickle, sys; from impasto.training import train_restorer; "
+        "train_restorer(pickle.loads(sys.stdin.buffer.read()))"
     )
     there = restoring("there", steps=2)
     subprocess.run([sys.executable, "-c", program], input=pickle.dumps(there), check=True)
@@ -67,7 +70,7 @@ def test_a_fresh_process_computes_the_same(restoring):
 
 @pytest.mark.parametrize("kind", ["restore", "style"])
 def test_killed_and_resumed_is_uninterrupted(kind, restoring, stylizing):
-    options, train = (restoring, fit_restore) if kind == "restore" else (stylizing, fit_style)
+    options, train = (restoring, train_restorer) if kind == "restore" else (stylizing, train_style)
     steps = 6 if kind == "restore" else 4
     train(options("whole", steps=steps))
     cut = options("cut", steps=steps)
@@ -97,14 +100,14 @@ def press_in_step(step, patched):
 
 
 def test_ctrl_c_saves_a_whole_step_and_resuming_changes_nothing(restoring, monkeypatch):
-    fit_restore(restoring("whole"))
+    train_restorer(restoring("whole"))
     options = restoring("stopped")
     press_in_step(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        fit_restore(options)
+        train_restorer(options)
     state = torch.load(options.output / STATE, weights_only=True)
     assert state["step"] == 3
-    fit_restore(replace(options, resume=True))
+    train_restorer(replace(options, resume=True))
     assert_same_weights(weights(options.output), weights(restoring("whole").output))
 
 
@@ -114,13 +117,13 @@ def pressed(*_):
 
 
 def test_what_comes_after_the_last_step_can_be_done_again(restoring, monkeypatch):
-    fit_restore(restoring("whole"))
+    train_restorer(restoring("whole"))
     options = restoring("stopped")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(tasks.RestoreTask, "validate", pressed)
-        fit_restore(options)
+        patched.setattr(restoration.RestoreTask, "validate", pressed)
+        train_restorer(options)
     assert torch.load(options.output / STATE, weights_only=True)["step"] == 6
-    fit_restore(replace(options, resume=True))
+    train_restorer(replace(options, resume=True))
     assert_same_weights(weights(options.output), weights(restoring("whole").output))
 
 
@@ -158,22 +161,22 @@ def test_an_unfinished_run_is_neither_overwritten_nor_mistaken(restoring):
     options = restoring()
     always_saved = replace(options, fit=replace(options.fit, save_seconds=0))
     with pytest.raises(Cut):
-        fit_restore(always_saved, cut_at(4))
+        train_restorer(always_saved, cut_at(4))
     with pytest.raises(TrainingError, match="--resume"):
-        fit_restore(options)
+        train_restorer(options)
     with pytest.raises(TrainingError, match="other options"):
-        fit_restore(replace(options, resume=True, batch=3))
+        train_restorer(replace(options, resume=True, batch=3))
     with pytest.raises(TrainingError, match="other options"):
-        fit_restore(replace(options, resume=True, fit=replace(options.fit, learning_rate=1e-4)))
+        train_restorer(replace(options, resume=True, fit=replace(options.fit, learning_rate=1e-4)))
     with pytest.raises(TrainingError, match="other options"):
-        fit_restore(replace(options, resume=True, weights={**options.weights, "frequency": 0.05}))
+        train_restorer(replace(options, resume=True, weights={**options.weights, "frequency": 0.05}))
     for content, said in (
         (b"not a state", "cannot resume"),
         (b"", "cannot resume from .*: (EOFError|Ran out of input)"),
     ):
         (options.output / STATE).write_bytes(content)
         with pytest.raises(TrainingError, match=said):
-            fit_restore(replace(options, resume=True))
+            train_restorer(replace(options, resume=True))
 
 
 def test_a_resumed_run_has_the_data_and_the_network_it_began_with(stylizing, photos, tmp_path):
@@ -183,26 +186,26 @@ def test_a_resumed_run_has_the_data_and_the_network_it_began_with(stylizing, pho
     shutil.copytree(photos, own)
     options = stylizing(paintings=(painting,), photos=own, steps=4)
     with pytest.raises(Cut):
-        fit_style(replace(options, fit=replace(options.fit, save_seconds=0)), cut_at(4))
+        train_style(replace(options, fit=replace(options.fit, save_seconds=0)), cut_at(4))
     again = replace(options, resume=True)
     with pytest.raises(TrainingError, match="network: thumbnail was 32 and is 48"):
-        fit_style(replace(again, config={**again.config, "thumbnail": 48}))
+        train_style(replace(again, config={**again.config, "thumbnail": 48}))
     images.write(painting, photo(48, 64, 4))
     with pytest.raises(TrainingError, match="digests: paintings"):
-        fit_style(again)
+        train_style(again)
     images.write(painting, photo(48, 64, 3))
     images.write(own / "3.png", photo(96, 104, 9))
     with pytest.raises(TrainingError, match="digests: training"):
-        fit_style(again)
+        train_style(again)
 
 
 def test_a_log_that_a_power_cut_left_unreadable_does_no_harm(restoring):
     options = restoring()
     with pytest.raises(Cut):
-        fit_restore(replace(options, fit=replace(options.fit, save_seconds=0)), cut_at(4))
+        train_restorer(replace(options, fit=replace(options.fit, save_seconds=0)), cut_at(4))
     with (options.output / LOG).open("ab") as log:
         log.write(b'\0\0\0\0\n{"step": 3}x\n[1]\n\xff\n{"step": 2, "lo')
-    fit_restore(replace(options, resume=True))
+    train_restorer(replace(options, resume=True))
     assert [json.loads(line)["step"] for line in (options.output / LOG).read_text().splitlines()] == [2, 4, 6]
 
 
@@ -214,45 +217,45 @@ def test_weights_of_losses_are_numbers_from_0_on(restoring, weight):
 
 def test_something_is_to_be_learnt(restoring):
     with pytest.raises(OptionError, match="all loss terms have weight 0"):
-        fit_restore(restoring(weights={"charbonnier": 0.0, "psnr": 0.0}))
+        train_restorer(restoring(weights={"charbonnier": 0.0, "psnr": 0.0}))
 
 
 def test_weights_that_are_not_finite_are_neither_kept_nor_shipped(restoring, monkeypatch):
-    monkeypatch.setattr(fit.FitOptions, "rate_at", lambda *_: float("inf"))
+    monkeypatch.setattr(FitOptions, "rate_at", lambda *_: float("inf"))
     options = restoring(steps=1)
     with pytest.raises(TrainingError, match="step 1: a weight is not finite any more"):
-        fit_restore(options)
+        train_restorer(options)
     assert not (options.output / STATE).exists()
     assert not (options.output / CHECKPOINT).exists()
 
 
 def test_a_finished_model_is_not_overwritten_by_another(restoring):
     options = restoring(name="first")
-    fit_restore(options)
+    train_restorer(options)
     before = (options.output / CHECKPOINT).read_bytes()
     with pytest.raises(
         TrainingError, match="is the finished model 'first' and would be overwritten by 'second'; choose"
     ):
-        fit_restore(replace(options, name="second"))
+        train_restorer(replace(options, name="second"))
     assert (options.output / CHECKPOINT).read_bytes() == before
-    fit_restore(options)  # the same again is wanted
+    train_restorer(options)  # the same again is wanted
     (options.output / CHECKPOINT).write_bytes(b"something else")
     with pytest.raises(TrainingError, match="of another kind"):
-        fit_restore(options)
+        train_restorer(options)
 
 
 def test_a_run_whose_time_is_up_leaves_a_checkpoint_and_goes_on_as_if_nothing_had_been(restoring, monkeypatch):
     whole, cut = restoring("whole", steps=5), restoring("cut", steps=5)
-    fit_restore(whole)
+    train_restorer(whole)
     ticks = itertools.count(step=20)  # seconds; a step asks the clock a few times
     with monkeypatch.context() as patched:
         patched.setattr(fit.time, "perf_counter", lambda: next(ticks))
-        stopped = fit_restore(replace(cut, fit=replace(cut.fit, minutes=1)))
+        stopped = train_restorer(replace(cut, fit=replace(cut.fit, minutes=1)))
     assert stopped.unfinished
     assert 1 <= stopped.steps < 5
     assert checkpoint.load(stopped.checkpoint).recipe["stopped"] == {"step": stopped.steps, "shipped": stopped.steps}
     assert (cut.output / STATE).exists()
-    again = fit_restore(replace(cut, resume=True, fit=replace(cut.fit, minutes=60)))
+    again = train_restorer(replace(cut, resume=True, fit=replace(cut.fit, minutes=60)))
     assert (again.steps, again.unfinished) == (5, False)
     assert not (cut.output / STATE).exists()
     assert_same_weights(weights(whole.output), weights(cut.output))
@@ -262,32 +265,32 @@ def test_a_run_that_is_interrupted_while_its_time_is_up_is_interrupted(restoring
     options = restoring(steps=5)
     monkeypatch.setattr(Interrupt, "__enter__", lambda self: setattr(self, "asked", True) or self)
     with pytest.raises(KeyboardInterrupt):
-        fit_restore(replace(options, fit=replace(options.fit, minutes=1e-9)))
+        train_restorer(replace(options, fit=replace(options.fit, minutes=1e-9)))
     assert (options.output / STATE).exists()
     assert not (options.output / CHECKPOINT).exists()
 
 
 def test_nothing_to_resume(restoring):
     with pytest.raises(TrainingError, match="no unfinished run"):
-        fit_restore(restoring(resume=True))
+        train_restorer(restoring(resume=True))
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_cause(restoring):
     options = restoring(fit=FitOptions(steps=40, learning_rate=1e30, device="cpu"))
     with pytest.raises(TrainingError, match=r"step \d+: charbonnier is not finite"):
-        fit_restore(options)
+        train_restorer(options)
     assert not (options.output / CHECKPOINT).exists()
 
 
 def test_training_makes_the_loss_smaller(restoring):
     seen = []
-    fit_restore(restoring(steps=120, batch=4), lambda progress: seen.append(progress.losses["charbonnier"]))
+    train_restorer(restoring(steps=120, batch=4), lambda progress: seen.append(progress.losses["charbonnier"]))
     assert np.mean(seen[-10:]) < 0.8 * np.mean(seen[:10])
 
 
 def test_checkpoint_tells_how_it_was_made(stylizing):
     options = stylizing(command="impasto train style tiny")
-    result = fit_style(options)
+    result = train_style(options)
     made = checkpoint.load(result.checkpoint)
     assert (made.name, made.task) == ("tiny", "stylize")
     assert made.recipe["command"] == "impasto train style tiny"
@@ -306,9 +309,9 @@ def test_checkpoint_tells_how_it_was_made(stylizing):
 
 def test_an_earlier_run_s_preview_does_not_stay(restoring):
     options = restoring(steps=1)
-    fit_restore(options)
+    train_restorer(options)
     assert (options.output / PREVIEW).exists()
-    fit_restore(replace(options, held_out=0.0))
+    train_restorer(replace(options, held_out=0.0))
     assert not (options.output / PREVIEW).exists()
 
 
@@ -317,7 +320,7 @@ def test_photos_too_small_to_judge_by_are_left_out(restoring, tmp_path):
         (tmp_path / name).mkdir()
         for side in sides:
             images.write(tmp_path / name / f"{side}.png", photo(side, 128, side))
-    made = fit_restore(
+    made = train_restorer(
         restoring(
             steps=1, photos=tmp_path / "train", validation=tmp_path / "judged", degradation=degrade.parse("down:4+down:2"),
         )
@@ -328,7 +331,7 @@ def test_photos_too_small_to_judge_by_are_left_out(restoring, tmp_path):
 
 def test_what_is_judged_is_what_ships(restoring):
     options = restoring()
-    result = fit_restore(options)
+    result = train_restorer(options)
     from impasto.training.data.photos import read_photos
     from impasto.training.validation import denoise_psnr
 
@@ -337,41 +340,41 @@ def test_what_is_judged_is_what_ships(restoring):
 
 
 def test_a_folder_to_judge_by_leaves_all_photos_to_train_on(restoring, photos, others):
-    result = fit_restore(restoring(validation=others))
+    result = train_restorer(restoring(validation=others))
     recipe = checkpoint.load(result.checkpoint).recipe
     assert recipe["data"]["photos"] == 6
     assert recipe["data"]["validation"]["folder"] == str(others)
     assert sum("tiny.png" in line for line in recipe["data"]["skipped"]) == 2, "of both folders"
     with pytest.raises(OptionError, match=r"6 of the photos for validation are also for training, such as 0\.png"):
-        fit_restore(restoring(validation=photos))
+        train_restorer(restoring(validation=photos))
     with pytest.raises(OptionError, match="6 of the photos for test are also for validation"):
-        fit_restore(restoring(validation=others, test=others))
+        train_restorer(restoring(validation=others, test=others))
 
 
 def test_training_goes_on_from_a_checkpoint(restoring):
-    first = fit_restore(restoring("first"))
+    first = train_restorer(restoring("first"))
     options = restoring("second", steps=1, start=first.checkpoint, config={})
-    second = fit_restore(replace(options, fit=replace(options.fit, learning_rate=1e-12)))
+    second = train_restorer(replace(options, fit=replace(options.fit, learning_rate=1e-12)))
     one, other = weights(first.checkpoint.parent), weights(second.checkpoint.parent)
     assert max(float((one[key] - other[key]).abs().max()) for key in one) < 1e-3
     with pytest.raises(OptionError, match="this training wants a"):
-        fit_restore(restoring("third", start=first.checkpoint, architecture="classic-stylizer", config={}))
+        train_restorer(restoring("third", start=first.checkpoint, architecture="classic-stylizer", config={}))
 
 
 def test_the_terms_of_the_pictures_go_on_with_what_was_learnt_from_them(restoring):
-    first = fit_restore(restoring("first", steps=1, terms="for research"))
+    first = train_restorer(restoring("first", steps=1, terms="for research"))
     assert checkpoint.load(first.checkpoint).recipe["terms"] == "for research"
-    second = fit_restore(restoring("second", steps=1, start=first.checkpoint, terms="CC-BY"))
+    second = train_restorer(restoring("second", steps=1, start=first.checkpoint, terms="CC-BY"))
     assert checkpoint.load(second.checkpoint).recipe["terms"] == "CC-BY; for research"
-    assert "terms" not in checkpoint.load(fit_restore(restoring("third", steps=1)).checkpoint).recipe
+    assert "terms" not in checkpoint.load(train_restorer(restoring("third", steps=1)).checkpoint).recipe
 
 
 def test_arguments_of_the_network_may_change_with_a_new_start(restoring):
-    first = fit_restore(restoring("first", steps=1))
+    first = train_restorer(restoring("first", steps=1))
     before = checkpoint.load(first.checkpoint).network
     deeper = {**before.config, "middle": before.config["middle"] + 1}
     options = restoring("deeper", steps=1, start=first.checkpoint, config={"middle": deeper["middle"]})
-    second = fit_restore(replace(options, fit=replace(options.fit, learning_rate=1e-12)))
+    second = train_restorer(replace(options, fit=replace(options.fit, learning_rate=1e-12)))
     after = checkpoint.load(second.checkpoint).network
     assert after.config == deeper
     kept = before.state_dict()
@@ -382,12 +385,14 @@ def test_only_a_training_on_missing_pixels_alone_marks_them(restoring):
     def marker(result):
         return checkpoint.load(result.checkpoint).network.config["marker"]
 
-    inpainter = fit_restore(restoring("inpaint", steps=1, degradation=degrade.parse("missing:30")))
+    inpainter = train_restorer(restoring("inpaint", steps=1, degradation=degrade.parse("missing:30")))
     assert marker(inpainter) == [1.0, 0.0, 1.0]
     common = {"steps": 1, "start": inpainter.checkpoint, "config": {}}
-    assert marker(fit_restore(restoring("denoise", degradation=degrade.parse("noise:0-50"), **common))) is None
+    assert marker(train_restorer(restoring("denoise", degradation=degrade.parse("noise:0-50"), **common))) is None
     # What lies beside a hole is noisy as well, and to be mended.
-    assert marker(fit_restore(restoring("both", degradation=degrade.parse("noise:0-50+missing:30"), **common))) is None
+    assert (
+        marker(train_restorer(restoring("both", degradation=degrade.parse("noise:0-50+missing:30"), **common))) is None
+    )
 
 
 def test_the_learning_rate_warms_up_and_falls():
@@ -441,7 +446,7 @@ def test_recipes_out_of_range_are_refused(restoring, wrong):
 
 def test_only_a_gpu_replays(restoring):
     with pytest.raises(OptionError, match="only a GPU"):
-        fit_restore(restoring(fit=FitOptions(steps=2, device="cpu", replay=True)))
+        train_restorer(restoring(fit=FitOptions(steps=2, device="cpu", replay=True)))
 
 
 def test_a_device_that_is_not_there_is_named(monkeypatch):
@@ -471,8 +476,8 @@ def test_a_torch_that_cannot_tell_trains_in_fp32(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_replayed_run_is_an_eager_run(restoring):
     on_gpu = FitOptions(steps=12, device="cuda")
-    fit_restore(restoring("eager", fit=on_gpu))
-    fit_restore(restoring("replayed", fit=replace(on_gpu, replay=True)))
+    train_restorer(restoring("eager", fit=on_gpu))
+    train_restorer(restoring("replayed", fit=replace(on_gpu, replay=True)))
     one, other = (weights(restoring(folder).output) for folder in ("eager", "replayed"))
     assert max(float((one[key] - other[key]).abs().max()) for key in one) < 2e-3
 
@@ -480,7 +485,7 @@ def test_a_replayed_run_is_an_eager_run(restoring):
 def judged_as(monkeypatch, scores):
     """Let validations find these scores, one after the other, and the last ever after."""
     given = iter(scores)
-    monkeypatch.setattr(tasks.RestoreTask, "score", lambda *_: next(given, scores[-1]))
+    monkeypatch.setattr(restoration.RestoreTask, "score", lambda *_: next(given, scores[-1]))
 
 
 def test_patience_stops_and_ships_the_best(restoring, monkeypatch):
@@ -493,15 +498,15 @@ def test_patience_stops_and_ships_the_best(restoring, monkeypatch):
     judged_as(monkeypatch, [1.0, 3.0, 2.0, 2.5, 9.0])
     options = restoring("patient", steps=40)
     patient = replace(options, fit=replace(options.fit, patience=2, validate_every=2))
-    result = fit_restore(patient, keep)
+    result = train_restorer(patient, keep)
     assert result.steps == max(kept) == 8
     made = checkpoint.load(result.checkpoint)
     assert made.recipe["stopped"] == {"step": 8, "shipped": 4}
     # The best were the weights of step 4: those of the same run cut there.
-    monkeypatch.setattr(fit.FitOptions, "rate_at", lambda *_: 1e-3)
+    monkeypatch.setattr(FitOptions, "rate_at", lambda *_: 1e-3)
     judged_as(monkeypatch, [1.0, 3.0, 2.0, 2.5])
-    again = fit_restore(replace(patient, output=patient.output.parent / "again"))
-    assert_same_weights(weights(again.checkpoint.parent), weights(fit_restore(short).checkpoint.parent))
+    again = train_restorer(replace(patient, output=patient.output.parent / "again"))
+    assert_same_weights(weights(again.checkpoint.parent), weights(train_restorer(short).checkpoint.parent))
 
 
 def test_patience_survives_a_power_cut(restoring, monkeypatch):
@@ -511,12 +516,12 @@ def test_patience_survives_a_power_cut(restoring, monkeypatch):
 
     scores = [1.0, 3.0, 2.0, 2.5]
     judged_as(monkeypatch, scores)
-    fit_restore(run("whole"))
+    train_restorer(run("whole"))
     judged_as(monkeypatch, scores)
     with pytest.raises(Cut):
-        fit_restore(run("cut"), cut_at(8))
+        train_restorer(run("cut"), cut_at(8))
     judged_as(monkeypatch, scores[3:])
-    result = fit_restore(replace(run("cut"), resume=True))
+    result = train_restorer(replace(run("cut"), resume=True))
     assert result.steps == 8
     assert_same_weights(weights(run("cut").output), weights(run("whole").output))
 
@@ -525,13 +530,13 @@ def test_patience_needs_something_to_judge_by(restoring):
     options = restoring(held_out=0.0)
     seen = []
     with pytest.raises(TrainingError, match="--validation"):
-        fit_restore(replace(options, fit=replace(options.fit, patience=1)), seen.append)
+        train_restorer(replace(options, fit=replace(options.fit, patience=1)), seen.append)
     assert not seen, "that is known before the first step"
 
 
 def test_a_stop_is_no_validation_more_and_none_less(restoring, monkeypatch):
     """Looks are at 2, 4 and 6: a stop at 3 is none of them, and one at 4 comes before a validation."""
-    monkeypatch.setattr(tasks.RestoreTask, "validate", lambda *_: {"psnr": 1.0})
+    monkeypatch.setattr(restoration.RestoreTask, "validate", lambda *_: {"psnr": 1.0})
 
     def run(folder):
         options = restoring(folder, steps=6)
@@ -541,14 +546,14 @@ def test_a_stop_is_no_validation_more_and_none_less(restoring, monkeypatch):
         lines = map(json.loads, (options.output / LOG).read_text().splitlines())
         return [line["step"] for line in lines if "validation" in line]
 
-    fit_restore(run("whole"))
+    train_restorer(run("whole"))
     for stop in (3, 4):
         stopped = run(f"stopped {stop}")
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             press_in_step(stop, patched)
-            fit_restore(stopped)
+            train_restorer(stopped)
         assert validated(stopped) == []
-        fit_restore(replace(stopped, resume=True))
+        train_restorer(replace(stopped, resume=True))
         assert validated(stopped) == validated(run("whole")) == [4, 6]
 
 
@@ -556,8 +561,20 @@ def test_tensorboard_gets_curves_and_pictures(restoring):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     options = restoring()
-    fit_restore(replace(options, fit=replace(options.fit, tensorboard=True, validate_every=4)))
-    board = EventAccumulator(str(options.output / fit.BOARD)).Reload()
+    train_restorer(replace(options, fit=replace(options.fit, tensorboard=True, validate_every=4)))
+    board = EventAccumulator(str(options.output / BOARD)).Reload()
     assert [point.step for point in board.Scalars("loss/charbonnier")] == [2, 4, 6]
     assert [point.step for point in board.Scalars("validation/psnr_sigma_25")] == [4, 6]
     assert [picture.step for picture in board.Images("before and after")] == [4, 6]
+
+
+def test_a_run_that_was_begun_with_branches_says_that_they_are_gone(restoring):
+    options = restoring()
+    with pytest.raises(Cut):
+        train_restorer(replace(options, fit=replace(options.fit, save_seconds=0)), cut_at(4))
+    path = options.output / STATE
+    saved = torch.load(path, weights_only=True)
+    recipe, mathematics = json.loads(saved["fingerprint"])
+    torch.save({**saved, "fingerprint": json.dumps([recipe, {**mathematics, "branches": True}])}, path)
+    with pytest.raises(TrainingError, match="was begun with --branches, which is gone; begin anew in another folder"):
+        train_restorer(replace(options, resume=True))

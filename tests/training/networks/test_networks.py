@@ -45,7 +45,7 @@ def test_no_pixel_depends_on_an_input_beyond_the_receptive_field(architecture, d
         "unet-restorer": {"middle": 2, "encoder": [2, 1]},
     }
     config["plain-upscaler"] = {"layers": 3, "cell": 2, "gates": False}
-    network = shaken(architecture, **(config[architecture] if deeper else {}))
+    network = shaken(architecture, **(config.get(architecture, {}) if deeper else {}))
     side = 8 * (network.receptive_field // 4 + 4)
     image = torch.rand(1, 3, side, side, requires_grad=True)
     drawn = run(network, image)

@@ -27,16 +27,16 @@ from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import family, open_graph, openvino
 from impasto.runtime.inference import tile_plan
 from impasto.runtime.loading.source import resolve
-from impasto.training import checkpoint, losses, qat
+from impasto.training import checkpoint, losses
 from impasto.training.data.photos import Photos
 from impasto.training.degrade import parse
-from impasto.training.distillation import DistillOptions, fit_distill
+from impasto.training.distillation import DistillOptions, distill
 from impasto.training.inference import draw
+from impasto.training.loop.options import FitOptions
 from impasto.training.loop.processes import ALONE, Processes
-from impasto.training.loop.trainer import FitOptions
-from impasto.training.networks import build
-from impasto.training.recipes import fit_restore
-from impasto.training.tasks import RestoreTask
+from impasto.training.loop.task import TaskOptions
+from impasto.training.networks import build, qat
+from impasto.training.restoration import RestoreTask, train_restorer
 
 pytest_plugins = ("support.training_fixtures",)
 CPU = torch.device("cpu")
@@ -97,9 +97,12 @@ class Lesson:
     def __init__(self, strength: float = 2, batch: int = 4, processes: Processes = ALONE) -> None:
         self.network = shaken("unet-restorer", strength=strength)
         self.task = RestoreTask(
-            self.network, PHOTOS, NONE, degradation=parse("noise:0-55"), crop=32, batch=batch, seed=0, device=CPU,
-            weights={"charbonnier": 1}, processes=processes,
-        )  # fmt: skip
+            self.network,
+            PHOTOS,
+            NONE,
+            TaskOptions(crop=32, batch=batch, seed=0, device=CPU, weights={"charbonnier": 1}, processes=processes),
+            degradation=parse("noise:0-55"),
+        )
 
 
 class TestLesson:
@@ -153,46 +156,54 @@ class TestLesson:
 class TestTraining:
     @pytest.mark.parametrize(("damage", "most"), [("noise:0-55", 2), ("jpeg:10-40", 1)])
     def test_the_damage_says_how_far_it_goes(self, restoring, damage, most):
-        result = fit_restore(restoring(steps=2, with_strength=True, degradation=parse(damage)))
+        result = train_restorer(restoring(steps=2, with_strength=True, degradation=parse(damage)))
         network = checkpoint.load(result.checkpoint).network
         assert network.strength == most
         assert [float(shift.abs().max()) > 0 for shift in network.more] == [True] * (3 if most == 2 else 0)
 
     def test_a_network_without_lends_all_its_weights(self, restoring):
-        start = fit_restore(restoring("start", steps=1)).checkpoint
+        start = train_restorer(restoring("start", steps=1)).checkpoint
         still = FitOptions(steps=1, learning_rate=1e-12, device="cpu")
         given = restoring(start=start, config={}, with_strength=True, fit=still)
-        lent, made = (checkpoint.load(path).network for path in (start, fit_restore(given).checkpoint))
+        lent, made = (checkpoint.load(path).network for path in (start, train_restorer(given).checkpoint))
         held = made.state_dict()
         assert made.strength == 2
         assert all(torch.equal(held[key], value) for key, value in lent.state_dict().items())
 
     def test_a_strength_stays_as_far_as_the_damage_has_it(self, restoring):
-        start = fit_restore(restoring("start", steps=1, with_strength=True)).checkpoint
+        start = train_restorer(restoring("start", steps=1, with_strength=True)).checkpoint
         for damage, most in (("noise:0-9", 2), ("jpeg:10-40", 1), ("down:2", 0)):
-            made = fit_restore(restoring(damage[:4], steps=1, start=start, config={}, degradation=parse(damage)))
+            made = train_restorer(restoring(damage[:4], steps=1, start=start, config={}, degradation=parse(damage)))
             assert checkpoint.load(made.checkpoint).network.strength == most, damage
 
     def test_what_enlarges_learns_none(self, restoring):
         with pytest.raises(OptionError, match="that enlarges has no strength"):
-            fit_restore(restoring(with_strength=True, degradation=parse("down:2")))
+            train_restorer(restoring(with_strength=True, degradation=parse("down:2")))
 
     def test_int8_is_learnt_as_without(self, restoring):
-        start = fit_restore(restoring("start", steps=1, with_strength=True)).checkpoint
+        start = train_restorer(restoring("start", steps=1, with_strength=True)).checkpoint
         still = FitOptions(steps=1, device="cpu", qat=True)
-        made = checkpoint.load(fit_restore(restoring(start=start, config={}, fit=still)).checkpoint)
+        made = checkpoint.load(train_restorer(restoring(start=start, config={}, fit=still)).checkpoint)
         assert made.network.strength == 2
         assert len(made.recipe[qat.RECIPE]["ranges"]) > 5
 
     def test_a_student_learns_strength_1_alone(self, restoring, photos, tmp_path):
-        teacher = fit_restore(restoring("teacher", steps=1, with_strength=True)).checkpoint
+        teacher = train_restorer(restoring("teacher", steps=1, with_strength=True)).checkpoint
         options = DistillOptions(
-            name="student", photos=photos, output=tmp_path / "student", fit=FitOptions(steps=1, device="cpu"), batch=2,
-            crop=32, held_out=0.2, config=SMALL["unet-restorer"], teacher=teacher, degradation=parse("noise:0-55"),
-        )  # fmt: skip
-        assert "psnr_to_teacher" in fit_distill(options).quality
+            name="student",
+            photos=photos,
+            output=tmp_path / "student",
+            fit=FitOptions(steps=1, device="cpu"),
+            batch=2,
+            crop=32,
+            held_out=0.2,
+            config=SMALL["unet-restorer"],
+            teacher=teacher,
+            degradation=parse("noise:0-55"),
+        )
+        assert "psnr_to_teacher" in distill(options).quality
         with pytest.raises(OptionError, match="a student learns its teacher at strength 1"):
-            fit_distill(replace(options, config={**SMALL["unet-restorer"], "strength": 2}))
+            distill(replace(options, config={**SMALL["unet-restorer"], "strength": 2}))
 
 
 def saved(tmp_path, **config):
@@ -393,8 +404,23 @@ class TestCommandLine:
 
     def test_train(self, photos, tmp_path):
         config = [part for key, value in SMALL["unet-restorer"].items() for part in ("--config", f"{key}={value}")]
-        common = ("train", "restore", "tiny", "--photos", photos, "--with-strength", "--steps", 1, "--batch", 2,
-                  "--crop", 32, "--device", "cpu", *config)  # fmt: skip
+        common = (
+            "train",
+            "restore",
+            "tiny",
+            "--photos",
+            photos,
+            "--with-strength",
+            "--steps",
+            1,
+            "--batch",
+            2,
+            "--crop",
+            32,
+            "--device",
+            "cpu",
+            *config,
+        )
         assert cli(*common, "-o", tmp_path / "run")[0] == 0
         assert checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").network.strength == 2
         code, _, said = cli(*common, "--degrade", "down:2", "-o", tmp_path / "large")

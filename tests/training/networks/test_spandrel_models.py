@@ -25,13 +25,14 @@ from impasto.errors import CheckpointError, MissingDependency, OptionError
 from impasto.export.checks.against_torch import check_package
 from impasto.export.from_checkpoint import export_checkpoint
 from impasto.training import checkpoint
-from impasto.training import spandrel_models as foreign
 from impasto.training.checkpoint import load, load_network
 from impasto.training.degrade import parse
-from impasto.training.distillation import DistillOptions, fit_distill
+from impasto.training.distillation import DistillOptions, distill
 from impasto.training.inference import draw
-from impasto.training.loop.trainer import FitOptions
-from impasto.training.recipes import fit_restore, fit_style
+from impasto.training.loop.options import FitOptions
+from impasto.training.networks import spandrel_models
+from impasto.training.restoration import train_restorer
+from impasto.training.style import train_style
 
 pytest_plugins = ("support.training_fixtures",)
 
@@ -128,7 +129,7 @@ def test_a_foreign_file_becomes_a_package(kind, saved, tmp_path):
     folder = export_checkpoint(path)
     assert folder == tmp_path / f"real_{kind}-x"
     network = load_network(folder)
-    assert isinstance(network, foreign.ForeignRestorer)
+    assert isinstance(network, spandrel_models.ForeignRestorer)
     image = photo(29, 43)
     with impasto.load(folder) as model:
         drawn = model(image)
@@ -159,13 +160,13 @@ def test_fine_tuning_goes_on_from_it(kind, saved, restoring):
         fit=FitOptions(steps=40, device="cpu", learning_rate=3e-3, averaging=0.8, precision="fp32"),
     )  # fmt: skip
     seen = []
-    result = fit_restore(options, lambda progress: seen.append(progress.losses["charbonnier"]))
+    result = train_restorer(options, lambda progress: seen.append(progress.losses["charbonnier"]))
     assert seen[-1] < 0.8 * seen[0]
     made = load(result.checkpoint)
     assert made.ours
     assert made.recipe["start"]["recipe"]["foreign"]["file"] == path.name
     assert made.network.config["architecture"] == load_network(path).config["architecture"]
-    again = fit_restore(replace(options, output=options.output.parent / "again", start=result.checkpoint))
+    again = train_restorer(replace(options, output=options.output.parent / "again", start=result.checkpoint))
     assert load(again.checkpoint).network.scale == 2
     with impasto.load(export_checkpoint(result.checkpoint)) as model:
         image = photo(24, 40)
@@ -177,7 +178,7 @@ def test_it_teaches(saved, photos, tmp_path):
         name="student", photos=photos, output=tmp_path / "run", fit=FitOptions(steps=2, device="cpu"), batch=2, crop=32,
         held_out=0.2, config=SMALL["unet-restorer"], teacher=saved("span"), degradation=parse("down:2"),
     )  # fmt: skip
-    made = load(fit_distill(options).checkpoint)
+    made = load(distill(options).checkpoint)
     assert (made.network.architecture, made.network.scale) == ("unet-restorer", 2)
     assert made.recipe["teacher"]["recipe"]["foreign"]["architecture"] == "SPAN"
 
@@ -186,7 +187,7 @@ def test_frozen_stages_of_it_stay(saved, restoring):
     path = saved()
     still = load_network(path).stages()[:2]
     options = FitOptions(steps=2, device="cpu", freeze=still, depth_decay=0.9)
-    made = fit_restore(restoring(start=path, config={}, degradation=parse("down:2"), fit=options))
+    made = train_restorer(restoring(start=path, config={}, degradation=parse("down:2"), fit=options))
     before = load_network(path)
     for name, value in load_network(made.checkpoint).named_parameters():
         frozen = any(name.startswith(stage + ".") for stage in still)
@@ -195,9 +196,9 @@ def test_frozen_stages_of_it_stay(saved, restoring):
 
 def test_what_does_not_fit_is_refused(saved, restoring, stylizing, tmp_path):
     with pytest.raises(OptionError, match="asks for a network that enlarges ×1; this one enlarges ×2"):
-        fit_restore(restoring(start=saved(), config={}))
+        train_restorer(restoring(start=saved(), config={}))
     with pytest.raises(OptionError, match="this training wants a"):
-        fit_style(stylizing(start=saved(), config={}))
+        train_style(stylizing(start=saved(), config={}))
     with pytest.raises(CheckpointError, match="from 1 to 1 channels"):
         load(saved(channels=1))
     torch.save({"weight": torch.zeros(2)}, tmp_path / "unknown.pth")

@@ -1,4 +1,4 @@
-"""Picture files in and out, as uint8 H x W x 3 RGB arrays in sRGB. Pillow is imported on first use."""
+"""Picture files to uint8 H x W x 3 RGB arrays in sRGB. Pillow is imported on first use."""
 
 from __future__ import annotations
 
@@ -10,33 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from impasto.errors import ImpastoWarning, MissingDependency, OptionError, PictureError, first_line
-from impasto.files import atomic_path, check_name, is_folder, list_files
+from impasto.errors import ImpastoWarning, MissingDependency, PictureError, first_line
+from impasto.files import is_folder
 
 from . import colour_tags
 from .colour_tags import ColourTags
+from .pillow import pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-"""The file types read from folders and written, in lower case."""
 
 MAX_PIXELS = 180_000_000
 """Larger files are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
 
-MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
-"""The longest side that a format can hold, in pixels, where there is one that a picture may exceed."""
-
-MAX_JPEG_EXIF = 65_533
-"""Bytes: a JPEG's segment counts its length in 16 bits, two of which are for the count itself."""
-
-_PNG_LEVEL = 4
-"""zlib's. Pillow's own 6 takes twice as long on photos, for files that are hardly smaller."""
 
 _RULES = threading.Lock()
 
@@ -55,9 +46,6 @@ _SURVIVING = {
 _COLOUR_SPACE, _SRGB = 0xA001, 1
 _NOT_SURVIVING_DETAILS = {40962, 40963, 40965, 42240}
 """Of how a picture was taken: the sides in pixels, and tags of colours that have been converted."""
-
-PAINTING_SIDE = 384
-"""Longest side to which a painting is scaled: at it, its strokes have the size that they shall have in photos."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +80,7 @@ def read(path: str | os.PathLike[str]) -> Picture:
 
 def is_animated(path: str | os.PathLike[str]) -> bool:
     """Whether it is a picture file of several frames that follow each other; False too where it cannot be read."""
-    pil = _pillow()
+    pil = pillow()
     try:
         with _our_rules(), pil.Image.open(path) as image:
             return bool(getattr(image, "is_animated", False))
@@ -101,8 +89,8 @@ def is_animated(path: str | os.PathLike[str]) -> bool:
 
 
 def decode(content: bytes, name: str = "the picture") -> Picture:
-    """The same as `read`, from the bytes of a file; `name` is what error messages call it."""
-    pil = _pillow()
+    """Decode the bytes of a picture file, as `read` does. name: what error messages call it."""
+    pil = pillow()
     try:
         with _our_rules():
             image = pil.Image.open(io.BytesIO(content))
@@ -133,7 +121,7 @@ def _our_rules() -> Iterator[None]:
     Our own limit stands in for Pillow's, which only warns up to twice its size. What Pillow warns of otherwise is refused with a
     message of our own, or does no harm.
     """
-    image = _pillow().Image
+    image = pillow().Image
     with _RULES, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs, image.MAX_IMAGE_PIXELS = image.MAX_IMAGE_PIXELS, MAX_PIXELS
@@ -141,152 +129,6 @@ def _our_rules() -> Iterator[None]:
             yield
         finally:
             image.MAX_IMAGE_PIXELS = theirs
-
-
-def within(image: np.ndarray, longest_side: int | None, *, multiple: int = 1) -> np.ndarray:
-    """The picture scaled down until no side is longer; itself where none is, or where longest_side is None.
-
-    image: uint8, (H, W, 3) or (H, W). multiple: of which the sides of what is scaled are.
-    """
-    height, width = image.shape[:2]
-    if longest_side is None or max(height, width) <= longest_side:
-        return image
-    pil = _pillow()
-    factor = longest_side / max(height, width)
-    size = [max(multiple, int(side * factor + 0.5) // multiple * multiple) for side in (width, height)]
-    return np.array(pil.Image.fromarray(image).resize(size, pil.Image.Resampling.LANCZOS))
-
-
-def middle(picture: np.ndarray, side: int) -> np.ndarray:
-    """The part in the middle that is no longer than `side`; of smaller pictures all. A view of it."""
-    top, left = (max(0, length - side) // 2 for length in picture.shape[:2])
-    return picture[top : top + side, left : left + side]
-
-
-def read_painting(path: str | os.PathLike[str]) -> np.ndarray:
-    """A painting at the size at which its style is learnt and measured: uint8 (H, W, 3). Raises PictureError."""
-    pil = _pillow()
-    picture = pil.Image.fromarray(read(path).rgb)
-    factor = PAINTING_SIDE / max(picture.size)
-    size = (max(32, int(picture.width * factor)), max(32, int(picture.height * factor)))
-    return np.asarray(picture.resize(size, pil.Image.Resampling.LANCZOS))
-
-
-def read_scaled(path: str | os.PathLike[str], size: tuple[int, int]) -> np.ndarray:
-    """A picture scaled to a height and width, whatever its own: uint8 (height, width, 3). Raises PictureError."""
-    pil = _pillow()
-    height, width = size
-    scaled = pil.Image.fromarray(read(path).rgb).resize((width, height), pil.Image.Resampling.LANCZOS)
-    return np.array(scaled)
-
-
-def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:
-    """Write a picture, or a uint8 (H, W, 3) array, atomically; the suffix chooses the format.
-
-    quality: 1 to 100, for JPEG and WebP. An EXIF block that the format cannot hold is left out, with a warning.
-    Raises OptionError as `check_holds`, and OutputError where the file cannot be written.
-    """
-    if note := write_telling(path, picture, quality=quality):
-        warnings.warn(note, ImpastoWarning, stacklevel=2)
-
-
-def write_telling(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> str | None:
-    """The same, but what `write` warns of is returned, None where there is nothing: for threads beside others, in which Python
-    before 3.14 loses warnings."""
-    pil = _pillow()
-    if not isinstance(picture, Picture):
-        picture = Picture(picture)
-    path = Path(path)
-    check_holds(path, *picture.rgb.shape[:2], alpha=picture.alpha is not None)
-    image = pil.Image.fromarray(picture.rgb)
-    if picture.alpha is not None:
-        image.putalpha(pil.Image.fromarray(picture.alpha))
-    options: dict[str, Any] = {}
-    if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
-        options |= {"quality": quality}
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        options |= {"subsampling": 0}
-    if path.suffix.lower() == ".png":
-        options |= {"compress_level": _PNG_LEVEL}
-    with atomic_path(path) as temporary:
-        why = _save(image, temporary, picture.exif, options)
-    return why and f"{path} is written without the picture's EXIF data ({len(picture.exif or b''):,} bytes): {why}"
-
-
-def _save(image: Image, temporary: Path, exif: bytes | None, options: dict[str, Any]) -> str | None:
-    """With its EXIF block where the format holds it; returns why it does not. Raises OSError."""
-    why = None
-    if exif is not None:
-        why = "no JPEG can hold more than 64 kB"
-        if not (temporary.suffix.lower() in (".jpg", ".jpeg") and len(exif) > MAX_JPEG_EXIF):
-            try:
-                image.save(temporary, exif=exif, **options)
-                return None
-            except Exception as error:  # a TIFF's writer reads every field; what it stumbles over has no common base
-                why = str(error) or type(error).__name__
-    image.save(temporary, **options)
-    return why
-
-
-def check_holds(path: Path, height: int, width: int, *, alpha: bool) -> None:
-    """Raises OptionError for a name that is too long or ends in none of SUFFIXES, and for a size or transparency that its format cannot
-    hold."""
-    check_suffix(path)
-    check_name(path)
-    suffix = path.suffix.lower()
-    if alpha and suffix in (".jpg", ".jpeg", ".bmp"):
-        raise OptionError(
-            f"{path} cannot hold this picture's transparency, no {path.suffix} file can; write a .png instead"
-        )
-    if max(height, width) > MAX_SIDES.get(suffix, max(height, width)):
-        raise OptionError(
-            f"{path} cannot hold {height} x {width} pixels, no {path.suffix} file holds sides above {MAX_SIDES[suffix]:,}; "
-            "write a .png instead"
-        )
-
-
-def check_suffix(path: Path) -> None:
-    """Raises OptionError unless the path ends in one of SUFFIXES."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise OptionError(
-            f"cannot tell the picture format of {path.name!r}; let its name end in one of {', '.join(SUFFIXES)}"
-        )
-
-
-def list_folder(
-    folder: str | os.PathLike[str], *, recursive: bool = False, leaving_out: str | os.PathLike[str] | None = None
-) -> list[Path]:
-    """The picture files in a folder, as `files.list_files` lists them. Raises PictureError without any."""
-    folder = Path(folder)
-    if not is_folder(folder):
-        raise PictureError(f"{folder} is not a folder; give a folder of pictures")
-    if not os.access(folder, os.R_OK | os.X_OK):
-        raise PictureError(f"no permission to read the folder {folder}; change its permissions")
-    files = list_files(folder, recursive=recursive, leaving_out=leaving_out)
-    pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
-    if not pictures:
-        where = f"in {folder} or below it" if recursive else f"in {folder}"
-        raise PictureError(f"no picture files {where}; looked for {', '.join(SUFFIXES)}")
-    return pictures
-
-
-def thumbnail(image: np.ndarray, side: int) -> np.ndarray:
-    """A small square view of the whole picture, the same everywhere: in training, in export checks and on the device.
-
-    image: uint8, (H, W, 3), any size. Returns uint8, (side, side, 3): each cell is the mean of up to 8 x 8 pixels spread
-    evenly over its part of the picture, so the cost does not grow with the picture.
-    """
-    height, width = image.shape[:2]
-    samples_y, samples_x = (min(8, -(-length // side)) for length in (height, width))
-    rows = ((np.arange(side * samples_y) + 0.5) * height / (side * samples_y)).astype(np.intp)
-    columns = ((np.arange(side * samples_x) + 0.5) * width / (side * samples_x)).astype(np.intp)
-    cells = np.empty((side, side, 3), np.float32)
-    # Band by band, so that nothing as large as the picture is made; whole rows first, since adding them up is many times
-    # faster than picking single pixels.
-    for cell, band in zip(cells, rows.reshape(side, samples_y), strict=True):
-        added = image[band].sum(axis=0, dtype=np.uint16)
-        added[columns].reshape(side, samples_x, 3).sum(axis=1, dtype=np.float32, out=cell)
-    return np.rint(cells / (samples_y * samples_x)).astype(np.uint8)
 
 
 def _refuse_unusable(image: Image, name: str) -> None:
@@ -336,7 +178,7 @@ def _tags(image: Image, content: bytes, name: str) -> ColourTags | None:
 def _upright_srgb(image: Image, tags: ColourTags | None, name: str) -> Picture:
     with _our_rules():
         orientation, exif = _exif(image)
-    transpose = _pillow().Image.Transpose
+    transpose = pillow().Image.Transpose
     upright = {
         2: transpose.FLIP_LEFT_RIGHT,
         3: transpose.ROTATE_180,
@@ -393,7 +235,7 @@ def _to_srgb(image: Image, tags: ColourTags | None, name: str) -> np.ndarray:
 
 def _by_profile(image: Image, profile: bytes, name: str) -> Image | None:
     """None, with a warning, where the profile is damaged: it says nothing then, and the picture is taken for sRGB, as browsers do."""
-    cms = _pillow().ImageCms
+    cms = pillow().ImageCms
     try:
         embedded = cms.ImageCmsProfile(io.BytesIO(profile))
         space = embedded.profile.xcolor_space.strip()
@@ -421,13 +263,3 @@ def _by_profile(image: Image, profile: bytes, name: str) -> Image | None:
 def _rgb(image: Image) -> Image:
     # Pillow warns where transparency would be lost with the palette.
     return image.convert("RGBA").convert("RGB") if image.mode == "P" else image.convert("RGB")
-
-
-def _pillow() -> Any:
-    """Pillow's modules. Raises MissingDependency."""
-    try:
-        import PIL
-        from PIL import Image, ImageCms  # noqa: F401 (modules of their own, which PIL has once they are imported)
-    except ImportError:
-        raise MissingDependency("reading and writing pictures needs Pillow: pip install 'impasto[cli]'") from None
-    return PIL

@@ -18,17 +18,18 @@ from impasto.export.from_checkpoint import export_checkpoint
 from impasto.export.from_torch import export_model, spec_of
 from impasto.export.graph import int8
 from impasto.export.graph.helpers import with_names
-from impasto.export.graph.weight_storage import unpacked
+from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.export.quantization.search import Budget, QuantizeOptions, quantize
 from impasto.metrics import psnr
-from impasto.training import checkpoint, qat
+from impasto.training import checkpoint
 from impasto.training.inference import draw
 from impasto.training.loop import trainer as fit
-from impasto.training.loop.trainer import FitOptions
-from impasto.training.networks import ARCHITECTURES
+from impasto.training.loop.options import FitOptions, ModelInfo
+from impasto.training.loop.task import Task
+from impasto.training.networks import ARCHITECTURES, qat
 from impasto.training.networks.base import ResidualBlock
-from impasto.training.recipes import fit_restore, fit_style
-from impasto.training.tasks import Task
+from impasto.training.restoration import train_restorer
+from impasto.training.style import train_style
 
 pytest_plugins = ("support.training_fixtures",)
 
@@ -100,7 +101,7 @@ def mended(fragile, tmp_path_factory):
         options = FitOptions(steps, rate, averaging=0.95, device="cpu", precision="fp32", qat=True)
         task = Likeness(copy.deepcopy(fragile))
         folder = tmp_path_factory.mktemp("run")
-        results.append(fit.fit(task, options, folder, name="tiny", kind="denoise", recipe={}))
+        results.append(fit.fit(task, options, folder, ModelInfo("tiny", "denoise", {})))
     return results
 
 
@@ -113,7 +114,7 @@ def test_a_budget_that_calibration_misses_is_reached(mended):
 
 
 def int8_graph(network, ranges):
-    model = with_names(unpacked(export_model(network, spec_of(network, "tiny", "denoise"))))
+    model = with_names(without_fp16_storage(export_model(network, spec_of(network, "tiny", "denoise"))))
     return int8.quantized(model, int8.learnt_ranges(model, ranges), (), "openvino")
 
 
@@ -185,7 +186,7 @@ def test_rounding_leaves_what_is_on_the_steps_and_clips_the_rest():
 def test_killed_and_resumed_is_uninterrupted(kind, restoring, stylizing, tmp_path, monkeypatch):
     monkeypatch.setattr(fit, "LOOK_EVERY", 2)
     monkeypatch.setattr(qat, "LOOKED_AT", 1)
-    options, train = (restoring, fit_restore) if kind == "restore" else (stylizing, fit_style)
+    options, train = (restoring, train_restorer) if kind == "restore" else (stylizing, train_style)
     start = tmp_path / "start.safetensors"
     network = shaken("unet-restorer" if kind == "restore" else "thumbnail-stylizer")
     checkpoint.save_checkpoint(start, network, name="start", task=kind, recipe={})

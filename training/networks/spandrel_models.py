@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from impasto.errors import CheckpointError, MissingDependency, first_line
 from impasto.files import sha256
 
-from .networks import Network
+from .base import Network
 
 FOREIGN = "foreign"
 """What a checkpoint of ours names such a network's architecture; spandrel finds out the rest from the weights."""

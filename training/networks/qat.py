@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,11 @@ from torch.func import functional_call
 
 from impasto.errors import OptionError
 
-from .networks import Network
+from .base import Network
 from .spandrel_models import FOREIGN
-from .tasks import Task
+
+if TYPE_CHECKING:
+    from impasto.training.loop.task import Task
 
 RECIPE = "int8"
 """The key of a checkpoint's recipe that holds what was learnt: {"ranges": {layer: range}}."""

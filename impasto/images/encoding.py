@@ -1,0 +1,76 @@
+"""Pictures to files. Pillow is imported on first use."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from impasto.errors import ImpastoWarning
+from impasto.files import atomic_path
+
+from .decoding import Picture
+from .formats import check_holds
+from .pillow import pillow
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_JPEG_EXIF = 65_533
+"""Bytes: a JPEG's segment counts its length in 16 bits, two of which are for the count itself."""
+
+_PNG_LEVEL = 4
+"""zlib's. Pillow's own 6 takes twice as long on photos, for files that are hardly smaller."""
+
+
+def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:
+    """Write a picture, or a uint8 (H, W, 3) array, atomically; the suffix chooses the format.
+
+    quality: 1 to 100, for JPEG and WebP. An EXIF block that the format cannot hold is left out, with a warning.
+    Raises OptionError as `check_holds`, and OutputError where the file cannot be written.
+    """
+    if note := write_telling(path, picture, quality=quality):
+        warnings.warn(note, ImpastoWarning, stacklevel=2)
+
+
+def write_telling(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> str | None:
+    """Write a picture as `write` does, and return its warning instead of raising it; None without one.
+
+    For threads that run beside others, in which Python before 3.14 loses warnings.
+    """
+    pil = pillow()
+    if not isinstance(picture, Picture):
+        picture = Picture(picture)
+    path = Path(path)
+    check_holds(path, *picture.rgb.shape[:2], alpha=picture.alpha is not None)
+    image = pil.Image.fromarray(picture.rgb)
+    if picture.alpha is not None:
+        image.putalpha(pil.Image.fromarray(picture.alpha))
+    options: dict[str, Any] = {}
+    if path.suffix.lower() in (".jpg", ".jpeg", ".webp"):
+        options |= {"quality": quality}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        options |= {"subsampling": 0}
+    if path.suffix.lower() == ".png":
+        options |= {"compress_level": _PNG_LEVEL}
+    with atomic_path(path) as temporary:
+        why = _save(image, temporary, picture.exif, options)
+    return why and f"{path} is written without the picture's EXIF data ({len(picture.exif or b''):,} bytes): {why}"
+
+
+def _save(image: Image, temporary: Path, exif: bytes | None, options: dict[str, Any]) -> str | None:
+    """With its EXIF block where the format holds it; returns why it does not. Raises OSError."""
+    why = None
+    if exif is not None:
+        why = "no JPEG can hold more than 64 kB"
+        if not (temporary.suffix.lower() in (".jpg", ".jpeg") and len(exif) > MAX_JPEG_EXIF):
+            try:
+                image.save(temporary, exif=exif, **options)
+                return None
+            except Exception as error:  # a TIFF's writer reads every field; what it stumbles over has no common base
+                why = str(error) or type(error).__name__
+    image.save(temporary, **options)
+    return why

@@ -1,0 +1,138 @@
+"""How to train, whatever the task, and what comes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from impasto.errors import OptionError
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to train, whatever the task."""
+
+    steps: int
+    learning_rate: float = 1e-3
+    """The highest of a one-cycle schedule: linear warm-up over 5 % of the steps, then cosine to 1 % of it."""
+    averaging: float = 0.999
+    """Decay per step of the exponential moving average of the weights, which is what gets shipped."""
+    clip: float = 1.0
+    """Largest norm of a gradient."""
+    seed: int = 0
+    device: str = "auto"
+    """"auto", "cpu" or "cuda"."""
+    precision: str = "auto"
+    """What the network computes in: "bf16", "fp32", or "auto" for BF16 where the device is faster with it. Weights,
+    losses and averages stay FP32."""
+    save_seconds: float = 60
+    """Between two saved states; a killed run loses no more than this."""
+    replay: bool = False
+    """Record the step as a CUDA graph; for GPUs that are faster than Python. The device must be a GPU."""
+    patience: int = 0
+    """Stop after so many validations in a row without a better one, and ship the best; 0: take all steps, ship the last."""
+    validate_every: int = 1000
+    """Steps between two validations, where `patience` or `tensorboard` asks for them."""
+    tensorboard: bool = False
+    """Also write curves and previews to the folder BOARD in the output folder."""
+    freeze: tuple[str, ...] = ()
+    """Stages of the network, or beginnings of its parameters' names, that stay as they are."""
+    depth_decay: float = 1.0
+    """What the learning rate is multiplied by for each stage further from the head."""
+    qat: bool = False
+    """Compute as INT8 will, so that the weights get used to it, and learn the ranges for `impasto quantize`."""
+    minutes: float = 0
+    """Stop after so many minutes of steps in this call, with a checkpoint, and the state to go on from; 0: take all steps. The
+    learning rate follows the steps, so that the run that went on is the uninterrupted one."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
+            raise OptionError(
+                f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
+                "at least 1, above 0, 0 to 1, above 0"
+            )
+        if not 0 <= self.seed < 1 << 32:  # generators take 64 bits, and each step has a seed of its own
+            raise OptionError(f"seed {self.seed}: wanted a whole number from 0 to {(1 << 32) - 1}")
+        if not 0 < self.depth_decay <= 1:
+            raise OptionError(f"depth decay {self.depth_decay}: wanted above 0, at most 1")
+        if not 0 <= self.minutes < math.inf:
+            raise OptionError(f"minutes {self.minutes}: wanted above 0, or 0 for no limit")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise OptionError(f"unknown precision {self.precision!r}; choose auto, bf16 or fp32")
+        if self.patience < 0 or self.validate_every < 1:
+            raise OptionError(
+                f"patience {self.patience}, validation every {self.validate_every} steps: wanted at least 0, at least 1"
+            )
+
+    def averaging_at(self, step: int) -> float:
+        """The moving average's decay at a step, counted from 0: shorter at first, so that it forgets the random start."""
+        return min(self.averaging, (1 + step) / (10 + step))
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0: Smith and Topin 2018, with a cosine descent."""
+        warm_up = max(1, self.steps // 20)
+        if step < warm_up:
+            return self.learning_rate * (step + 1) / warm_up
+        share = (step - warm_up) / max(1, self.steps - warm_up)
+        return self.learning_rate * (0.01 + 0.99 * (1 + math.cos(math.pi * share)) / 2)
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the checkpoint says of the model besides its weights."""
+
+    name: str
+    task: str
+    """Such as "stylize" or "denoise"."""
+    recipe: dict[str, Any]
+    """How it is made, as far as that is known before the first step."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress bar shows."""
+
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+
+
+Report = Callable[[Progress], None]
+"""What a training calls with its progress."""
+
+
+def silent(progress: Progress) -> None:
+    """The Report of a training whose progress nobody looks at."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training made."""
+
+    checkpoint: Path
+    steps: int
+    seconds: float
+    losses: Mapping[str, float]
+    quality: Mapping[str, float]
+    """On the pictures held out; empty where there are none."""
+    test: Mapping[str, float] = field(default_factory=dict)
+    """On the test set, which nothing was chosen by; empty where there is none."""
+    int8: Mapping[str, float] = field(default_factory=dict)
+    """On the pictures held out, computed as INT8 will; empty but for quantization-aware training."""
+    skipped: int = 0
+    """Files that could not be used; the checkpoint's recipe names them."""
+    unfinished: bool = False
+    """Whether the time was up before the last step; the state to go on from lies beside the checkpoint."""
+
+    def __str__(self) -> str:
+        measured = _listed(self.quality or self.losses) + (f"; test set: {_listed(self.test)}" if self.test else "")
+        measured += f"; in INT8: {_listed(self.int8)}" if self.int8 else ""
+        skipped = f"; {self.skipped} broken or small files were left out" if self.skipped else ""
+        return f"{self.checkpoint}: {self.steps} steps in {self.seconds:.0f} s; {measured}{skipped}"
+
+
+def _listed(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{key} {value:.4g}" for key, value in values.items())
