@@ -11,8 +11,7 @@ import argparse
 import impasto
 from impasto import images
 from impasto.errors import EngineMismatch
-from impasto.export.tensorrt.options import BuildOptions, Sizes
-from impasto.export.tensorrt.package_engines import build_model
+from impasto.export import BuildOptions, Sizes, build_engine
 
 
 def main() -> None:
@@ -28,7 +27,7 @@ def main() -> None:
         model = impasto.load(given.model, backend="tensorrt")  # never builds
     except EngineMismatch:  # none fits this GPU
         print("building an engine takes minutes, once")
-        build_model(given.model, BuildOptions(precision=given.precision, sizes=(Sizes.parse(given.size),)))
+        build_engine(given.model, BuildOptions(precision=given.precision, sizes=(Sizes.parse(given.size),)))
         model = impasto.load(given.model, backend="tensorrt")
     with model:
         print(model.info)

@@ -8,8 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from impasto.export.from_onnx import export_graph
-from impasto.export.quantization.search import QuantizeOptions, quantize
+from impasto.export import QuantizeOptions, import_onnx, quantize
 
 
 def main() -> None:
@@ -20,7 +19,7 @@ def main() -> None:
     parser.add_argument("--layout", default="rgb 0..1", help="channel order and range of the file's pixels")
     parser.add_argument("--target", default="openvino", help="openvino, onnxruntime or tensorrt")
     given = parser.parse_args()
-    print(export_graph(given.graph, given.package, layout=given.layout))
+    print(import_onnx(given.graph, given.package, layout=given.layout))
     print(quantize(given.package, QuantizeOptions(given.photos, to="int8", families=(given.target,))))
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from impasto.export.from_checkpoint import export_checkpoint
+from impasto.export import export_checkpoint
 from impasto.runtime.loading.source import known_names
-from impasto.training.loop.trainer import FitOptions
-from impasto.training.recipes import STYLE_WEIGHTS, StyleOptions, fit_style
+from impasto.training import FitOptions, StyleOptions, train_style
+from impasto.training.style import STYLE_WEIGHTS
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
         weights={**STYLE_WEIGHTS, "shift": 0.0, "grid": 5.0},
         backbone=given.backbone,
     )
-    result = fit_style(options)
+    result = train_style(options)
     print(result)
     print(export_checkpoint(result.checkpoint, Path(given.name)))
 

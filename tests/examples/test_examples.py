@@ -119,7 +119,7 @@ def test_an_engine_is_built_once(make_package, tmp_path, monkeypatch) -> None:
 
     monkeypatch.setattr(impasto, "load", without_a_gpu)
     monkeypatch.setattr(
-        "impasto.export.tensorrt.package_engines.build_model", lambda model, options: built.append((model, options))
+        "impasto.export.tensorrt.package_engines.build_engine", lambda model, options: built.append((model, options))
     )
     photo = write_pictures(tmp_path / "photos", 1) / "0.png"
     for _ in range(2):
