@@ -8,7 +8,10 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from dataclasses import is_dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import get_type_hints
 
 import pdoc
 
@@ -42,12 +45,22 @@ def write(folder: Path) -> None:
     (folder / "search.js").write_text(pdoc.render.search_index(modules), encoding="utf-8")
 
 
-def _complete(name: str):  # type: ignore[no-untyped-def]
+def _complete(name: str) -> ModuleType:
     """The module with its public names in it: some modules import these on first use, where pdoc does not look for them."""
     module = importlib.import_module(name)
     for public in getattr(module, "__all__", ()):
-        setattr(module, public, getattr(module, public))
+        value = getattr(module, public)
+        setattr(module, public, value)
+        if isinstance(value, type) and is_dataclass(value):
+            _resolve_fields(value)
     return module
+
+
+def _resolve_fields(dataclass: type) -> None:
+    """A constructor's annotations as types. They are text, and pdoc reads inherited ones in the wrong module."""
+    hints = get_type_hints(dataclass)
+    for parameter in set(hints) & set(dataclass.__init__.__annotations__):
+        dataclass.__init__.__annotations__[parameter] = hints[parameter]
 
 
 if __name__ == "__main__":

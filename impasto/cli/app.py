@@ -6,7 +6,7 @@ import typer
 
 import impasto
 
-from . import bench, build, check, compare, doctor, export, inspect, models, quantize, run, train
+from . import bench, build, check, compare, doctor, export, inspect, models, quantize, run, train, web
 from .console import Commands, out
 from .eval import evaluate
 
@@ -45,5 +45,6 @@ app.command()(bench.bench)
 app.command()(compare.compare)
 app.command()(inspect.inspect)
 app.command()(models.models)
+app.command()(web.web)
 app.command()(doctor.doctor)
 app.add_typer(build.cache, name="cache")

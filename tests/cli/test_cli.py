@@ -21,9 +21,11 @@ from support.small_models import REPOSITORY, float_graph, picture
 from typer.testing import CliRunner
 
 import impasto
+from impasto import errors
 from impasto.cli.app import app
 from impasto.cli.options import located
 from impasto.doctor import examine
+from impasto.errors import install
 from impasto.runtime.loading.source import shipped_models
 
 
@@ -104,7 +106,7 @@ class TestRun:
         assert cli("run", make_package(border=8), tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
         assert Image.open(tmp_path / "b.png").size == (1, 1)
 
-    def test_a_strangers_graph(self, photo, tmp_path):
+    def test_an_external_graph(self, photo, tmp_path):
         onnx.save(float_graph(), str(tmp_path / "s.onnx"))
         assert "layout" in fails("run", tmp_path / "s.onnx", photo)
         assert cli("run", tmp_path / "s.onnx", photo, "--layout", "rgb 0..1")[0] == 0
@@ -278,7 +280,7 @@ def test_check_and_export_name_what_they_lack(make_package, tmp_path):
     assert not (tmp_path / "package" / "manifest.json").exists()
 
 
-def test_a_strangers_graph_becomes_a_package(photo, tmp_path):
+def test_an_external_graph_becomes_a_package(photo, tmp_path):
     path = tmp_path / "other.onnx"
     onnx.save(float_graph(), str(path))
     assert "--layout 'rgb 0..1'" in fails("export", path)
@@ -310,6 +312,29 @@ def test_models_says_what_the_pictures_owners_allow(make_package, monkeypatch):
     assert "own: trained on pictures with these terms: for non-commercial research" in cli("models")[1]
 
 
+def test_models_fits_eighty_columns_and_folds_nothing_away(monkeypatch):
+    monkeypatch.setattr("impasto.runtime.loading.source.search_path", lambda: [shipped_models()])
+    said = CliRunner().invoke(app, ["models"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, said.splitlines())) <= 80
+    for name in ("composition-viii", "four-styles", "upscale-x2"):
+        assert name in said
+    # Folded or not, every word of a cell is there.
+    assert {"stylize", "denoise", "fp32", "28.9", "objective"} <= set(said.split())
+
+
+def test_models_shows_a_card(tmp_path):
+    code, said, _ = cli("models", "great-wave", "--json", tmp_path / "m.json")
+    assert code == 0
+    assert "Great Wave off Kanagawa" in said and "# great-wave" not in said  # drawn, not as it is written
+    found = json.loads((tmp_path / "m.json").read_text())
+    assert found["summary"]["style"] == "great-wave" and found["summary"]["kmac_per_pixel"] == 28.9
+
+
+def test_a_package_without_a_card_says_what_else_to_read(make_package):
+    code, _, stderr = cli("models", make_package())
+    assert code == 1 and "has no card" in stderr and "impasto inspect tiny" in stderr
+
+
 def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tmp_path):
     folder = make_package("own")
     (folder / "manifest.json").write_text("no JSON")
@@ -329,6 +354,9 @@ def test_a_broken_package_does_not_hide_the_others(make_package, monkeypatch, tm
         ("bench", "denoise", "--json"),
         ("compare", "denoise", "inpaint", "--photo", "photo.png", "--json"),
         ("compare", "denoise", "inpaint", "--photo", "photo.png", "--sheet"),
+        ("compare", "denoise", "inpaint", "--photo", "photo.png", "--html"),
+        ("bench", "denoise", "--html"),
+        ("quantize", "denoise", "--calibrate", ".", "--html"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--json"),
         ("eval", "denoise", "--photos", ".", "--degrade", "noise:25", "--sheet"),
         ("build", "denoise", "--json"),
@@ -426,7 +454,7 @@ def test_a_library_that_is_not_there_is_one_line_with_its_extra(tmp_path, module
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert f"pip install 'impasto[{extra}]'" in done.stderr
+    assert f"[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -434,10 +462,41 @@ def test_doctor_says_what_runs_here(tmp_path):
     code, out, _ = cli("doctor", "--json", tmp_path / "d.json")
     assert code == 0
     assert "run models on the CPU" in out
-    assert "impasto[gpu]" in out  # square brackets are not markup here
+    assert "[gpu]" in out  # square brackets are not markup here
     findings = {f["what"]: f for f in json.loads((tmp_path / "d.json").read_text())["findings"]}
     assert findings["ONNX Runtime"]["works"]
     assert all(f["works"] or f["advice"] for f in findings.values())
+
+
+def test_commands_that_install_extras_work_where_they_are_read(monkeypatch, tmp_path):
+    """In a checkout no index is asked for Impasto, and elsewhere no folder is."""
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "impasto" / "errors.py"))
+    assert install("video") == "pip install 'impasto[video]'"
+    (tmp_path / "pyproject.toml").touch()
+    assert install("video") == f"pip install -e '{tmp_path}[video]'"
+    monkeypatch.chdir(tmp_path)
+    assert install("video") == "pip install -e '.[video]'"
+    assert install("cpu", "cli") == "pip install -e '.[cpu,cli]'"
+    advice = {f.what: f.advice for f in examine().findings}["PyCUDA"]
+    assert advice.startswith("pip install -e '.[gpu]'")
+
+
+def test_a_run_without_inputs_shows_an_example(tmp_path):
+    code, _, stderr = cli("run", "denoise")
+    assert code == 2
+    assert stderr.startswith("error: no picture or video to run denoise on; name one, for example: ")
+    assert stderr.endswith("impasto run denoise photo.jpg -o result.png\n")
+
+
+def test_a_network_of_several_styles_says_which_it_drew(photo, tmp_path):
+    run = "run", "four-styles", photo, "-o", tmp_path / "out.png"
+    assert cli(*run)[1].endswith("; style: great-wave\n")
+    code, out, _ = cli(
+        *run, "--style", "ejiri=3", "--style", "starry-night", "--strength", "0.8", "--json", tmp_path / "j"
+    )
+    assert code == 0
+    assert out.endswith("; style: ejiri 60 %, photo 20 %, starry-night 20 %\n")
+    assert json.loads((tmp_path / "j").read_text())["style"] == "ejiri 60 %, photo 20 %, starry-night 20 %"
 
 
 def test_doctor_tells_a_jetson_where_onnx_runtime_for_cuda_comes_from(monkeypatch):

@@ -94,6 +94,7 @@ NOT_RUN = {
     "ENGINE.plan": "needs an engine",
     "vgg16": "downloads 528 MB",
     "-": "reads or writes a pipe",
+    "--serve": "serves until Ctrl-C",
     "build": "tests/export/tensorrt builds engines",
     "my-wave": "needs FP16 and INT8 graphs of a shipped network, which take minutes",
     "try": "the command after it is the same with more steps",

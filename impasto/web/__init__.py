@@ -1,0 +1,1 @@
+"""A static page that runs models on the visitor's device, with ONNX Runtime Web."""
