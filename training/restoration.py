@@ -109,7 +109,7 @@ def train_restorer(options: RestoreOptions, report: Report = silent) -> FitResul
         ['psnr_sigma_15', 'psnr_sigma_25', 'psnr_sigma_50']
     """
     device = pick_device(options.fit.device)
-    if options.pairs:
+    if options.pairs:  # noqa: SIM108 (one line would be too long)
         split = split_pairs(*options.pairs, options)
     else:
         split = split_photos(options, options.crop * options.degradation.scale)
