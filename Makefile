@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fuzz kernels zoo wheel clean
+.PHONY: help setup demo test lint types fuzz kernels zoo docs reference thumbnails wheel clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -42,6 +42,15 @@ kernels: $(VENV)/.demo-ready  ## compile kernels/gram.cu for every architecture:
 
 zoo: $(VENV)/.test-ready  ## train, export and judge a model of the zoo, or go on with it: make zoo MODEL=starry-night [GPU=1]
 	$(BIN)/python -m impasto.training.zoo $(MODEL) $(if $(MODEL),--run) $(if $(GPU),--gpu)
+
+docs: $(VENV)/.test-ready  ## the API reference from the docstrings, into build/docs
+	$(BIN)/python docs/tools/api.py build/docs
+
+reference: $(VENV)/.demo-ready  ## docs/reference, one page a verb, from the command line
+	$(BIN)/python docs/tools/reference.py
+
+thumbnails: $(VENV)/.demo-ready  ## docs/pictures/thumbnails, from the models' pictures
+	$(BIN)/python docs/tools/thumbnails.py
 
 wheel: $(VENV)/.test-ready  ## dist/impasto-*.whl
 	$(BIN)/python -m build --wheel --outdir dist

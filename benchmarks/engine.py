@@ -29,7 +29,8 @@ from impasto.metrics import psnr
 from impasto.runtime import cuda
 from impasto.runtime.backends import open_engine
 from impasto.runtime.backends.tensorrt.api import tensorrt
-from impasto.runtime.backends.tensorrt.engine import TensorRTBackend, TensorRTSlot
+from impasto.runtime.backends.tensorrt.engine import TensorRTBackend
+from impasto.runtime.backends.tensorrt.slot import TensorRTSlot
 from impasto.runtime.loading.source import resolve
 
 _ROTATION = 4

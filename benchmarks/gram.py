@@ -7,8 +7,9 @@
 On a Hopper GPU both of its forward kernels are timed: "impasto" is the one for every GPU, "impasto wgmma" its own.
 
 Each method is captured into a CUDA graph over several sets of inputs, together larger than L2, and replayed; the
-figure is the median replay over the sets. The floor is the bytes that must move (each feature map read once, each
-gradient written once) over the copy bandwidth, measured here: bytes read plus bytes written of a large copy.
+figure is the median replay over the sets. The floor is the bytes that must move over bandwidths measured here: a forward
+pass reads each feature map once, as fast as a sum reads (or a copy moves bytes, where that is faster); a backward pass reads
+it and writes a gradient, as fast as a copy.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from impasto.errors import OutputError
+from impasto.errors import OutputError, install
 from impasto.files import check_writable
 
 VGG16 = {"relu1_2": (64, 512), "relu2_2": (128, 256), "relu3_3": (256, 128), "relu4_3": (512, 64)}
@@ -143,6 +144,15 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() / microseconds
 
 
+def read_bandwidth() -> float:
+    """Bytes a microsecond that are read where nothing is written: a sum over much more than L2."""
+    import torch
+
+    source = torch.rand(1 << 28, device="cuda")
+    microseconds, _ = replay_microseconds(lambda _: source.sum(), 1)
+    return source.numel() * source.element_size() / microseconds
+
+
 def eager_style_loss(features: list[Any], targets: list[Any], weights: list[float]) -> Any:
     """What people write: a batched product per layer, in the features' dtype, and mse_loss."""
     import torch
@@ -189,11 +199,18 @@ class Bench:
 
     def __init__(self) -> None:
         self.bandwidth = copy_bandwidth()
+        self.read_bandwidth = max(
+            read_bandwidth(), self.bandwidth
+        )  # a sum may be slower than memory: the floor is a bound
         self.timings: list[Timing] = []
 
-    def measure(self, problem: Problem, method: str, work: Callable[[list[Any]], Any], *, traffic: float = 1) -> None:
-        """traffic: how many times the features' bytes must move."""
-        floor = traffic * problem.feature_bytes / self.bandwidth
+    def measure(
+        self, problem: Problem, method: str, work: Callable[[list[Any]], Any], *, backward: bool = False
+    ) -> None:
+        """backward: whether gradients are written, too, for which the features are read once more."""
+        floor = problem.feature_bytes / self.read_bandwidth
+        if backward:
+            floor += 2 * problem.feature_bytes / self.bandwidth
         microseconds, spread = replay_microseconds(lambda index: work(problem.sets[index]), len(problem.sets))
         self.timings.append(Timing(problem.name, method, microseconds, floor, spread))
         print(self.timings[-1], flush=True)
@@ -213,7 +230,7 @@ class Bench:
         for name, loss in losses.items():
             with torch.no_grad():
                 self.measure(problem, f"{name} forward", partial(loss, **against))
-            self.measure(problem, f"{name} forward + backward", partial(with_gradients(loss), **against), traffic=3)
+            self.measure(problem, f"{name} forward + backward", partial(with_gradients(loss), **against), backward=True)
 
     def grams(self, problem: Problem, *, others: bool, knobs: str = "") -> None:
         """One layer's Gram matrix: ours, and cuBLAS through torch. knobs: what else than usual is said of ours."""
@@ -229,7 +246,7 @@ class Bench:
 
         def product(features: list[Any]) -> Any:
             pixels = features[0].flatten(2)
-            return torch.bmm(pixels, pixels.mT)
+            return torch.bmm(pixels, pixels.mT, out_dtype=torch.float32)  # in float16, relu1_2's diagonal overflows
 
         self.measure(problem, "torch.bmm (cuBLAS)", product)
 
@@ -253,6 +270,36 @@ def measure_cupy(bench: Bench, layers: list[Problem]) -> None:
 
     for layer in layers:
         bench.measure(layer, "CuPy matmul", product)
+
+
+def measure_quack(bench: Bench, layers: list[Problem]) -> None:
+    """One layer's Gram matrix by Dao-AILab's quack, whose product computes one triangle and writes it twice, where it is installed."""
+    if importlib.util.find_spec("quack") is None:
+        print("quack is not installed: pip install quack-kernels for its figures")
+        return
+    import torch
+    from quack.gemm_interface import gemm_symmetric
+
+    def product(features: list[Any]) -> Any:
+        pixels = features[0].flatten(2)
+        return gemm_symmetric(pixels, pixels.mT, out_dtype=torch.float32)
+
+    try:
+        for layer in layers:
+            bench.measure(layer, "quack gemm_symmetric", product)
+    except Exception as error:  # a compiler of its own, for some GPUs: it may fail in any way
+        print(f"quack does not run here: {type(error).__name__}: {error}")
+
+
+def measure_equal_bytes(bench: Bench, grouped: Problem) -> None:
+    """All layers in one launch whose blocks read equally much, in place of taking equally long."""
+    import torch
+
+    from impasto.kernels import launch, style_loss
+
+    against: dict[str, Any] = {"targets": grouped.targets, "weights": grouped.weights}
+    with mock.patch.object(launch, "plan", partial(launch.plan, weighed=False)), torch.no_grad():
+        bench.measure(grouped, "impasto forward, equal bytes", partial(style_loss, **against))
 
 
 def single_layers(batches: Sequence[int], dtype: Any) -> list[Problem]:
@@ -317,7 +364,7 @@ def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> N
         against: dict[str, Any] = {"targets": grouped.targets, "weights": grouped.weights}
         with torch.no_grad():
             bench.measure(grouped, f"forward, {name}", partial(style_loss, **against))
-        bench.measure(grouped, f"forward + backward, {name}", partial(both, **against), traffic=3)
+        bench.measure(grouped, f"forward + backward, {name}", partial(both, **against), backward=True)
         for layer in layers:
             bench.grams(layer, others=False, knobs=name)
         print(kernel_times(grouped), flush=True)
@@ -379,7 +426,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.variants and shutil.which("nvcc") is None:
         parser.error("--variants needs nvcc on the PATH")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib: pip install 'impasto[plots]'")
+        parser.error(f"--plot needs matplotlib: {install('plots')}")
     try:
         for path in filter(None, (options.json, options.plot)):
             check_writable(path)
@@ -394,11 +441,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     bench = Bench()
     properties = torch.cuda.get_device_properties(0)
-    print(f"{properties.name}, copies {bench.bandwidth / 1e6:.2f} TB/s, torch {torch.__version__}", flush=True)
+    speeds = f"copies {bench.bandwidth / 1e6:.2f} TB/s, reads {bench.read_bandwidth / 1e6:.2f} TB/s"
+    print(f"{properties.name}, {speeds}, torch {torch.__version__}", flush=True)
     layers = single_layers((4, 1), torch.float16)
     kernels: dict[str, float] = {}
     try:
         bench.style_losses(grouped, compiled=not options.no_compile)
+        measure_equal_bytes(bench, grouped)
         for layer in layers:
             bench.grams(layer, others=True)
         kernels.update(kernel_times(grouped))
@@ -409,6 +458,7 @@ def main(arguments: list[str] | None = None) -> int:
             measure_variants(bench, grouped, layers[:4])
         others = len(bench.timings)
         measure_cupy(bench, layers)
+        measure_quack(bench, layers)
         timings += bench.timings[others:]
     finally:  # what fails on the way, or Ctrl-C, does not cost the figures before it
         if options.json:
@@ -416,6 +466,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "device": properties.name,
                 "torch": torch.__version__,
                 "copy_bytes_per_microsecond": bench.bandwidth,
+                "read_bytes_per_microsecond": bench.read_bandwidth,
                 "timings": [asdict(timing) for timing in bench.timings],
                 "kernel_microseconds": kernels,
             }

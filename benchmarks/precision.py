@@ -125,7 +125,9 @@ def compare(
                     loaded = opened.enter_context(
                         impasto.load(source.path, backend=backend, precision=precision, working_size=None)
                     )
-                    loaded._graph = Variant(resolve(source.path, precision, family="openvino").graph, options)
+                    loaded._backend = Variant(
+                        resolve(source.path, precision, target_backend="openvino").graph_path, options
+                    )
                     draws[f"{backend} {precision.upper()}, {name}"] = loaded
         reference = eager(image)
         samples = in_turn(draws, image, rounds)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from impasto.benchmarks.measurement.report import describe_machine
-from impasto.errors import ImpastoError, MissingDependency, OptionError
+from impasto.errors import ImpastoError, MissingDependency, OptionError, install
 from impasto.files import atomic_path, write_text
 
 
@@ -68,7 +68,7 @@ def plot(scratch: Curve, tuned: Curve, measure: str, path: Path) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise MissingDependency("the plot needs Matplotlib: pip install 'impasto[plots]'") from None
+        raise MissingDependency(f"the plot needs Matplotlib: {install('plots')}") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto._version import __version__
-from impasto.errors import MissingDependency, OptionError
+from impasto.errors import MissingDependency, OptionError, install
 from impasto.files import sha256
 from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.package.manifest import CHECKPOINT, CONTEXT, MODEL, Manifest
@@ -59,7 +59,7 @@ def export_checkpoint(
     try:
         import impasto.training.checkpoint as checkpoints
     except ImportError as error:
-        raise MissingDependency(f"exporting a checkpoint needs torch ({error}): pip install 'impasto[train]'") from None
+        raise MissingDependency(f"exporting a checkpoint needs torch ({error}): {install('train')}") from None
     loaded = checkpoints.load(checkpoint)
     lent = _with_strength(loaded) if with_strength else loaded
     if working_size is not None:
@@ -145,7 +145,7 @@ def export_perceptual(
         from . import from_torch as canonical
         from .graph.helpers import graph_file
     except ImportError as error:
-        raise MissingDependency(f"exporting a backbone needs torch ({error}): pip install 'impasto[train]'") from None
+        raise MissingDependency(f"exporting a backbone needs torch ({error}): {install('train')}") from None
     target = Path(backbone if folder is None else folder)
     check_target(target, backbone)
     network = backbones.load_backbone(backbone, weights)

@@ -112,23 +112,23 @@ def import_onnx(
         1
     """
     source = resolve(graph_path)
-    if source.manifest is not None or source.graph.suffix.lower() != ".onnx" or source.engine:
+    if source.manifest is not None or source.graph_path.suffix.lower() != ".onnx" or source.engine:
         raise OptionError(f"{source.path} is no bare ONNX file; it needs no package made of it")
     if task is not None and task not in TASKS:
         raise OptionError(f"unknown task {task!r}; choose one of {', '.join(TASKS)}")
-    read = read_external(source.graph)
+    read = read_external(source.graph_path)
     described = _described(read, source)
-    by_itself = name or described.get("name") or _as_name(source.graph.stem)
-    target = source.graph.parent / by_itself if folder is None else Path(folder)
+    by_itself = name or described.get("name") or _as_name(source.graph_path.stem)
+    target = source.graph_path.parent / by_itself if folder is None else Path(folder)
     if folder is not None and not (name or described.get("name")):
         name = _as_name(target.resolve().name)
     name = check_name(name or by_itself)
     # Into the folder of a package that was made of another file, only who says --name.
-    check_target(target, name if _is_made_of(target, source.graph) else by_itself, _files_of(source.graph))
+    check_target(target, name if _is_made_of(target, source.graph_path) else by_itself, _files_of(source.graph_path))
     pixels = _pixels(read, layout, source)
-    spec = ModelSpec.from_json({"name": name, **described, **({"task": task} if task else {})}, str(source.graph))
+    spec = ModelSpec.from_json({"name": name, **described, **({"task": task} if task else {})}, str(source.graph_path))
     spec = replace(spec, name=name)
-    _require_possible(spec, source.graph)
+    _require_possible(spec, source.graph_path)
     modern = read if not pixels and is_modern(read) else modernized(read)
     model = with_pixels(modern, pixels) if pixels else finished(modern)
     with tempfile.TemporaryDirectory() as temporary:
@@ -136,8 +136,8 @@ def import_onnx(
         onnx.save(model, str(trial))
         with (
             closing(_open(trial)) as drawing,
-            closing(_open(source.graph, pixels)) as original,
-            _in_time(source.graph, drawing),
+            closing(_open(source.graph_path, pixels)) as original,
+            _in_time(source.graph_path, drawing),
         ):
             spec = _completed(spec, described, drawing, model)
             check = _compared(spec, drawing, original)
@@ -145,15 +145,15 @@ def import_onnx(
     in_halves = TensorProto.FLOAT16 in element_types(read).values()
     if check.max_difference > TOLERANCE and not (in_halves and check.psnr >= LEAST_PSNR["fp16"]):
         raise ExportError(
-            f"the package would draw up to {check.max_difference} levels of 255 away from what {source.graph} draws; nothing was "
+            f"the package would draw up to {check.max_difference} levels of 255 away from what {source.graph_path} draws; nothing was "
             "written. Please report the file"
         )
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
-    manifest = Manifest(spec, (), {"origin": _origin(source.graph, pixels)}, impasto=__version__)
+    manifest = Manifest(spec, (), {"origin": _origin(source.graph_path, pixels)}, impasto=__version__)
     files = [graph_file(MODEL, model)]
     backends = check_backends(manifest, files) | {"onnxruntime-cpu": BackendCheck(True, check.max_difference)}
     write_package(target, replace(manifest, backends=backends), files)
-    return ImportedModel(target, source.graph, spec, check)
+    return ImportedModel(target, source.graph_path, spec, check)
 
 
 @contextmanager
@@ -172,8 +172,11 @@ def _described(model: onnx.ModelProto, source: Source) -> dict[str, Any]:
     """What the graph's own metadata says, where Impasto wrote it, and what a sidecar does. Raises PackageError."""
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     if own:
-        spec_in_metadata(own, source.graph)  # says what is wrong; what it leaves out is found by trying
-    return {**(metadata_json(own, source.graph) if own else {}), **(source.sidecar.described if source.sidecar else {})}
+        spec_in_metadata(own, source.graph_path)  # says what is wrong; what it leaves out is found by trying
+    return {
+        **(metadata_json(own, source.graph_path) if own else {}),
+        **(source.sidecar.described if source.sidecar else {}),
+    }
 
 
 def _require_possible(spec: ModelSpec, path: Path) -> None:
@@ -202,14 +205,16 @@ def _pixels(model: onnx.ModelProto, layout: str | None, source: Source) -> Pixel
     """How the graph's pixels lie; None for a canonical one. Raises OptionError where that is unknown, or told in vain."""
     if is_canonical(model):
         if layout is not None:
-            raise OptionError(f"{source.graph} takes uint8 (N, H, W, 3) pictures as they are; leave the layout out")
+            raise OptionError(
+                f"{source.graph_path} takes uint8 (N, H, W, 3) pictures as they are; leave the layout out"
+            )
         return None
     if layout is not None:
         return Pixels.parse(layout)
     if source.sidecar and source.sidecar.pixels:
         return source.sidecar.pixels
     raise OptionError(
-        f"{source.graph} does not say how pixels are laid out in it; say it: --layout 'rgb 0..1' ('bgr 0..255', 'rgb -1..1', …)"
+        f"{source.graph_path} does not say how pixels are laid out in it; say it: --layout 'rgb 0..1' ('bgr 0..255', 'rgb -1..1', …)"
     )
 
 

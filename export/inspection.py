@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import CheckpointError, MissingDependency, PackageError, first_line
+from impasto.errors import CheckpointError, MissingDependency, PackageError, first_line, install
 from impasto.files import sha256
 from impasto.package import schema
 from impasto.package.engine_record import EngineLayer, EngineRecord
 from impasto.package.manifest import MANIFEST, read_manifest
 from impasto.package.spec import ModelSpec
+from impasto.runtime.backends.tensorrt.compatibility import why_not_here
 from impasto.runtime.loading.source import resolve
-from impasto.runtime.loading.stored_engines import read_stored, why_not_here
+from impasto.runtime.loading.stored_engines import read_stored
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,9 @@ def _engine(path: Path) -> Inspection:
         ("model", f"{record.spec.get('name', 'unknown')} ({record.role})"),
         ("precision", record.precision),
         ("layers by precision", kinds),
+        ("kernels", record.traffic()),
         *((f"… on {capability}", str(counts)) for capability, counts in record.precisions_by_target.items()),
-        ("built by", f"{record.flavour} {record.version}"),
+        ("built by", f"{record.product} {record.version}"),
         ("built for", record.gpu or "every GPU of these compute capabilities"),
         ("compute capability", ", ".join(record.compute_capabilities)),
         *_profile_rows(record),
@@ -180,7 +182,7 @@ def _graph_rows(path: Path) -> list[tuple[str, str]]:
     try:
         import onnx
     except ImportError:
-        raise MissingDependency("looking into ONNX files needs onnx: pip install 'impasto[export]'") from None
+        raise MissingDependency(f"looking into ONNX files needs onnx: {install('export')}") from None
     from impasto.export.graph.helpers import tensor_text
 
     try:

@@ -7,6 +7,8 @@ import signal
 import sys
 from typing import Any
 
+from impasto.errors import install
+
 
 def main() -> None:
     """Run the command line; where its libraries are missing, say how to get them."""
@@ -33,7 +35,7 @@ def _command_line() -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in ("typer", "rich", "PIL"):
             raise
-        sys.exit(f"impasto: the command line needs {error.name}: pip install 'impasto[cli]'")
+        sys.exit(f"impasto: the command line needs {error.name}: {install('cli')}")
     return app
 
 

@@ -15,7 +15,7 @@ import typer
 import impasto
 from impasto.cli.console import Commands, err, out
 from impasto.cli.tables import benchmark_table
-from impasto.errors import MissingDependency
+from impasto.errors import MissingDependency, install
 from impasto.files import make_folder
 from impasto.images.contact_sheet import Panel, write_contact_sheet
 from impasto.metrics import noisy, psnr
@@ -112,7 +112,7 @@ def _build_engines(packages: dict[str, Path], output: Path) -> None:
         try:
             with err.status(f"building an engine of {name}"):
                 builder = EngineBuilder(
-                    source.graph,
+                    source.graph_path,
                     source.manifest.spec,
                     options,
                     graph_precision=source.precision,
@@ -121,7 +121,7 @@ def _build_engines(packages: dict[str, Path], output: Path) -> None:
                 )
                 entry, _ = builder.build()
         except MissingDependency:
-            hint = "pip install 'impasto[rtx]', no GPU needed"
+            hint = f"{install('rtx')}, no GPU needed"
             out.print(f"TensorRT-RTX is not installed, so no engine was built ({hint})", markup=False)
             return
         out.print(
@@ -136,7 +136,7 @@ def _photo(name: str) -> np.ndarray:
     try:
         from skimage import data
     except ImportError:
-        raise MissingDependency("the demo takes its photos from scikit-image: pip install 'impasto[demo]'") from None
+        raise MissingDependency(f"the demo takes its photos from scikit-image: {install('demo')}") from None
     return np.ascontiguousarray(getattr(data, name)())
 
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import impasto
+from impasto.errors import install
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,22 @@ def examine() -> Diagnosis:
             ),
             _library("NumPy", "numpy", "numpy", ""),
             *_onnxruntime(),
-            _library("OpenVINO", "openvino", "openvino", "pip install 'impasto[openvino]'"),
-            _library("Pillow", "PIL", "pillow", "pip install 'impasto[cli]'"),
-            _library("PyAV", "av", "av", "pip install 'impasto[video]'"),
-            _library("onnx", "onnx", "onnx", "pip install 'impasto[export]'"),
-            _library("torch", "torch", "torch", "pip install 'impasto[train]'"),
-            _library("onnxscript", "onnxscript", "onnxscript", "pip install 'impasto[train]'"),
-            _library("safetensors", "safetensors", "safetensors", "pip install 'impasto[train]'"),
-            _library("Lightning Fabric", "lightning_fabric", "lightning-fabric", "pip install 'impasto[train]'"),
-            _library("TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx-cu13", "pip install 'impasto[rtx]'"),
+            _library("OpenVINO", "openvino", "openvino", install("openvino")),
+            _library("Pillow", "PIL", "pillow", install("cli")),
+            _library("PyAV", "av", "av", install("video")),
+            _library("onnx", "onnx", "onnx", install("export")),
+            _library("torch", "torch", "torch", install("train")),
+            _library("onnxscript", "onnxscript", "onnxscript", install("train")),
+            _library("safetensors", "safetensors", "safetensors", install("train")),
+            _library("Lightning Fabric", "lightning_fabric", "lightning-fabric", install("train")),
+            _library("TensorRT-RTX", "tensorrt_rtx", "tensorrt-rtx-cu13", install("rtx")),
             _library(
                 "TensorRT",
                 "tensorrt",
                 "tensorrt",
                 "comes with JetPack on a Jetson (python3 -m venv --system-site-packages); elsewhere pip install tensorrt",
             ),
-            _library("PyCUDA", "pycuda", "pycuda", "pip install 'impasto[gpu]' (it compiles against the CUDA toolkit)"),
+            _library("PyCUDA", "pycuda", "pycuda", f"{install('gpu')} (it compiles against the CUDA toolkit)"),
             _driver(),
             _nvcc(),
             Finding(
@@ -109,7 +110,7 @@ def _onnxruntime() -> tuple[Finding, Finding]:
     advice = cuda_advice()
     if find_spec("onnxruntime") is None:
         missing = "not installed"
-        return Finding(what, False, missing, "pip install 'impasto[cpu]'"), Finding(on_cuda, False, missing, advice)
+        return Finding(what, False, missing, install("cpu")), Finding(on_cuda, False, missing, advice)
     try:
         runtime = importlib.import_module("onnxruntime")
         providers = runtime.get_available_providers()

@@ -5,6 +5,9 @@ Every message says what happened, what was expected and what to do; the command 
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 
 class ImpastoError(Exception):
     """The base of every error that Impasto raises on purpose."""
@@ -52,6 +55,22 @@ class CheckpointError(ImpastoError):
     """A checkpoint that cannot be read, or does not fit the network that it is loaded into."""
 
 
+def install(*extras: str) -> str:
+    """The command that installs these extras: of the checkout that this runs from, where it runs from one."""
+    checkout = Path(__file__).resolve().parents[1]
+    if not (checkout / "pyproject.toml").exists():
+        return f"pip install 'impasto[{','.join(extras)}]'"
+    return f"pip install -e {shlex.quote(f'{_seen_from_here(checkout)}[{chr(44).join(extras)}]')}"
+
+
+def _seen_from_here(checkout: Path) -> str:
+    """A dot in the checkout itself, elsewhere its path."""
+    try:
+        return "." if checkout == Path.cwd().resolve() else str(checkout)
+    except OSError:  # the working folder is gone
+        return str(checkout)
+
+
 class MissingDependency(ImpastoError):
     """An optional library is not installed; the message holds the command that installs it."""
 
@@ -69,11 +88,7 @@ _EXTRAS = {
 def missing(error: ModuleNotFoundError) -> MissingDependency | None:
     """The same with the command that installs it; None where it is no library of ours."""
     name = (error.name or "").split(".")[0]
-    return (
-        MissingDependency(f"{name} is not installed: pip install 'impasto[{_EXTRAS[name]}]'")
-        if name in _EXTRAS
-        else None
-    )
+    return MissingDependency(f"{name} is not installed: {install(_EXTRAS[name])}") if name in _EXTRAS else None
 
 
 class BackendError(ImpastoError):
@@ -85,7 +100,7 @@ class NoNumbers(BackendError):
 
 
 class EngineMismatch(BackendError):
-    """An engine made for another GPU, TensorRT version or flavour; the message holds the command that builds a fitting one."""
+    """An engine made for another GPU, TensorRT version or product; the message holds the command that builds a fitting one."""
 
 
 class TookTooLong(ImpastoError):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from impasto.benchmarks.measurement.report import describe_machine
-from impasto.errors import MissingDependency, OptionError, PictureError
+from impasto.errors import MissingDependency, OptionError, PictureError, install
 from impasto.images.contact_sheet import Panel, write_contact_sheet
 from impasto.metrics import bounded_psnr, ssim_rgb
 from impasto.runtime import Model, ModelInfo, load
@@ -104,6 +104,10 @@ class Evaluation:
         }
 
 
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how many pictures are done, and how many there are."""
+
+
 @dataclass(frozen=True)
 class LoadOptions:
     """How `impasto.load` is to load the model."""
@@ -174,7 +178,7 @@ def evaluate_restorer(
     vgg: str | os.PathLike[str] | None = None,
     strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda words, done, total: None,
 ) -> Evaluation:
     """PSNR and SSIM of damaged and of restored photos, at STRENGTHS of each damage's range; unusable files are left out and listed.
 
@@ -196,7 +200,7 @@ def evaluate_restorer(
         found: dict[str, list[dict[str, float]]] = {name: [] for name in fixed}
         panels: list[tuple[Panel, ...]] = []
         for number, file in enumerate(files):
-            progress(f"{file.name}, {number + 1} of {len(files)}")
+            progress(file.name, number, len(files))
             clean = _cut(images.read(file).rgb, file, 8 * loaded.info.scale)
             for name, damage in fixed.items():
                 damaged = degrade.damaged(clean, damage, number)
@@ -218,7 +222,7 @@ def evaluate_stylizer(
     style: Wanted = None,
     strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda words, done, total: None,
 ) -> Evaluation:
     """Content and style distance and their objective, content + 10 · style, as training measures them; unusable files are left out
     and listed.
@@ -242,7 +246,7 @@ def evaluate_stylizer(
         target = StyleTarget(_features(backbone, drawn_like))
         loaded.set_style(style, strength=strength)
         for number, file in enumerate(files):
-            progress(f"{file.name}, {number + 1} of {len(files)}")
+            progress(file.name, number, len(files))
             photo = _cut(images.read(file).rgb, file, 16)
             drawing = loaded(photo)
             of_photo, of_drawing = _features(backbone, photo), _features(backbone, drawing)
@@ -255,16 +259,15 @@ def evaluate_stylizer(
         return Evaluation(loaded.info, tuple(file.name for file in files), (row,), tuple(panels), skipped)
 
 
-def _usable(
-    photos: str | os.PathLike[str], cell: int, progress: Callable[[str], None]
-) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def _usable(photos: str | os.PathLike[str], cell: int, progress: Progress) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """The files that can be judged, and a line for each other: read beforehand, for it is minutes that judging takes.
 
     Raises PictureError where there is none.
     """
     files, skipped = [], []
-    for file in images.list_folder(photos):
-        progress(f"reading {file.name}")
+    listed = images.list_folder(photos)
+    for number, file in enumerate(listed):
+        progress(f"reading {file.name}", number, len(listed))
         try:
             _cut(images.read(file).rgb, file, cell)
         except PictureError as error:
@@ -368,5 +371,5 @@ def _degrade() -> Any:
     try:
         from impasto.training import degrade
     except ImportError as error:
-        raise MissingDependency(f"judging needs torch ({error}): pip install 'impasto[train]'") from None
+        raise MissingDependency(f"judging needs torch ({error}): {install('train')}") from None
     return degrade

@@ -21,6 +21,10 @@ LEAST_BLOCKS = 4
 LONGEST_RUN = 1 << 17
 """Pixels of one block. Tensor cores round toward zero, which takes 2.2e-8 of a sum at every step, on the emulated GPU: 1.8e-4 then, and
 3.5e-4 on Turing, whose steps are 8 pixels instead of 16. Of float16's tolerance, 1e-3, that leaves the rest to operands' rounding."""
+MICROSECONDS_PER_MB = {64: 77, 128: 49, 256: 83, 512: 113}
+"""In how long a block reads a MB of features, for layers of up to so many channels: their tiles stand alone, 64 or 128 wide, or in
+pairs. Slopes from batch 1 to batch 4 in benchmarks/results/h100/gram.json, over what a block read by the plan of that day. Only how
+they compare matters here."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class LayerShape:
     def rows_read(self) -> int:
         """Rows of a chunk that the busiest block of a gang copies; off the diagonal, two tiles of channels."""
         return self.tile if self.side == 1 else 2 * self.tile
+
+    @property
+    def microseconds_per_mb(self) -> int:
+        most = next((channels for channels in MICROSECONDS_PER_MB if channels >= self.C), max(MICROSECONDS_PER_MB))
+        return MICROSECONDS_PER_MB[most]
 
     @property
     def partial_tile_bytes(self) -> int:
@@ -157,7 +166,11 @@ def triangle(side: int) -> int:
 
 @lru_cache(maxsize=256)
 def plan(
-    shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float = 1.0, least_blocks: int = LEAST_BLOCKS
+    shapes: tuple[LayerShape, ...],
+    resident_blocks: int,
+    partials: float = 1.0,
+    least_blocks: int = LEAST_BLOCKS,
+    weighed: bool = True,
 ) -> Plan:
     """Divides `resident_blocks`, what the device runs at once, so that all layers end together.
 
@@ -165,9 +178,10 @@ def plan(
     another in waves. Small feature maps get fewer: with all blocks at work on 16 MB, partial tiles would move twice as many bytes as
     F itself.
     partials: how many times the bytes that a run reads its partial tile may cost, written and read again.
+    weighed: blocks take equally long by `LayerShape.microseconds_per_mb`; otherwise they read equally much.
     The same shapes and number of blocks always give the same plan: results repeat bit by bit on one kind of device.
     """
-    gangs = divide(shapes, resident_blocks, partials, least_blocks)
+    gangs = divide(shapes, resident_blocks, partials, least_blocks, weighed)
     layers = []
     forward = finish = pack = backward = partial = 0
     for shape, count in zip(shapes, gangs, strict=True):
@@ -182,7 +196,11 @@ def plan(
 
 
 def divide(
-    shapes: tuple[LayerShape, ...], resident_blocks: int, partials: float, least_blocks: int = LEAST_BLOCKS
+    shapes: tuple[LayerShape, ...],
+    resident_blocks: int,
+    partials: float,
+    least_blocks: int = LEAST_BLOCKS,
+    weighed: bool = True,
 ) -> list[int]:
     """Gangs per layer, of as few waves of blocks as give every layer enough of them."""
     wanted = max(
@@ -191,7 +209,7 @@ def divide(
     )
     waves = max(1, math.ceil(wanted / resident_blocks))
     while True:
-        gangs = _share(shapes, waves * resident_blocks, partials)
+        gangs = _share(shapes, waves * resident_blocks, partials, weighed)
         if all(
             shape.run(count) <= LONGEST_RUN or count == shape.most_gangs(partials)
             for shape, count in zip(shapes, gangs, strict=True)
@@ -200,16 +218,17 @@ def divide(
         waves += 1
 
 
-def _share(shapes: tuple[LayerShape, ...], blocks: int, partials: float) -> list[int]:
-    """One gang each, then always one more for the layer whose blocks read the most, while blocks last."""
+def _share(shapes: tuple[LayerShape, ...], blocks: int, partials: float, weighed: bool) -> list[int]:
+    """One gang each, then always one more for the layer whose blocks take the longest, while blocks last."""
     gangs = [1] * len(shapes)
     left = blocks - sum(shape.tiles for shape in shapes)
 
-    def bytes_of_a_block(layer: int) -> float:
+    def time_of_a_block(layer: int) -> float:
         shape = shapes[layer]
-        return math.ceil(shape.N * shape.chunks / gangs[layer]) * shape.rows_read
+        rows = math.ceil(shape.N * shape.chunks / gangs[layer]) * shape.rows_read
+        return rows * (shape.microseconds_per_mb if weighed else 1)
 
-    slowest = [(-bytes_of_a_block(layer), layer) for layer in range(len(shapes))]
+    slowest = [(-time_of_a_block(layer), layer) for layer in range(len(shapes))]
     heapq.heapify(slowest)
     while slowest:
         _, layer = heapq.heappop(slowest)
@@ -219,5 +238,5 @@ def _share(shapes: tuple[LayerShape, ...], blocks: int, partials: float) -> list
             break
         gangs[layer] += 1
         left -= shape.tiles
-        heapq.heappush(slowest, (-bytes_of_a_block(layer), layer))
+        heapq.heappush(slowest, (-time_of_a_block(layer), layer))
     return gangs

@@ -261,7 +261,7 @@ class Stream:
             finally:
                 events.clear()  # while the device is active
 
-    def capture(self, work: Callable[[], None]) -> Graph | None:
+    def capture(self, work: Callable[[], None]) -> CudaGraph | None:
         """Record what `work` begins on this stream, without running it. None where graphs cannot be had.
 
         `work` may not allocate or wait. Raises what `work` raises; the stream stays usable.
@@ -283,7 +283,7 @@ class Stream:
                 return None
             failed = library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
             library.cuGraphDestroy(graph)
-        return None if failed else Graph(self._device, library, executable, stream)
+        return None if failed else CudaGraph(self._device, library, executable, stream)
 
     def free(self) -> None:
         """Let go of the stream; wait for it first."""
@@ -291,7 +291,7 @@ class Stream:
             del self._stream
 
 
-class Graph:
+class CudaGraph:
     """Recorded work that one call replays, on the stream that it was recorded on."""
 
     def __init__(self, device: Device, library: Any, executable: ctypes.c_void_p, stream: ctypes.c_void_p) -> None:

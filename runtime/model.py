@@ -19,6 +19,7 @@ from impasto.errors import ImpastoWarning, OptionError, ShapeError
 from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
+from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
 from impasto.runtime.inference.streaming import SlotPool, overlapped
@@ -128,15 +129,15 @@ def load(
     """
     pixels = Pixels.parse(layout) if layout is not None else None
     opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
-    source, graph, spec = opened.source, opened.graph, opened.spec
+    source, runner, spec = opened.source, opened.backend, opened.spec
     try:
         context: Context | None = AskedStrength() if spec.strength else None
         if spec.thumbnail and opened.context:
             context = PictureContext(opened.context, spec.thumbnail, mixture(spec.styles))
-        tiling = tiling_text(spec, size_limits(spec, graph))
+        tiling = tiling_text(spec, size_limits(spec, runner))
         size = _working_size(spec, working_size)
-        info = ModelInfo(spec, graph.name, graph.device, source.precision, source.path, tiling, size, note)
-        model = Model(graph, context, info)
+        info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, note)
+        model = Model(runner, context, info)
         model.keep_colors = keep_colors
     except BaseException:
         opened.close()
@@ -152,12 +153,12 @@ class Model:
     Use it as a context manager, or call `close`, to free what it holds at once.
     """
 
-    def __init__(self, graph: Backend, context: Context | None, info: ModelInfo) -> None:
+    def __init__(self, backend: Backend, context: Context | None, info: ModelInfo) -> None:
         self.info = info
         self._style: Wanted = None
         self._strength = 1.0
-        self._graph = graph
-        self._limits = size_limits(info.spec, graph)
+        self._backend = backend
+        self._limits = size_limits(info.spec, backend)
         self._context = context
         self._lock = ReentrantLock()
         self._keep_colors = False
@@ -265,8 +266,8 @@ class Model:
         extra = (context.of_picture(image),) if context else ()
         out = np.empty(self.output_shape(image), np.uint8)
         buffers = TileBuffers(self._plan(*image.shape[:2]))
-        buffers.run(self._graph, image, out, extra)
-        drawing = buffers.computation(self._graph, image, out, extra, batch=batch)
+        buffers.run(self._backend, image, out, extra)
+        drawing = buffers.computation(self._backend, image, out, extra, batch=batch)
 
         def compute() -> None:
             if context:
@@ -279,7 +280,7 @@ class Model:
     def close(self) -> None:
         """Free everything; the model refuses to run afterwards. Closing twice does nothing."""
         with self._lock:
-            self._graph.close()
+            self._backend.close()
             if self._context:
                 self._context.close()
             self._forget_sizes()
@@ -308,13 +309,13 @@ class Model:
             plan = self._plan(*self._drawn_size(frame))
             if plan.tiled:
                 return None
-            others = (tuple(size or 1 for size in spec.shape) for spec in self._graph.inputs[1:])
-            return self._graph.slot(((1, *plan.padded_size, 3), *others))
+            others = (tuple(size or 1 for size in spec.shape) for spec in self._backend.inputs[1:])
+            return self._backend.slot(((1, *plan.padded_size, 3), *others))
 
     def _fill_slot(self, scene: Scene, slot: Slot, frame: np.ndarray) -> None:
         plan = self._plan(*self._drawn_size(frame))
         with self._lock:
-            self._graph.require_open()
+            self._backend.require_open()
             scaling = self._scaling(frame)
             given = scaling.shrink(frame) if scaling else frame
             if self._context:
@@ -333,7 +334,7 @@ class Model:
                 out = np.empty_like(frame, order="C")
                 scaling.enlarge(out)
         if not scaling:
-            out = drawn.copy()
+            out = copied(drawn)
         if self._keep_colors:
             keep_colours(frame, out)
         return out
@@ -368,14 +369,14 @@ class Model:
 
     def _draw(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
         """At the picture's own size."""
-        self._graph.require_open()
+        self._backend.require_open()
         if isinstance(self._context, AskedStrength) and self._context.value == 0:
             out[...] = image  # to the bit, also where a backend computes in fewer bits than it was given
             return
         extra: tuple[np.ndarray, ...] = ()
         if self._context:
             extra = (self._context.of_frame(image, scene) if scene else self._context.of_picture(image),)
-        self._buffers_for(image).run(self._graph, image, out, extra)
+        self._buffers_for(image).run(self._backend, image, out, extra)
 
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:
         height, width = image.shape[:2]

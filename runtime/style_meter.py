@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from impasto.errors import BackendError, ImpastoWarning, ModelNotFound, OptionError, ShapeError
+from impasto.errors import ImpastoWarning, ModelNotFound, OptionError, ShapeError
 from impasto.images import read_painting
 from impasto.package.spec import PERCEPTUAL, ModelSpec
 from impasto.runtime.loading.choosing import Candidate, choices, first_to_open
@@ -21,6 +20,7 @@ from impasto.runtime.loading.opening import SPEC_KEY, open_source, spec_in_metad
 from impasto.runtime.loading.source import Source
 
 from .backends import Backend
+from .style_distances import HostDistances, StyleDistances
 
 if TYPE_CHECKING:
     from impasto.runtime.backends.tensorrt.engine import TensorRTBackend
@@ -77,13 +77,13 @@ class StyleMeter:
         """
         picture = painting if isinstance(painting, np.ndarray) else read_painting(painting)
         self._lock = threading.Lock()
-        self._graph, self._spec = _open(network, backend, device)
+        self._backend, self._spec = _open(network, backend, device)
         try:
-            self.backend = self._graph.name
-            self.layers = tuple(output.name for output in self._graph.outputs)
-            self._judge = _judge(self._graph, self._batch(picture))
+            self.backend = self._backend.name
+            self.layers = tuple(output.name for output in self._backend.outputs)
+            self._distances = _distances(self._backend, self._batch(picture))
         except BaseException:
-            self._graph.close()
+            self._backend.close()
             raise
 
     def __call__(self, picture: np.ndarray) -> StyleDistance:
@@ -94,13 +94,13 @@ class StyleMeter:
         """
         batch = self._batch(picture)
         with self._lock:
-            return StyleDistance(dict(zip(self.layers, self._judge.distances(batch), strict=True)))
+            return StyleDistance(dict(zip(self.layers, self._distances.of(batch), strict=True)))
 
     def close(self) -> None:
         """Free everything; the meter refuses to measure afterwards. Closing twice does nothing."""
         with self._lock:
-            self._judge.close()
-            self._graph.close()
+            self._distances.close()
+            self._backend.close()
 
     def __enter__(self) -> StyleMeter:
         return self
@@ -124,70 +124,16 @@ class StyleMeter:
         return np.ascontiguousarray(picture[None])
 
 
-class Judge(ABC):
-    """A perceptual network and a painting's Gram matrices on one device."""
-
-    @abstractmethod
-    def distances(self, picture: np.ndarray) -> list[float]:
-        """For each layer mean((G − A)²) / mean(A²). picture: uint8 (1, H, W, 3), large enough for the network."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Free what belongs to the comparison; the network is the meter's."""
-
-
-class HostJudge(Judge):
-    """Feature maps come to the host, and BLAS multiplies them."""
-
-    def __init__(self, graph: Backend, painting: np.ndarray) -> None:
-        """painting: uint8 (1, H, W, 3), large enough for the network."""
-        self._graph = graph
-        self._targets = self._grams(painting)
-        self._scales = [relative_scale(target) for target in self._targets]
-
-    def distances(self, picture: np.ndarray) -> list[float]:
-        grams = self._grams(picture)
-        return [
-            scale * float(np.square(G - A).mean(dtype=np.float64))
-            for G, A, scale in zip(grams, self._targets, self._scales, strict=True)
-        ]
-
-    def close(self) -> None:
-        self._targets = []
-
-    def _grams(self, picture: np.ndarray) -> list[np.ndarray]:
-        return [gram(features[0]) for features in self._graph.run_all((picture,))]
-
-
-def gram(features: np.ndarray) -> np.ndarray:
-    """G = F Fᵀ / (C H W), Gatys et al. 2016, equation 3. features: (C, H, W). Returns float32 (C, C)."""
-    pixels = features.reshape(features.shape[0], -1).astype(np.float32, copy=False)
-    product: np.ndarray = pixels @ pixels.T
-    product /= pixels.size
-    return product
-
-
-def relative_scale(target: np.ndarray) -> float:
-    """1 / mean(A²), which makes a layer's distance independent of its magnitude. Raises BackendError for a target of zeros."""
-    mean = float(np.square(target).mean(dtype=np.float64))
-    if not mean > 0 or not np.isfinite(mean):
-        raise BackendError(
-            f"the painting's Gram matrix has the mean square {mean}; a layer of zeros or overflows says nothing of style: "
-            "give another painting, or another network"
-        )
-    return 1 / mean
-
-
 def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[Backend, ModelSpec]:
     """The network's graph or engine, and its sizes. Raises ModelNotFound, OptionError, and what backends raise."""
     reasons: list[str] = []
 
     def attempt(candidate: Candidate) -> tuple[Backend, ModelSpec]:
-        graph = open_source(candidate.source, candidate.backend, device, features=True)
+        loaded = open_source(candidate.source, candidate.backend, device, features=True)
         try:
-            return graph, _spec(graph, candidate.source)
+            return loaded, _spec(loaded, candidate.source)
         except BaseException:
-            graph.close()
+            loaded.close()
             raise
 
     try:
@@ -202,14 +148,14 @@ def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[B
     return opened
 
 
-def _spec(graph: Backend, source: Source) -> ModelSpec:
+def _spec(loaded: Backend, source: Source) -> ModelSpec:
     """What manifest, record or metadata say. Raises OptionError unless that is a perceptual network."""
     if source.manifest:
         spec = source.manifest.spec
     elif source.engine:
-        spec = ModelSpec.from_json(source.engine.spec, str(source.graph))
-    elif SPEC_KEY in graph.metadata:
-        spec = spec_in_metadata(graph.metadata[SPEC_KEY], source.graph)
+        spec = ModelSpec.from_json(source.engine.spec, str(source.graph_path))
+    elif SPEC_KEY in loaded.metadata:
+        spec = spec_in_metadata(loaded.metadata[SPEC_KEY], source.graph_path)
     else:
         raise OptionError(
             f"{source.path} does not say that it is a perceptual network; make one with: impasto export vgg16"
@@ -222,9 +168,9 @@ def _spec(graph: Backend, source: Source) -> ModelSpec:
     return spec
 
 
-def _judge(graph: Backend, painting: np.ndarray) -> Judge:
-    if graph.name == "tensorrt":
-        from impasto.runtime.backends.tensorrt.style import DeviceJudge
+def _distances(backend: Backend, painting: np.ndarray) -> StyleDistances:
+    if backend.name == "tensorrt":
+        from impasto.runtime.backends.tensorrt.style import DeviceDistances
 
-        return DeviceJudge(cast("TensorRTBackend", graph), painting)
-    return HostJudge(graph, painting)
+        return DeviceDistances(cast("TensorRTBackend", backend), painting)
+    return HostDistances(backend, painting)

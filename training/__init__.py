@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from impasto.errors import MissingDependency
+from impasto.errors import MissingDependency, install
 
 if TYPE_CHECKING:
     from .distillation import DistillOptions, distill
@@ -53,7 +53,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("impasto"):
             raise
-        raise MissingDependency(f"training needs {error.name}: pip install 'impasto[train]'") from None
+        raise MissingDependency(f"training needs {error.name}: {install('train')}") from None
     return getattr(module, name)
 
 

@@ -109,7 +109,10 @@ def train_restorer(options: RestoreOptions, report: Report = silent) -> FitResul
         ['psnr_sigma_15', 'psnr_sigma_25', 'psnr_sigma_50']
     """
     device = pick_device(options.fit.device)
-    split = split_pairs(options) if options.pairs else split_photos(options, options.crop * options.degradation.scale)
+    if options.pairs:  # noqa: SIM108 (one line would be too long)
+        split = split_pairs(*options.pairs, options)
+    else:
+        split = split_photos(options, options.crop * options.degradation.scale)
     network = _network(options, split.train.scale if options.pairs else options.degradation.scale).to(device)
     backbone = None
     if options.weights.get("perceptual"):

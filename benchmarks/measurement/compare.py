@@ -88,8 +88,10 @@ class Standing:
 
     @property
     def name(self) -> str:
-        """The model, and what of its style was asked for."""
-        asked = [value for key, value in self.contender.choices.items() if key in ("style", "strength")]
+        """The model, and what was asked for that backend and precision do not say."""
+        asked = [
+            f"{key} {value}" for key, value in self.contender.choices.items() if key not in ("backend", "precision")
+        ]
         return ", ".join([self.info.name, *asked])
 
     @property
@@ -139,6 +141,20 @@ class Comparison:
     standings: tuple[Standing, ...]
     environment: dict[str, Any]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each: the model's name, and where another of that name runs likewise, what was asked for, and its number if need be."""
+        named = [(each.name, each.runs_on) for each in self.standings]
+        texts = [each.contender.text for each in self.standings]
+        return tuple(
+            name
+            if named.count((name, runs_on)) == 1
+            else text
+            if texts.count(text) == 1
+            else f"{text} ({texts[: index + 1].count(text)})"
+            for index, ((name, runs_on), text) in enumerate(zip(named, texts, strict=True))
+        )
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         return {
@@ -152,7 +168,9 @@ class Comparison:
 
     def write_sheet(self, path: Path) -> None:
         """Write the picture and what each made of it, side by side. Raises OptionError and OutputError."""
-        drawn = [Panel(f"{each.name}, {each.runs_on}", each.drawn) for each in self.standings]
+        drawn = [
+            Panel(f"{name}, {each.runs_on}", each.drawn) for name, each in zip(self.names, self.standings, strict=True)
+        ]
         write_contact_sheet(path, [[Panel("the picture", self.picture), *drawn]])
 
 

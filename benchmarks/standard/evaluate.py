@@ -251,7 +251,7 @@ def _hashes(name: str) -> dict[str, str]:
     """SHA-256 of each graph of a package, or of a bare graph."""
     source = resolve(name)
     if source.manifest is None:
-        return {source.graph.name: sha256(source.graph)}
+        return {source.graph_path.name: sha256(source.graph_path)}
     return {file.name: file.sha256 for file in source.manifest.files}
 
 

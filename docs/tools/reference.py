@@ -20,10 +20,19 @@ NOTE = (
 )
 
 
+INDEX = """# The command line
+
+One page a verb. `impasto VERB --help` shows the same in a terminal.
+
+| verb | what it does |
+|---|---|
+"""
+
+
 def pages() -> dict[str, str]:
     """File name -> Markdown, of every verb and of the index."""
     made = {}
-    index = "# The command line\n\nOne page a verb. `impasto VERB --help` shows the same in a terminal.\n\n| verb | what it does |\n|---|---|\n"
+    index = INDEX
     for words, command, context in _verbs():
         name = f"{'-'.join(words)}.md"
         page = get_docs_for_click(obj=command, ctx=context, name=words[-1], call_prefix=_prefix(words))

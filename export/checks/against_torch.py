@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import impasto
-from impasto.errors import CheckFailed, MissingDependency, PackageError
+from impasto.errors import CheckFailed, MissingDependency, PackageError, install
 from impasto.metrics import psnr
 from impasto.runtime.loading.source import resolve
 
@@ -88,7 +88,7 @@ def check_package(
         from impasto.training import checkpoint as checkpoints
         from impasto.training.inference import draw
     except ImportError as error:
-        raise MissingDependency(f"the comparison needs torch ({error}): pip install 'impasto[train]'") from None
+        raise MissingDependency(f"the comparison needs torch ({error}): {install('train')}") from None
     source = resolve(model)
     if source.manifest is None:
         raise PackageError(

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from impasto.errors import MissingDependency, PrecisionError, first_line
+from impasto.errors import MissingDependency, PrecisionError, first_line, install
 from impasto.export.quantization.calibration import Feed
 from impasto.export.quantization.ranges import Session, opened
 
@@ -249,7 +249,7 @@ def _library() -> Any:
         import onnxruntime.quantization
         import onnxruntime.quantization.qdq_quantizer
     except ImportError as error:
-        raise MissingDependency(f"INT8 needs onnxruntime and onnx ({error}): pip install 'impasto[export]'") from None
+        raise MissingDependency(f"INT8 needs onnxruntime and onnx ({error}): {install('export')}") from None
     return onnxruntime.quantization
 
 

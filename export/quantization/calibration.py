@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from impasto import images
-from impasto.errors import MissingDependency, OptionError, PictureError
+from impasto.errors import MissingDependency, OptionError, PictureError, install
 from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import open_graph
 from impasto.runtime.inference.context import AskedStrength, Context, PictureContext
@@ -252,7 +252,7 @@ def _spoiler(damage: str, spec: ModelSpec) -> Callable[[np.ndarray, int], _Pictu
         from impasto.training import degrade
     except ImportError as error:
         raise MissingDependency(
-            f"damaging pictures as {spec.name} was trained needs torch ({error}): pip install 'impasto[train]', or give "
+            f"damaging pictures as {spec.name} was trained needs torch ({error}): {install('train')}, or give "
             f"pictures that are damaged already and say --degrade {AS_THEY_ARE}"
         ) from None
     kind = degrade.parse(damage)

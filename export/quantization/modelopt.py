@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from impasto.errors import MissingDependency, OptionError, PrecisionError
+from impasto.errors import MissingDependency, OptionError, PrecisionError, install
 from impasto.export.graph.helpers import producers, with_names
 from impasto.export.graph.int8 import ARITHMETIC
 from impasto.export.tensorrt.layer_report import LEAST_SHARE
@@ -26,7 +26,7 @@ METHODS = {"entropy": "entropy", "min-max": "max"}
 """Our names for calibrations that it has, and its own."""
 
 _MODULE = "modelopt.onnx.quantization"
-_SETUP = "python -m venv modelopt && modelopt/bin/pip install 'impasto[modelopt]', then --modelopt modelopt/bin/python"
+_SETUP = f"python -m venv modelopt && modelopt/bin/{install('modelopt')}, then --modelopt modelopt/bin/python"
 
 
 def require(python: Path) -> None:

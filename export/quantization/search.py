@@ -124,7 +124,7 @@ class QuantizeResult:
 
 
 def quantize(
-    model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda line: None
+    model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda words, done=0, total=None: None
 ) -> QuantizeResult:
     """Write FP16 or INT8 graphs of a package that hold a budget of quality: all that was asked for, or nothing.
 
@@ -151,7 +151,7 @@ def quantize(
     """
     began = time.monotonic()
     source = resolve(model)
-    if source.engine or source.graph.suffix != ".onnx":
+    if source.engine or source.graph_path.suffix != ".onnx":
         raise OptionError(f"{source.path} is an engine; quantize the package that it was built from")
     manifest = package_of(source)
     target, spec = target_of(source, options.output), manifest.spec
@@ -160,14 +160,14 @@ def quantize(
             f"{spec.name} is a perceptual network, which draws no pictures; it measures styles in FP32. Quantize a stylizer or a "
             "restorer"
         )
-    graph = _load(source.graph)
+    graph = _load(source.graph_path)
     if options.modelopt is not None:
         modelopt.require(options.modelopt)
     style = style_distance(paintings_of(spec.styles, options.paintings), options.vgg) if options.paintings else None
     progress("reading pictures")
     recipe = manifest.recipe
     inputs = [value.name for value in graph.graph.input]
-    pictures = read_pictures(options.calibrate, spec, inputs, source.context, damage=options.damage, recipe=recipe)
+    pictures = read_pictures(options.calibrate, spec, inputs, source.context_path, damage=options.damage, recipe=recipe)
     if options.budget and options.budget.truth is not None and not pictures.truth:
         raise OptionError(
             f"a budget of truth is for a restorer, given clean pictures and what to do to them; {spec.name} got pictures as they "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import onnx
 
@@ -17,7 +17,12 @@ from .quality import Budget, Judge, Quality
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
 """Makes the graph to judge in which the named layers are excluded from the precision."""
-Progress = Callable[[str], None]
+
+
+class Progress(Protocol):
+    """Called with what is being done, and how much of it is done where that is counted."""
+
+    def __call__(self, words: str, done: int = 0, total: int | None = None) -> None: ...
 
 
 class NoAssignment(PrecisionError):
@@ -60,7 +65,7 @@ def losses_of(layers: Mapping[str, str], build: Build, judge: Judge, progress: P
     """Put each layer alone into the precision and compare. layers: names and labels, in the graph's order."""
     found = []
     for number, (layer, label) in enumerate(layers.items()):
-        progress(f"what each layer costs: {number + 1} of {len(layers)}")
+        progress(f"what {label} costs", number, len(layers))
         quality = judge.on_few_pieces(build([other for other in layers if other != layer]))
         found.append(LayerLoss(layer, label, quality.mean_psnr))
     return tuple(found)

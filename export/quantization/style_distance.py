@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from impasto.errors import MissingDependency, OptionError
+from impasto.errors import MissingDependency, OptionError, install
 from impasto.styles import painted
 
 Distance = Callable[[np.ndarray, str | None], float]
@@ -48,7 +48,7 @@ def style_distance(paintings: Mapping[str | None, Path], vgg: Path | None) -> Di
         from impasto.training.validation import features
     except ImportError as error:
         raise MissingDependency(
-            f"measuring style needs torch ({error}): pip install 'impasto[train]', or leave style out of the budget"
+            f"measuring style needs torch ({error}): {install('train')}, or leave style out of the budget"
         ) from None
     backbone = load_vgg16(vgg)
     targets = {style: StyleTarget(features(backbone, read_painting(file))) for style, file in paintings.items()}

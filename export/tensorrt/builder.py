@@ -21,7 +21,7 @@ from impasto.runtime.backends.tensorrt.api import TensorRT
 from . import fp32_layers
 from .builder_thread import Progress, interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
-from .layer_report import read_back, require_precision
+from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
 from .targets import Target, capability, find_builder, find_target
 
@@ -148,7 +148,7 @@ class EngineBuilder:
             "size": self.spec.to_json()["size"],
             "border": self.spec.border,
             "options": self.options.to_json(),
-            "flavour": self.api.flavour,
+            "flavour": self.api.product,  # part of the key: another word would build every cached engine anew
             "version": self.api.version,
             "compute_capabilities": list(self.target.compute_capabilities),
             "gpu": self._only_gpu,
@@ -170,7 +170,7 @@ class EngineBuilder:
         in_order = {name: by_target[name] for name in self.target.compute_capabilities if by_target}
         record = EngineRecord(
             key=key,
-            flavour=self.api.flavour,
+            product=self.api.product,
             version=self.api.version,
             precision=self.options.precision,
             compute_capabilities=self.target.compute_capabilities,
@@ -239,6 +239,8 @@ class EngineBuilder:
             layers, memory = read_back(api, plan, lines, self.target, profiles[0])
             arithmetic = _arithmetic_layers(api, network)
         require_precision(layers, self.options.precision, self._reported_target, arithmetic)
+        if self.options.precision == "int8":
+            warn_of_wide_int8(layers, self._reported_target)
         return CompiledEngine(plan, layers, profiles, memory)
 
     @property
@@ -318,7 +320,7 @@ class EngineBuilder:
         api, target = self.api, self.target
         if not api.has_timing_cache:
             return None
-        path = self.cache.timing_path(f"{api.flavour}-{api.version}-{target}-driver{target.driver_major}")
+        path = self.cache.timing_path(f"{api.product}-{api.version}-{target}-driver{target.driver_major}")
         kept = path.read_bytes() if path.is_file() else b""
         for content in (kept, b""):
             measured = config.create_timing_cache(content)  # None where it is damaged, or of another version

@@ -24,7 +24,8 @@ from impasto.errors import OptionError, OutputError, PackageError
 from impasto.files import atomic_path, make_folder, sha256, write_text
 from impasto.package.engine_record import EngineRecord
 from impasto.package.file_lock import locked, locked_if_free
-from impasto.runtime.loading.stored_engines import CACHE_VARIABLE, cache_folder, read_stored
+from impasto.runtime.cache_folder import CACHE_VARIABLE, cache_folder
+from impasto.runtime.loading.stored_engines import read_stored
 
 from .options import parse_bytes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -45,7 +46,11 @@ _LINE = re.compile(
     r"^Name: (?P<name>.+?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<inputs>.*?)\], (?:Constants|Outputs): \["
 )
 _OUTPUTS = re.compile(r", Outputs: \[(?P<outputs>.*?)\], (?:ParameterType|TacticName|StreamId)")
-_TENSOR = re.compile(r"Datatype: (?P<type>\w+), Format: (?P<format>[^}]*?)\s*(?:\}|$)")
+_TENSOR = re.compile(
+    r"Dimensions: \[(?P<sides>[^\]]*)\],[^{}]*?Datatype: (?P<type>\w+), Format: (?P<format>[^}]*?)\s*(?:\}|$)"
+)
+_SIZES = {"fp32": 4, "int32": 4, "fp16": 2, "bf16": 2, "int8": 1, "uint8": 1, "fp8": 1, "bool": 1, "int64": 8}
+"""Bytes of an element."""
 
 
 def read_back(
@@ -59,7 +64,7 @@ def read_back(
         return from_log(lines), None
     try:
         engine = api.deserialize(api.create_runtime(), plan)
-    except BackendError:  # built for a GPU that this flavour builds for and does not run on
+    except BackendError:  # built for a GPU that this product builds for and does not run on
         return from_log(lines), None
     text = _inspect(api, engine, profile)
     memory = int(
@@ -112,7 +117,9 @@ def from_inspector(text: str) -> tuple[EngineLayer, ...]:
             precision = _named(str(entry.get("Weights", {}).get("Type", "")), _TYPES)
         if precision == "unknown":
             precision = _named(str(entry.get("TacticName", "")), _TACTICS)
-        layers.append(EngineLayer(str(entry.get("Name", "")), kind, precision, inputs, outputs))
+        tensors = [tensor for side in ("Inputs", "Outputs") for tensor in entry.get(side, ())]
+        moved = _together(_bytes(_tensor_text(tensor), tensor.get("Dimensions", [-1])) for tensor in tensors)
+        layers.append(EngineLayer(str(entry.get("Name", "")), kind, precision, inputs, outputs, moved))
     return tuple(layers)
 
 
@@ -126,8 +133,28 @@ def from_log(lines: Iterable[str]) -> tuple[EngineLayer, ...]:
         found = _OUTPUTS.search(line)
         inputs = _tensors(match["inputs"])
         outputs = _tensors(found["outputs"]) if found else ()
-        layers.append(EngineLayer(match["name"], match["kind"], _precision(inputs, outputs), inputs, outputs))
+        moved = _together(_logged_bytes(side) for side in (match["inputs"], found["outputs"] if found else ""))
+        layers.append(EngineLayer(match["name"], match["kind"], _precision(inputs, outputs), inputs, outputs, moved))
     return tuple(layers)
+
+
+def _logged_bytes(text: str) -> int | None:
+    """Of all tensors that the log names there."""
+    found = _TENSOR.finditer(text)
+    return _together(
+        _bytes(match["type"], [int(side) for side in match["sides"].split(",") if side]) for match in found
+    )
+
+
+def _bytes(type_text: str, sides: Iterable[int]) -> int | None:
+    """Of one tensor; None where its type or a side is unknown."""
+    size, sides = _SIZES.get(_named(type_text, _TYPES)), tuple(sides)
+    return None if size is None or min(sides, default=1) < 0 else size * math.prod(sides)
+
+
+def _together(parts: Iterable[int | None]) -> int | None:
+    known = list(parts)
+    return None if None in known else sum(filter(None, known))
 
 
 def require_precision(layers: tuple[EngineLayer, ...], precision: str, where: str, expected: int) -> None:
@@ -156,6 +183,22 @@ def require_precision(layers: tuple[EngineLayer, ...], precision: str, where: st
         f"the engine for {where} is not {precision}: of {len(arithmetic)} convolutions and matrix products, TensorRT runs "
         f"{found}. This GPU or this graph has no {precision} there; build another, or look into the graph: impasto inspect"
     )
+
+
+def warn_of_wide_int8(layers: tuple[EngineLayer, ...], where: str) -> None:
+    """Warns where INT8 is not fused: convolutions that write FP32, which kernels of their own read and quantize again.
+
+    TensorRT-RTX 1.7 builds so for every GPU: 39 kernels where FP16 has 24, and more bytes.
+    """
+    arithmetic = [layer for layer in layers if layer.precision == "int8" and _ARITHMETIC.search(layer.kind)]
+    wide = [layer for layer in arithmetic if any(_named(text, _TYPES) == "fp32" for text in layer.outputs)]
+    if len(wide) > len(arithmetic) / 2:
+        warnings.warn(
+            f"the engine for {where} does not fuse INT8: {len(wide)} of {len(arithmetic)} convolutions write FP32, which other kernels "
+            "quantize again. FP16 may move fewer bytes; build both and compare them: impasto bench",
+            ImpastoWarning,
+            stacklevel=2,
+        )
 
 
 def _tensors(text: str) -> tuple[str, ...]:

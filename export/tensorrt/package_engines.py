@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import impasto
-from impasto.errors import ExportError, OptionError, PackageError, first_line
+from impasto.errors import ExportError, OptionError, PackageError, first_line, install
 from impasto.files import sha256
 from impasto.package.engine_record import EngineRecord
 from impasto.package.manifest import MANIFEST, read_manifest, verify
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.package.writer import NewFile, change_package
 from impasto.runtime.backends.tensorrt.api import TensorRT
+from impasto.runtime.backends.tensorrt.compatibility import why_not_here
 from impasto.runtime.loading.source import Source, is_shipped, quantize_command, resolve
-from impasto.runtime.loading.stored_engines import ENGINES, why_not_here
+from impasto.runtime.loading.stored_engines import ENGINES
 
 from .builder import EngineBuilder
 from .builder_thread import Progress
@@ -54,9 +55,8 @@ class BuildResult:
         where = record.gpu or "compute capability " + ", ".join(record.compute_capabilities)
         counts = ", ".join(f"{count} {name}" for name, count in record.precisions().items())
         done = "built" if self.built else "found, built before"
-        return (
-            f"{done}: {self.plan} ({record.plan_bytes / 1e6:.1f} MB, {record.precision}, for {where}; layers: {counts})"
-        )
+        size = f"{record.plan_bytes / 1e6:.1f} MB"
+        return f"{done}: {self.plan} ({size}, {record.precision}, for {where}; layers: {counts}; {record.traffic()})"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -75,7 +75,7 @@ def build_engine(
     options: BuildOptions | None = None,
     *,
     store: str = "auto",
-    flavour: str = "auto",
+    product: str = "auto",
     device: int = 0,
     cache: EngineCache | None = None,
     progress: Progress | None = None,
@@ -88,7 +88,7 @@ def build_engine(
         options: precision, sizes and what else the builder is told. Precision "auto" is FP16 where it can be had, else FP32.
         store: "package" writes the engines into its `engines/` folder and manifest, "cache" leaves them in the user's cache, "auto"
             takes the package unless it came with Impasto or cannot be written.
-        flavour: "tensorrt", "tensorrt-rtx", or "auto", which takes the one that is installed.
+        product: "tensorrt", "tensorrt-rtx", or "auto", which takes the one that is installed.
         device: the GPU's number.
         cache: by default the user's, `$IMPASTO_CACHE`.
         progress: called on the builder's thread with the name of its phase and the share that is done, 0 to 1.
@@ -120,15 +120,15 @@ def build_engine(
         )
     if store == "package" and source.manifest is None:
         raise OptionError(f"{source.path} is no package; its engines go to the cache (store='cache')")
-    options, why = _with_precision(model, options or BuildOptions("auto"), flavour)
-    api = find_builder(options, flavour)
+    options, why = _with_precision(model, options or BuildOptions("auto"), product)
+    api = find_builder(options, product)
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     _require_sizes(spec, options, source.path)
     graph_path, precision = find_graph(source, options.precision, api)
     builder = EngineBuilder(graph_path, spec, options, graph_precision=precision, api=api, cache=cache, device=device)
     with ExitStack() as held:  # other builders may evict neither before both are copied
         entry, built = builder.build(
-            context_sha256=sha256(source.context) if source.context and spec.thumbnail else None,
+            context_sha256=sha256(source.context_path) if source.context_path and spec.thumbnail else None,
             progress=progress,
             waiting=waiting,
             held=held,
@@ -144,12 +144,12 @@ def build_engine(
 
 
 def _with_precision(
-    model: str | os.PathLike[str], options: BuildOptions, flavour: str
+    model: str | os.PathLike[str], options: BuildOptions, product: str
 ) -> tuple[BuildOptions, str | None]:
     """The options with a precision in place of "auto", and why it was chosen."""
     if options.precision != "auto":
         return options, None
-    precision, why = best_precision(model, options, flavour)
+    precision, why = best_precision(model, options, product)
     return replace(options, precision=precision), why
 
 
@@ -172,24 +172,24 @@ def find_graph(source: Source, precision: str, api: TensorRT) -> tuple[Path, str
     Raises PackageError with the command that makes a missing one.
     """
     if source.manifest is None:
-        return source.graph, None
+        return source.graph_path, None
     held = source.manifest.find("model", precision, "tensorrt")
     if held:
         return verify(source.path, held), held.precision
     if precision == "fp16" and api.has_precision_flags:
-        return source.graph, source.precision
+        return source.graph_path, source.precision
     raise PackageError(
         f"{source.path} holds no {precision} graph, which {api} needs; make one: "
         f"{quantize_command(source.path, precision, 'tensorrt')}; or build --precision fp32"
     )
 
 
-def best_precision(model: str | os.PathLike[str], options: BuildOptions, flavour: str = "auto") -> tuple[str, str]:
+def best_precision(model: str | os.PathLike[str], options: BuildOptions, product: str = "auto") -> tuple[str, str]:
     """What to build where nobody said a precision, and why, as half a sentence: FP16 where it can be had, else FP32.
 
-    Only the flavour and the targets of `options` count. Raises what `resolve` and `find_builder` raise.
+    Only the product and the targets of `options` count. Raises what `resolve` and `find_builder` raise.
     """
-    source, api = resolve(model), find_builder(options, flavour)
+    source, api = resolve(model), find_builder(options, product)
     if source.manifest is None and (found := _bare_precision(source)) != "fp32":
         return found, "the graph is in that precision"
     if source.manifest and source.manifest.find("model", "fp16", "tensorrt"):
@@ -210,7 +210,7 @@ def _bare_precision(source: Source) -> str:
         from impasto.export.graph.precision import file_precision
     except ImportError:  # `spec_of_graph` says what is missing
         return source.precision
-    return file_precision(source.graph)
+    return file_precision(source.graph_path)
 
 
 def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
@@ -248,11 +248,11 @@ def _takes_engines(source: Source) -> bool:
 def _context_builder(source: Source, builder: EngineBuilder) -> EngineBuilder | None:
     """Builds the context graph's engine: always FP32, since it is small, runs once a picture and steers everything."""
     spec = builder.spec
-    if source.context is None or spec.thumbnail is None:
+    if source.context_path is None or spec.thumbnail is None:
         return None
     side = (spec.thumbnail, spec.thumbnail)
     return EngineBuilder(
-        source.context,
+        source.context_path,
         ModelSpec(f"{spec.name}-context", size=SizeRule(fixed=side)),
         replace(builder.options, precision="fp32", sizes=(Sizes(side, side, side),)),
         graph_precision="fp32",
@@ -272,22 +272,22 @@ def spec_of_graph(source: Source) -> ModelSpec:
         import onnx
     except ImportError:
         raise ExportError(
-            f"{source.path} is a bare graph, and looking into it needs onnx: pip install 'impasto[export]'; "
+            f"{source.path} is a bare graph, and looking into it needs onnx: {install('export')}; "
             "a package needs nothing"
         ) from None
     from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
 
     try:
-        model = onnx.load(str(source.graph), load_external_data=False)
+        model = onnx.load(str(source.graph_path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise ExportError(f"{source.graph} is no ONNX file that can be read: {first_line(error)}") from None
+        raise ExportError(f"{source.graph_path} is no ONNX file that can be read: {first_line(error)}") from None
     weights = {tensor.name for tensor in model.graph.initializer}  # older files list them among the inputs
     inputs = [value for value in model.graph.input if value.name not in weights]
-    _require_canonical(inputs, source.graph)
+    _require_canonical(inputs, source.graph_path)
     own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
     if own:
-        return spec_in_metadata(own, source.graph)
-    _require_pictures(inputs, list(model.graph.output), source.graph)
+        return spec_in_metadata(own, source.graph_path)
+    _require_pictures(inputs, list(model.graph.output), source.graph_path)
     with impasto.load(source.path, backend="onnxruntime-cpu") as drawing:
         return drawing.info.spec
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from impasto.errors import ImpastoError, OptionError
 from impasto.package.engine_record import AMPERE_PLUS
 from impasto.runtime.backends.tensorrt.api import TensorRT, tensorrt
-from impasto.runtime.loading.stored_engines import is_ampere_plus
+from impasto.runtime.backends.tensorrt.compatibility import is_ampere_plus
 
 from .options import BuildOptions
 
@@ -25,9 +25,9 @@ class Target:
         return self.gpu or "compute capability " + ", ".join(self.compute_capabilities)
 
 
-def find_builder(options: BuildOptions, flavour: str = "auto") -> TensorRT:
+def find_builder(options: BuildOptions, product: str = "auto") -> TensorRT:
     """The TensorRT that builds with these options. Raises MissingDependency, OptionError for what it cannot do."""
-    api = tensorrt("tensorrt-rtx" if options.targets and flavour == "auto" else flavour)
+    api = tensorrt("tensorrt-rtx" if options.targets and product == "auto" else product)
     check_options(api, options)
     return api
 

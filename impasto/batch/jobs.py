@@ -114,7 +114,8 @@ def _tell_videos(folder: Path, recursive: bool, leaving_out: Path) -> None:
     """A folder stands for its pictures; whoever put clips there too should hear of it."""
     clips = [file for file in list_files(folder, recursive=recursive, leaving_out=leaving_out) if videos.is_video(file)]
     if clips:
-        more = f" and {len(clips) - 1} more videos" if len(clips) > 1 else ""
+        others = len(clips) - 1
+        more = f" and {others} more video{'s' if others > 1 else ''}" if others else ""
         warnings.warn(
             f"{clips[0]}{more} passed over: a folder stands for its pictures; name the videos to run them",
             ImpastoWarning,

@@ -69,7 +69,8 @@ def build(
     ] = False,
     target: Targets = None,
     device: options.Device = 0,
-    flavour: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    product: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    flavour: Annotated[str | None, typer.Option(hidden=True, help="What --product was called before.")] = None,
     store: Annotated[
         str, typer.Option(help="package, cache, or auto: the package unless it came with Impasto.")
     ] = "auto",
@@ -85,7 +86,7 @@ def build(
     )
     with _bar_or_exit(f"building {model}") as (report, waiting):
         result = export.build_engine(
-            model, wanted, store=store, flavour=flavour, device=device, progress=report, waiting=waiting
+            model, wanted, store=store, product=flavour or product, device=device, progress=report, waiting=waiting
         )
     out.print(str(result), markup=False, soft_wrap=True)
     if result.why_precision:
@@ -122,7 +123,7 @@ def list_entries(json: options.Json = None) -> None:
             record.precision,
             " x ".join(str(side) for side in largest[1:3]),
             record.gpu or ", ".join(record.compute_capabilities),
-            f"{record.flavour} {record.version}",
+            f"{record.product} {record.version}",
             f"{entry.nbytes / 1e6:.1f}",
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used)),
         )
@@ -146,7 +147,7 @@ def clean(
 @cache.command()
 def path() -> None:
     """Print the cache's folder ($IMPASTO_CACHE)."""
-    from impasto.runtime.loading.stored_engines import cache_folder
+    from impasto.runtime.cache_folder import cache_folder
 
     out.print(str(cache_folder()), markup=False, soft_wrap=True)
 

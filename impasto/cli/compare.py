@@ -10,6 +10,7 @@ import typer
 
 from . import options
 from .console import err, out, write_json, write_page
+from .progress import Bar
 
 
 def compare(
@@ -46,14 +47,15 @@ def compare(
     from .tables import comparison_table
 
     contenders = [Contender.parse(text) for text in models]
-    with err.status("loading") as status:
+    with Bar("rounds") as bar:
+        bar.say("loading")
         found = compare_models(
             contenders,
             photo,
             size=parse_size(size) if size else None,
             rounds=rounds,
             device=device,
-            progress=lambda done: status.update(f"round {done} of {rounds}"),
+            progress=lambda done: bar.say("", done, rounds),
         )
     out.print(comparison_table(found))
     if sheet is not None:

@@ -15,6 +15,7 @@ from impasto.styles import parse
 
 from . import options
 from .console import err, out, write_json, write_page
+from .progress import Bar
 
 if TYPE_CHECKING:
     from impasto.evaluation import Evaluation
@@ -76,9 +77,10 @@ def evaluate(
         strength=strength,
         options=how,
     )
-    with err.status(f"judging {model}") as status:
+    with Bar("pictures") as bar:
+        bar.say(f"loading {model}")
         graphs = resolve(model).graphs() if every_precision else {"": model}
-        results = {name: judge(graph, progress=status.update) for name, graph in graphs.items()}
+        results = {name: judge(graph, progress=bar.say) for name, graph in graphs.items()}
     for line in next(iter(results.values())).skipped:
         err.print(f"left out: {line}", markup=False)
     write_page(html, lambda command: evaluation_report(results, describe_machine(), command))

@@ -12,6 +12,7 @@ from impasto.errors import OptionError
 
 from . import options
 from .console import err, out, write_measured, write_page
+from .progress import Bar
 
 if TYPE_CHECKING:
     from impasto.export.quantization.quantized_graph import QuantizedGraph
@@ -94,8 +95,9 @@ def quantize(
         modelopt=modelopt,
         sensitivity=sensitivity,
     )
-    with err.status(f"quantizing {model}") as status:
-        result = export.quantize(model, wanted, progress=lambda line: status.update(f"{model}: {line}"))
+    with Bar("layers") as bar:
+        bar.say(f"loading {model}")
+        result = export.quantize(model, wanted, progress=bar.say)
     _show(result)
     write_page(html, lambda command: quantization_report(result, calibrate, describe_machine(), command))
     write_measured(json, result.to_json())

@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto.batch.jobs import FORMATS, PIPE, Job, is_one_video, plan
 from impasto.batch.pictures import PictureRun, run_pictures
 from impasto.batch.videos import VideoRun, run_video
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
 from impasto.files import exists
-from impasto.styles import parse
+from impasto.styles import described, painted, parse
 from impasto.videos import CRF, Redrawn
 
 from . import options
 from .console import err, fail, out, write_measured, write_page
+from .progress import Bar
 
 if TYPE_CHECKING:
     from impasto.runtime import Model, ModelInfo, StyleMeter
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 def run(
     model: options.Model,
     inputs: Annotated[
-        list[Path],
+        Optional[list[Path]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
         typer.Argument(
             help="Pictures, videos, or folders of pictures; - is a video from standard input, as Y4M.",
             show_default=False,
         ),
-    ],
+    ] = None,
     output: Annotated[
         Optional[str],  # noqa: UP045 (no Path, which forgets the slash at a folder's end)
         typer.Option(
@@ -101,6 +101,11 @@ def run(
     """Run a model on pictures and videos, and write the results."""
     import impasto
 
+    if not inputs:
+        fail(
+            f"no picture or video to run {model} on; name one, for example: impasto run {model} photo.jpg -o result.png"
+        )
+        raise typer.Exit(2)
     if painting and not is_one_video(inputs):
         raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
     with ExitStack() as opened:
@@ -115,15 +120,20 @@ def run(
                 keep_colors=keep_colors,
             )
         )
-        loaded.set_style(parse(style) if style else None, strength=strength)
+        wanted = parse(style) if style else None
+        loaded.set_style(wanted, strength=strength)
+        drawn = (
+            described(loaded.info.spec.styles, wanted, strength) if len(painted(loaded.info.spec.styles)) > 1 else None
+        )
+        how = f"{loaded.info}" + (f"; style: {drawn}" if drawn else "")
         planned = plan(inputs, output, loaded.info.name, format=format, recursive=recursive)
         # Files appear whole or not at all, so what is there is finished.
         jobs = [job for job in planned if not (skip_existing and exists(job.target))]
         if len(jobs) < len(planned):
             err.print(f"{len(planned) - len(jobs)} of {len(planned)} results were there already")
         meter = opened.enter_context(_meter(painting, network, device)) if painting else None
-        progress = opened.enter_context(_progress())
-        task = progress.add_task("running", total=len(jobs), visible=len(jobs) > 1)
+        progress = opened.enter_context(Bar())
+        task = progress.add_task("", total=len(jobs), visible=len(jobs) > 1, unit="files")
         outcomes = _outcomes(loaded, jobs, quality, crf, not no_audio, longest_side, meter, progress)
         written: list[PictureRun | VideoRun] = []
         failed: list[tuple[Job, ImpastoError]] = []
@@ -141,16 +151,17 @@ def run(
                 fail(error)
                 failed.append((job, error))
             else:
-                _tell(written[-1], job, loaded, quiet=len(jobs) > 1)
+                _tell(written[-1], job, loaded, how, quiet=len(jobs) > 1)
             progress.advance(task)
     if len(jobs) > 1:
         number = f"{len(written)} of {len(jobs)} files written to {_folders(jobs)}"
-        out.print(f"{number} with {loaded.info}", markup=False, soft_wrap=True)
+        out.print(f"{number} with {how}", markup=False, soft_wrap=True)
     _write_page(html, loaded.info, written, failed)
     write_measured(
         json,
         {
             "model": loaded.info.to_json(),
+            "style": drawn,
             "written": [run.to_json() for run in written],
             "failed": [{"source": str(job.source), "why": str(error)} for job, error in failed],
             "there_already": len(planned) - len(jobs),
@@ -197,7 +208,7 @@ def _outcomes(
     sound: bool,
     longest_side: int | None,
     meter: StyleMeter | None,
-    progress: Progress,
+    progress: Bar,
 ) -> Generator[tuple[Job, Callable[[], PictureRun | VideoRun]], None, None]:
     """Each job and what brings its result, in the jobs' order."""
     for are_videos, group in groupby(jobs, lambda job: job.is_video):
@@ -212,18 +223,18 @@ def _outcomes(
 
 
 @contextmanager
-def _task(progress: Progress, name: str) -> Iterator[Callable[[int, int | None], None]]:
-    task = progress.add_task(name, total=None)
+def _task(progress: Bar, name: str) -> Iterator[Callable[[int, int | None], None]]:
+    task = progress.add_task(name, total=None, unit="frames")
     try:
         yield lambda done, total: progress.update(task, completed=done, total=total)
     finally:
         progress.remove_task(task)
 
 
-def _tell(run: PictureRun | VideoRun, job: Job, loaded: Model, quiet: bool) -> None:
-    """quiet: of one picture among several only what is unexpected."""
+def _tell(run: PictureRun | VideoRun, job: Job, loaded: Model, how: str, quiet: bool) -> None:
+    """how: by what it was drawn, in words. quiet: of one picture among several only what is unexpected."""
     if isinstance(run, VideoRun):
-        _tell_video(run, job, loaded)
+        _tell_video(run, job, how)
         return
     if run.note:
         warnings.warn(run.note, ImpastoWarning, stacklevel=2)
@@ -234,16 +245,16 @@ def _tell(run: PictureRun | VideoRun, job: Job, loaded: Model, quiet: bool) -> N
             markup=False,
         )
     if not quiet:
-        out.print(f"wrote {job.target} with {loaded.info}", markup=False, soft_wrap=True)
+        out.print(f"wrote {job.target} with {how}", markup=False, soft_wrap=True)
 
 
-def _tell_video(run: VideoRun, job: Job, loaded: Model) -> None:
+def _tell_video(run: VideoRun, job: Job, how: str) -> None:
     told = err if job.target == PIPE else out
     for note in _notes(run.video, job):
         err.print(note, markup=False)
     between = "" if PIPE in (job.source, job.target) else " from file to file"
     speed = f"{run.frames_per_second:.1f} frames/s{between}"
-    told.print(f"wrote {run.video}, {speed}, with {loaded.info}", markup=False, soft_wrap=True)
+    told.print(f"wrote {run.video}, {speed}, with {how}", markup=False, soft_wrap=True)
     if run.drift:
         told.print(run.drift_text(), markup=False, soft_wrap=True)
 
@@ -286,8 +297,3 @@ def _meter(painting: Path, network: str, device: int) -> StyleMeter:
     from impasto.runtime import StyleMeter
 
     return StyleMeter(painting, network, device=device)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)

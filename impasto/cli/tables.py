@@ -48,12 +48,12 @@ def comparison_table(found: Comparison) -> Table:
     table.add_column("runs on")
     for heading in ("median", "speed", "PSNR"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for index, standing in enumerate(found.standings):
+    for index, (name, standing) in enumerate(zip(found.names, found.standings, strict=True)):
         low, middle, high = standing.speed
         interval = f" ({low:.2f}–{high:.2f})" if standing.certain else ""
         colour = "" if not standing.differs else "[green]" if middle > 1 else "[red]"
         table.add_row(
-            escape(standing.name),
+            escape(name),
             standing.runs_on,
             f"{standing.latency.median_ms:.1f} ms",
             f"{colour}{middle:.2f} ×{'[/]' if colour else ''}{interval}" if index else "1",

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from impasto import training
 from impasto.errors import OptionError
@@ -20,6 +19,7 @@ from impasto.errors import OptionError
 from .console import Commands, err, out
 from .flags import takes
 from .options import located
+from .progress import Bar
 
 if TYPE_CHECKING:
     from impasto.training import FitOptions, FitResult
@@ -370,24 +370,17 @@ def distill(flags: DistillFlags) -> None:
 
 
 def _with_bar(options: Any, train: Callable[..., FitResult]) -> FitResult:
-    columns = (
-        TextColumn("{task.completed}/{task.total}"),
-        BarColumn(),
-        TextColumn("{task.fields[speed]:.1f} steps/s"),
-        TextColumn("{task.fields[losses]}"),
-        TimeRemainingColumn(),
-    )
     from impasto.training.loop.run_folder import STATE
 
     chief = _is_chief()
     state = options.output / STATE
     anothers = state.exists() and not options.resume
-    with Progress(*columns, console=err, transient=True, disable=not chief) as bar:
-        task = bar.add_task("", total=options.fit.steps, speed=0.0, losses="reading the photos")
+    with Bar("steps", quiet=not chief) as bar:
+        bar.say("reading the photos", 0, options.fit.steps)
 
         def report(progress: training.Progress) -> None:
             text = "  ".join(f"{key} {value:.4f}" for key, value in progress.losses.items())
-            bar.update(task, completed=progress.step, speed=bar.tasks[0].speed or 0.0, losses=text)
+            bar.say(text, progress.step, options.fit.steps)
 
         try:
             return train(options, report)

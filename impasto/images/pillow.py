@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from impasto.errors import MissingDependency
+from impasto.errors import MissingDependency, install
 
 
 def pillow() -> Any:
@@ -13,5 +13,5 @@ def pillow() -> Any:
         import PIL
         from PIL import Image, ImageCms  # noqa: F401 (modules of their own, which PIL has once they are imported)
     except ImportError:
-        raise MissingDependency("reading and writing pictures needs Pillow: pip install 'impasto[cli]'") from None
+        raise MissingDependency(f"reading and writing pictures needs Pillow: {install('cli')}") from None
     return PIL

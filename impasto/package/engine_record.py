@@ -33,6 +33,8 @@ class EngineLayer:
     inputs: tuple[str, ...] = ()
     """Type and memory format of each input, as the vendor words them."""
     outputs: tuple[str, ...] = ()
+    moved_bytes: int | None = None
+    """Bytes of its inputs and outputs, without weights, where their sizes are fixed; None where nobody said."""
 
 
 def count_precisions(layers: tuple[EngineLayer, ...]) -> dict[str, int]:
@@ -49,8 +51,8 @@ class EngineRecord:
 
     key: str
     """Hash of everything that reached the builder; the plan's file name."""
-    flavour: str
-    """"tensorrt" or "tensorrt-rtx"."""
+    product: str
+    """Which of NVIDIA's products built it: "tensorrt" or "tensorrt-rtx"; "flavour" in the JSON."""
     version: str
     """TensorRT's exact version: others refuse the plan."""
     precision: str
@@ -82,9 +84,21 @@ class EngineRecord:
         """How many layers compute in which precision, most first."""
         return count_precisions(self.layers)
 
+    def moved_bytes(self) -> int | None:
+        """Bytes that all layers together read and write for one batch, without weights; None where a layer's are unknown."""
+        moved = [layer.moved_bytes for layer in self.layers]
+        return None if None in moved or not moved else sum(filter(None, moved))
+
+    def traffic(self) -> str:
+        """The layers, each of which is a kernel or a few, and what they move, in words."""
+        moved = self.moved_bytes()
+        said = "bytes unknown: they are read back of fixed sizes" if moved is None else f"{moved / 1e6:.1f} MB moved"
+        return f"{len(self.layers)} kernels, {said}"
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
-        return asdict(self)
+        # Records of earlier versions call the product "flavour", and so do all records.
+        return {"flavour" if name == "product" else name: value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, data: Any, source: str) -> EngineRecord:
@@ -95,7 +109,7 @@ class EngineRecord:
         try:
             return cls(
                 key=_take(data, "key", str),
-                flavour=_take(data, "flavour", str),
+                product=_take(data, "flavour", str),
                 version=_take(data, "version", str),
                 precision=_one_of(data, "precision", PRECISIONS),
                 compute_capabilities=_texts(data, "compute_capabilities", least=1),
@@ -174,7 +188,8 @@ def _layer(layer: Any) -> EngineLayer:
     if not all(isinstance(word, str) for word in words):  # the vendor's, of any length and with control characters
         raise ValueError(f"a layer is {reprlib.repr(layer)}; expected texts for name, kind and precision")
     name, kind, precision = map(str, words)
-    return EngineLayer(name, kind, precision, _texts(layer, "inputs"), _texts(layer, "outputs"))
+    moved = _take(layer, "moved_bytes", int, None)
+    return EngineLayer(name, kind, precision, _texts(layer, "inputs"), _texts(layer, "outputs"), moved)
 
 
 def _counts(by_target: dict[str, Any]) -> dict[str, dict[str, int]]:

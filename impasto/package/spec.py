@@ -185,7 +185,7 @@ class Pixels:
         values = planes.astype(np.float32)
         values -= self.low
         values *= 255 / (self.high - self.low)
-        levels = np.clip(np.rint(values), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        levels: np.ndarray = np.clip(np.rint(values), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
         return levels[..., ::-1] if self.order == "bgr" else levels
 
 

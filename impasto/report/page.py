@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import MissingDependency
+from impasto.errors import MissingDependency, install
 from impasto.files import write_text
 
 from .charts import Bars, Curves, Distributions, Scatter
@@ -112,7 +112,7 @@ def _template() -> Any:
     try:
         import jinja2
     except ImportError:
-        raise MissingDependency("an HTML page is made with jinja2: pip install 'impasto[cli]'") from None
+        raise MissingDependency(f"an HTML page is made with jinja2: {install('cli')}") from None
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from impasto.errors import MissingDependency
+from impasto.errors import MissingDependency, install
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -71,5 +71,5 @@ def pyav() -> ModuleType:
     try:
         import av
     except ImportError:
-        raise MissingDependency("reading and writing videos needs PyAV: pip install 'impasto[video]'") from None
+        raise MissingDependency(f"reading and writing videos needs PyAV: {install('video')}") from None
     return av

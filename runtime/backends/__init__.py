@@ -20,15 +20,15 @@ __all__ = [
     "SizeLimits",
     "Slot",
     "TensorSpec",
-    "family",
     "open_engine",
     "open_graph",
     "preferred",
+    "target_backend",
 ]
 
 
-def family(backend: str) -> str:
-    """Which of the manifest's FAMILIES a backend of NAMES belongs to."""
+def target_backend(backend: str) -> str:
+    """The kind of graphs that a backend of NAMES runs: "onnxruntime" for "onnxruntime-cpu" and "onnxruntime-cuda"."""
     return backend.split("-")[0]
 
 
@@ -91,12 +91,12 @@ def _open(path: Path, backend: str, device: int) -> Backend:
     return OnnxRuntimeBackend(path, backend, device)
 
 
-def _checked(graph: Backend, path: Path, features: bool) -> Backend:
+def _checked(loaded: Backend, path: Path, features: bool) -> Backend:
     """The graph, unless it has several outputs and may not."""
-    if len(graph.outputs) > 1 and not features:
-        graph.close()
-        raise BackendError(f"{path} has {len(graph.outputs)} outputs; a picture model has one")
-    return graph
+    if len(loaded.outputs) > 1 and not features:
+        loaded.close()
+        raise BackendError(f"{path} has {len(loaded.outputs)} outputs; a picture model has one")
+    return loaded
 
 
 def open_engine(

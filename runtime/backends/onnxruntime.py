@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError, MissingDependency, first_line
+from impasto.errors import BackendError, MissingDependency, first_line, install
 
 from .base import Backend, TensorSpec
 
@@ -28,7 +28,7 @@ _DTYPES: dict[str, np.dtype] = {
 
 def cuda_advice() -> str:
     """Where an ONNX Runtime with CUDA comes from on this machine."""
-    alone = "pip install 'impasto[gpu]' in an environment of its own: it and the CPU package break each other"
+    alone = f"{install('gpu')} in an environment of its own: it and the CPU package break each other"
     if platform.machine() != "aarch64":
         return alone
     # PyPI's wheels for aarch64 begin with Python 3.11 and are linked against CUDA 13, which JetPack 6 and older have not.
@@ -43,7 +43,7 @@ def onnxruntime() -> Any:
         import onnxruntime
     except ImportError:
         raise MissingDependency(
-            "no backend is installed that runs ONNX files: pip install 'impasto[cpu]' "
+            f"no backend is installed that runs ONNX files: {install('cpu')} "
             "(or 'impasto[openvino]', or 'impasto[gpu]' on a CUDA machine)"
         ) from None
     return onnxruntime

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError, MissingDependency
+from impasto.errors import BackendError, MissingDependency, install
 from impasto.locks import ReentrantLock
 
 from .base import Backend, TensorSpec, is_x86_64
@@ -39,7 +39,7 @@ def openvino() -> Any:
             import openvino
             import openvino.frontend
     except ImportError as error:
-        raise MissingDependency(f"OpenVINO does not load ({error}): pip install 'impasto[openvino]'") from None
+        raise MissingDependency(f"OpenVINO does not load ({error}): {install('openvino')}") from None
     return openvino
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from impasto.runtime.host_copies import copy_into
+
 
 def reflect_into(padded: np.ndarray, image: np.ndarray, top: int, left: int) -> None:
     """Copy `image` into `padded` at (top, left) and fill what is left by reflecting it about its edges.
@@ -14,7 +16,7 @@ def reflect_into(padded: np.ndarray, image: np.ndarray, top: int, left: int) -> 
     """
     height, width = image.shape[:2]
     rows = padded[top : top + height]
-    rows[:, left : left + width] = image
+    copy_into(rows[:, left : left + width], image)
     # Columns first, on the picture's own rows; then whole rows, which carries the corners along. Columns are taken by their
     # places: slices of pixels in reverse would be copied three bytes at a time, which is half as fast.
     places = left + _reflected(left, width, padded.shape[1])
@@ -28,7 +30,8 @@ def _reflected(start: int, length: int, whole: int) -> np.ndarray:
     """For each of `whole` places, of which `length` from `start` on are a picture's own, the picture's place that it shows."""
     period = max(2 * (length - 1), 1)
     place = np.abs(np.arange(whole) - start) % period
-    return np.minimum(place, period - place)
+    nearest: np.ndarray = np.minimum(place, period - place)
+    return nearest
 
 
 def _fill(buffer: np.ndarray, start: int, stop: int) -> None:

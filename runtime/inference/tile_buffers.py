@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from impasto.runtime.backends.base import Backend
+from impasto.runtime.host_copies import copy_into
 
 from .padding import reflect_into
 from .tile_plan import TilePlan
@@ -40,7 +41,7 @@ class TileBuffers:
             return
         pad_into(self._padded, image, self.plan)
         self._run_pieces(backend, self._padded, self._result, extra)
-        out[...] = self._result[self.plan.crop]
+        copy_into(out, self._result[self.plan.crop])
 
     def computation(
         self, backend: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...], *, batch: int = 1
@@ -83,4 +84,4 @@ def pad_into(padded: np.ndarray, image: np.ndarray, plan: TilePlan) -> None:
     if plan.padded:
         reflect_into(padded, image, plan.border, plan.border)
     else:
-        padded[...] = image
+        copy_into(padded, image)

@@ -89,7 +89,8 @@ def _add_up(bands: list[_Band], source: np.ndarray, result: np.ndarray) -> None:
 
 def _turned(picture: np.ndarray) -> np.ndarray:
     """(H, W, 3) to (W, H, 3), the same memory."""
-    return picture.transpose(1, 0, 2)
+    turned: np.ndarray = picture.transpose(1, 0, 2)
+    return turned
 
 
 def _means(source: int, result: int) -> list[_Band]:

@@ -18,13 +18,12 @@ from impasto.errors import BackendError, ImpastoError, MissingDependency, Option
 from impasto.metrics import independent, psnr
 from impasto.package.manifest import Manifest
 from impasto.package.spec import ModelSpec, Pixels
-from impasto.runtime.backends import NAMES, Backend, Preference, family, open_graph, preferred
+from impasto.runtime.backends import NAMES, Backend, Preference, open_graph, preferred, target_backend
 from impasto.runtime.backends.inner_values import ValuesBeforeRounding, wanted_always
 from impasto.runtime.backends.pixels import PixelAdapter
 
 from .opening import describe, open_context, open_source
-from .source import Source, resolve
-from .stored_engines import engine_source
+from .source import ModelFiles, Source
 
 LEVELS = 2
 """Of 255: how far two backends may differ in a graph of float32. Each is within 1 of what the graph says."""
@@ -50,13 +49,13 @@ class OpenModel:
     """A model's files, loaded."""
 
     source: Source
-    graph: Backend
+    backend: Backend
     spec: ModelSpec
     context: Backend | None
     """The context graph, where the network has one."""
 
     def close(self) -> None:
-        self.graph.close()
+        self.backend.close()
         if self.context:
             self.context.close()
 
@@ -87,7 +86,7 @@ def open_model(
             reasons.append(why)
             model, other = other, model
         other.close()
-    return model, "; ".join([*reasons, f"{model.graph.name} runs it"]) if reasons else None
+    return model, "; ".join([*reasons, f"{model.backend.name} runs it"]) if reasons else None
 
 
 def choices(
@@ -100,18 +99,20 @@ def choices(
 ) -> Iterator[Candidate]:
     """What to load, and with which backend, best first; `reasons` gets why better ones are left out.
 
-    Raises OptionError for an unknown backend or no device's number, and what `engine_source` and `resolve` raise.
+    Raises OptionError for an unknown backend or no device's number, and what `ModelFiles` raises.
     """
     if backend not in (*NAMES, "auto"):
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
     if not isinstance(device, Integral) or isinstance(device, bool) or device < 0:
         raise OptionError(f"device is {device!r:.100}; give the number of a CUDA device, such as 0")
-    source = engine_source(path_or_name, backend, precision, device, trust)
-    if source and (source.engine or source.graph.suffix == ".plan"):
+    files = ModelFiles(path_or_name, trust)
+    if backend in ("auto", "tensorrt") and (
+        source := files.engine_source(precision, device, required=backend == "tensorrt")
+    ):
         yield Candidate(source, "auto")
         return
     wanted = "fp32" if precision == "auto" else precision
-    manifest = resolve(path_or_name, "auto", trust).manifest if backend in ("auto", "openvino") else None
+    manifest = files.source().manifest if backend in ("auto", "openvino") else None
     preference = preferred(wanted) if backend == "auto" else Preference((backend,))
     names = list(preference.names)
     if preference.passed_over:
@@ -122,12 +123,12 @@ def choices(
             if len(names) > 1:
                 names.remove(name)
     for name in names:
-        yield Candidate(resolve(path_or_name, precision, trust, family(name)), name)
+        yield Candidate(files.source(precision, target_backend(name)), name)
 
 
 def _against(manifest: Manifest, precision: str, backend: str) -> str | None:
     """What a package says against running it with a backend."""
-    if manifest.held("model", precision) and not manifest.find("model", precision, family(backend)):
+    if manifest.held("model", precision) and not manifest.find("model", precision, target_backend(backend)):
         return f"{manifest.spec.name} holds no {precision} graph for {backend}"
     found = manifest.backends.get(backend)
     if found is None or found.passed:
@@ -159,24 +160,22 @@ def first_to_open(
 def difference(one: OpenModel, other: OpenModel) -> str | None:
     """How `one` draws a picture otherwise than `other`, as half a sentence; None where they agree, or `other` cannot draw it."""
     if one.spec.scale != other.spec.scale:
-        return (
-            f"{one.graph.name} makes the picture {one.spec.scale} times as large, {other.graph.name} {other.spec.scale}"
-        )
+        return f"{one.backend.name} makes the picture {one.spec.scale} times as large, {other.backend.name} {other.spec.scale}"
     for size in _COMPARED:
         image = independent(*one.spec.size.padded(*size))[None]
         shape = (1, *(side * one.spec.scale for side in image.shape[1:3]), 3)
         wanted, drawn = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
         try:
-            other.graph.run((image,), wanted)
+            other.backend.run((image,), wanted)
         except (BackendError, ShapeError):
             continue
         try:
-            one.graph.run((image,), drawn)
+            one.backend.run((image,), drawn)
         except (BackendError, ShapeError) as error:
-            return f"{one.graph.name}: {error}"
-        if agree(drawn, wanted, one.graph.precision):
+            return f"{one.backend.name}: {error}"
+        if agree(drawn, wanted, one.backend.precision):
             return None
-        return f"{one.graph.name} draws this model {_apart(largest_difference(drawn, wanted))}"
+        return f"{one.backend.name} draws this model {_apart(largest_difference(drawn, wanted))}"
     return None
 
 
@@ -197,24 +196,24 @@ def _apart(levels: int) -> str:
 
 def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values: bool) -> OpenModel:
     source, backend = candidate.source, candidate.backend
-    graph = open_source(source, backend, device)
+    loaded = open_source(source, backend, device)
     try:
-        graph, spec = describe(graph, source, pixels)
-        _watch(graph, candidate, device, check_values)
+        loaded, spec = describe(loaded, source, pixels)
+        _watch(loaded, candidate, device, check_values)
         if not spec.thumbnail:
-            return OpenModel(source, graph, spec, None)
-        if source.context is None:
+            return OpenModel(source, loaded, spec, None)
+        if source.context_path is None:
             raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-        return OpenModel(source, graph, spec, open_context(source, source.context, backend, device))
+        return OpenModel(source, loaded, spec, open_context(source, source.context_path, backend, device))
     except BaseException:
-        graph.close()
+        loaded.close()
         raise
 
 
-def _watch(graph: Backend, candidate: Candidate, device: int, always: bool) -> None:
+def _watch(loaded: Backend, candidate: Candidate, device: int, always: bool) -> None:
     """Let a graph that gives uint8 be looked into for NaN. Raises OptionError where that is wanted and cannot be."""
     source = candidate.source
-    if source.engine or source.graph.suffix == ".plan":
+    if source.is_engine:
         if always:
             raise OptionError(
                 "nobody can look for NaN inside an engine; choose backend='onnxruntime-cpu', which shows them"
@@ -224,8 +223,8 @@ def _watch(graph: Backend, candidate: Candidate, device: int, always: bool) -> N
     def open_copy(path: Path) -> Backend:
         return open_graph(path, candidate.backend, device, features=True)
 
-    if not isinstance(graph, PixelAdapter):  # which sees the floats itself
-        graph.inner_values = ValuesBeforeRounding(source.graph, open_copy, always=always)
+    if not isinstance(loaded, PixelAdapter):  # which sees the floats itself
+        loaded.inner_values = ValuesBeforeRounding(source.graph_path, open_copy, always=always)
 
 
 def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenModel]) -> OpenModel | None:
@@ -241,6 +240,6 @@ def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenMo
 def _needs_comparison(model: OpenModel) -> bool:
     """Whether nobody knows that this backend draws this graph right: it is somebody's, and its export, if any, did not compare."""
     manifest = model.source.manifest
-    if len(model.graph.inputs) > 1 or model.source.engine:
+    if len(model.backend.inputs) > 1 or model.source.engine:
         return False
-    return manifest is None or ("origin" in manifest.recipe and model.graph.name not in manifest.backends)
+    return manifest is None or ("origin" in manifest.recipe and model.backend.name not in manifest.backends)

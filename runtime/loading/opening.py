@@ -17,7 +17,8 @@ from impasto.runtime.backends import Backend, open_engine, open_graph
 from impasto.runtime.backends.base import SizeLimits
 from impasto.runtime.backends.pixels import MULTIPLE_HINT, PixelAdapter
 
-from .source import Sidecar, Source
+from .sidecar import Sidecar
+from .source import Source
 
 _BAKED = (128, 224, 256, 384, 512)
 """Sides of pictures that networks are exported with, tried where 64 will not do: exporters bake them in, and call them free."""
@@ -28,9 +29,9 @@ SPEC_KEY = "impasto.spec"
 
 def open_source(source: Source, backend: str, device: int, *, features: bool = False) -> Backend:
     """The picture path, or with `features` a perceptual network: an engine or an ONNX graph. Raises what the backends raise."""
-    if source.engine is None and source.graph.suffix != ".plan":
-        return open_graph(source.graph, backend, device, features=features)
-    return open_engine(source.graph, source.engine, backend, device, _rebuild(source), features=features)
+    if not source.is_engine:
+        return open_graph(source.graph_path, backend, device, features=features)
+    return open_engine(source.graph_path, source.engine, backend, device, _rebuild(source), features=features)
 
 
 def open_context(source: Source, path: Path, backend: str, device: int) -> Backend:
@@ -48,39 +49,43 @@ def _rebuild(source: Source) -> str:
     return f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
 
 
-def describe(graph: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
-    """The graph, adapted where it is external, and its spec from the manifest, its own metadata or the sidecar.
+def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
+    """The backend, adapted if the graph is external, and its spec from the manifest, its own metadata or the sidecar.
 
     pixels: the layout that was asked for. Raises OptionError where the graph leaves no choice, PackageError and BackendError.
     """
-    if not graph.inputs:
-        raise BackendError(f"{source.graph} takes nothing, so it is no picture model (an empty file?); export it again")
-    canonical = graph.inputs[0].dtype == np.uint8 and graph.inputs[0].shape[3:] == (3,)
-    if pixels and (canonical or graph.limits or source.manifest or SPEC_KEY in graph.metadata):
-        raise OptionError(
-            f"{source.path} says how its pixels are laid out, {graph.inputs[0]} RGB; leave layout out (--layout at the command line)"
+    if not loaded.inputs:
+        raise BackendError(
+            f"{source.graph_path} takes nothing, so it is no picture model (an empty file?); export it again"
         )
-    if graph.limits and source.engine is None and source.graph.suffix == ".plan":
-        return graph, _measured(graph, graph.limits, source.graph)
+    canonical = loaded.inputs[0].dtype == np.uint8 and loaded.inputs[0].shape[3:] == (3,)
+    if pixels and (canonical or loaded.limits or source.manifest or SPEC_KEY in loaded.metadata):
+        raise OptionError(
+            f"{source.path} says how its pixels are laid out, {loaded.inputs[0]} RGB; leave layout out (--layout at the command line)"
+        )
+    if loaded.limits and source.engine is None and source.graph_path.suffix == ".plan":
+        return loaded, _measured(loaded, loaded.limits, source.graph_path)
     if source.engine and not source.manifest:
-        return graph, _recorded(source.engine, source.sidecar, source.graph)
+        return loaded, _recorded(source.engine, source.sidecar, source.graph_path)
     if source.manifest:
         if not canonical:
-            raise BackendError(f"{source.graph} takes {graph.inputs[0]}; a package's graph takes uint8 (?, ?, ?, 3)")
-        return graph, source.manifest.spec
-    if SPEC_KEY in graph.metadata:
-        return graph, spec_in_metadata(graph.metadata[SPEC_KEY], source.graph)
+            raise BackendError(
+                f"{source.graph_path} takes {loaded.inputs[0]}; a package's graph takes uint8 (?, ?, ?, 3)"
+            )
+        return loaded, source.manifest.spec
+    if SPEC_KEY in loaded.metadata:
+        return loaded, spec_in_metadata(loaded.metadata[SPEC_KEY], source.graph_path)
     sidecar = source.sidecar
     if not canonical:
         pixels = pixels or (sidecar.pixels if sidecar else None)
         if pixels is None:
             raise BackendError(
-                f"{source.graph} takes {graph.inputs[0]} and does not say how pixels are laid out in it; "
+                f"{source.graph_path} takes {loaded.inputs[0]} and does not say how pixels are laid out in it; "
                 f"load it with layout='rgb 0..1' ('bgr 0..255', 'rgb -1..1', …; --layout at the command line), or write that into "
-                f'{source.graph.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
+                f'{source.graph_path.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
             )
-        graph = PixelAdapter(graph, pixels)
-    return graph, _probe(graph, source.described_spec())
+        loaded = PixelAdapter(loaded, pixels)
+    return loaded, _probe(loaded, source.described_spec())
 
 
 def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> ModelSpec:
@@ -90,33 +95,33 @@ def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> Mode
     return ModelSpec.from_json({**engine.spec, **described, "size": size}, str(path))
 
 
-def spec_in_metadata(text: str, graph: Path) -> ModelSpec:
+def spec_in_metadata(text: str, graph_path: Path) -> ModelSpec:
     """What the exporter wrote under SPEC_KEY. Raises PackageError for anything else."""
-    return ModelSpec.from_json(metadata_json(text, graph), str(graph))
+    return ModelSpec.from_json(metadata_json(text, graph_path), str(graph_path))
 
 
-def metadata_json(text: str, graph: Path) -> Any:
+def metadata_json(text: str, graph_path: Path) -> Any:
     """The same as the exporter wrote it, without what is left out being filled in. Raises PackageError for what is no JSON."""
     try:
         return schema.parse_json(text)
     except schema.Malformed as error:
         raise PackageError(
-            f"{graph}: its metadata {SPEC_KEY!r} cannot be read: {error}; export the model again"
+            f"{graph_path}: its metadata {SPEC_KEY!r} cannot be read: {error}; export the model again"
         ) from None
 
 
-def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
-    """Complete the spec of an external graph by one run on a small picture: fixed size, and output side / input side."""
-    batch, height, width, _ = graph.inputs[0].shape
-    if len(graph.inputs) != 1 or batch not in (None, 1):
-        taken = " and ".join(map(str, graph.inputs))
+def _probe(loaded: Backend, spec: ModelSpec) -> ModelSpec:
+    """Complete an external graph's spec by one run on a small picture: fixed size, and output side / input side."""
+    batch, height, width, _ = loaded.inputs[0].shape
+    if len(loaded.inputs) != 1 or batch not in (None, 1):
+        taken = " and ".join(map(str, loaded.inputs))
         raise BackendError(f"the graph takes {taken}; a picture model takes one picture at a time, so N is 1 or free")
     size = replace(spec.size, fixed=(height, width)) if height and width else spec.size
     height, width = size.padded(64, 64)
     try:
-        shape = _measured_shape(graph, height, width)
+        shape = _measured_shape(loaded, height, width)
     except BackendError as error:
-        side = next((side for side in _BAKED if size == SizeRule() and _takes(graph, side)), None)
+        side = next((side for side in _BAKED if size == SizeRule() and _takes(loaded, side)), None)
         if side is None:
             raise
         raise BackendError(
@@ -129,27 +134,27 @@ def _probe(graph: Backend, spec: ModelSpec) -> ModelSpec:
         raise BackendError(
             f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor ({MULTIPLE_HINT})"
         )
-    if None not in graph.output.shape[1:3] and not size.fixed:
+    if None not in loaded.output.shape[1:3] and not size.fixed:
         size = replace(size, fixed=(height, width))  # whatever it takes, it gives one size
     return replace(spec, size=size, scale=shape[1] // height)
 
 
-def _takes(graph: Backend, side: int) -> bool:
+def _takes(loaded: Backend, side: int) -> bool:
     try:
-        _measured_shape(graph, side, side)
+        _measured_shape(loaded, side, side)
     except BackendError:
         return False
     return True
 
 
-def _measured_shape(graph: Backend, height: int, width: int) -> tuple[int, ...]:
-    return graph.measure((np.zeros((1, height, width, 3), np.uint8),))
+def _measured_shape(loaded: Backend, height: int, width: int) -> tuple[int, ...]:
+    return loaded.measure((np.zeros((1, height, width, 3), np.uint8),))
 
 
-def _measured(graph: Backend, limits: SizeLimits, path: Path) -> ModelSpec:
+def _measured(loaded: Backend, limits: SizeLimits, path: Path) -> ModelSpec:
     """What can be known of a trusted engine without a record: its scale."""
-    if len(graph.inputs) != 1 or graph.inputs[0].dtype != np.uint8 or graph.inputs[0].shape[3:] != (3,):
-        raise BackendError(f"{path} takes {', '.join(map(str, graph.inputs))}; pictures are one uint8 (?, ?, ?, 3)")
+    if len(loaded.inputs) != 1 or loaded.inputs[0].dtype != np.uint8 or loaded.inputs[0].shape[3:] != (3,):
+        raise BackendError(f"{path} takes {', '.join(map(str, loaded.inputs))}; pictures are one uint8 (?, ?, ?, 3)")
     height, width = limits.ranges[0][0]
-    shape = graph.measure((np.zeros((graph.inputs[0].shape[0] or 1, height, width, 3), np.uint8),))
+    shape = loaded.measure((np.zeros((loaded.inputs[0].shape[0] or 1, height, width, 3), np.uint8),))
     return ModelSpec(path.stem, scale=max(shape[1] // height, 1))

@@ -1,20 +1,32 @@
-"""From what a user wrote to the graph files and what is known of them."""
+"""From what a user wrote to the files to load and what is known of them."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-import reprlib
 import shlex
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError
-from impasto.package import schema
+from impasto.errors import BackendError, EngineMismatch, ModelNotFound, OptionError, OutputError, PackageError
+from impasto.files import sha256
 from impasto.package.engine_record import EngineRecord
 from impasto.package.manifest import MANIFEST, PRECISIONS, Manifest, PackageFile, read_manifest, verify
-from impasto.package.spec import ModelSpec, Pixels
+from impasto.package.spec import ModelSpec
+from impasto.runtime.cache_folder import cache_folder
+
+from .sidecar import Sidecar, described_spec, read_sidecar
+from .stored_engines import (
+    StoredEngine,
+    best_fitting,
+    context_engine,
+    plan_to_load,
+    read_stored,
+    stored_in,
+    stored_in_package,
+)
 
 SEARCH_VARIABLE = "IMPASTO_MODELS"
 """Environment variable with folders of model packages, separated as in PATH."""
@@ -25,64 +37,216 @@ class Source:
     """The files to load for one model."""
 
     path: Path
-    """The package's folder, or the bare ONNX file."""
-    graph: Path
+    """The package's folder, the ONNX file or the engine."""
+    graph_path: Path
+    """The ONNX file of the picture path, or its engine."""
     precision: str
-    context: Path | None = None
+    context_path: Path | None = None
+    """The ONNX file of the context graph, or its engine."""
     manifest: Manifest | None = None
-    """None for a bare ONNX file."""
+    """None for a single file."""
     sidecar: Sidecar | None = None
-    """What a JSON file beside a bare ONNX file says of it."""
+    """What a JSON file beside an ONNX file says of it."""
     engine: EngineRecord | None = None
-    """What is known of the engine, where `graph` is one."""
+    """The engine's record, if `graph_path` is an engine that has one."""
     context_engine: EngineRecord | None = None
-    """The same of `context`."""
+    """The record of `context_path`, if that is an engine."""
+
+    @property
+    def is_engine(self) -> bool:
+        """Whether TensorRT runs it."""
+        return self.engine is not None or self.graph_path.suffix == ".plan"
 
     def described_spec(self) -> ModelSpec:
-        """What the sidecar says of a bare graph; without a name there, that of the file."""
-        return _described_spec(self.graph, self.sidecar.described if self.sidecar else {}, self.graph)
+        """The spec of an external ONNX file as far as its sidecar gives it."""
+        return described_spec(self.graph_path, self.sidecar.described if self.sidecar else {}, self.graph_path)
 
     def graphs(self) -> dict[str, Path]:
-        """The paths of a package's `Manifest.graphs`. Raises PackageError where a hash is wrong, OptionError for what is no package."""
+        """The paths of a package's `Manifest.graphs`. Raises PackageError for a wrong hash, OptionError for a single file."""
         if self.manifest is None:
             raise OptionError(f"{self.path} is a single graph; name the package folder that holds all its precisions")
         return {name: verify(self.path, file) for name, file in self.manifest.graphs().items()}
 
 
-@dataclass(frozen=True)
-class Sidecar:
-    """`NAME.json` beside somebody's `NAME.onnx`: {"layout": "rgb 0..1", "multiple": 4, "task": "denoise", …}."""
-
-    pixels: Pixels | None
-    described: dict[str, Any]
-
-
 def resolve(
-    path_or_name: str | os.PathLike[str], precision: str = "auto", trust: bool = False, family: str | None = None
+    path_or_name: str | os.PathLike[str],
+    precision: str = "auto",
+    trust: bool = False,
+    target_backend: str | None = None,
 ) -> Source:
     """Find a model: a path as it is, otherwise a name in $IMPASTO_MODELS, then among the models that ship.
 
-    precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: skip the comparison of hashes. family: the
-    kind of backend that is to run it, one of FAMILIES; None takes the first graph of the precision, whomever it was made for.
+    precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: skip the comparison of hashes. target_backend: the
+    backend that is to run it, one of the manifest's FAMILIES; None takes the first graph of the precision, whatever backend it is for.
     Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of a kind that nothing here runs.
     """
-    if precision not in ("auto", *PRECISIONS):
-        raise OptionError(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
-    path = _locate(path_or_name)
-    if path.is_dir():
-        return _from_package(path, precision, trust, family)
-    if path.suffix.lower() == ".plan":
-        return _from_plan(path, precision, trust)
-    if path.suffix.lower() != ".onnx":
-        raise BackendError(
-            f"{path} is no model that can be run: expected a package folder or an .onnx file (or a .plan of impasto build)"
-            + (
-                "; export the checkpoint first: impasto export " + shlex.quote(str(path))
-                if path.suffix == ".safetensors"
-                else ""
+    return ModelFiles(path_or_name, trust).source(precision, target_backend)
+
+
+class ModelFiles:
+    """The files of one model, for one load: found once, the manifest read once, and each file hashed at most once."""
+
+    def __init__(self, path_or_name: str | os.PathLike[str], trust: bool = False) -> None:
+        """trust: do not compare hashes. Nothing is looked up yet."""
+        self._named = path_or_name
+        self._trust = trust
+        self._verified: dict[Path, Path] = {}
+
+    @cached_property
+    def path(self) -> Path:
+        """The package's folder or the single file. Raises ModelNotFound, OptionError."""
+        return _locate(self._named)
+
+    @cached_property
+    def manifest(self) -> Manifest | None:
+        """The package's manifest; None for a single file. Raises PackageError."""
+        return read_manifest(self.path) if self.path.is_dir() else None
+
+    def source(self, precision: str = "auto", target_backend: str | None = None) -> Source:
+        """What to load, without a choice of engines. Arguments and errors as `resolve` has them."""
+        if precision not in ("auto", *PRECISIONS):
+            raise OptionError(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
+        if self.manifest:
+            return self._from_package(self.manifest, precision, target_backend)
+        if self.path.suffix.lower() == ".plan":
+            return self._from_plan(precision)
+        if self.path.suffix.lower() != ".onnx":
+            advice = ""
+            if self.path.suffix == ".safetensors":
+                advice = f"; export the checkpoint first: impasto export {shlex.quote(str(self.path))}"
+            raise BackendError(
+                f"{self.path} is no model that can be run: expected a package folder or an .onnx file "
+                f"(or a .plan of impasto build){advice}"
             )
+        return self._from_graph(precision)
+
+    def engine_source(self, precision: str, device: int, *, required: bool = False) -> Source | None:
+        """The engine that fits this machine: the file itself, or one out of the package or the user's cache.
+
+        device: the CUDA device's number. None if none fits, unless it is required: then EngineMismatch with the command that
+        builds one. Raises what `source` raises.
+        """
+        if Path(model_text(self._named)).suffix.lower() == ".plan":
+            return self.source(precision)
+        source = self.source()
+        among = self._engines(source)
+        hashes = self._model_hashes(source) if among else set()
+        built = [
+            stored
+            for stored in among
+            if stored.record.role == "model"
+            and stored.record.source_sha256 in hashes
+            and precision in ("auto", stored.record.precision)
+        ]
+        found = best_fitting(built, among, device)
+        if isinstance(found, tuple):
+            return self._with_engine(source, *found)
+        if not required:
+            return None
+        wanted = "fp16" if precision == "auto" else precision
+        why = f"none of {len(built)} engines runs here ({found})" if found else f"no {wanted} engine has been built"
+        raise EngineMismatch(
+            f"{source.path}: {why}. Build one for this machine: "
+            f"impasto build {shlex.quote(model_text(self._named))} --precision {wanted}"
         )
-    return _from_graph(path, precision, trust)
+
+    def _verify(self, folder: Path, file: PackageFile) -> Path:
+        """The file's path, after its hash has been compared, unless files are trusted. Raises PackageError."""
+        path = folder / file.name
+        if not self._trust and path not in self._verified:
+            self._verified[path] = verify(folder, file)
+        return path
+
+    def _from_package(self, manifest: Manifest, precision: str, target_backend: str | None) -> Source:
+        folder = self.path
+        wanted = "fp32" if precision == "auto" else precision
+        held = manifest.held("model", wanted)
+        graph = manifest.find("model", wanted, target_backend)
+        if graph is None and held and target_backend is None:
+            graph = held[0]
+        if graph is None and held:
+            backends = ", ".join(str(file.family) for file in held)
+            raise PackageError(
+                f"{folder} holds {wanted} models for {backends}, none for {target_backend}; "
+                f"make one: {quantize_command(folder, wanted, target_backend)}"
+            )
+        if graph is None:
+            precisions = ", ".join(manifest.precisions()) or "none"
+            make = f" or make it: {quantize_command(folder, wanted)}" if wanted != "fp32" else ""
+            raise PackageError(
+                f"{folder} holds no {wanted} model; it holds: {precisions}. Load it with precision='auto'{make}"
+            )
+        context = manifest.find("context")
+        if (context is None) != (manifest.spec.thumbnail is None):
+            raise PackageError(
+                f"{folder / MANIFEST} names a thumbnail without a context graph or the reverse; export it again"
+            )
+        context_path = self._verify(folder, context) if context else None
+        return Source(folder, self._verify(folder, graph), wanted, context_path, manifest)
+
+    def _from_graph(self, precision: str) -> Source:
+        """A single ONNX file. If it lies in its package, it finds its context there and its precision is known."""
+        path, folder = self.path, self.path.parent
+        listed = read_manifest(folder).files if (folder / MANIFEST).is_file() else ()
+        own = next((file for file in listed if file.name == path.name), None)
+        context = next((file for file in listed if file.role == "context"), None)
+        if own is not None:
+            self._verify(folder, own)
+        if own is None or own.role != "model":
+            return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=read_sidecar(path))
+        if precision not in ("auto", own.precision):
+            raise PackageError(f"{path} is {own.precision}, not {precision}; load its package to choose: {folder}")
+        context_path = self._verify(folder, context) if context else None
+        return Source(path, path, own.precision, context_path, sidecar=read_sidecar(path))
+
+    def _from_plan(self, precision: str) -> Source:
+        """A single engine, with the record that `impasto build` left beside it and the engine of its context."""
+        path = self.path
+        if self._trust and not path.with_suffix(".json").exists():
+            if precision != "auto":
+                raise PackageError(
+                    f"{path} has no record, so nobody knows whether it is {precision}; leave the precision out"
+                )
+            return Source(path, path, "unknown")
+        stored = read_stored(path)
+        if precision not in ("auto", stored.record.precision):
+            raise PackageError(
+                f"{path} is {stored.record.precision}, not {precision}; leave the precision out, or load the model that it was built "
+                f"from: {stored.record.spec['name']}"
+            )
+        context = None
+        if stored.record.context_sha256:
+            context = context_engine(stored, stored_in(path.parent))
+            if context is None:
+                raise PackageError(
+                    f"{path} needs the engine of its context graph beside it, and there is none; "
+                    f"build both again: impasto build {shlex.quote(stored.record.spec['name'])}"
+                )
+        return self._with_engine(Source(path, path, stored.record.precision), stored, context)
+
+    def _with_engine(self, source: Source, stored: StoredEngine, context: StoredEngine | None) -> Source:
+        """The source with engines in place of its graphs. Raises PackageError if a plan is not what was recorded."""
+        return replace(
+            source,
+            graph_path=plan_to_load(stored, self._trust),
+            precision=stored.record.precision,
+            engine=stored.record,
+            context_path=None if context is None else plan_to_load(context, self._trust),
+            context_engine=None if context is None else context.record,
+        )
+
+    def _engines(self, source: Source) -> list[StoredEngine]:
+        """Every engine of the package and of the user's cache."""
+        own = stored_in_package(source.path, source.manifest) if source.manifest else []
+        with contextlib.suppress(OutputError):  # without a cache folder there are no engines in it
+            return [*own, *stored_in(cache_folder())]
+        return own
+
+    def _model_hashes(self, source: Source) -> set[str]:
+        """SHA-256 of every ONNX file of the picture path."""
+        if source.manifest:
+            return {file.sha256 for file in source.manifest.files if file.role == "model"}
+        return {sha256(source.graph_path)}
 
 
 def search_path() -> list[Path]:
@@ -103,13 +267,13 @@ def is_shipped(package: Path) -> bool:
     return package.resolve().parent == shipped_models().resolve()
 
 
-def quantize_command(folder: Path, precision: str, family: str | None = None) -> str:
+def quantize_command(folder: Path, precision: str, target_backend: str | None = None) -> str:
     """What to type so that a package gets graphs of a precision; what ships is left alone and a copy made."""
     shipped = is_shipped(folder)
     name = folder.resolve().name if shipped else shlex.quote(str(folder))
     words = ["impasto quantize", name, "--to", precision, "--calibrate PHOTOS"]
-    if family and precision == "int8":  # one FP16 graph suits every family
-        words += ["--for", family]
+    if target_backend and precision == "int8":  # one FP16 graph suits every backend
+        words += ["--for", target_backend]
     return " ".join([*words, *(["-o COPY"] if shipped else [])])
 
 
@@ -169,112 +333,3 @@ def _found(text: str) -> Path:
         f"no model is called {text!r}; {hint}known here: {', '.join(known) or 'none'}. "
         f"Other folders of packages are searched when ${SEARCH_VARIABLE} names them"
     )
-
-
-def _from_package(folder: Path, precision: str, trust: bool, family: str | None) -> Source:
-    manifest = read_manifest(folder)
-    wanted = "fp32" if precision == "auto" else precision
-    held = manifest.held("model", wanted)
-    graph = manifest.find("model", wanted, family) or (held[0] if held and family is None else None)
-    if graph is None and held:
-        families = ", ".join(str(file.family) for file in held)
-        raise PackageError(
-            f"{folder} holds {wanted} models for {families}, none for {family}; "
-            f"make one: {quantize_command(folder, wanted, family)}"
-        )
-    if graph is None:
-        precisions = ", ".join(manifest.precisions()) or "none"
-        make = f" or make it: {quantize_command(folder, wanted)}" if wanted != "fp32" else ""
-        raise PackageError(
-            f"{folder} holds no {wanted} model; it holds: {precisions}. Load it with precision='auto'{make}"
-        )
-    context = manifest.find("context")
-    if (context is None) != (manifest.spec.thumbnail is None):
-        raise PackageError(
-            f"{folder / MANIFEST} names a thumbnail without a context graph or the reverse; export it again"
-        )
-    check = (lambda _, file: folder / file.name) if trust else verify
-    return Source(
-        path=folder,
-        graph=check(folder, graph),
-        precision=wanted,
-        context=check(folder, context) if context else None,
-        manifest=manifest,
-    )
-
-
-def _from_graph(path: Path, precision: str, trust: bool) -> Source:
-    """An ONNX file by itself. One that lies in its package finds its context there, and knows its precision."""
-    own = next((file for file in _listed(path) if file.name == path.name), None)
-    context = next((file for file in _listed(path) if file.role == "context"), None)
-    if own is not None and not trust:
-        verify(path.parent, own)
-    if own is None or own.role != "model":
-        return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=_read_sidecar(path))
-    if precision not in ("auto", own.precision):
-        raise PackageError(f"{path} is {own.precision}, not {precision}; load its package to choose: {path.parent}")
-    beside = None if context is None else path.parent / context.name if trust else verify(path.parent, context)
-    return Source(path, path, own.precision, beside, sidecar=_read_sidecar(path))
-
-
-def _listed(graph: Path) -> tuple[PackageFile, ...]:
-    """The files of the package that lies in the graph's folder; none where none does."""
-    return read_manifest(graph.parent).files if (graph.parent / MANIFEST).is_file() else ()
-
-
-def _from_plan(path: Path, precision: str, trust: bool) -> Source:
-    """An engine by itself, with the record that `impasto build` left beside it and the engine of its context."""
-    from .stored_engines import context_engine, read_stored, stored_in, with_engine
-
-    if trust and not path.with_suffix(".json").exists():
-        if precision != "auto":
-            raise PackageError(
-                f"{path} has no record, so nobody knows whether it is {precision}; leave the precision out"
-            )
-        return Source(path, path, "unknown")
-    stored = read_stored(path)
-    if precision not in ("auto", stored.record.precision):
-        raise PackageError(
-            f"{path} is {stored.record.precision}, not {precision}; leave the precision out, or load the model that it was built "
-            f"from: {stored.record.spec['name']}"
-        )
-    context = None
-    if stored.record.context_sha256:
-        context = context_engine(stored, stored_in(path.parent))
-        if context is None:
-            raise PackageError(
-                f"{path} needs the engine of its context graph beside it, and there is none; "
-                f"build both again: impasto build {shlex.quote(stored.record.spec['name'])}"
-            )
-    return with_engine(Source(path, path, stored.record.precision), stored, context, trust)
-
-
-def _read_sidecar(onnx: Path) -> Sidecar | None:
-    path = onnx.with_suffix(".json")
-    if not path.is_file():
-        return None
-    try:
-        data = schema.read_json(path)
-    except OSError as error:
-        raise PackageError(f"cannot read {path}, which describes {onnx.name}: {error.strerror or error}") from None
-    except schema.Malformed as error:
-        raise PackageError(f"cannot read {path}, which describes {onnx.name}: {error}") from None
-    if not isinstance(data, dict):
-        raise PackageError(f'{path} holds {type(data).__name__}; expected an object such as {{"layout": "rgb 0..1"}}')
-    layout = data.pop("layout", None)
-    if "multiple" in data:
-        data["size"] = {"multiple": data.pop("multiple")}
-    spec = _described_spec(onnx, data, path)  # says what is wrong before anything is loaded
-    known = set(spec.to_json())
-    if unknown := set(data) - known:
-        told = ", ".join(sorted(unknown)[:4])
-        told = told if told.isprintable() and len(told) < schema.NAME_LENGTH else reprlib.repr(told)
-        raise PackageError(f"{path}: unknown {told}; known: layout, multiple, {', '.join(sorted(known))}")
-    return Sidecar(Pixels.parse(str(layout)) if layout is not None else None, data)
-
-
-def _described_spec(onnx: Path, described: dict[str, Any], source: Path) -> ModelSpec:
-    """A file's own name needs no check: it is a part of a path already, and may hold any bytes."""
-    if "name" in described:
-        return ModelSpec.from_json(described, str(source))
-    return replace(ModelSpec.from_json({"name": "unnamed", **described}, str(source)), name=onnx.stem)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from support.command_line import cli
@@ -96,6 +98,34 @@ def test_speed_is_by_rounds(make_package: MakePackage, photo: Path, monkeypatch:
     assert few.speed == (0.5, 0.5, 0.5)
     assert not few.certain and not few.differs
     assert few.to_json()["speed"] == {"low": None, "median": 0.5, "high": None}
+
+
+def test_rows_can_be_told_apart(make_package: MakePackage, photo: Path, tmp_path: Path) -> None:
+    """By name, backend and precision; where those are alike, by what was asked for."""
+    (tmp_path / "other").mkdir()
+    one, namesake = make_package(), make_package("other/tiny")
+    asked = [f"{model},backend=onnxruntime-cpu" for model in (one, namesake, namesake)] + [str(one)]
+    found = compare([Contender.parse(text) for text in asked], photo, rounds=1)
+    rows = [(name, each.runs_on) for name, each in zip(found.names, found.standings, strict=True)]
+    assert len(set(rows)) == 4
+    assert [name for name, _ in rows[:3]] == [asked[0], f"{asked[1]} (1)", f"{asked[2]} (2)"]
+
+
+def test_the_line_in_the_readme_runs_as_printed(
+    make_package: MakePackage, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the lines before it, which make the package and its INT8 graph; that graph is another one here."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (line,) = (line for line in readme.splitlines() if line.startswith("impasto compare "))
+    monkeypatch.chdir(tmp_path)
+    make_package("mine")
+    onnx.save(float_graph(), "other.onnx")
+    photo.rename("photo.jpg")
+    words = [word.replace("int8", "fp32") for word in shlex.split(line, comments=True)[1:]]
+    code, out, stderr = cli(*words, "--rounds", "1")
+    assert code == 0, stderr
+    assert "mine" in out and "other" in out
+    assert Path("sheet.png").exists()
 
 
 def test_the_command_line(make_package: MakePackage, photo: Path, tmp_path: Path) -> None:

@@ -21,9 +21,11 @@ from support.small_models import REPOSITORY, float_graph, picture
 from typer.testing import CliRunner
 
 import impasto
+from impasto import errors
 from impasto.cli.app import app
 from impasto.cli.options import located
 from impasto.doctor import examine
+from impasto.errors import install
 from impasto.runtime.loading.source import shipped_models
 
 
@@ -104,7 +106,7 @@ class TestRun:
         assert cli("run", make_package(border=8), tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
         assert Image.open(tmp_path / "b.png").size == (1, 1)
 
-    def test_a_strangers_graph(self, photo, tmp_path):
+    def test_an_external_graph(self, photo, tmp_path):
         onnx.save(float_graph(), str(tmp_path / "s.onnx"))
         assert "layout" in fails("run", tmp_path / "s.onnx", photo)
         assert cli("run", tmp_path / "s.onnx", photo, "--layout", "rgb 0..1")[0] == 0
@@ -173,7 +175,7 @@ class TestRun:
             (tmp_path / name).write_bytes(b"")
         code, _, stderr = cli("run", make_package(), tmp_path, "-o", tmp_path / "out")
         assert code == 0
-        assert f"note: {tmp_path}/b.mp4 and 1 more videos passed over: a folder stands for its pictures" in stderr
+        assert f"note: {tmp_path}/b.mp4 and 1 more video passed over: a folder stands for its pictures" in stderr
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["photo.png"]
 
     def test_a_damaged_picture_stops_no_folder(self, make_package, photo, tmp_path):
@@ -278,7 +280,7 @@ def test_check_and_export_name_what_they_lack(make_package, tmp_path):
     assert not (tmp_path / "package" / "manifest.json").exists()
 
 
-def test_a_strangers_graph_becomes_a_package(photo, tmp_path):
+def test_an_external_graph_becomes_a_package(photo, tmp_path):
     path = tmp_path / "other.onnx"
     onnx.save(float_graph(), str(path))
     assert "--layout 'rgb 0..1'" in fails("export", path)
@@ -452,7 +454,7 @@ def test_a_library_that_is_not_there_is_one_line_with_its_extra(tmp_path, module
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert f"pip install 'impasto[{extra}]'" in done.stderr
+    assert f"[{extra}]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -460,10 +462,41 @@ def test_doctor_says_what_runs_here(tmp_path):
     code, out, _ = cli("doctor", "--json", tmp_path / "d.json")
     assert code == 0
     assert "run models on the CPU" in out
-    assert "impasto[gpu]" in out  # square brackets are not markup here
+    assert "[gpu]" in out  # square brackets are not markup here
     findings = {f["what"]: f for f in json.loads((tmp_path / "d.json").read_text())["findings"]}
     assert findings["ONNX Runtime"]["works"]
     assert all(f["works"] or f["advice"] for f in findings.values())
+
+
+def test_commands_that_install_extras_work_where_they_are_read(monkeypatch, tmp_path):
+    """In a checkout no index is asked for Impasto, and elsewhere no folder is."""
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "impasto" / "errors.py"))
+    assert install("video") == "pip install 'impasto[video]'"
+    (tmp_path / "pyproject.toml").touch()
+    assert install("video") == f"pip install -e '{tmp_path}[video]'"
+    monkeypatch.chdir(tmp_path)
+    assert install("video") == "pip install -e '.[video]'"
+    assert install("cpu", "cli") == "pip install -e '.[cpu,cli]'"
+    advice = {f.what: f.advice for f in examine().findings}["PyCUDA"]
+    assert advice.startswith("pip install -e '.[gpu]'")
+
+
+def test_a_run_without_inputs_shows_an_example(tmp_path):
+    code, _, stderr = cli("run", "denoise")
+    assert code == 2
+    assert stderr.startswith("error: no picture or video to run denoise on; name one, for example: ")
+    assert stderr.endswith("impasto run denoise photo.jpg -o result.png\n")
+
+
+def test_a_network_of_several_styles_says_which_it_drew(photo, tmp_path):
+    run = "run", "four-styles", photo, "-o", tmp_path / "out.png"
+    assert cli(*run)[1].endswith("; style: great-wave\n")
+    code, out, _ = cli(
+        *run, "--style", "ejiri=3", "--style", "starry-night", "--strength", "0.8", "--json", tmp_path / "j"
+    )
+    assert code == 0
+    assert out.endswith("; style: ejiri 60 %, photo 20 %, starry-night 20 %\n")
+    assert json.loads((tmp_path / "j").read_text())["style"] == "ejiri 60 %, photo 20 %, starry-night 20 %"
 
 
 def test_doctor_tells_a_jetson_where_onnx_runtime_for_cuda_comes_from(monkeypatch):

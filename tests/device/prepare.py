@@ -34,7 +34,7 @@ def load(path: str) -> tuple[onnx.ModelProto, ModelSpec]:
     if Path(path).exists():
         source = resolve(path)
         assert source.manifest
-        return onnx.load(str(source.graph)), source.manifest.spec
+        return onnx.load(str(source.graph_path)), source.manifest.spec
     import torch
 
     from impasto.export import from_torch as canonical

@@ -78,23 +78,36 @@ def test_single_layers_of_one_picture_on_an_h100(C, side, blocks):
 def test_vgg16_fills_an_h100_evenly():
     arrangement = plan(VGG16, 264)
     assert 0.9 * 264 <= arrangement.forward_blocks <= 264
-    reads = [
-        math.ceil(layer.shape.N * layer.shape.chunks / layer.gangs) * layer.shape.rows_read
-        for layer in arrangement.layers
-    ]
-    assert max(reads) <= 1.35 * min(reads)
+    times = [time_of_a_block(layer) for layer in arrangement.layers]
+    assert max(times) <= 1.35 * min(times)
     assert arrangement.loss_part_offset < 20e6
 
 
+def time_of_a_block(layer):
+    """Of a layer's longest block: what it reads, by how fast blocks of its kind read."""
+    rows = math.ceil(layer.shape.N * layer.shape.chunks / layer.gangs) * layer.shape.rows_read
+    return rows * layer.shape.microseconds_per_mb
+
+
+def test_blocks_that_read_slower_get_less_to_read():
+    """With equal bytes, those of 512 channels would end a third later than the rest on average."""
+    equal, weighed = (plan(VGG16, 264, weighed=weighed) for weighed in (False, True))
+    longest = [max(map(time_of_a_block, arrangement.layers)) for arrangement in (equal, weighed)]
+    assert longest[1] <= 0.85 * longest[0]
+    assert [layer.gangs for layer in equal.layers] == [90, 45, 23, 6]
+    assert weighed.layers[1].gangs < equal.layers[1].gangs
+    assert weighed.layers[3].gangs > equal.layers[3].gangs
+
+
 def launch_over_even_division(arrangement, resident_blocks):
-    """How much longer a launch takes than if every block read alike, where time is what blocks read."""
+    """How much longer a launch takes than if all blocks worked all the time."""
     free = [0.0] * resident_blocks
     total = 0.0
     for layer in arrangement.layers:
-        rows = math.ceil(layer.shape.N * layer.shape.chunks / layer.gangs) * layer.shape.rows_read
         for _ in range(layer.forward_blocks):
-            heapq.heapreplace(free, free[0] + rows)
-        total += layer.shape.N * layer.shape.chunks * layer.shape.rows_read * layer.shape.tiles
+            heapq.heapreplace(free, free[0] + time_of_a_block(layer))
+        shape = layer.shape
+        total += shape.N * shape.chunks * shape.rows_read * shape.tiles * shape.microseconds_per_mb
     return max(free) / (total / resident_blocks)
 
 

@@ -21,6 +21,12 @@ def test_records_survive_json() -> None:
     assert EngineRecord.from_json(json.loads(json.dumps(original.to_json())), "here") == original
 
 
+def test_the_product_keeps_the_key_that_earlier_records_have() -> None:
+    data = record(product="tensorrt-rtx").to_json()
+    assert data["flavour"] == "tensorrt-rtx"
+    assert "product" not in data
+
+
 SHAPE = [1, 64, 64, 3]
 MALFORMED: dict[str, Any] = {
     "profiles": [[], [{}], [{"image": [SHAPE, SHAPE]}], [{"image": [SHAPE, SHAPE, [1]]}], ["image"], None],

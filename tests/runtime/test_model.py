@@ -169,7 +169,7 @@ def test_the_graphs_work_is_repeated_once_for_each_tile(load, make_package, monk
     with load(make_package()) as model:
         compute = model.computation(picture(64, 160))
         runs = []
-        monkeypatch.setattr(model._graph, "_run", lambda *arrays: runs.append(arrays))
+        monkeypatch.setattr(model._backend, "_run", lambda *arrays: runs.append(arrays))
         compute()
         assert len(runs) == len(tile_plan.plan_tiles(model.info.spec, None, 64, 160).tiles) > 1
 
@@ -496,7 +496,7 @@ def test_a_graph_with_missing_weights_is_named(load, tmp_path):
     assert "\n" not in str(error.value)
 
 
-class TestStrangers:
+class TestExternal:
     """Graphs that nobody here made."""
 
     def save(self, tmp_path, graph, **sidecar):

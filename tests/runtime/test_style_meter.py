@@ -14,7 +14,7 @@ from impasto import images
 from impasto.errors import BackendError, ModelNotFound, OptionError, PackageError, PictureError, ShapeError
 from impasto.runtime import StyleMeter, load
 from impasto.runtime.backends import open_graph
-from impasto.runtime.style_meter import gram
+from impasto.runtime.style_distances import gram
 
 BACKENDS = ("onnxruntime-cpu", "openvino")
 

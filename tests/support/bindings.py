@@ -44,7 +44,7 @@ class Bindings:
 
     def __init__(self, version: str) -> None:
         self.facts: dict[str, Any] = json.loads((API / f"{version}.json").read_text())
-        self.flavour = "tensorrt-rtx" if version.startswith("rtx") else "tensorrt"
+        self.product = "tensorrt-rtx" if version.startswith("rtx") else "tensorrt"
         self.module = types.SimpleNamespace(__version__=self.facts["version"])
         for name in ENUMS & set(self.facts):
             setattr(self.module, name, enum.IntEnum(name, {member: i for i, member in enumerate(self.facts[name])}))
@@ -59,7 +59,7 @@ class Bindings:
             self.config.get_timing_cache.return_value.serialize.return_value = b"measured"
         self._answer_build()
         self._answer_run()
-        self.api = TensorRT(self.module, self.flavour)
+        self.api = TensorRT(self.module, self.product)
 
     def strict(self, name: str, **values: Any) -> mock.Mock:
         """An instance of a class that has the version's attributes and no others."""

@@ -28,8 +28,8 @@ def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
 def vendor(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeTensorRT:
     fake = FakeTensorRT(driver)
     api = tensorrt_api.TensorRT(fake, "tensorrt")
-    for module in ("backends.tensorrt.engine", "loading.stored_engines"):
-        monkeypatch.setattr(f"impasto.runtime.{module}.tensorrt", lambda flavour: api)
+    for module in ("backends.tensorrt.engine", "backends.tensorrt.compatibility"):
+        monkeypatch.setattr(f"impasto.runtime.{module}.tensorrt", lambda product: api)
     return fake
 
 

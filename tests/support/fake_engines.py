@@ -22,7 +22,7 @@ def record(**changed: object) -> EngineRecord:
     profile = {"image": ((1, 16, 16, 3), (1, 16, 16, 3), (1, 64, 64, 3))}
     values = {
         "key": key("tiny"),
-        "flavour": "tensorrt",
+        "product": "tensorrt",
         "version": "8.5.3.1",
         "precision": "fp16",
         "compute_capabilities": ("8.7",),

@@ -248,7 +248,7 @@ def test_every_style_is_calibrated_and_judged(package_of_two, tmp_path):
     for index in range(16):
         images.write(tmp_path / "photos" / f"{index:02}.png", photo(40, 48, index))
     source = resolve(package_of_two)
-    pictures = read_pictures(tmp_path / "photos", source.manifest.spec, ["image", "context"], source.context)
+    pictures = read_pictures(tmp_path / "photos", source.manifest.spec, ["image", "context"], source.context_path)
     assert [picture.style for picture in pictures.whole] == ["wave", "night", "wave", "night"]
     assert [picture.style for picture in pictures.judged] == ["wave", "night", "wave", "night"]
     contexts = {feed["context"].tobytes() for feed in pictures.calibration}

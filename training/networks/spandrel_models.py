@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impasto.errors import CheckpointError, MissingDependency, first_line
+from impasto.errors import CheckpointError, MissingDependency, first_line, install
 from impasto.files import sha256
 
 from .base import Network
@@ -119,7 +119,7 @@ def _spandrel() -> Any:
     except (ImportError, RuntimeError, OSError) as error:  # a torchvision for another torch raises the latter two
         reason = first_line(error)
         raise MissingDependency(
-            f"networks of other projects are read by spandrel ({reason}): pip install 'impasto[zoo]'; its torchvision must be the "
+            f"networks of other projects are read by spandrel ({reason}): {install('zoo')}; its torchvision must be the "
             f"one made for torch {torch.__version__}"
         ) from None
     return spandrel

@@ -1,4 +1,4 @@
-"""TensorRT's flavours and versions behind one face; the only module that imports them.
+"""TensorRT's products and versions behind one face; the only module that imports them.
 
 8.5 and 8.6 take precision from builder flags, TensorRT 10 from flags or from the graph, 11 and TensorRT-RTX from the graph
 alone. Whatever differs is asked for with `hasattr`, never by comparing version numbers.
@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import BackendError, MissingDependency, OptionError
+from impasto.errors import BackendError, MissingDependency, OptionError, install
 
-FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Flavour -> the Python module that holds it."""
+PRODUCTS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+"""Product -> the Python module that holds it."""
 
 _INSTALL = {
     "tensorrt": "on a Jetson use JetPack's (python3 -m venv --system-site-packages), elsewhere: pip install tensorrt",
-    "tensorrt-rtx": "pip install 'impasto[rtx]'",
+    "tensorrt-rtx": install("rtx"),
 }
 _KEPT_LINES = 8
 
@@ -32,15 +32,15 @@ _KEPT_LINES = 8
 _loading = threading.Lock()
 
 
-def tensorrt(flavour: str = "auto") -> TensorRT:
-    """The installed TensorRT. flavour: one of FLAVOURS, or "auto": TensorRT where it is installed, otherwise TensorRT-RTX.
+def tensorrt(product: str = "auto") -> TensorRT:
+    """The installed TensorRT. product: one of PRODUCTS, or "auto": TensorRT where it is installed, otherwise TensorRT-RTX.
 
-    Raises OptionError for an unknown flavour and MissingDependency with the command that installs it.
+    Raises OptionError for an unknown product and MissingDependency with the command that installs it.
     """
-    if flavour not in (*FLAVOURS, "auto"):
-        raise OptionError(f"unknown TensorRT flavour {flavour!r}; choose one of auto, {', '.join(FLAVOURS)}")
+    if product not in (*PRODUCTS, "auto"):
+        raise OptionError(f"unknown TensorRT product {product!r}; choose one of auto, {', '.join(PRODUCTS)}")
     reasons = []
-    for name in FLAVOURS if flavour == "auto" else (flavour,):
+    for name in PRODUCTS if product == "auto" else (product,):
         try:
             with _loading:  # threads that come first together get the same one, and with it the same log
                 return _loaded(name)
@@ -52,8 +52,8 @@ def tensorrt(flavour: str = "auto") -> TensorRT:
 
 
 @functools.cache
-def _loaded(flavour: str) -> TensorRT:
-    return TensorRT(importlib.import_module(FLAVOURS[flavour]), flavour)
+def _loaded(product: str) -> TensorRT:
+    return TensorRT(importlib.import_module(PRODUCTS[product]), product)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,10 +61,10 @@ class TensorRT:
     """One TensorRT module and what it can do."""
 
     module: Any
-    flavour: str
-    """As in FLAVOURS."""
+    product: str
+    """As in PRODUCTS."""
     log: Log = field(init=False)
-    """The process's one logger for this flavour: TensorRT keeps the first that it is given."""
+    """The process's one logger for this product: TensorRT keeps the first that it is given."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log", Log(self.module))
@@ -178,7 +178,7 @@ class TensorRT:
         return engine
 
     def __str__(self) -> str:
-        return f"{'TensorRT-RTX' if self.flavour == 'tensorrt-rtx' else 'TensorRT'} {self.version}"
+        return f"{'TensorRT-RTX' if self.product == 'tensorrt-rtx' else 'TensorRT'} {self.version}"
 
 
 class Log:

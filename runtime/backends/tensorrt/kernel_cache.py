@@ -9,14 +9,14 @@ from typing import Any
 
 from impasto.errors import OutputError
 from impasto.files import make_folder, write_bytes
+from impasto.runtime.cache_folder import cache_folder
 from impasto.runtime.cuda import Device
-from impasto.runtime.loading.stored_engines import cache_folder
 
 from .api import TensorRT
 
 
 class KernelCache:
-    """The kernels of one engine on one kind of GPU, in the user's cache folder. Flavours that compile all when building have none."""
+    """The kernels of one engine on one kind of GPU, in the user's cache folder. Products that compile all when building have none."""
 
     def __init__(self, api: TensorRT, engine: Any, plan: bytes, device: Device) -> None:
         """The device is active: TensorRT-RTX compares it, and itself, with where the kernels were made."""

@@ -8,58 +8,79 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from functools import partial
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 
 from impasto.errors import BackendError, KernelError
 from impasto.kernels import launch
 from impasto.runtime.backends.base import TensorSpec
-from impasto.runtime.cuda import Device, DeviceBlock, HostBuffer
-from impasto.runtime.style_meter import Judge, relative_scale
+from impasto.runtime.cuda import Device, DeviceBlock, HostBuffer, Stream
+from impasto.runtime.style_distances import StyleDistances, relative_scale
 
-from .engine import TensorRTBackend, TensorRTSlot
+from .engine import TensorRTBackend
+from .slot import OutputBinding, TensorRTSlot
 
-_FLAVOURS = {"float32": "f32", "float16": "f16"}
-"""The Gram kernel's flavour by the type of the feature maps; sums are float32 in each."""
+_DTYPES = {"float32": "f32", "float16": "f16"}
+"""The Gram kernel's dtype by the type of the feature maps; sums are float32 in each."""
 
 _FLOAT32 = np.dtype(np.float32)
 
 
-class DeviceJudge(Judge):
+class DeviceDistances(StyleDistances):
     """A perceptual engine and a painting's Gram matrices on one GPU."""
 
-    def __init__(self, graph: TensorRTBackend, painting: np.ndarray) -> None:
+    def __init__(self, backend: TensorRTBackend, painting: np.ndarray) -> None:
         """painting: uint8 (1, H, W, 3), of a size that the engine takes. Raises ShapeError, BackendError, KernelError."""
-        self._graph = graph
-        self._slot: DistanceSlot | None = None
-        slot = graph.slot_of(GramSlot, (painting.shape,))
+        self._backend = backend
+        self._last: FeatureSlot | None = None
+        output = GramOutput()
+        feature_slot = FeatureSlot(backend, painting.shape, output)
         try:
-            scales = [relative_scale(gram) for gram in slot.run(painting)]
-            self._targets = Targets(slot.device, slot.keep_grams(), slot.sizes, scales)
+            scales = [relative_scale(gram) for gram in feature_slot.run(painting)]
+            block = feature_slot.slot.keep(output.grams)
+            self._targets = Targets(feature_slot.slot.device, block, output.sizes, scales)
         finally:
-            slot.close()
+            feature_slot.slot.close()
 
-    def distances(self, picture: np.ndarray) -> list[float]:
+    def of(self, picture: np.ndarray) -> list[float]:
         parts = self._slot_for(picture.shape).run(picture)
         return [float(part.sum(dtype=np.float64)) for part in parts]
 
     def close(self) -> None:
-        if self._slot is not None:
-            self._slot.close()
-            self._slot = None
+        self._close_slot()
         self._targets.free()
 
-    def _slot_for(self, shape: tuple[int, ...]) -> DistanceSlot:
-        """The last picture's slot where that was of this size, as a video's are; a new one otherwise."""
-        if self._slot is not None and (self._slot.broken or self._slot.images[0].shape != shape):
-            self._slot.close()
-            self._slot = None
-        if self._slot is None:
-            self._slot = self._graph.slot_of(partial(DistanceSlot, self._targets), (shape,))
-        return self._slot
+    def _slot_for(self, shape: tuple[int, ...]) -> FeatureSlot:
+        """The last picture's slot if that had the same size, as in a video; a new one otherwise."""
+        if self._last is not None and (self._last.slot.broken or self._last.slot.images[0].shape != shape):
+            self._close_slot()
+        if self._last is None:
+            self._last = FeatureSlot(self._backend, shape, DistanceOutput(self._targets))
+        return self._last
+
+    def _close_slot(self) -> None:
+        if self._last is not None:
+            self._last.slot.close()
+            self._last = None
+
+
+class FeatureSlot:
+    """A slot of a perceptual engine, and the kernel's results for each layer."""
+
+    def __init__(self, backend: TensorRTBackend, shape: tuple[int, ...], output: FeatureOutput) -> None:
+        """shape: of the pictures, (1, H, W, 3). Raises ShapeError, BackendError, KernelError."""
+        self._output = output
+        self.slot = backend.bound_slot((shape,), output)
+        """The caller closes it."""
+
+    def run(self, picture: np.ndarray) -> list[np.ndarray]:
+        """Each layer's part of the result, valid until the next run. picture: uint8 (1, H, W, 3) of the slot's size."""
+        self.slot.images[0][...] = picture
+        self.slot.start()
+        self.slot.wait()
+        sizes = self._output.sizes
+        return [self.slot.result[start : start + size] for start, size in zip(_starts(sizes), sizes, strict=True)]
 
 
 class Targets:
@@ -79,47 +100,35 @@ class Targets:
             self._block = None
 
 
-class FeatureSlot(TensorRTSlot):
-    """A slot whose outputs stay on the GPU, where the Gram kernel reads them; `result` is what the kernel makes of them."""
+class FeatureOutput(OutputBinding):
+    """Outputs stay on the GPU, where the Gram kernel reads them; the result is what the kernel makes of them."""
 
     sizes: tuple[int, ...]
-    """Values of `result` for each layer, one layer's behind another's."""
+    """Values of the result for each layer, one layer's behind another's."""
 
-    def run(self, picture: np.ndarray) -> list[np.ndarray]:
-        """Each layer's part of `result`, valid until the next run. picture: uint8 (1, H, W, 3) of the slot's size."""
-        self.images[0][...] = picture
-        self.start()
-        self.wait()
-        return [self.result[start : start + size] for start, size in zip(_starts(self.sizes), self.sizes, strict=True)]
+    def bind(self, slot: TensorRTSlot) -> HostBuffer:
+        self._dtype = _dtype(slot.outputs)
+        self._layers = self._arranged(slot, [_feature_map(slot, spec) for spec in slot.outputs])
+        needed = launch.workspace_bytes(self._layers, self._dtype)
+        self._workspace = slot.take(needed + _FLOAT32.itemsize)
+        self._loss = self._workspace.pointer + needed
+        self.sizes = self._result_sizes()
+        self._host = slot.pin((sum(self.sizes),), _FLOAT32)
+        return self._host
 
-    @property
-    def device(self) -> Device:
-        return self._device
-
-    def compute(self, stream: Any = None) -> None:
-        """Begin the engine and the kernel, without copies. The device is active. Raises BackendError."""
-        super().compute(stream)
-        handle = (stream or self._stream).handle
+    def compute(self, stream: Stream) -> None:
+        """Begin the kernel."""
         try:
-            launch.forward(self._layers, self._flavour, self._workspace.pointer, self._loss, handle)
+            launch.forward(self._layers, self._dtype, self._workspace.pointer, self._loss, stream.handle)
         except KernelError as error:
             raise BackendError(f"the Gram kernel failed: {error}") from error
 
-    def download(self) -> None:
-        """Begin the copy from the GPU, also where it shares the CPU's memory: the kernel's results lie in its own."""
-        self._stream.download(self._hosts[-1], *self._made())
-
-    def _attach_outputs(self) -> None:
-        self._flavour = _flavour(self._outputs)
-        self._layers = self._arranged([self._attach_features(spec) for spec in self._outputs])
-        needed = launch.workspace_bytes(self._layers, self._flavour)
-        self._workspace = self._take(needed + _FLOAT32.itemsize)
-        self._loss = self._workspace.pointer + needed
-        self.sizes = self._result_sizes()
-        self._hosts.append(HostBuffer(self._device, (sum(self.sizes),), _FLOAT32))
+    def download(self, stream: Stream) -> None:
+        """Begin the copy, also on an integrated GPU: the kernel's results lie in memory of its own."""
+        stream.download(self._host, *self._made())
 
     @abstractmethod
-    def _arranged(self, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _arranged(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
         """What the kernel is to do with each layer's feature maps."""
 
     @abstractmethod
@@ -129,34 +138,19 @@ class FeatureSlot(TensorRTSlot):
     def _made(self) -> tuple[DeviceBlock, int]:
         """Where the kernel leaves the result: a block and an offset in bytes."""
 
-    def _attach_features(self, spec: TensorSpec) -> launch.FeatureMap:
-        """Give an output its memory, on the GPU alone."""
-        N, C, H, W = self._output_shape(spec)
-        block = self._take(N * C * H * W * spec.dtype.itemsize)
-        self._set_address(spec, block.pointer)
-        return launch.FeatureMap(block.pointer, (N, C, H, W), (C * H * W, H * W, W, 1))
 
-    def _take(self, nbytes: int) -> DeviceBlock:
-        """Device memory that `close` gives back."""
-        block = self._device.take(nbytes)
-        self._blocks.append(block)
-        return block
+class GramOutput(FeatureOutput):
+    """The Gram matrices of a picture."""
 
+    grams: DeviceBlock
+    """The matrices on the GPU, one layer's behind another's."""
 
-class GramSlot(FeatureSlot):
-    """To the Gram matrices of a picture."""
-
-    def keep_grams(self) -> DeviceBlock:
-        """The matrices on the GPU, the caller's from now on; the slot may only be closed afterwards."""
-        self._blocks.remove(self._grams)
-        return self._grams
-
-    def _arranged(self, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _arranged(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
         self._squares = tuple(features.shape[1] ** 2 for features in maps)
-        self._grams = self._take(sum(self._squares) * _FLOAT32.itemsize)
+        self.grams = slot.take(sum(self._squares) * _FLOAT32.itemsize)
         offsets = _offsets(self._squares)
         return [
-            launch.Layer(features, gram=self._grams.pointer + offset)
+            launch.Layer(features, gram=self.grams.pointer + offset)
             for features, offset in zip(maps, offsets, strict=True)
         ]
 
@@ -164,45 +158,52 @@ class GramSlot(FeatureSlot):
         return self._squares
 
     def _made(self) -> tuple[DeviceBlock, int]:
-        return self._grams, 0
+        return self.grams, 0
 
 
-class DistanceSlot(FeatureSlot):
-    """To the distances of a picture's Gram matrices from a painting's: what the kernel adds its loss up from."""
+class DistanceOutput(FeatureOutput):
+    """The distances of a picture's Gram matrices from a painting's: what the kernel adds its loss up from."""
 
-    def __init__(self, targets: Targets, *arguments: Any) -> None:
-        """targets: outlive the slot. arguments: TensorRTSlot's. Raises BackendError, KernelError."""
+    def __init__(self, targets: Targets) -> None:
+        """targets: freed after the slot is closed."""
         self._targets = targets
-        super().__init__(*arguments)
 
-    def _arranged(self, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _arranged(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
         targets = zip(maps, self._targets.pointers, self._targets.scales, strict=True)
         return [launch.Layer(features, target=target, weight=scale) for features, target, scale in targets]
 
     def _result_sizes(self) -> tuple[int, ...]:
-        self._offset, sizes = launch.loss_parts(self._layers, self._flavour)
+        self._offset, sizes = launch.loss_parts(self._layers, self._dtype)
         return sizes
 
     def _made(self) -> tuple[DeviceBlock, int]:
         return self._workspace, self._offset
 
 
-def _flavour(outputs: tuple[TensorSpec, ...]) -> str:
-    """The Gram kernel's flavour for these feature maps. Raises BackendError where it has none for all of them."""
+def _feature_map(slot: TensorRTSlot, spec: TensorSpec) -> launch.FeatureMap:
+    """Give an output its memory, on the GPU alone."""
+    N, C, H, W = slot.output_shape(spec)
+    block = slot.take(N * C * H * W * spec.dtype.itemsize)
+    slot.set_address(spec, block.pointer)
+    return launch.FeatureMap(block.pointer, (N, C, H, W), (C * H * W, H * W, W, 1))
+
+
+def _dtype(outputs: tuple[TensorSpec, ...]) -> str:
+    """The Gram kernel's dtype for these feature maps, such as "f16". Raises BackendError where it has none for all of them."""
     types = sorted({spec.dtype.name for spec in outputs})
-    if len(types) > 1 or types[0] not in _FLAVOURS or len(outputs) > launch.MAX_LAYERS:
+    if len(types) > 1 or types[0] not in _DTYPES or len(outputs) > launch.MAX_LAYERS:
         raise BackendError(
             f"this engine gives {len(outputs)} feature maps of {' and '.join(types)}; the Gram kernel compares up to "
             f"{launch.MAX_LAYERS}, all float32 or all float16"
         )
-    return _FLAVOURS[types[0]]
+    return _DTYPES[types[0]]
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
-    """Where runs of these lengths begin that follow one another."""
+    """Where runs of these lengths begin if they follow one another."""
     return [0, *accumulate(sizes)][:-1]
 
 
 def _offsets(sizes: Sequence[int]) -> list[int]:
-    """The same in bytes of float32."""
+    """Where runs of these lengths begin, in bytes of float32."""
     return [start * _FLOAT32.itemsize for start in _starts(sizes)]

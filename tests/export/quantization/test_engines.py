@@ -41,7 +41,7 @@ def shipped(name: str) -> tuple[onnx.ModelProto, ModelSpec]:
         pytest.skip(f"{name} holds no graph here: impasto export makes it")
     source = resolve(name)
     assert source.manifest
-    return onnx.load(str(source.graph)), source.manifest.spec
+    return onnx.load(str(source.graph_path)), source.manifest.spec
 
 
 @pytest.mark.parametrize("name", [*sorted(known_names()), "classic"])

@@ -45,13 +45,13 @@ def test_a_family_gets_its_own_file_and_otherwise_the_one_for_all(make_package: 
     package = make_package()
     add(package, ("fp16", None), ("int8", "onnxruntime"), ("int8", "tensorrt"))
     for family in (None, "onnxruntime", "openvino", "tensorrt"):
-        assert resolve(package, "fp16", family=family).graph.name == "model.fp16.onnx"
-        assert resolve(package, "auto", family=family).graph.name == "model.onnx"
+        assert resolve(package, "fp16", target_backend=family).graph_path.name == "model.fp16.onnx"
+        assert resolve(package, "auto", target_backend=family).graph_path.name == "model.onnx"
     for family in ("onnxruntime", "tensorrt"):
-        assert resolve(package, "int8", family=family).graph.name == f"model.int8-{family}.onnx"
-    assert resolve(package, "int8").graph.name == "model.int8-onnxruntime.onnx"
+        assert resolve(package, "int8", target_backend=family).graph_path.name == f"model.int8-{family}.onnx"
+    assert resolve(package, "int8").graph_path.name == "model.int8-onnxruntime.onnx"
     with pytest.raises(PackageError, match=r"int8 models for onnxruntime, tensorrt, none for openvino.*--for openvino"):
-        resolve(package, "int8", family="openvino")
+        resolve(package, "int8", target_backend="openvino")
     assert read_manifest(package).precisions() == ("fp32", "fp16", "int8")
 
 
@@ -61,7 +61,7 @@ def test_a_manifest_without_families_is_written_as_before(make_package: MakePack
     written = json.loads((package / MANIFEST).read_text())
     assert all(set(entry) == {"role", "precision", "sha256"} for entry in written["files"].values())
     assert written["schema"] == 1
-    assert resolve(package, "int8", family="openvino").graph.name == "model.int8.onnx"
+    assert resolve(package, "int8", target_backend="openvino").graph_path.name == "model.int8.onnx"
 
 
 def test_an_unknown_family_is_refused(make_package: MakePackage) -> None:

@@ -472,5 +472,5 @@ def test_a_restorer_is_judged_by_the_truth_too(tmp_path: Path, folder: Path) -> 
 def test_the_package_resolves_by_family(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small", canonical_graph())
     quantize(model, QuantizeOptions(folder, "int8", ("tensorrt", "onnxruntime"), Budget(psnr=20)))
-    assert resolve(model, "int8").graph.name == "model.int8-onnxruntime.onnx", "what old readers take"
-    assert resolve(model, "int8", family="tensorrt").graph.name == "model.int8-tensorrt.onnx"
+    assert resolve(model, "int8").graph_path.name == "model.int8-onnxruntime.onnx", "what old readers take"
+    assert resolve(model, "int8", target_backend="tensorrt").graph_path.name == "model.int8-tensorrt.onnx"

@@ -55,7 +55,7 @@ def test_the_engine_computes_in_the_precision_asked_for(
     record = entry.record
     assert record.precisions().get(precision, 0) >= 2
     assert record.compute_capabilities == ("12.0", "8.6")
-    assert (record.gpu, record.flavour) == (None, "tensorrt-rtx")
+    assert (record.gpu, record.product) == (None, "tensorrt-rtx")
     assert record.profiles == ({"image": ((1, 64, 64, 3), (1, 128, 128, 3), (1, 256, 256, 3))},)
     assert any("NHWC" in text for layer in record.layers for text in layer.outputs)
 

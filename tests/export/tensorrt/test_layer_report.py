@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from impasto.errors import ImpastoWarning, PrecisionMismatch
-from impasto.export.tensorrt.layer_report import from_inspector, hides_formats, require_precision
+from impasto.export.tensorrt.layer_report import (
+    from_inspector,
+    from_log,
+    hides_formats,
+    require_precision,
+    warn_of_wide_int8,
+)
 
 HIDDEN = "N/A due to dynamic shapes"
 
@@ -53,6 +59,46 @@ def test_a_convolution_is_what_it_reads_or_else_what_its_weights_or_its_kernel_a
     (found,) = from_inspector(json.dumps({"Layers": [entry]}))
     assert found.precision == precision
     assert hides_formats(json.dumps(entry)) == (entry["Inputs"][0]["Format/Datatype"] == HIDDEN)
+
+
+@pytest.mark.parametrize(
+    ("sides", "text", "moved"),
+    [([1, 64, 8, 8], "Half", 2 * 2 * 4096), ([1, 64, 8, 8], "Row major linear FP32", 2 * 4 * 4096),
+     ([-1, 64, 8, 8], "Half", None), ([1, 64, 8, 8], HIDDEN, None)],
+)  # fmt: skip
+def test_what_a_layer_moves_is_known_of_fixed_sizes(sides: list[int], text: str, moved: int | None) -> None:
+    entry = layer(text)
+    for tensor in entry["Inputs"]:
+        tensor["Dimensions"] = sides
+    assert from_inspector(json.dumps({"Layers": [entry]}))[0].moved_bytes == moved
+
+
+LOGGED = (
+    "Name: conv_myl0_1, LayerType: correlation, Inputs: [ {{ Name: a, Dimensions: [1,32,{side},32], Strides: [1,1,1,1], StrideOrder: "
+    "[3,0,2,1], Datatype: Int8, Format: (NHWC) Channel major format }}], Constants: [ {{ Name: w, Dimensions: [32,32,3,3], Strides: "
+    "[288,1,96,32], StrideOrder: [3,0,2,1], Datatype: Int8, Format: (NHWC) Channel major format }}], Outputs: [ {{ Name: b, "
+    "Dimensions: [1,32,{side},32], Strides: [1,1,1,1], StrideOrder: [3,0,2,1], Datatype: {type}, Format: (NHWC) Channel major format "
+    "}}], "
+    "TacticName: sm80_something, StreamId: 0"
+)
+
+
+def test_the_log_says_what_a_layer_moves_without_its_weights() -> None:
+    fixed, free = from_log([LOGGED.format(side=32, type="Float"), LOGGED.format(side=-1, type="Half")])
+    assert (fixed.moved_bytes, free.moved_bytes) == (32 * 32 * 32 * (1 + 4), None)
+    assert (fixed.precision, fixed.outputs) == ("int8", ("Float, (NHWC) Channel major format",))
+
+
+@pytest.mark.parametrize(("types", "warned"), [(["Float", "Float", "Int8"], True), (["Int8", "Int8", "Float"], False)])
+def test_int8_that_writes_fp32_is_told(types: list[str], warned: bool) -> None:
+    layers = from_log([LOGGED.format(side=32, type=each) for each in types])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warn_of_wide_int8(layers, "compute capability 8.6")
+    assert [str(warning.message) for warning in said if "2 of 3 convolutions write FP32" in str(warning.message)] == [
+        str(warning.message) for warning in said
+    ]
+    assert bool(said) == warned
 
 
 def test_names_with_separators_between_them_are_read() -> None:

@@ -317,7 +317,8 @@ def test_the_command_line_builds_lists_inspects_and_cleans(make_package: MakePac
         (("--workspace", "lots"), "cannot read the amount"),
         (("--precision", "fp8"), "unknown precision"),
         (("--store", "attic"), "unknown place"),
-        (("--flavour", "vanilla"), "unknown TensorRT flavour"),
+        (("--product", "vanilla"), "unknown TensorRT product"),
+        (("--flavour", "vanilla"), "unknown TensorRT product"),
     ],
 )
 def test_a_wrong_option_is_one_line(make_package: MakePackage, options: tuple[str, ...], words: str) -> None:

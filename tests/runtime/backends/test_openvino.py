@@ -245,7 +245,7 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(len(models), len({{id(model._graph._core) for model in models}}))
+print(len(models), len({{id(model._backend._core) for model in models}}))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert run.stdout.split() == ["8", "1"], run.stderr

@@ -152,7 +152,7 @@ def test_tensorrt_rtx_allocates_nothing_while_it_runs(bindings: Bindings, tmp_pa
     """Otherwise no stream can be captured where sizes are large ("BuilderFlag", REQUIRE_USER_ALLOCATION)."""
     builder_of(bindings, BuildOptions(), tmp_path, "fp16")._configure(bindings.config)
     flags = [call.args[0].name for call in bindings.config.set_flag.call_args_list]
-    assert ("REQUIRE_USER_ALLOCATION" in flags) == (bindings.flavour == "tensorrt-rtx")
+    assert ("REQUIRE_USER_ALLOCATION" in flags) == (bindings.product == "tensorrt-rtx")
 
 
 @pytest.mark.parametrize("version", ["8.5.3.1", "8.6.1"])
@@ -183,7 +183,7 @@ def test_the_backend_calls_only_what_the_version_has(
     bindings: Bindings, gpu: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path))
-    monkeypatch.setattr("impasto.runtime.backends.tensorrt.engine.tensorrt", lambda flavour: bindings.api)
+    monkeypatch.setattr("impasto.runtime.backends.tensorrt.engine.tensorrt", lambda product: bindings.api)
     backend = TensorRTBackend(b"plan", None, 0, "impasto build m")
     out = np.empty((1, 64, 64, 3), np.uint8)
     backend.run((np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 5), np.float32)), out)
@@ -196,7 +196,7 @@ def test_kernels_that_were_compiled_on_the_device_are_kept(
 ) -> None:
     monkeypatch.setenv("IMPASTO_CACHE", str(tmp_path))
     bindings = Bindings(next(version for version in VERSIONS if version.startswith("rtx")))
-    monkeypatch.setattr("impasto.runtime.backends.tensorrt.engine.tensorrt", lambda flavour: bindings.api)
+    monkeypatch.setattr("impasto.runtime.backends.tensorrt.engine.tensorrt", lambda product: bindings.api)
     TensorRTBackend(b"plan", None, 0, "impasto build m").close()
     (kept,) = tmp_path.glob("*.kernels")
     assert kept.read_bytes() == b"kernels"

@@ -26,7 +26,8 @@ from impasto.package.manifest import read_manifest
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.runtime import cuda
 from impasto.runtime.backends.tensorrt import api as tensorrt_api
-from impasto.runtime.loading.stored_engines import engine_source, read_stored
+from impasto.runtime.loading.source import ModelFiles
+from impasto.runtime.loading.stored_engines import read_stored
 
 pytest_plugins = ("support.engine_fixtures",)
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -50,6 +51,19 @@ def use_gpu(
 
 
 COMPATIBLE = {"compute_capabilities": (AMPERE_PLUS,), "gpu": None, "version": "8.6.1"}
+
+
+def test_int8_is_taken_by_itself_only_where_there_is_no_fp16(
+    vendor: FakeTensorRT, make_package: MakePackage, own_cache: EngineCache
+) -> None:
+    """Whatever size it holds: INT8 changes pictures, and where a vendor does not fuse it, it moves more bytes."""
+    package = make_package()
+    large = {"image": ((1, 16, 16, 3), (1, 64, 64, 3), (1, 4096, 4096, 3))}
+    put(own_cache, package / "model.onnx", "int8", precision="int8", profiles=(large,))
+    put(own_cache, package / "model.onnx", "fp16")
+    source = ModelFiles(package).engine_source("auto", 0)
+    assert source and source.engine
+    assert source.engine.precision == "fp16"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +94,7 @@ def test_a_hardware_compatible_engine_runs_from_ampere_on(
         with pytest.raises(EngineMismatch, match=r"for compute capability 8\.0\+; this machine has"):
             impasto.load(package, backend="tensorrt")
         return
-    source = engine_source(package, "tensorrt", "auto", 0, trust=False)
+    source = ModelFiles(package).engine_source("auto", 0, required=True)
     assert source
     assert source.engine
 
@@ -134,9 +148,9 @@ def test_the_wider_range_of_sizes_is_preferred_whatever_the_input_is_called(
     for name, high in (("narrow", 64), ("wide", 512), ("middle", 256)):
         profile = {"x": ((1, 16, 16, 3), (1, 16, 16, 3), (1, high, high, 3))}
         put(own_cache, package / "model.onnx", name, profiles=(profile,))
-    source = engine_source(package, "tensorrt", "auto", 0, trust=False)
+    source = ModelFiles(package).engine_source("auto", 0, required=True)
     assert source
-    assert source.graph.stem == key("wide")
+    assert source.graph_path.stem == key("wide")
 
 
 def test_an_engine_has_one_precision_and_says_so(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from impasto.errors import BackendError, OptionError, ShapeError
 from impasto.kernels import launch
 from impasto.package.spec import PERCEPTUAL, ModelSpec
 from impasto.runtime import StyleMeter
-from impasto.runtime.style_meter import gram
+from impasto.runtime.style_distances import gram
 
 pytest_plugins = ("support.engine_fixtures",)
 

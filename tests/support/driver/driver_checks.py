@@ -27,7 +27,7 @@ from impasto.package.spec import PERCEPTUAL, ModelSpec
 from impasto.runtime import StyleMeter, cuda
 from impasto.runtime.backends.tensorrt import api as tensorrt_api
 from impasto.runtime.backends.tensorrt.engine import TensorRTBackend
-from impasto.runtime.style_meter import gram
+from impasto.runtime.style_distances import gram
 
 INTEGRATED = os.environ["STAND_IN"] == "integrated"
 LAUNCH_FAILED, OUT_OF_MEMORY, ILLEGAL_ADDRESS = 719, 2, 700
@@ -55,7 +55,7 @@ def nothing_left(stand_in: StandIn, recwarn: pytest.WarningsRecorder) -> Iterato
 def vendor(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
     fake = FakeTensorRT(stand_in)
     api = tensorrt_api.TensorRT(fake, "tensorrt")
-    for module in ("runtime.backends.tensorrt.engine", "runtime.loading.stored_engines", "benchmarks.engine"):
+    for module in ("runtime.backends.tensorrt.engine", "runtime.backends.tensorrt.compatibility", "benchmarks.engine"):
         monkeypatch.setattr(f"impasto.{module}.tensorrt", lambda *_: api)
     yield fake
     gc.collect()

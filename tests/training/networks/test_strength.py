@@ -24,7 +24,7 @@ from impasto.export.quantization.quality import Budget
 from impasto.export.quantization.search import QuantizeOptions, quantize
 from impasto.package.manifest import read_manifest
 from impasto.package.spec import ModelSpec
-from impasto.runtime.backends import family, open_graph, openvino
+from impasto.runtime.backends import open_graph, openvino, target_backend
 from impasto.runtime.inference import tile_plan
 from impasto.runtime.loading.source import resolve
 from impasto.training import checkpoint, losses
@@ -345,7 +345,7 @@ class TestLowerPrecision:
                     assert not np.array_equal(model(image), image)
                     model.strength = 0
                     np.testing.assert_array_equal(model(image), image)
-                    path = model.info.path / resolve(own, precision, family=family(backend)).graph
+                    path = model.info.path / resolve(own, precision, target_backend=target_backend(backend)).graph_path
                 with closing(open_graph(path, backend, 0)) as graph:  # not only because the model leaves it out
                     given, drawn = photo(64, 80)[None], np.empty((1, 64, 80, 3), np.uint8)
                     graph.run((given, np.zeros((1, 1), np.float32)), drawn)
