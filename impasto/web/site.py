@@ -80,7 +80,7 @@ def _described(source: Source) -> dict[str, Any]:
     assert source.manifest
     spec = source.manifest.spec
     place = f"models/{spec.name}"
-    graphs = {"model": source.graph, "context": source.context}
+    graphs = {"model": source.graph_path, "context": source.context_path}
     return {
         "name": spec.name,
         "spec": {
@@ -101,7 +101,7 @@ def _copy_graphs(source: Source, folder: Path) -> None:
     assert source.manifest
     place = folder / "models" / source.manifest.spec.name
     place.mkdir(parents=True, exist_ok=True)
-    for path in (source.graph, source.context):
+    for path in (source.graph_path, source.context_path):
         if path:
             shutil.copyfile(path, place / path.name)
 
