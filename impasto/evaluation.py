@@ -126,7 +126,7 @@ def evaluate(
     style: Wanted = None,
     strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda words, done, total: None,
 ) -> Evaluation:
     """Judge a model on photos that its training has not seen. Files that cannot be judged are left out and listed.
 
@@ -139,7 +139,7 @@ def evaluate(
         style: for a network of several styles, the one to judge, as `Model.set_style` takes it.
         strength: as `Model.strength` takes it.
         options: how the model is loaded.
-        progress: called with one line before each picture.
+        progress: called before each picture with one line, the pictures done and their number.
 
     Returns:
         An `Evaluation`: for each damage or painting the scores of every picture, their mean and its 95 % confidence interval. A

@@ -34,7 +34,7 @@ def takes(flags: type[Flags]) -> Callable[[Callable[[Flags], None]], Callable[..
         def command(**given: Any) -> None:
             function(flags(**given))
 
-        del command.__wrapped__  # type: ignore[attr-defined]  # Typer would read its annotations
+        del command.__wrapped__  # Typer would read its annotations
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,8 @@ NOT_RUN = {
     "-": "reads or writes a pipe",
     "--serve": "serves until Ctrl-C",
     "build": "tests/export/tensorrt builds engines",
+    **dict.fromkeys(("denoise,precision=int8", "my-denoise"), "needs graphs that quantize makes in minutes"),
+    "--energy": "needs a sensor of energy",
     "my-wave": "needs FP16 and INT8 graphs of a shipped network, which take minutes",
     "try": "the command after it is the same with more steps",
     "distill": "needs a teacher",
@@ -143,6 +146,8 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
         (tmp_path / name).mkdir()
     for number in range(4):
         Image.fromarray(photo(96, 112, number)).save(tmp_path / "photos" / f"{number}.jpg")
+    for name in ("unseen", "album"):
+        shutil.copytree(tmp_path / "photos", tmp_path / name)
     Image.fromarray(photo(64, 72, 5)).save(tmp_path / "photos" / "below" / "5.jpg")
     for number, name in enumerate(("photo.jpg", "other.jpg", "holes.png", "painting.jpg", "other-painting.jpg")):
         Image.fromarray(picture(64, 80, number)).save(tmp_path / name)
