@@ -7,6 +7,7 @@ these tests do not touch, are stood in for while it is imported.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from dataclasses import replace
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 import impasto
 from impasto import images
 from impasto.cli.app import app
-from impasto.errors import CheckpointError, MissingDependency, OptionError
+from impasto.errors import CheckpointError, MissingDependency, OptionError, install
 from impasto.export.checks.against_torch import check_package
 from impasto.export.from_checkpoint import export_checkpoint
 from impasto.training import checkpoint
@@ -212,7 +213,7 @@ def test_what_does_not_fit_is_refused(saved, restoring, stylizing, tmp_path):
 def test_without_spandrel_it_says_what_to_install(saved, monkeypatch):
     path = saved()
     monkeypatch.setitem(sys.modules, "spandrel", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'impasto\[zoo\]'"):
+    with pytest.raises(MissingDependency, match=re.escape(install("zoo"))):
         load(path)
 
 
