@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from fractions import Fraction
 from itertools import islice
@@ -14,7 +15,7 @@ av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'impas
 
 from support.videos import moving, packets, read_clip, write_clip  # noqa: E402
 
-from impasto.errors import MissingDependency, OptionError, OutputError, PictureError  # noqa: E402
+from impasto.errors import MissingDependency, OptionError, OutputError, PictureError  # noqa: E402, install
 from impasto.videos import is_video, redraw  # noqa: E402
 
 
@@ -322,5 +323,5 @@ def test_videos_are_known_by_their_names(name):
 def test_without_pyav(tmp_path, monkeypatch):
     clip = write_clip(tmp_path / "a.mp4", moving(2))
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingDependency, match=r"impasto\[video\]"):
+    with pytest.raises(MissingDependency, match=re.escape(install("video"))):
         redraw(clip, tmp_path / "b.mp4", same)
