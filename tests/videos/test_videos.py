@@ -15,7 +15,7 @@ av = pytest.importorskip("av", reason="PyAV is not installed: pip install 'impas
 
 from support.videos import moving, packets, read_clip, write_clip  # noqa: E402
 
-from impasto.errors import MissingDependency, OptionError, OutputError, PictureError  # noqa: E402, install
+from impasto.errors import MissingDependency, OptionError, OutputError, PictureError, install  # noqa: E402
 from impasto.videos import is_video, redraw  # noqa: E402
 
 
