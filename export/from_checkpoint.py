@@ -59,7 +59,7 @@ def export_checkpoint(
     try:
         import impasto.training.checkpoint as checkpoints
     except ImportError as error:
-        raise MissingDependency(f"exporting a checkpoint needs torch ({error}): {install('train')}") from None
+        raise _missing("a checkpoint", error) from None
     loaded = checkpoints.load(checkpoint)
     lent = _with_strength(loaded) if with_strength else loaded
     if working_size is not None:
@@ -78,6 +78,12 @@ def export_checkpoint(
             ours, lent.network, name=name, task=lent.task, recipe=lent.recipe, quality=lent.quality
         )
         return _export_ours(checkpoints.load(ours), ours, target, name)
+
+
+def _missing(what: str, error: ImportError) -> MissingDependency:
+    """Says which extra brings the library that could not be imported."""
+    library, extra = ("onnx", "export") if (error.name or "").split(".")[0] == "onnx" else ("torch", "train")
+    return MissingDependency(f"exporting {what} needs {library} ({error}): {install(extra)}")
 
 
 def _with_strength(loaded: Checkpoint) -> Checkpoint:
@@ -145,7 +151,7 @@ def export_perceptual(
         from . import from_torch as canonical
         from .graph.helpers import graph_file
     except ImportError as error:
-        raise MissingDependency(f"exporting a backbone needs torch ({error}): {install('train')}") from None
+        raise _missing("a backbone", error) from None
     target = Path(backbone if folder is None else folder)
     check_target(target, backbone)
     network = backbones.load_backbone(backbone, weights)

@@ -73,7 +73,7 @@ _STYLE_GPU = (
 _RESTORER_GPU = ("--crop 128 --batch 64 --steps 16000 --learning-rate 1e-3 --cuda-graph",)
 
 _NOISE = (
-    "6*noise:0-55|gray-noise:0-55|2*grain:0-45|2*bayer:20-2000|bayer:20-2000/2|noise:0-60/2|2*bayer:20-1000+jpeg:70-98|"
+    "10*noise:0-55|gray-noise:0-55|2*grain:0-45|2*bayer:20-2000|bayer:20-2000/2|noise:0-60/2|2*bayer:20-1000+jpeg:70-98|"
     "noise:0-50+jpeg:60-98|grain:0-40+jpeg:60-98|sensor:20-2000|none"
 )
 """White noise is what published figures are of; the rest is what cameras, phones, film and files make."""

@@ -38,7 +38,8 @@ def _list(json: options.Json) -> None:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("name", no_wrap=True)
     for heading in ("task, style", "precisions", "kMAC", "quality", "licence of photos"):
-        table.add_column(heading, overflow="fold")
+        # Beside a long name the others fold, but no precision is torn: "fp32" has four letters.
+        table.add_column(heading, overflow="fold", min_width=4 if heading == "precisions" else None)
     found: dict[str, Any] = {}
     terms: dict[str, list[str]] = {}
     elsewhere = []

@@ -116,15 +116,15 @@ def test_the_line_in_the_readme_runs_as_printed(
 ) -> None:
     """After the lines before it, which make the package and its INT8 graph; that graph is another one here."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (line,) = (line for line in readme.splitlines() if line.startswith("impasto compare "))
+    (line,) = (line for line in readme.splitlines() if line.startswith("impasto compare sharp "))
     monkeypatch.chdir(tmp_path)
-    make_package("mine")
+    make_package("sharp")
     onnx.save(float_graph(), "other.onnx")
     photo.rename("photo.jpg")
     words = [word.replace("int8", "fp32") for word in shlex.split(line, comments=True)[1:]]
     code, out, stderr = cli(*words, "--rounds", "1")
     assert code == 0, stderr
-    assert "mine" in out and "other" in out
+    assert "sharp" in out and "other" in out
     assert Path("sheet.png").exists()
 
 
