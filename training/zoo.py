@@ -141,7 +141,6 @@ ZOO = {
         cores=("--crop 48 --batch 16 --steps 30000 --learning-rate 8e-4",),
         gpu=("--crop 64 --batch 128 --steps 25000 --learning-rate 1e-3 --cuda-graph",),
         judged_by=("down:2", "down:2+noise:0-10"),
-        fresh=True,  # what ships is of another architecture
     ),
     "dejpeg": Recipe(
         "JPEG, once or twice",
