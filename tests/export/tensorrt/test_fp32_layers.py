@@ -274,8 +274,8 @@ def without_onnx(patch: pytest.MonkeyPatch) -> None:
 def test_keys_differ_where_fp32_nodes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine in whose cache they were not is another; one that is typed by its graph is the same as ever."""
     plain, typed = tmp_path / "model.onnx", tmp_path / "model.fp16.onnx"
-    for path in (plain, typed):
-        onnx.save(network(4, 32, 1), str(path))
+    onnx.save(network(4, 32, 1), str(plain))
+    onnx.save(half(network(4, 32, 1)), str(typed))
 
     def parts(version: str, graph: Path, precision: str) -> dict[str, Any]:
         options = BuildOptions(precision, (Sizes.parse("64x64"),))
