@@ -77,7 +77,7 @@ class MissingDependency(ImpastoError):
 
 _EXTRAS = {
     **dict.fromkeys(("typer", "rich", "PIL", "jinja2"), "cli"),
-    **dict.fromkeys(("torch", "onnxscript", "safetensors", "lightning_fabric", "torchmetrics", "tensorboard"), "train"),
+    **dict.fromkeys(("torch", "onnxscript", "safetensors", "lightning_fabric", "tensorboard"), "train"),
     "onnx": "export",
     "onnxruntime": "cpu",
     "av": "video",

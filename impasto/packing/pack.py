@@ -42,7 +42,7 @@ ROOMS = ("training", "export", "runtime", "kernels", "benchmarks", "models")
 CARRIED = ("lightning-fabric", "lightning-utilities")
 """Libraries that machines with torch often lack. They are Python alone, so what is installed here runs there."""
 
-NEEDED = ("torch", "numpy", "PIL", "safetensors", "onnx", "typer", "rich", "torchmetrics", "lightning_fabric", "fsspec")
+NEEDED = ("torch", "numpy", "PIL", "safetensors", "onnx", "typer", "rich", "lightning_fabric", "fsspec")
 """What run.sh looks for before it begins."""
 
 _FOLDERS = 64 << 10
