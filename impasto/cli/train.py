@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -123,12 +123,12 @@ class TrainFlags:
     resume: Annotated[bool, typer.Option("--resume", help="Continue the unfinished run in the output folder.")] = False
     branches: Annotated[bool, typer.Option("--branches", hidden=True, callback=_branches_are_gone)] = False
 
-    def common(self, steps: int, weights: dict[str, float], qat: bool = False) -> dict[str, Any]:
+    def common(self, steps: int, weights: dict[str, float]) -> dict[str, Any]:
         """The arguments of `training.options.TrainingOptions`. weights: the loss's usual ones."""
         return {
             "name": _checked_name(self.name),
             "output": self.output or Path("runs") / self.name,
-            "fit": self._fit_options(steps, qat),
+            "fit": self._fit_options(steps),
             "config": _config(self.config or []),
             "held_out": self.held_out,
             "validation": self.validation,
@@ -141,7 +141,7 @@ class TrainFlags:
             "weights": weights,
         }
 
-    def _fit_options(self, steps: int, qat: bool) -> FitOptions:
+    def _fit_options(self, steps: int) -> FitOptions:
         return training.FitOptions(
             steps=steps,
             learning_rate=self.learning_rate,
@@ -155,7 +155,6 @@ class TrainFlags:
             minutes=self.minutes,
             freeze=tuple(stage for stage in (part.strip() for part in self.freeze.split(",")) if stage),
             depth_decay=self.depth_decay,
-            qat=qat,
         )
 
 
@@ -190,6 +189,18 @@ class LearnerFlags(TrainFlags):
             help="Quantization-aware fine-tuning of --start's network. `impasto quantize` then uses the ranges that it learnt.",
         ),
     ] = False
+
+    def common(self, steps: int, weights: dict[str, float]) -> dict[str, Any]:
+        """Those, and what both options classes have besides."""
+        return {
+            **super().common(steps, weights),
+            "with_strength": self.with_strength,
+            "backbone": self.backbone,
+            "backbone_weights": self.backbone_weights,
+        }
+
+    def _fit_options(self, steps: int) -> FitOptions:
+        return replace(super()._fit_options(steps), qat=self.qat)
 
 
 @dataclass(kw_only=True)
@@ -304,17 +315,14 @@ def style(flags: StyleFlags) -> None:
     from impasto.training.style import STYLE_WEIGHTS
 
     options = training.StyleOptions(
-        **flags.common(flags.steps, _weights(flags.weight or [], STYLE_WEIGHTS), flags.qat),
+        **flags.common(flags.steps, _weights(flags.weight or [], STYLE_WEIGHTS)),
         photos=flags.photos,
         batch=flags.batch,
         crop=flags.crop,
         paintings=tuple(flags.painting),
         whole=flags.whole,
         scales=flags.scales,
-        with_strength=flags.with_strength,
         working_size=flags.working_size,
-        backbone=flags.backbone,
-        backbone_weights=flags.backbone_weights,
         architecture=flags.architecture,
     )
     _show(_with_bar(options, training.train_style))
@@ -331,7 +339,7 @@ def restore(flags: RestoreFlags) -> None:
     if flags.pairs and flags.degrade:
         raise OptionError("pairs show their own damage; leave --degrade away, or name clean photos with --photos")
     options = training.RestoreOptions(
-        **flags.common(flags.steps, _weights(flags.weight or [], RESTORE_WEIGHTS), flags.qat),
+        **flags.common(flags.steps, _weights(flags.weight or [], RESTORE_WEIGHTS)),
         photos=flags.photos,
         batch=flags.batch,
         crop=flags.crop,
@@ -340,9 +348,6 @@ def restore(flags: RestoreFlags) -> None:
         synthetic=flags.synthetic,
         gray=flags.gray,
         architecture=flags.architecture,
-        with_strength=flags.with_strength,
-        backbone=flags.backbone,
-        backbone_weights=flags.backbone_weights,
     )
     _show(_with_bar(options, training.train_restorer))
 
