@@ -27,6 +27,10 @@ def main() -> None:
     except KeyboardInterrupt:  # before the verbs' own handler was there
         print("stopped; nothing was begun", file=sys.stderr)
         sys.exit(130)
+    finally:
+        # CPython remembers a Ctrl-C that ended `exec` of a string, as dataclasses use it, and at the end of `python -m`
+        # kills the process by SIGINT in place of our exit code. The next `exec` of a string makes it forget.
+        exec("")
 
 
 def _command_line() -> Any:

@@ -210,6 +210,25 @@ def test_what_is_asked_to_end_leaves_nothing_half_written(make_package, tmp_path
     assert not hidden(tmp_path / "out")
 
 
+@pytest.mark.parametrize("where", ["raise KeyboardInterrupt", "exec('raise KeyboardInterrupt')"])
+def test_a_ctrl_c_that_ended_an_exec_leaves_our_exit_code(tmp_path, where):
+    (tmp_path / "door.py").write_text(
+        "import impasto.__main__ as door\n"
+        "from impasto.cli.console import Commands, Exit\n"
+        "import typer\n"
+        "app = typer.Typer(cls=Commands)\n"
+        "@app.command()\n"
+        "@app.command('other')\n"
+        f"def verb(): {where}\n"
+        "door._command_line = lambda: app\n"
+        "import sys; sys.argv[1:] = ['other']\n"
+        "door.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-m", "door"], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 130, ended.stderr
+    assert "stopped" in ended.stderr
+
+
 def test_a_hang_up_that_is_ignored_stays_so(tmp_path):
     code = (
         "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
