@@ -35,6 +35,7 @@ FOUNDATION = {
     "impasto.locks",
     "impasto.metrics",
     "impasto.package",
+    "impasto.renamed",
     "impasto.styles",
 }
 
