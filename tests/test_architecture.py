@@ -32,6 +32,7 @@ FOUNDATION = {
     "impasto.errors",
     "impasto.files",
     "impasto.images",
+    "impasto.late_imports",
     "impasto.locks",
     "impasto.metrics",
     "impasto.package",

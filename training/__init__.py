@@ -7,10 +7,9 @@ Importing this package costs nothing; the first use of a name imports torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from impasto.errors import MissingDependency, install
+from impasto.late_imports import late_imports
 
 if TYPE_CHECKING:
     from .distillation import DistillOptions, distill
@@ -41,21 +40,6 @@ _MODULES = {
     "train_restorer": "restoration",
     "train_style": "style",
 }
-"""Where each public name is defined."""
+"""The module that each public name comes from."""
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on its first use. Raises MissingDependency where torch is not installed."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f".{_MODULES[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("impasto"):
-            raise
-        raise MissingDependency(f"training needs {error.name}: {install('train')}") from None
-    return getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_imports(__name__, _MODULES)
