@@ -36,6 +36,7 @@ FOUNDATION = {
     "impasto.locks",
     "impasto.metrics",
     "impasto.package",
+    "impasto.progress",
     "impasto.renamed",
     "impasto.styles",
 }

@@ -13,7 +13,7 @@ from impasto.late_imports import late_imports
 
 if TYPE_CHECKING:
     from .distillation import DistillOptions, distill
-    from .loop.options import FitOptions, FitResult, Progress
+    from .loop.options import FitOptions, FitResult, StepReport
     from .restoration import RestoreOptions, train_restorer
     from .style import StyleOptions, train_style
 
@@ -21,8 +21,8 @@ __all__ = [
     "DistillOptions",
     "FitOptions",
     "FitResult",
-    "Progress",
     "RestoreOptions",
+    "StepReport",
     "StyleOptions",
     "distill",
     "train_restorer",
@@ -33,8 +33,9 @@ _MODULES = {
     "DistillOptions": "distillation",
     "FitOptions": "loop.options",
     "FitResult": "loop.options",
-    "Progress": "loop.options",
+    "Progress": "loop.options",  # the old name of StepReport
     "RestoreOptions": "restoration",
+    "StepReport": "loop.options",
     "StyleOptions": "style",
     "distill": "distillation",
     "train_restorer": "restoration",

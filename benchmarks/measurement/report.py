@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -19,6 +19,7 @@ import impasto
 from impasto.errors import OptionError
 from impasto.files import write_text
 from impasto.images.sizes import parse_size
+from impasto.progress import Progress, silent
 
 from .energy import Energy, Sensor, find_sensors, measure_energy
 from .measure import Latency, measure
@@ -114,7 +115,7 @@ def benchmark(
     device: int = 0,
     layout: str | None = None,
     options: BenchmarkOptions = BenchmarkOptions(),
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> BenchmarkReport:
     """Measure a model on seeded noise pictures (content does not change the work), at their own size whatever its working size.
 

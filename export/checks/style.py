@@ -13,6 +13,7 @@ import numpy as np
 
 import impasto
 from impasto.errors import CheckFailed, OptionError, ShapeError
+from impasto.progress import Progress, silent
 from impasto.runtime import Model, StyleDistance, StyleMeter
 from impasto.runtime.loading.source import quantize_command, resolve
 from impasto.styles import painted
@@ -127,7 +128,7 @@ def check_style(
     against: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     device: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
 ) -> StyleCheck:
     """Draw pictures with a package's FP32 graph and each of its others, or with an engine and its graph, and measure both.
 

@@ -19,6 +19,7 @@ from impasto.export.graph.qdq_lint import require_parsable
 from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.package.manifest import TARGET_BACKENDS
 from impasto.package.spec import PERCEPTUAL
+from impasto.progress import Progress, silent
 from impasto.renamed import renamed
 from impasto.runtime.loading.source import resolve
 
@@ -28,7 +29,7 @@ from .package_graphs import package_of, target_of, write_graphs
 from .quality import Budget, Judge, Quality
 from .quantized_graph import QuantizedGraph
 from .ranges import observe, require_finite
-from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
+from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, assign, groups, labels, losses_of
 from .speed import Timing, fastest
 from .style_distance import Distance, paintings_of, style_distance
 
@@ -127,15 +128,13 @@ class QuantizeResult:
         }
 
 
-def quantize(
-    model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda words, done=0, total=None: None
-) -> QuantizeResult:
+def quantize(model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = silent) -> QuantizeResult:
     """Write FP16 or INT8 graphs of a package that hold a budget of quality: all that was asked for, or nothing.
 
     Args:
         model: a package by path or name.
         options: the precision, the pictures to calibrate on and judge by, and the budget.
-        progress: called with one line for each step.
+        progress: called with one line for each step, and with the layers that are done while each one's cost is measured.
 
     Returns:
         QuantizeResult: the graphs that were written, their quality, and which layers were left out.

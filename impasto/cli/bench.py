@@ -49,7 +49,7 @@ def bench(
             device=device,
             layout=layout,
             options=BenchmarkOptions(iterations, warmup, tuple(batch or ()), energy),
-            progress=lambda step: status.update(f"measuring {step}"),
+            progress=lambda step, *_: status.update(f"measuring {step}"),
         )
     out.print(benchmark_table(report))
     for result in report.results:
