@@ -32,12 +32,11 @@ FOUNDATION = {
     "impasto.errors",
     "impasto.files",
     "impasto.images",
-    "impasto.late_imports",
     "impasto.locks",
     "impasto.metrics",
     "impasto.package",
     "impasto.progress",
-    "impasto.renamed",
+    "impasto.public_names",
     "impasto.styles",
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from impasto.late_imports import late_imports
+from impasto.public_names import late_imports
 
 if TYPE_CHECKING:
     from .distillation import DistillOptions, distill

@@ -11,7 +11,7 @@ import onnx
 from impasto.export.graph.fp16 import Fp32Node
 from impasto.export.graph.helpers import graph_file
 from impasto.package.writer import NewFile
-from impasto.renamed import renamed
+from impasto.public_names import renamed
 
 from .quality import Quality
 from .sensitivity import Assignment, LayerLoss

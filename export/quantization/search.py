@@ -20,7 +20,7 @@ from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.package.manifest import TARGET_BACKENDS
 from impasto.package.spec import PERCEPTUAL
 from impasto.progress import Progress, silent
-from impasto.renamed import renamed
+from impasto.public_names import renamed
 from impasto.runtime.loading.source import resolve
 
 from . import modelopt

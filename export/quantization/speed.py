@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 
 from impasto.errors import ImpastoError
-from impasto.renamed import renamed
+from impasto.public_names import renamed
 from impasto.runtime.backends import Backend, open_graph
 
 from .calibration import Feed

@@ -8,7 +8,7 @@ from typing import Any
 
 from impasto.errors import PackageError
 from impasto.files import sha256
-from impasto.renamed import renamed
+from impasto.public_names import renamed
 
 from . import schema
 from .spec import ModelSpec

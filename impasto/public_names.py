@@ -1,13 +1,42 @@
-"""Old names of public classes' arguments and attributes, which go on working."""
+"""Public names: how a package imports them on their first use, and how old ones go on working."""
 
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any, TypeVar
 
+from impasto.errors import missing
+
 _Class = TypeVar("_Class", bound=type)
+
+
+def late_imports(package: str, modules: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and `__dir__` of a package.
+
+    package: its `__name__`. modules: each public name, and the module inside the package that defines it.
+    The first use of a name raises MissingDependency, with the command that installs it, where a library is not installed.
+    """
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            module = import_module(f"{package}.{modules[name]}")
+        except ModuleNotFoundError as error:
+            told = missing(error)
+            if told is None:  # a fault of ours, not of the installation
+                raise
+            raise told from None
+        return getattr(module, name)
+
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return get, names
 
 
 def renamed(**names: str) -> Callable[[_Class], _Class]:
