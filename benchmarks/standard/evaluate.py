@@ -303,7 +303,7 @@ def _run(given: argparse.Namespace) -> None:
     for line in left_out:
         notes.print(f"left out: {line}", markup=False, highlight=False)
     with notes.status("") as status:
-        rows, models = measure(kinds, data, given.model, given.limit, status.update)
+        rows, models = measure(kinds, data, given.model, given.limit, lambda said, *_: status.update(said))
     for kind in dict.fromkeys(row.kind for row in rows):
         console.print(table(kind, [row for row in rows if row.kind == kind], read_peers(), given.limit))
     if given.json:
