@@ -132,7 +132,7 @@ def check_name(target: str | os.PathLike[str]) -> None:
 
 
 def location(path: str | os.PathLike[str]) -> str:
-    """The same text for all ways to write where a file is, as far as that can be known from here."""
+    """One text for a file, however its path is written: absolute and without links where that can be found out."""
     try:
         return os.path.realpath(path)
     except OSError:  # the working folder is gone

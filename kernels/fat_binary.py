@@ -43,7 +43,7 @@ class Entry:
 
     @property
     def architecture(self) -> str:
-        """As compilers call it: `86`, `90a`."""
+        """The compilers' name for it: `86`, `90a`."""
         major, minor = self.capability
         return f"{major}{minor}{'a' if self.is_specific else ''}"
 

@@ -350,7 +350,7 @@ def cuda_version() -> tuple[int, int]:
 
 
 def known_cuda() -> str:
-    """The same in words."""
+    """The driver's CUDA release in words, for messages."""
     return "it knows CUDA {}.{}".format(*cuda_version())
 
 

@@ -177,7 +177,7 @@ class Model:
         return out
 
     def run_into(self, image: np.ndarray, out: np.ndarray) -> None:
-        """The same into an array of yours: uint8 (H x scale, W x scale, 3), C-contiguous.
+        """Draw a picture into an array of yours: uint8 (H x scale, W x scale, 3), C-contiguous.
 
         After the first picture of a size, no picture-sized array is allocated, unless `out` shares memory with the picture.
         Raises ShapeError and BackendError.

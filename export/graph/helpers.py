@@ -15,8 +15,8 @@ from impasto.package.writer import NewFile
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 OPSET = 20
-"""Of the graphs that we write: it keeps InstanceNormalization whole and dynamic sizes clean; older ones are derived where a device
-needs them."""
+"""The opset of the graphs that we write. It keeps InstanceNormalization whole and dynamic sizes clean. Older ones are derived where a
+device needs them."""
 LEAST_OPSET = 13
 """The first whose QuantizeLinear takes one scale a channel."""
 
@@ -56,7 +56,7 @@ def captured(node: NodeProto) -> Iterator[str]:
 
 
 def readers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
-    """For each tensor, the nodes that take it, once for each time; or read it in a graph inside them."""
+    """For each tensor the nodes that take it, once for each time, or read it in a graph inside them."""
     found: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in (*node.input, *captured(node)):
@@ -87,7 +87,7 @@ def drop_attributes(node: NodeProto, *names: str) -> None:
 
 
 def kernel_shape(node: NodeProto, stored: Mapping[str, np.ndarray], by: Mapping[str, NodeProto]) -> list[int]:
-    """Of a convolution: what it says, or what its weights say, through Q and DQ. Empty where neither does.
+    """A convolution's kernel shape: its attribute, or its weights' shape, through Q and DQ. Empty where neither is known.
 
     stored, by: the graph's `constants` and `producers`.
     """

@@ -42,7 +42,7 @@ class _Plain(Console):
 
 
 class _Results(_Plain):
-    """As wide as the terminal; wide in a pipe or a file, where a folded path is of no use to the next program."""
+    """The console for results. In a pipe or a file it is wide, since a folded path is of no use to the next program."""
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -149,7 +149,7 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
 
 
 def write_measured(path: Path | None, content: dict[str, Any]) -> None:
-    """The same with the machine, the libraries and the date that the figures are of."""
+    """Write a result with figures: the machine, the libraries and the date are added. Raises OutputError."""
     if path is not None:
         from impasto.benchmarks.measurement.report import describe_machine
 

@@ -182,7 +182,7 @@ def _write_page(
 
 
 def _working_size(text: str) -> int | Literal["auto"] | None:
-    """As `impasto.load` takes it. Raises OptionError."""
+    """The working size that `impasto.load` takes, from the option's text. Raises OptionError."""
     if text == "auto":
         return "auto"
     if text == "full":

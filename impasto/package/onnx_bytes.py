@@ -1,4 +1,4 @@
-"""As much of an ONNX file as the runtime reads by itself, without the onnx library: which node gives which tensor.
+"""What the runtime reads of an ONNX file by itself, without the onnx library: which node gives which tensor.
 
 ONNX files are protobuf messages: fields of a number, a wire type and a value, one behind another. Field numbers are onnx.proto's.
 """
@@ -50,7 +50,7 @@ def unrounded(model: bytes) -> str | None:
 
 
 def with_output(model: bytes, tensor: str) -> bytes:
-    """The same model with one more output, this tensor: whoever reads a message twice joins the two."""
+    """The model with this tensor as one more output. Appending is enough: a protobuf reader joins a message that comes twice."""
     name = tensor.encode()
     value = _delimited(_NAME, name)
     return model + _delimited(_GRAPH, _delimited(_OUTPUT, value))

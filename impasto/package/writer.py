@@ -29,7 +29,7 @@ class NewFile:
     name: str
     """Path inside the package, with forward slashes."""
     role: str
-    """As in `PackageFile`."""
+    """One of the roles of `PackageFile`."""
     content: bytes | Path
     """What it holds, or the file to copy."""
     precision: str = "fp32"
@@ -139,7 +139,7 @@ def check_name(name: str) -> str:
 
 
 def _present(folder: Path) -> Manifest | None:
-    """Of the package that lies in `folder` already, if one does that can be read."""
+    """The manifest of the package that lies in `folder` already; None where none can be read."""
     try:
         return read_manifest(folder)
     except PackageError:

@@ -100,7 +100,7 @@ class Pack:
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """Bytes of all files."""
         return self.sizes.total()
 
     def __str__(self) -> str:

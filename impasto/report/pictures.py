@@ -45,7 +45,7 @@ class PictureGroup:
     caption: str = ""
     height: int = 0
     width: int = 0
-    """Of each view, in pixels."""
+    """The size of each view, in pixels."""
 
     kind = "pictures"
 

@@ -134,7 +134,7 @@ class FileSource(Source):
         return self._container.metadata
 
     def chapters(self) -> Any:
-        """As PyAV gives them."""
+        """The chapters, in PyAV's form."""
         return self._container.chapters()
 
     def frames(self, carry: Callable[[Packet], None]) -> Iterator[np.ndarray]:

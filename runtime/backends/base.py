@@ -137,7 +137,7 @@ class Backend(ABC):
     """
 
     name: str
-    """As in `impasto.load(backend=…)`."""
+    """The name that `impasto.load(backend=…)` takes."""
     device: str
     """What it computes on, for people to read."""
     inputs: tuple[TensorSpec, ...]

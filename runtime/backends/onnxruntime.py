@@ -110,7 +110,7 @@ class OnnxRuntimeBackend(Backend):
             binding.clear_binding_outputs()
 
     def _run_on_device(self, held: _DeviceTensors, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
-        """The same through inputs that stay on the device: one copy each way, nothing allocated per picture."""
+        """Run through inputs that stay on the device: one copy each way, nothing allocated per picture."""
         try:
             held.hold(self.inputs, inputs)
             held.upload(inputs)

@@ -101,7 +101,7 @@ def spec_in_metadata(text: str, graph_path: Path) -> ModelSpec:
 
 
 def metadata_json(text: str, graph_path: Path) -> Any:
-    """The same as the exporter wrote it, without what is left out being filled in. Raises PackageError for what is no JSON."""
+    """What the exporter wrote under SPEC_KEY, with nothing filled in. Raises PackageError for what is no JSON."""
     try:
         return schema.parse_json(text)
     except schema.Malformed as error:

@@ -62,7 +62,7 @@ class TensorRT:
 
     module: Any
     product: str
-    """As in PRODUCTS."""
+    """One of PRODUCTS."""
     log: Log = field(init=False)
     """The process's one logger for this product: TensorRT keeps the first that it is given."""
 
