@@ -35,7 +35,7 @@ def bench(
     json: options.Json = None,
 ) -> None:
     """Measure latency and throughput: the graph alone, and from picture to picture."""
-    from impasto.benchmarks import benchmark
+    from impasto.benchmarks import BenchmarkOptions, benchmark
     from impasto.report.benchmarks import benchmark_report
 
     from .tables import benchmark_table
@@ -48,11 +48,8 @@ def bench(
             precision=precision,
             device=device,
             layout=layout,
-            iterations=iterations,
-            warmup=warmup,
-            batches=batch or (),
-            energy=energy,
-            progress=lambda step: status.update(f"measuring {step}"),
+            options=BenchmarkOptions(iterations, warmup, tuple(batch or ()), energy),
+            progress=lambda step, *_: status.update(f"measuring {step}"),
         )
     out.print(benchmark_table(report))
     for result in report.results:

@@ -77,7 +77,7 @@ def resolve(
     """Find a model: a path as it is, otherwise a name in $IMPASTO_MODELS, then among the models that ship.
 
     precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: skip the comparison of hashes. target_backend: the
-    backend that is to run it, one of the manifest's FAMILIES; None takes the first graph of the precision, whatever backend it is for.
+    backend that is to run it, one of the manifest's TARGET_BACKENDS; None takes the first graph of the precision, whatever it is for.
     Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of a kind that nothing here runs.
     """
     return ModelFiles(path_or_name, trust).source(precision, target_backend)
@@ -165,7 +165,7 @@ class ModelFiles:
         if graph is None and held and target_backend is None:
             graph = held[0]
         if graph is None and held:
-            backends = ", ".join(str(file.family) for file in held)
+            backends = ", ".join(str(file.target_backend) for file in held)
             raise PackageError(
                 f"{folder} holds {wanted} models for {backends}, none for {target_backend}; "
                 f"make one: {quantize_command(folder, wanted, target_backend)}"
