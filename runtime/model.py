@@ -107,8 +107,8 @@ def load(
     trust: bool = False,
     layout: str | None = None,
     working_size: int | Literal["auto"] | None = "auto",
-    keep_colors: bool = False,
     check_values: bool | None = None,
+    **former: bool,
 ) -> Model:
     """Load a model package, an .onnx file, or a model by name; never builds, never downloads.
 
@@ -121,12 +121,14 @@ def load(
     layout: for an ONNX file that Impasto did not write, what it takes and gives: "rgb 0..1", "bgr 0..255", "rgb -1..1".
     working_size: a picture whose longest side has more pixels is drawn at that size, and the drawing enlarged, so that a stylizer's
     strokes grow with the picture; "auto" takes what the model was made for, None draws every picture at its own size.
-    keep_colors: as the property of that name.
     check_values: look for NaN in every run, which takes twice as long; None does as $IMPASTO_CHECK_VALUES says (0 or 1), and otherwise
     looks where a result is nothing but black. What a float graph gives is always looked at.
 
+    former: `keep_colors`, which is a property of the model now; it still works, with a warning.
+
     Raises ModelNotFound, PackageError, OptionError, MissingDependency or BackendError.
     """
+    keep_colors = _former_keep_colors(former)
     pixels = Pixels.parse(layout) if layout is not None else None
     opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
     source, runner, spec = opened.source, opened.backend, opened.spec
@@ -142,6 +144,12 @@ def load(
     except BaseException:
         opened.close()
         raise
+    if former:
+        warnings.warn(
+            "impasto.load no longer takes keep_colors; set model.keep_colors after loading",
+            ImpastoWarning,
+            stacklevel=2,
+        )
     if note:
         warnings.warn(note, ImpastoWarning, stacklevel=2)
     return model
@@ -414,6 +422,14 @@ def _kept(held: OrderedDict[Size, Buffers], size: Size, make: Callable[[], Buffe
     while len(held) > KEPT_SIZES or (len(held) > 1 and sum(each.nbytes for each in held.values()) > KEPT_BYTES):
         held.popitem(last=False)
     return found
+
+
+def _former_keep_colors(former: dict[str, bool]) -> bool:
+    """The value of the former keyword `keep_colors`. Raises TypeError for every other keyword."""
+    for name in former:
+        if name != "keep_colors":
+            raise TypeError(f"load() got an unexpected keyword argument {name!r}")
+    return former.get("keep_colors", False)
 
 
 def _working_size(spec: ModelSpec, wanted: int | Literal["auto"] | None) -> int | None:

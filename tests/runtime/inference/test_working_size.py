@@ -15,7 +15,7 @@ from support.small_models import picture
 
 import impasto
 from impasto import images
-from impasto.errors import OptionError, PackageError
+from impasto.errors import ImpastoWarning, OptionError, PackageError
 from impasto.package.spec import ModelSpec
 from impasto.runtime.inference.colour_transfer import keep_colours, luma
 from impasto.runtime.inference.working_size import Scaling, drawn_size
@@ -142,15 +142,28 @@ class TestModel:
         package = make_package(task=task, scale=scale)
         with pytest.raises(OptionError, match=f"a network for {task}"):
             impasto.load(package, working_size=64)
-        with pytest.raises(OptionError, match=f"a network for {task}"):
-            impasto.load(package, keep_colors=True)
-        with impasto.load(package) as model, pytest.raises(OptionError, match="--keep-colors"):
+        with impasto.load(package) as model, pytest.raises(OptionError, match=f"a network for {task}.*--keep-colors"):
             model.keep_colors = True
+
+    def test_load_still_takes_keep_colors_and_warns(self, stylizer, make_package):
+        said = r"^impasto\.load no longer takes keep_colors; set model\.keep_colors after loading$"
+        with pytest.warns(ImpastoWarning, match=said) as told, impasto.load(stylizer(), keep_colors=True) as model:
+            assert model.keep_colors
+        assert [warning.filename for warning in told] == [__file__]
+        with pytest.warns(ImpastoWarning, match=said), impasto.load(make_package(), keep_colors=False) as model:
+            assert not model.keep_colors
+        with pytest.raises(OptionError, match="a network for denoise"):
+            impasto.load(make_package("other"), keep_colors=True)
+
+    def test_load_refuses_keywords_that_it_never_took(self, stylizer):
+        with pytest.raises(TypeError, match=r"^load\(\) got an unexpected keyword argument 'keep_colours'$"):
+            impasto.load(stylizer(), keep_colours=True)
 
     @pytest.mark.parametrize("size", [64, None])
     def test_streams_and_pictures_are_drawn_alike(self, load, stylizer, size):
         image = picture(90, 130)
-        with load(stylizer(size), keep_colors=True) as model:
+        with load(stylizer(size)) as model:
+            model.keep_colors = True
             (streamed,) = model.stream([image])
             assert np.array_equal(streamed, model(image))
 
@@ -171,7 +184,8 @@ class TestModel:
 
     def test_after_the_first_picture_nothing_large_is_allocated(self, stylizer):
         image = picture(1000, 1500)
-        with impasto.load(stylizer(512), keep_colors=True) as model:
+        with impasto.load(stylizer(512)) as model:
+            model.keep_colors = True
             out = model(image)
             tracemalloc.start()
             model.run_into(image, out)
@@ -214,14 +228,15 @@ def test_the_command_line(stylizer, make_package, tmp_path):
     def run(*options: str, model=package):
         return cli("run", model, tmp_path / "a.png", "-o", target, *options)
 
-    for options, changes in (
-        ((), {}),
-        (("--working-size", "full"), {"working_size": None}),
-        (("--working-size", "100"), {"working_size": 100}),
-        (("--keep-colors",), {"keep_colors": True}),
+    for options, changes, keep_colors in (
+        ((), {}, False),
+        (("--working-size", "full"), {"working_size": None}, False),
+        (("--working-size", "100"), {"working_size": 100}, False),
+        (("--keep-colors",), {}, True),
     ):
         assert run(*options)[0] == 0
         with impasto.load(package, **changes) as model:
+            model.keep_colors = keep_colors
             assert np.array_equal(images.read(target).rgb, model(image)), options
     assert "working size 64" in run()[1]
     for options, model, said in (
