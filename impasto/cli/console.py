@@ -103,8 +103,8 @@ class Commands(TyperGroup):
 
 def _end_if_work_goes_on(code: int) -> None:
     """End the process here where a graph still runs that nobody waits for: Python would wait for it."""
-    stoppable = sys.modules.get("impasto.runtime.stoppable")
-    if stoppable and stoppable.goes_on():
+    runner = sys.modules.get("impasto.runtime.runner")
+    if runner and runner.goes_on():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

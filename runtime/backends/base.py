@@ -11,7 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from impasto.errors import BackendError, NoNumbers, ShapeError
-from impasto.runtime.stoppable import Runner
+from impasto.runtime.runner import Runner
 
 
 def is_x86_64() -> bool:
@@ -133,7 +133,7 @@ def _is_black(picture: np.ndarray) -> bool:
 class Backend(ABC):
     """One graph, loaded and ready to run on one device. Not thread-safe: one caller at a time.
 
-    Runs can be left by Ctrl-C, as `stoppable` says.
+    Runs can be left by Ctrl-C, as `runner` says.
     """
 
     name: str

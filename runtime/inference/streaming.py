@@ -11,7 +11,7 @@ import numpy as np
 
 from impasto.locks import may_wait, never_wait
 from impasto.runtime.backends.base import Slot
-from impasto.runtime.stoppable import GRACE_S, leave_running
+from impasto.runtime.runner import GRACE_S, leave_running
 
 Fill = Callable[[Slot, np.ndarray], None]
 """Puts a frame into a slot's `images`."""

@@ -20,7 +20,7 @@ from impasto.runtime.host_copies import copy_into
 
 from .api import tensorrt
 from .compatibility import require_match
-from .copies import EngineCopies, Seat
+from .engine_copies import EngineCopies, Seat
 from .kernel_cache import KernelCache
 from .slot import OutputBinding, PictureOutput, Shapes, TensorRTSlot
 

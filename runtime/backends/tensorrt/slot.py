@@ -16,7 +16,7 @@ from impasto.runtime.backends.base import Slot, TensorSpec
 from impasto.runtime.cuda import CudaGraph, Device, DeviceBlock, HostBuffer, Stream
 
 from .api import TensorRT
-from .copies import Seat
+from .engine_copies import Seat
 from .kernel_cache import KernelCache
 
 Shapes = tuple[tuple[int, ...], ...]

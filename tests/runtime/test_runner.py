@@ -17,8 +17,8 @@ import impasto
 from impasto import images
 from impasto.errors import BackendError, ExportError, TookTooLong
 from impasto.export import from_onnx
-from impasto.runtime import stoppable
-from impasto.runtime.stoppable import Runner, leave_running, time_limit
+from impasto.runtime import runner
+from impasto.runtime.runner import Runner, leave_running, time_limit
 
 BACKENDS = ("onnxruntime-cpu", "openvino")
 
@@ -84,9 +84,9 @@ def test_an_export_tries_for_a_limited_time(path, monkeypatch):
         from_onnx.import_onnx(path, path.parent / "package")
     assert not (path.parent / "package").exists()
     deadline = time.monotonic() + 20
-    while stoppable.goes_on() and time.monotonic() < deadline:  # ONNX Runtime is asked to stop, and does
+    while runner.goes_on() and time.monotonic() < deadline:  # ONNX Runtime is asked to stop, and does
         time.sleep(0.05)
-    assert not stoppable.goes_on()
+    assert not runner.goes_on()
 
 
 def test_work_is_done_in_order_and_its_errors_come_back():
@@ -103,7 +103,7 @@ def test_who_was_left_refuses_until_it_has_ended():
     with time_limit(0.1), pytest.raises(TookTooLong):
         runner(lambda: time.sleep(1))
     assert stopped == [True]
-    assert stoppable.goes_on()
+    assert runner.goes_on()
     with pytest.raises(BackendError, match="still goes on"):
         runner(lambda: None)
     time.sleep(1.2)
