@@ -90,9 +90,9 @@ def device(ordinal: int = 0) -> Device:
 
 
 class Device:
-    """One GPU, through its primary context: the one that torch and the CUDA runtime use too.
+    """One GPU, through its primary CUDA context: the one that torch and the CUDA runtime use too.
 
-    The context stays for the life of the process, as the CUDA runtime's own does: vendor libraries keep things in it.
+    The CUDA context stays for the life of the process, as the CUDA runtime's own does: vendor libraries keep things in it.
     """
 
     def __init__(self, ordinal: int) -> None:
@@ -113,9 +113,9 @@ class Device:
             """The CUDA version that the driver supports, such as 13."""
             self.integrated = bool(found.get_attribute(cuda.device_attribute.INTEGRATED))
             """Whether GPU and CPU share one memory, as on Jetson: pictures then need no copies."""
-            self._context = found.retain_primary_context()
+            self._cuda_context = found.retain_primary_context()
         # PyCUDA would end it at exit by a call that primary contexts refuse, and complain on stderr.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._cuda_context))
         self._active = threading.local()
         self._free: list[DeviceBlock] = []
         """Blocks that were given back, the latest last."""
@@ -128,7 +128,7 @@ class Device:
         depth = getattr(self._active, "depth", 0)
         if not depth:
             with translated("making the GPU current"):
-                self._context.push()
+                self._cuda_context.push()
         self._active.depth = depth + 1
         try:
             yield
@@ -136,7 +136,7 @@ class Device:
             self._active.depth = depth
             if not depth:
                 with translated("making what was current so again"):
-                    self._context.pop()
+                    self._cuda_context.pop()
 
     def free_memory(self) -> int:
         """Bytes that no program on this GPU uses."""

@@ -21,7 +21,7 @@ from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
-from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
+from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
 from impasto.runtime.inference.tile_plan import Size, plan_tiles, size_limits, tiling_text
@@ -133,9 +133,9 @@ def load(
     opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
     source, runner, spec = opened.source, opened.backend, opened.spec
     try:
-        context: Context | None = AskedStrength() if spec.strength else None
-        if spec.thumbnail and opened.context:
-            context = PictureContext(opened.context, spec.thumbnail, mixture(spec.styles))
+        context: ContextSource | None = ChosenStrength() if spec.strength else None
+        if spec.thumbnail and opened.context_graph:
+            context = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
         tiling = tiling_text(spec, size_limits(spec, runner))
         size = _working_size(spec, working_size)
         info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, note)
@@ -161,7 +161,7 @@ class Model:
     Use it as a context manager, or call `close`, to free what it holds at once.
     """
 
-    def __init__(self, backend: Backend, context: Context | None, info: ModelInfo) -> None:
+    def __init__(self, backend: Backend, context: ContextSource | None, info: ModelInfo) -> None:
         self.info = info
         self._style: Wanted = None
         self._strength = 1.0
@@ -219,9 +219,9 @@ class Model:
             _check_strength(self.info, strength)
         else:
             shares = mixture(spec.styles, style, strength)
-            if isinstance(self._context, PictureContext):
+            if isinstance(self._context, ContextGraph):
                 self._context.mixture = shares
-        if isinstance(self._context, AskedStrength):
+        if isinstance(self._context, ChosenStrength):
             self._context.value = float(strength)
         self._style, self._strength = style, float(strength)
 
@@ -378,7 +378,7 @@ class Model:
     def _draw(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
         """At the picture's own size."""
         self._backend.require_open()
-        if isinstance(self._context, AskedStrength) and self._context.value == 0:
+        if isinstance(self._context, ChosenStrength) and self._context.value == 0:
             out[...] = image  # to the bit, also where a backend computes in fewer bits than it was given
             return
         extra: tuple[np.ndarray, ...] = ()

@@ -11,7 +11,7 @@ import numpy as np
 
 from impasto.locks import may_wait, never_wait
 from impasto.runtime.backends.base import Slot
-from impasto.runtime.runner import GRACE_S, leave_running
+from impasto.runtime.runner import GRACE_S, abandon_runs
 
 Fill = Callable[[Slot, np.ndarray], None]
 """Puts a frame into a slot's `images`."""
@@ -93,7 +93,7 @@ def overlapped(
             yield finish()
     except KeyboardInterrupt:
         if wait([future for _, future in pending], GRACE_S).not_done:  # a graph may never end
-            leave_running()
+            abandon_runs()
         raise
     finally:  # also when the caller stops early: nothing may go on behind its back
         worker.shutdown(wait=False, cancel_futures=True)

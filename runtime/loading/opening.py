@@ -34,7 +34,7 @@ def open_source(source: Source, backend: str, device: int, *, features: bool = F
     return open_engine(source.graph_path, source.engine, backend, device, _rebuild(source), features=features)
 
 
-def open_context(source: Source, path: Path, backend: str, device: int) -> Backend:
+def open_context_graph(source: Source, path: Path, backend: str, device: int) -> Backend:
     """The context path, likewise."""
     if source.context_engine is None:
         return open_graph(path, backend, device)

@@ -20,7 +20,7 @@ from impasto.runtime.host_copies import copy_into
 
 from .api import tensorrt
 from .compatibility import require_match
-from .engine_copies import EngineCopies, Seat
+from .engine_copies import EngineCopies, ProfileLease
 from .kernel_cache import KernelCache
 from .slot import OutputBinding, PictureOutput, Shapes, TensorRTSlot
 
@@ -65,13 +65,13 @@ class TensorRTBackend(Backend):
         """A new slot whose outputs `output` receives; the caller closes it. Raises ShapeError, BackendError."""
         self.require_open()
         with self._device.active():
-            seat = self._copies.seat(self._profile(shapes))
-        left = replace(seat, leave=lambda: self._slot_gone(seat))
-        return TensorRTSlot(self._device, self._api, left, self._kernels, self.inputs, self.outputs, shapes, output)
+            lease = self._copies.lease(self._profile(shapes))
+        watched = replace(lease, release=lambda: self._slot_closed(lease))
+        return TensorRTSlot(self._device, self._api, watched, self._kernels, self.inputs, self.outputs, shapes, output)
 
-    def _slot_gone(self, seat: Seat) -> None:
-        seat.leave()
-        if not self._open and not self._copies.seated:  # the last of a stream that outlived the model
+    def _slot_closed(self, lease: ProfileLease) -> None:
+        lease.release()
+        if not self._open and not self._copies.leases:  # the last slot of a stream that outlived the model
             self._device.trim()
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:

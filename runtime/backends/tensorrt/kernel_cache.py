@@ -41,7 +41,7 @@ class KernelCache:
             self._cache.deserialize(self._kept)  # says False, and stays empty, for another GPU, driver or version
         self._config.set_runtime_cache(self._cache)
 
-    def context(self, engine: Any) -> Any:
+    def create_execution_context(self, engine: Any) -> Any:
         """A new execution context that takes its kernels from here, or None where TensorRT made none."""
         if self._config is None:
             return engine.create_execution_context()

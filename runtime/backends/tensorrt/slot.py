@@ -16,7 +16,7 @@ from impasto.runtime.backends.base import Slot, TensorSpec
 from impasto.runtime.cuda import CudaGraph, Device, DeviceBlock, HostBuffer, Stream
 
 from .api import TensorRT
-from .engine_copies import Seat
+from .engine_copies import ProfileLease
 from .kernel_cache import KernelCache
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -63,39 +63,39 @@ class TensorRTSlot(Slot):
         self,
         device: Device,
         api: TensorRT,
-        seat: Seat,
+        lease: ProfileLease,
         kernels: KernelCache,
         inputs: tuple[TensorSpec, ...],
         outputs: tuple[TensorSpec, ...],
         shapes: Shapes,
         output: OutputBinding,
     ) -> None:
-        """seat: the slot's until `close`. shapes: of the inputs. output: receives the outputs.
+        """lease: released by `close`. shapes: of the inputs. output: receives the outputs.
 
         Raises BackendError, or KernelError from the binding, with everything freed that was taken.
         """
         self.device = device
         self.outputs = outputs
         self._api = api
-        self._seat: Seat | None = seat
+        self._lease: ProfileLease | None = lease
         self._inputs = inputs
         self._output = output
         self._uploads: list[tuple[DeviceBlock, HostBuffer]] = []
         self._hosts: list[HostBuffer] = []
         self._blocks: list[DeviceBlock] = []
         self._cuda_graph: CudaGraph | None = None
-        self._context: Any = None
+        self._execution_context: Any = None
         self._warm = False
         self.broken = False
         """Whether an error left it unusable; a new slot may work."""
         try:
             self._stream = Stream(device)
         except BaseException:
-            seat.leave()
+            lease.release()
             raise
         try:
             with device.active():
-                result = self._prepare(seat, kernels, shapes)
+                result = self._prepare(lease, kernels, shapes)
         except BaseException:
             self.close()
             raise
@@ -122,7 +122,7 @@ class TensorRTSlot(Slot):
         """Begin the engine and what follows it, without copies, on this slot's stream or another. The device is active."""
         stream = stream or self._stream
         self._api.log.forget()
-        if not self._context.execute_async_v3(stream.handle):
+        if not self._execution_context.execute_async_v3(stream.handle):
             raise BackendError(f"TensorRT {self._api.version} refused to run: {self._api.log.errors()}")
         self._output.compute(stream)
 
@@ -137,11 +137,11 @@ class TensorRTSlot(Slot):
 
     def profile(self, profiler: Any) -> None:
         """Report each layer's time to a vendor's profiler from now on. For benchmarks."""
-        self._context.profiler = profiler
+        self._execution_context.profiler = profiler
 
     def output_shape(self, spec: TensorSpec) -> tuple[int, ...]:
         """The shape of an output for the slot's input shapes."""
-        return tuple(int(size) for size in self._context.get_tensor_shape(spec.name))
+        return tuple(int(size) for size in self._execution_context.get_tensor_shape(spec.name))
 
     def attach(self, spec: TensorSpec, shape: tuple[int, ...]) -> tuple[HostBuffer, DeviceBlock | None]:
         """Give a tensor pinned memory, and a block of the GPU's own memory; None on a GPU that shares the CPU's memory."""
@@ -152,7 +152,7 @@ class TensorRTSlot(Slot):
 
     def set_address(self, spec: TensorSpec, pointer: int) -> None:
         """Let the engine read or write a tensor there. Raises BackendError."""
-        if not self._context.set_tensor_address(spec.name, pointer):
+        if not self._execution_context.set_tensor_address(spec.name, pointer):
             raise BackendError(
                 f"TensorRT {self._api.version} refused memory at {pointer:#x} for {spec.name}: {self._api.log.errors()}"
             )
@@ -192,33 +192,33 @@ class TensorRTSlot(Slot):
                 self.broken = True  # the GPU's error is reported where the work was begun or awaited
             if self._cuda_graph is not None:
                 self._cuda_graph.free()
-            self._cuda_graph = self._context = None
+            self._cuda_graph = self._execution_context = None
             for host in self._hosts:
                 host.free()
             for block in self._blocks:
                 self.device.give_back(block)
             self._hosts, self._blocks, self._uploads = [], [], []
             self._stream.free()
-            if self._seat is not None:
-                self._seat.leave()
-            self._seat = None
+            if self._lease is not None:
+                self._lease.release()
+            self._lease = None
 
-    def _prepare(self, seat: Seat, kernels: KernelCache, shapes: Shapes) -> HostBuffer:
+    def _prepare(self, lease: ProfileLease, kernels: KernelCache, shapes: Shapes) -> HostBuffer:
         """Make the execution context and bind its inputs and outputs. Returns the result's buffer."""
         self._api.log.forget()
-        self._context = kernels.context(seat.engine)
-        if self._context is None:  # TensorRT takes its memory past our pool, which may hold what is missing
+        self._execution_context = kernels.create_execution_context(lease.engine)
+        if self._execution_context is None:  # TensorRT takes its memory past our pool, which may hold what is missing
             self.device.trim()
-            self._context = kernels.context(seat.engine)
-        if self._context is None:
+            self._execution_context = kernels.create_execution_context(lease.engine)
+        if self._execution_context is None:
             raise BackendError(f"TensorRT {self._api.version} made no execution context: {self._api.log.errors()}")
         # Also where there is one: a second context of an engine begins without any.
-        if not self._context.set_optimization_profile_async(seat.profile, self._stream.handle):
+        if not self._execution_context.set_optimization_profile_async(lease.profile, self._stream.handle):
             raise BackendError(
-                f"TensorRT {self._api.version} refused optimization profile {seat.profile}: {self._api.log.errors()}"
+                f"TensorRT {self._api.version} refused optimization profile {lease.profile}: {self._api.log.errors()}"
             )
         for spec, shape in zip(self._inputs, shapes, strict=True):
-            if not self._context.set_input_shape(spec.name, shape):
+            if not self._execution_context.set_input_shape(spec.name, shape):
                 raise BackendError(
                     f"TensorRT {self._api.version} refused {spec.name} {shape}: {self._api.log.errors()}"
                 )
@@ -240,7 +240,7 @@ class TensorRTSlot(Slot):
             return
         self._warm = True
         self._stream.wait()
-        if not getattr(self._context, "is_stream_capturable", lambda _: True)(self._stream.handle):
+        if not getattr(self._execution_context, "is_stream_capturable", lambda _: True)(self._stream.handle):
             return  # TensorRT-RTX knows of some of its engines that they cannot be recorded
         try:
             self._cuda_graph = self._stream.capture(self._enqueue)
