@@ -457,7 +457,7 @@ def test_a_user_without_a_home_runs_models(make_package, tmp_path):
     )
     done = alone(from_main)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "this user has no home folder to keep engines in; name a folder with $IMPASTO_CACHE" in done.stderr
+    assert "this user has no home folder to keep engines in; set $IMPASTO_CACHE to a folder" in done.stderr
     assert alone(from_main, XDG_CACHE_HOME="/x").stdout.strip() == "/x/impasto/engines"
 
 
@@ -535,7 +535,10 @@ class TestExternal:
         described = {"name": "own", "size": {"multiple": 4}}
         graph.metadata_props.add(key="impasto.spec", value=json.dumps(described))
         for path in (make_package(), self.save(tmp_path, canonical_graph(), multiple=4), self.save(tmp_path, graph)):
-            with pytest.raises(OptionError, match=r"says how its pixels are laid out, uint8 .* leave layout out"):
+            with pytest.raises(
+                OptionError,
+                match=r"has a layout of its own, uint8 .* RGB; leave layout out \(--layout",
+            ):
                 load(path, layout="bgr 0..1")
             load(path).close()
 

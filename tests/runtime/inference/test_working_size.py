@@ -15,7 +15,7 @@ from support.small_models import picture
 
 import impasto
 from impasto import images
-from impasto.errors import ImpastoWarning, OptionError, PackageError
+from impasto.errors import OptionError, PackageError
 from impasto.package.spec import ModelSpec
 from impasto.runtime.inference.colour_transfer import keep_colours, luma
 from impasto.runtime.inference.working_size import Scaling, drawn_size
@@ -134,7 +134,7 @@ class TestModel:
 
     @pytest.mark.parametrize("given", [0, 31, -5, True, 100.0, "full"])
     def test_nonsense_is_refused(self, stylizer, given):
-        with pytest.raises(OptionError, match=r"working_size is .* pixels from 32 on"):
+        with pytest.raises(OptionError, match=r"working_size is .*, or 32 pixels or more$"):
             impasto.load(stylizer(), working_size=given)
 
     @pytest.mark.parametrize(("task", "scale"), [("denoise", 1), ("upscale", 2)])
@@ -147,10 +147,10 @@ class TestModel:
 
     def test_load_still_takes_keep_colors_and_warns(self, stylizer, make_package):
         said = r"^impasto\.load no longer takes keep_colors; set model\.keep_colors after loading$"
-        with pytest.warns(ImpastoWarning, match=said) as told, impasto.load(stylizer(), keep_colors=True) as model:
+        with pytest.warns(DeprecationWarning, match=said) as told, impasto.load(stylizer(), keep_colors=True) as model:
             assert model.keep_colors
         assert [warning.filename for warning in told] == [__file__]
-        with pytest.warns(ImpastoWarning, match=said), impasto.load(make_package(), keep_colors=False) as model:
+        with pytest.warns(DeprecationWarning, match=said), impasto.load(make_package(), keep_colors=False) as model:
             assert not model.keep_colors
         with pytest.raises(OptionError, match="a network for denoise"):
             impasto.load(make_package("other"), keep_colors=True)
@@ -241,8 +241,8 @@ def test_the_command_line(stylizer, make_package, tmp_path):
     assert "working size 64" in run()[1]
     for options, model, said in (
         (("--working-size", "large"), package, "write auto, full, or pixels such as 1024"),
-        (("--working-size", "5"), package, "pixels from 32 on"),
-        (("--working-size", "64"), restorer, "is for a stylizer's strokes"),
+        (("--working-size", "5"), package, "or 32 pixels or more"),
+        (("--working-size", "64"), restorer, "a working size is for stylizers, and "),
         (("--keep-colors",), restorer, "is a network for denoise"),
     ):
         code, _, error = run(*options, model=model)
