@@ -77,8 +77,8 @@ def resolve(
 ) -> Source:
     """Find a model by path, or by name: first in the folders of $IMPASTO_MODELS, then among the models that ship.
 
-    precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: do not compare hashes. target_backend: the
-    backend that will run the graph, one of the manifest's FAMILIES; None takes the first graph of the precision, whatever backend it is for.
+    precision: "auto" (FP32) or one of PRECISIONS. trust: do not compare hashes. target_backend: the backend that will run the graph,
+    one of the manifest's FAMILIES; None takes the first graph of the precision, for whatever backend.
     Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of another kind.
     """
     return ModelFiles(path_or_name, trust).source(precision, target_backend)
