@@ -11,7 +11,7 @@ from impasto.package.spec import Pixels
 
 from .base import Backend, TensorSpec
 
-MULTIPLE_HINT = 'if the graph needs sizes of a certain multiple, say so in a sidecar: {"multiple": 8}'
+MULTIPLE_HINT = 'if the graph needs sides of a certain multiple, write that into a sidecar: {"multiple": 8}'
 """Advice for a graph that takes one size and refuses another."""
 
 _UINT8 = np.dtype(np.uint8)
