@@ -575,7 +575,7 @@ class TestExternal:
     def test_a_fixed_size_takes_smaller_pictures_and_refuses_larger_ones(self, load, tmp_path):
         with load(self.save(tmp_path, float_graph(side=32), layout="rgb 0..1")) as model:
             assert model(picture(20, 32)).shape == (20, 32, 3)
-            with pytest.raises(ShapeError, match=r"holds up to 32 x 32 .* free height and width"):
+            with pytest.raises(ShapeError, match=r"takes up to 32 x 32 .* free height and width"):
                 model(picture(33, 32))
 
     def test_the_scale_is_found_by_trying(self, load, tmp_path):
