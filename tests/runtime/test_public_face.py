@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.perceptual_networks import write_perceptual
-from support.small_models import picture
+from support.small_models import REPOSITORY, picture
 
 from impasto import runtime
 
@@ -61,3 +62,13 @@ def test_the_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_every_property_of_a_models_info_is_described() -> None:
     properties = {name: member for name, member in vars(runtime.ModelInfo).items() if isinstance(member, property)}
     assert [name for name, member in properties.items() if not member.__doc__] == []
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "runtime").rglob("*.py")), ids=lambda path: path.name)
+def test_a_docstring_says_what_it_means_without_another(path: Path) -> None:
+    """It does not begin with "The same …" or "As `_x` …", which a reader has to look up."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+    assert [
+        text for node in nodes if (text := ast.get_docstring(node) or "").startswith(("The same", "As ", "Like"))
+    ] == []
