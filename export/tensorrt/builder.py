@@ -218,7 +218,7 @@ class EngineBuilder:
         return interruptible(lambda: self._compile(progress, stop), stop)
 
     def _compile(self, progress: Progress, stop: threading.Event) -> CompiledEngine:
-        """All that TensorRT does and says, on the builder's thread: contexts of GPUs are current in one thread at a time."""
+        """All that TensorRT does and says, on the builder's thread: a CUDA context is current in one thread."""
         api = self.api
         with self._active_gpu(), api.log.recording() as lines:
             builder = api.make("builder", api.module.Builder, api.log.vendor)
@@ -253,7 +253,7 @@ class EngineBuilder:
 
     @contextlib.contextmanager
     def _active_gpu(self) -> Iterator[None]:
-        """The GPU's context, where one takes part in the build."""
+        """Makes the GPU's CUDA context current, if a GPU takes part in the build."""
         if self.target.gpu is None:
             yield
             return
@@ -290,7 +290,7 @@ class EngineBuilder:
         if preview is not None and options.has_free_sizes:
             # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
             config.set_preview_feature(preview, True)
-            if api.profile_sharing is not None:  # 8.6: a stream's slots are contexts of one engine
+            if api.profile_sharing is not None:  # 8.6: the slots of a stream have execution contexts of one engine
                 config.set_preview_feature(api.profile_sharing, True)
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)

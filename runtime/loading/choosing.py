@@ -22,7 +22,7 @@ from impasto.runtime.backends import NAMES, Backend, Preference, open_graph, pre
 from impasto.runtime.backends.inner_values import ValuesBeforeRounding, wanted_always
 from impasto.runtime.backends.pixels import PixelAdapter
 
-from .opening import describe, open_context, open_source
+from .opening import describe, open_context_graph, open_source
 from .source import ModelFiles, Source
 
 LEVELS = 2
@@ -51,13 +51,13 @@ class OpenModel:
     source: Source
     backend: Backend
     spec: ModelSpec
-    context: Backend | None
+    context_graph: Backend | None
     """The context graph, where the network has one."""
 
     def close(self) -> None:
         self.backend.close()
-        if self.context:
-            self.context.close()
+        if self.context_graph:
+            self.context_graph.close()
 
 
 def open_model(
@@ -204,7 +204,7 @@ def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values
             return OpenModel(source, loaded, spec, None)
         if source.context_path is None:
             raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-        return OpenModel(source, loaded, spec, open_context(source, source.context_path, backend, device))
+        return OpenModel(source, loaded, spec, open_context_graph(source, source.context_path, backend, device))
     except BaseException:
         loaded.close()
         raise
