@@ -240,7 +240,9 @@ def _ms(value: float) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=RESULTS, help="of results; by default benchmarks/results")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=RESULTS, help="of results; by default benchmarks/results"
+    )
     parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args(arguments)
     try:

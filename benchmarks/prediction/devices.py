@@ -170,7 +170,7 @@ def _number(value: Any, name: str) -> float:
 
 
 def likely_of(device: Device, backend: str) -> tuple[str, Likely]:
-    """The target backend that a prediction is for, and its shares. backend: "auto", or as `impasto.load` takes it. Raises OptionError."""
+    """The target backend that a prediction is for, and its shares. backend: "auto", or as `impasto.load` has it. Raises OptionError."""
     chosen = next(iter(device.backends)) if backend == "auto" else target_backend(backend)
     if chosen not in device.backends:
         raise OptionError(

@@ -196,9 +196,7 @@ def read_work(model: str | os.PathLike[str], precision: str, backend: str, likel
     return Work(graph, context, _spec(source, graph), precision, assumed)
 
 
-def predict_size(
-    work: Work, device: Device, likely: Likely, height: int, width: int
-) -> SizePrediction:
+def predict_size(work: Work, device: Device, likely: Likely, height: int, width: int) -> SizePrediction:
     """One picture, of which the runtime makes a padded one, or several windows."""
     fixed = work.spec.size.fixed or _fixed(work.graph)
     plan = plan_tiles(work.spec, SizeLimits(((fixed, fixed),), None) if fixed else None, height, width)

@@ -195,7 +195,9 @@ class _Fusion:
         if node.op_type in ("Shape", "Size") or (taken and all(name in self._origins for name in taken)):
             for name in node.output:
                 self._origins[name] = self._origins.get(taken[0], taken[0])
-                self._quantized.update([name] if node.op_type == "DequantizeLinear" or taken[0] in self._quantized else [])
+                self._quantized.update(
+                    [name] if node.op_type == "DequantizeLinear" or taken[0] in self._quantized else []
+                )
             return
         if node.op_type in _VIEWS or node.op_type == "DequantizeLinear":
             source = taken[:1] if node.op_type != "Concat" else taken
@@ -349,11 +351,26 @@ class _Fusion:
         return 0
 
     def _operations(self, node: NodeProto) -> int:
-        if node.op_type in (*PRODUCTS, *QUANTIZERS, "Transpose", "DepthToSpace", "SpaceToDepth", "Split", "Slice", "Gather", "Pad"):
+        if node.op_type in (
+            *PRODUCTS,
+            *QUANTIZERS,
+            "Transpose",
+            "DepthToSpace",
+            "SpaceToDepth",
+            "Split",
+            "Slice",
+            "Gather",
+            "Pad",
+        ):
             return 0
         window = math.prod(attribute(node, "kernel_shape", [1]))
         reads = self._elements(node.input[0]) if node.op_type.startswith("Reduce") else 0
         return max(self._elements(node.output[0]) * window, reads)
 
 
-_FLOATS = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16", TensorProto.BFLOAT16: "bf16", TensorProto.DOUBLE: "fp32"}
+_FLOATS = {
+    TensorProto.FLOAT: "fp32",
+    TensorProto.FLOAT16: "fp16",
+    TensorProto.BFLOAT16: "bf16",
+    TensorProto.DOUBLE: "fp32",
+}

@@ -125,7 +125,9 @@ def radii(model: onnx.ModelProto) -> dict[str, int | None]:
 
 def _radius(view: _View) -> int:
     # Positions at p · step belong to the input pixel before them, and what they see are whole pixels.
-    return max(math.floor(max(bound for reach in view.reaches for bound in (-reach.low, reach.high + 1 - reach.step))), 0)
+    return max(
+        math.floor(max(bound for reach in view.reaches for bound in (-reach.low, reach.high + 1 - reach.step))), 0
+    )
 
 
 def _walked(model: onnx.ModelProto) -> dict[str, _View | None]:
