@@ -46,6 +46,8 @@ class Layer:
 
     name: str
     """What people call it: that of its weights, such as "body.0.first"; otherwise its operators after the layer before it."""
+    label: str
+    """That of the weights that it computes with, or of those before it; empty before the first."""
     kind: str
     """Its operators, such as "Conv + Add + Relu"."""
     precision: str
@@ -66,6 +68,12 @@ class Layer:
     """The tensor that it gives."""
     inputs: tuple[str, ...]
     """The tensors that it reads, but for weights."""
+
+    @property
+    def stage(self) -> str:
+        """What it is a part of: "body.0" of "body.0.first"."""
+        whole, _, part = self.label.rpartition(".")
+        return self.label if not whole or part.isdigit() else whole
 
     @property
     def bytes(self) -> int:
@@ -320,6 +328,7 @@ class _Fusion:
         outputs = [name for name in group.nodes[-1].output if name in self._readers or name == group.output]
         return Layer(
             name=name,
+            label=group.label,
             kind=kind,
             precision=precision,
             shape=self._shape(group.output),
