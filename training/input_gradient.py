@@ -33,14 +33,18 @@ class InputGradient:
 
     def radius_of(self, share: float) -> int:
         """How far from the place, along either axis, one must go to find this share of what does not go through the thumbnail."""
-        rows, columns = (np.abs(np.arange(side) - at) for side, at in zip(self.influence.shape, (self.row, self.column), strict=True))
+        rows, columns = (
+            np.abs(np.arange(side) - at) for side, at in zip(self.influence.shape, (self.row, self.column), strict=True)
+        )
         distance = np.maximum(rows[:, None], columns[None])
         local = np.bincount(distance.ravel(), self._local().ravel())
         return int(np.searchsorted(np.cumsum(local), share * local.sum()))
 
     def _local(self) -> np.ndarray:
         # What the thumbnail adds is the same within each of its cells, far away too.
-        return np.clip(self.influence - np.median(self.influence), 0, None) if self.through_thumbnail else self.influence
+        return (
+            np.clip(self.influence - np.median(self.influence), 0, None) if self.through_thumbnail else self.influence
+        )
 
 
 def input_gradients(package: Path, image: np.ndarray, places: list[tuple[int, int]]) -> list[InputGradient]:
@@ -93,9 +97,11 @@ def _reflected(photo: Tensor, network: Network) -> Tensor:
         least = side + 2 * network.border
         whole = max(least, network.minimum)
         whole += -whole % network.multiple
-        places.append(torch.from_numpy(np.pad(np.arange(side), (network.border, whole - side - network.border), mode="reflect")))
+        places.append(
+            torch.from_numpy(np.pad(np.arange(side), (network.border, whole - side - network.border), mode="reflect"))
+        )
     return photo[..., places[0], :][..., places[1]]
 
 
 def _to_float(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255  # pictures may be read-only

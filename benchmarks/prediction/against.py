@@ -160,9 +160,20 @@ def _gram_layer(measured: Measured) -> Layer:
     batch = int(count)
     values = batch * channels * side * side
     return Layer(
-        name=measured.model, label="", kind="MatMul", precision="fp16", shape=(batch, channels, channels), macs=channels * values, operations=0,
-        weight_bytes=0, read_bytes=2 * values, written_bytes=4 * batch * channels**2, radius=None, output="gram", inputs=("features",),
-    )  # fmt: skip
+        name=measured.model,
+        label="",
+        kind="MatMul",
+        precision="fp16",
+        shape=(batch, channels, channels),
+        macs=channels * values,
+        operations=0,
+        weight_bytes=0,
+        read_bytes=2 * values,
+        written_bytes=4 * batch * channels**2,
+        radius=None,
+        output="gram",
+        inputs=("features",),
+    )
 
 
 def _measurements(path: Path, folder: Path) -> Iterator[Measured | str]:

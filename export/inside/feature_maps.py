@@ -71,9 +71,7 @@ def _spread(found: list[Layer]) -> list[Layer]:
     return [found[round(number * (len(found) - 1) / (STAGES - 1))] for number in range(STAGES)]
 
 
-def _stage(
-    layer: Layer, values: np.ndarray, spec: ModelSpec, size: tuple[int, int], padded: tuple[int, int]
-) -> Stage:
+def _stage(layer: Layer, values: np.ndarray, spec: ModelSpec, size: tuple[int, int], padded: tuple[int, int]) -> Stage:
     """values: float (C, h, w) of the padded photo."""
     stride = padded[0] / values.shape[1]
     first = round(spec.border / stride)

@@ -100,7 +100,9 @@ def look_inside(
         raise OptionError("a painting is compared with the drawing of a photo; name one with --photo")
     source = resolve(model)
     if source.is_engine:
-        raise OptionError(f"{source.path} is an engine, whose layers are no longer the model's; name its package or .onnx file")
+        raise OptionError(
+            f"{source.path} is an engine, whose layers are no longer the model's; name its package or .onnx file"
+        )
     graph = _loaded(source.graph_path)
     spec = _spec(source, graph)
     picture = images.within(images.read(Path(photo)).rgb, LONGEST) if photo is not None else None
@@ -239,5 +241,7 @@ def _from_file(path: Path) -> tuple[Sensitivity, ...]:
     except (ValueError, KeyError, TypeError) as error:
         raise OptionError(f"{path} is no JSON of impasto quantize --json: {first_line(error)}") from None
     if not found:
-        raise OptionError(f"{path} holds no layer's loss in INT8; write it with impasto quantize --to int8 --sensitivity --json FILE")
+        raise OptionError(
+            f"{path} holds no layer's loss in INT8; write it with impasto quantize --to int8 --sensitivity --json FILE"
+        )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,15 @@ def curves(folder: Path) -> dict[str, Any]:
 def _thinned(entries: list[Mapping[str, Any]]) -> dict[str, list[float]]:
     if not entries:
         return {}
-    names = [name for name, value in entries[-1].items() if isinstance(value, int | float) and name not in ("step", "seconds")]
+    names = [
+        name
+        for name, value in entries[-1].items()
+        if isinstance(value, int | float) and name not in ("step", "seconds")
+    ]
     complete = [entry for entry in entries if all(isinstance(entry.get(name), int | float) for name in names)]
     count = min(CURVE_POINTS, len(complete))
     bounds = [number * len(complete) // count for number in range(count + 1)]
-    parts = [complete[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    parts = [complete[start:stop] for start, stop in pairwise(bounds)]
     return {
         "steps": [part[-1]["step"] for part in parts],
         **{name: [_mean(entry[name] for entry in part) for part in parts] for name in names},
