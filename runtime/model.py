@@ -122,8 +122,8 @@ def load(
     working_size: a picture whose longest side has more pixels is drawn at that size, and the drawing enlarged, so that a stylizer's
     strokes grow with the picture; "auto" takes what the model was made for, None draws every picture at its own size.
     keep_colors: as the property of that name.
-    check_values: look for NaN in every run, which takes twice as long; None does as $IMPASTO_CHECK_VALUES says (0 or 1), and otherwise
-    looks where a result is nothing but black. What a float graph gives is always looked at.
+    check_values: look for NaN in every run; None does as $IMPASTO_CHECK_VALUES says (0 or 1), and otherwise looks at every run of
+    networks that Impasto did not train, on a CPU, and of the others where a result is nothing but black.
 
     Raises ModelNotFound, PackageError, OptionError, MissingDependency or BackendError.
     """

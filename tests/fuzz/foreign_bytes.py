@@ -245,7 +245,7 @@ def main() -> None:
     for name in options.readers or READERS:
         start, tried = time.monotonic(), 0
         while time.monotonic() - start < 60 * options.minutes:
-            tried += look(name, 1000)
+            tried += look(name, 100)
         print(f"{name}: {tried} inputs in {time.monotonic() - start:.0f} s, all read or refused", flush=True)
 
 
