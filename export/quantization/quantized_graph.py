@@ -65,12 +65,15 @@ class QuantizedGraph:
     def for_manifest(self) -> dict[str, Any]:
         """What the package's manifest says of it."""
         calibration = {"calibration": self.method} if self.method else {}
+        # Where somebody looked: what each layer alone costs, to be seen in `impasto inspect --html`.
+        losses = {"losses": {loss.label: round(loss.psnr, 2) for loss in self.losses}} if self.losses else {}
         return {
             "against FP32": self.quality.to_json(),
             **self.about,
             "artificial pictures": {"psnr": self.artificial},
             "spared": list(self.excluded),
             **calibration,
+            **losses,
         }
 
     def to_json(self) -> dict[str, Any]:
