@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from impasto import images
 from impasto.errors import CheckpointError, OptionError, PackageError, first_line, install
 from impasto.export.graph.layers import Layer, layers_of
 from impasto.package.spec import ModelSpec
+from impasto.progress import Progress, silent
 from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
 from impasto.runtime.loading.source import Source, quantize_command, resolve
 
@@ -73,7 +74,7 @@ def look_inside(
     *,
     network: str = "vgg16",
     sensitivity: str | os.PathLike[str] | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> Inside:
     """Look inside a package or an ONNX file.
 
@@ -161,7 +162,7 @@ def _style(
     painting: str | os.PathLike[str] | None,
     drawing: np.ndarray | None,
     photo: np.ndarray | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[StyleLayer, ...] | str:
     if spec.task != "stylize":
         return ""
@@ -171,9 +172,7 @@ def _style(
     return style_layers(network, images.read_painting(Path(painting)), drawing, photo)
 
 
-def _steering(
-    source: Source, photo: np.ndarray | None, progress: Callable[[str], None]
-) -> tuple[InputGradient, ...] | str:
+def _steering(source: Source, photo: np.ndarray | None, progress: Progress) -> tuple[InputGradient, ...] | str:
     if photo is None:
         return "Name a photo with --photo to see which of its parts steer a place of the drawing."
     try:

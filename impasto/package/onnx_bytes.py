@@ -98,7 +98,7 @@ def weight_files(model: bytes) -> set[str]:
 
 
 def with_weights(model: bytes, files: Mapping[str, bytes]) -> bytes:
-    """The same model with all its weights inside.
+    """The model with all its weights inside.
 
     files: the content of each of its `weight_files`. Raises ValueError for what is no ONNX file, or a weight beyond a file's end.
     """
