@@ -165,7 +165,7 @@ class _Group:
 
     @property
     def output(self) -> str:
-        return self.nodes[-1].output[0]
+        return str(self.nodes[-1].output[0])
 
 
 class _Fusion:
@@ -372,12 +372,12 @@ class _Fusion:
             "Pad",
         ):
             return 0
-        window = math.prod(attribute(node, "kernel_shape", [1]))
+        window: int = math.prod(attribute(node, "kernel_shape", [1]))
         reads = self._elements(node.input[0]) if node.op_type.startswith("Reduce") else 0
         return max(self._elements(node.output[0]) * window, reads)
 
 
-_FLOATS = {
+_FLOATS: dict[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",

@@ -120,7 +120,7 @@ def radii(model: onnx.ModelProto) -> dict[str, int | None]:
 
     model: as for `receptive_field`. Empty for a graph that is no picture's, or of an opset below 13.
     """
-    return {name: view and _radius(view) for name, view in _walked(model).items()}
+    return {name: None if view is None else _radius(view) for name, view in _walked(model).items()}
 
 
 def _radius(view: _View) -> int:

@@ -56,9 +56,9 @@ def unbounded(model: bytes) -> Unbounded | None:
     for graph in _messages(model, _GRAPH):
         for number, value in _fields(graph):
             if number == _NODE and isinstance(value, memoryview):
-                node = _node(value)
-                if node.operator != "Constant":
-                    nodes.update(dict.fromkeys(node.outputs, node))
+                held = _node(value)
+                if held.operator != "Constant":
+                    nodes.update(dict.fromkeys(held.outputs, held))
             elif number == _OUTPUT and isinstance(value, memoryview):
                 outputs += [str(name, "utf-8") for name in _messages(value, _NAME)]
     if not outputs:
