@@ -496,6 +496,7 @@ class Model:
         )
 
     def _open_slot(self, frame: np.ndarray) -> Slot | None:
+        """A new slot for frames of this size; None if they are cut into tiles, or the backend has no slots."""
         self._check_image(frame)
         with self._lock:
             plan = self._plan(*self._drawn_size(frame))
@@ -505,6 +506,7 @@ class Model:
             return self._backend.slot(((1, *plan.padded_size, 3), *others))
 
     def _fill_slot(self, scene: Scene, slot: Slot, frame: np.ndarray) -> None:
+        """Write the frame, scaled and padded, and its context into the slot."""
         plan = self._plan(*self._drawn_size(frame))
         with self._lock:
             self._backend.require_open()
@@ -518,6 +520,7 @@ class Model:
             pad_into(slot.images[0][0], frame, plan)
 
     def _crop_slot(self, slot: Slot, frame: np.ndarray) -> np.ndarray:
+        """The frame's result, cropped and scaled, in a new array."""
         drawn = slot.result[0][self._plan(*self._drawn_size(frame)).crop]
         with self._lock:
             scaling = self._scaling(frame)
@@ -532,13 +535,14 @@ class Model:
         return out
 
     def _frame(self, scene: Scene, frame: np.ndarray) -> np.ndarray:
+        """The result of a frame that fits into no slot."""
         self._check_image(frame)
         out = np.empty(self.output_shape(frame), np.uint8)
         self._run_into(frame, out, scene)
         return out
 
     def _run_into(self, image: np.ndarray, out: np.ndarray, scene: Scene | None = None) -> None:
-        """scene: the video that the picture is a frame of; None for a picture by itself."""
+        """Check the arrays, and draw the picture into `out`. scene: for a frame, its video's; None for a single picture."""
         self._check_image(image)
         wanted = f"wanted writable, C-contiguous uint8 {self.output_shape(image)} for this picture"
         if not isinstance(out, np.ndarray):
