@@ -17,10 +17,11 @@ from impasto.files import sha256, write_bytes
 from impasto.package.engine_record import EngineLayer, EngineRecord, Range, count_precisions
 from impasto.package.shared_weights import self_contained, verify_weights
 from impasto.package.spec import ModelSpec
+from impasto.progress import Progress, silent
 from impasto.runtime.backends.tensorrt.api import TensorRT
 
 from . import fp32_layers
-from .builder_thread import Progress, interruptible, monitor
+from .builder_thread import interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
 from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
@@ -114,7 +115,7 @@ class EngineBuilder:
         *,
         role: str = "model",
         context_sha256: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         waiting: Callable[[], None] | None = None,
         held: contextlib.ExitStack | None = None,
     ) -> tuple[CacheEntry, bool]:
@@ -163,7 +164,7 @@ class EngineBuilder:
         """The one GPU that the engine is tuned on; None where any of its compute capabilities will do."""
         return None if self.options.hardware_compatible else self.target.gpu
 
-    def _build_and_record(self, key: str, progress: Progress | None) -> tuple[EngineRecord, bytes]:
+    def _build_and_record(self, key: str, progress: Progress) -> tuple[EngineRecord, bytes]:
         by_target = self._layers_of_further_targets(progress)
         engine = self.compile(progress)
         if by_target:
@@ -187,7 +188,7 @@ class EngineBuilder:
         )
         return record, engine.plan
 
-    def _layers_of_further_targets(self, progress: Progress | None) -> dict[str, tuple[EngineLayer, ...]]:
+    def _layers_of_further_targets(self, progress: Progress) -> dict[str, tuple[EngineLayer, ...]]:
         """The layers for each target above the lowest, by compute capability, each built alone.
 
         The log of a build for several targets names the layers of the lowest alone (seen with TensorRT-RTX 1.7.1; a test holds
@@ -208,7 +209,7 @@ class EngineBuilder:
             found[capability(name)] = alone.compile(progress).layers
         return found
 
-    def compile(self, progress: Progress | None = None) -> CompiledEngine:
+    def compile(self, progress: Progress = silent) -> CompiledEngine:
         """Run TensorRT's builder, on a thread of its own.
 
         Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C.
@@ -216,7 +217,7 @@ class EngineBuilder:
         stop = threading.Event()
         return interruptible(lambda: self._compile(progress, stop), stop)
 
-    def _compile(self, progress: Progress | None, stop: threading.Event) -> CompiledEngine:
+    def _compile(self, progress: Progress, stop: threading.Event) -> CompiledEngine:
         """All that TensorRT does and says, on the builder's thread: a CUDA context is current in one thread."""
         api = self.api
         with self._active_gpu(), api.log.recording() as lines:

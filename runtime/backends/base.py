@@ -103,25 +103,29 @@ class Slot(ABC):
 class InnerValues(ABC):
     """The floats that become a picture inside a graph."""
 
-    always: bool
-    """Whether every run is looked at, and not only those that give nothing but black, which is what a picture of NaN becomes."""
-
     @abstractmethod
     def check(self, inputs: Sequence[np.ndarray]) -> None:
-        """Compute them once more. Raises NoNumbers where one is NaN, BackendError."""
+        """Compute them once more. Raises NoNumbers where one is none, BackendError."""
 
     @abstractmethod
     def close(self) -> None: ...
 
 
-def require_numbers(values: np.ndarray) -> None:
-    """Raises NoNumbers where a float array, of any shape, holds NaN."""
-    if values.size and np.isnan(
-        values.max()
-    ):  # a maximum of anything and NaN is NaN, and is found ten times as fast as NaNs are
+def require_numbers(values: np.ndarray, *, infinite: bool = False) -> None:
+    """Raises NoNumbers where a float array, of any shape, holds NaN or, unless `infinite` allows it, infinity."""
+    if not values.size:
+        return
+    # Of anything and NaN the maximum is NaN, and is found ten times as fast as NaNs are.
+    most = values.max()
+    if np.isnan(most):
         raise NoNumbers(
             "the network gave values that are no numbers (NaN) for this picture, which would come out black; some networks divide "
             "by a picture's contrast, which one of a single colour does not have"
+        )
+    if not infinite and (np.isinf(most) or np.isinf(values.min())):
+        raise NoNumbers(
+            "the network gave infinite values for this picture, which would come out black or white; some networks divide by what "
+            "is 0 in such a picture, or exceed what half precision holds"
         )
 
 
@@ -154,7 +158,7 @@ class Backend(ABC):
     """The picture sizes that the graph takes; None: any size."""
 
     inner_values: InnerValues | None = None
-    """Of a graph that gives uint8, where somebody can look into it."""
+    """Of a graph that gives uint8, to be looked at where that is nothing but black: a picture of NaN becomes so."""
 
     _open = True
 
@@ -170,15 +174,15 @@ class Backend(ABC):
     def run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         """Run once. inputs: one array for each of `self.inputs`; out: filled. All C-contiguous, as the specs say.
 
-        For graphs of one output. Raises ShapeError for arrays that do not fit, NoNumbers where the result holds NaN, BackendError
-        where the vendor's library fails.
+        For graphs of one output. Raises ShapeError for arrays that do not fit, NoNumbers where the result holds NaN or infinity,
+        BackendError where the vendor's library fails.
         """
         self._check_inputs(inputs)
         self.output.check(out)
         self._runner(lambda: self._run(inputs, out))
         if out.dtype.kind == "f":
             require_numbers(out)
-        elif self.inner_values and (self.inner_values.always or _is_black(out)):
+        elif self.inner_values and _is_black(out):
             self.inner_values.check(inputs)
 
     def run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -78,7 +78,7 @@ def resolve(
     """Find a model by path, or by name: first in the folders of $IMPASTO_MODELS, then among the models that ship.
 
     precision: "auto" (FP32) or one of PRECISIONS. trust: do not compare hashes. target_backend: the backend that will run the graph,
-    one of the manifest's FAMILIES; None takes the first graph of the precision, for whatever backend.
+    one of the manifest's TARGET_BACKENDS; None takes the first graph of the precision, for whatever backend.
     Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of another kind.
     """
     return ModelFiles(path_or_name, trust).source(precision, target_backend)
@@ -166,7 +166,7 @@ class ModelFiles:
         if graph is None and held and target_backend is None:
             graph = held[0]
         if graph is None and held:
-            backends = ", ".join(str(file.family) for file in held)
+            backends = ", ".join(str(file.target_backend) for file in held)
             raise PackageError(
                 f"{folder} holds {wanted} models for {backends}, none for {target_backend}; "
                 f"make one: {quantize_command(folder, wanted, target_backend)}"

@@ -36,14 +36,14 @@ def painting(tmp_path: Path) -> Path:
 
 
 def add(folder: Path, *graphs: tuple[str, str, str | None, int]) -> None:
-    """Write graphs into a package: file name, precision, family and the seed of their weights."""
+    """Write graphs into a package: file name, precision, target backend and the seed of their weights."""
     manifest = read_manifest(folder)
     files = {file.name: file for file in manifest.files}
-    for name, precision, family, seed in graphs:
+    for name, precision, target_backend, seed in graphs:
         graph = canonical_graph(seed=seed)
         graph.metadata_props.add(key=SPEC_KEY, value=json.dumps(manifest.spec.to_json()))
         onnx.save(graph, str(folder / name))
-        files[name] = PackageFile(name, "model", sha256(folder / name), precision, family)
+        files[name] = PackageFile(name, "model", sha256(folder / name), precision, target_backend)
     (folder / MANIFEST).write_text(json.dumps(replace(manifest, files=tuple(files.values())).to_json()))
 
 

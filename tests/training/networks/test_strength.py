@@ -336,8 +336,8 @@ class TestLowerPrecision:
         # What convolutions give is multiplied by 0, so that this holds on CPUs where OpenVINO's are wrong.
         monkeypatch.setattr(openvino, "computes_int8", lambda: True)
         own = shutil.copytree(packages[most], tmp_path / "own")
-        for to, families in (("fp16", ()), ("int8", ("onnxruntime", "openvino"))):
-            quantize(own, QuantizeOptions(photos, to=to, families=families, budget=Budget(psnr=5)))
+        for to, target_backends in (("fp16", ()), ("int8", ("onnxruntime", "openvino"))):
+            quantize(own, QuantizeOptions(photos, to=to, target_backends=target_backends, budget=Budget(psnr=5)))
         image = photo(70, 90)
         for precision in ("fp16", "int8"):
             for backend in ("onnxruntime-cpu", "openvino"):
