@@ -151,9 +151,9 @@ def load(
             "rgb -1..1". None reads it from the file or its sidecar.
         working_size: in pixels of the longest side, >= 32. A larger picture is scaled down to it, drawn, and the drawing enlarged,
             so that a stylizer's strokes grow with the picture. "auto" is the model's own; None draws every picture at its own size.
-        check_values: True looks for NaN in every run. False looks only where a result is all black. None follows
-            $IMPASTO_CHECK_VALUES (0 or 1). If that is unset, every run of a network that Impasto did not train is looked at on a CPU,
-            and of others a result that is all black. Float results are always looked at.
+        check_values: True checks every run for NaN and infinity. None follows $IMPASTO_CHECK_VALUES (0 or 1). False, and 0 or no value
+            of that variable, check every run of a network that Impasto did not train, on a CPU; of other networks they check a run
+            only if its result is all black. Float results are always checked.
         former: `keep_colors`, which is now set as `Model.keep_colors`. It still works here, with a warning.
 
     Returns:
