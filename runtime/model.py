@@ -181,13 +181,13 @@ def load(
     opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
     source, runner, spec = opened.source, opened.backend, opened.spec
     try:
-        context: ContextSource | None = ChosenStrength() if spec.strength else None
+        context_source: ContextSource | None = ChosenStrength() if spec.strength else None
         if spec.thumbnail and opened.context_graph:
-            context = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
+            context_source = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
         tiling = tiling_text(spec, size_limits(spec, runner))
         size = _working_size(spec, working_size)
         info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, note)
-        model = Model(runner, context, info)
+        model = Model(runner, context_source, info)
         model.keep_colors = keep_colors
     except BaseException:
         opened.close()
@@ -223,14 +223,14 @@ class Model:
     info: ModelInfo
     """What was loaded."""
 
-    def __init__(self, backend: Backend, context: ContextSource | None, info: ModelInfo) -> None:
+    def __init__(self, backend: Backend, context_source: ContextSource | None, info: ModelInfo) -> None:
         """Get a model from `load`."""
         self.info = info
         self._style: Wanted = None
         self._strength = 1.0
         self._backend = backend
         self._limits = size_limits(info.spec, backend)
-        self._context = context
+        self._context_source = context_source
         self._lock = ReentrantLock()
         self._keep_colors = False
         self._plan = lru_cache(KEPT_PLANS)(partial(plan_tiles, info.spec, self._limits))
@@ -346,10 +346,10 @@ class Model:
             _check_strength(self.info, strength)
         else:
             shares = mixture(spec.styles, style, strength)
-            if isinstance(self._context, ContextGraph):
-                self._context.mixture = shares
-        if isinstance(self._context, ChosenStrength):
-            self._context.value = float(strength)
+            if isinstance(self._context_source, ContextGraph):
+                self._context_source.mixture = shares
+        if isinstance(self._context_source, ChosenStrength):
+            self._context_source.value = float(strength)
         self._style, self._strength = style, float(strength)
 
     @property
@@ -449,17 +449,17 @@ class Model:
         self._check_image(image)
         scaling = self._scaling(image)
         image = np.ascontiguousarray(scaling.shrink(image) if scaling else image)
-        context = self._context
-        extra = (context.of_picture(image),) if context else ()
+        source = self._context_source
+        extra = (source.of_picture(image),) if source else ()
         out = np.empty(self.output_shape(image), np.uint8)
         buffers = TileBuffers(self._plan(*image.shape[:2]))
         buffers.run(self._backend, image, out, extra)
         drawing = buffers.computation(self._backend, image, out, extra, batch=batch)
 
         def compute() -> None:
-            if context:
+            if source:
                 for _ in range(batch):
-                    context.repeat()
+                    source.repeat()
             drawing()
 
         return compute
@@ -474,8 +474,8 @@ class Model:
         """
         with self._lock:
             self._backend.close()
-            if self._context:
-                self._context.close()
+            if self._context_source:
+                self._context_source.close()
             self._forget_sizes()
 
     def __enter__(self) -> Model:
@@ -513,8 +513,8 @@ class Model:
             self._backend.require_open()
             scaling = self._scaling(frame)
             given = scaling.shrink(frame) if scaling else frame
-            if self._context:
-                slot.images[1][...] = self._context.of_frame(given, scene)
+            if self._context_source:
+                slot.images[1][...] = self._context_source.of_frame(given, scene)
             if scaling:  # its buffers may change as soon as the lock is released
                 pad_into(slot.images[0][0], given, plan)
         if not scaling:
@@ -567,12 +567,12 @@ class Model:
     def _draw(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
         """Draw the picture at its own size."""
         self._backend.require_open()
-        if isinstance(self._context, ChosenStrength) and self._context.value == 0:
+        if isinstance(self._context_source, ChosenStrength) and self._context_source.value == 0:
             out[...] = image  # exact, also if the backend computes in fewer bits than its input has
             return
         extra: tuple[np.ndarray, ...] = ()
-        if self._context:
-            extra = (self._context.of_frame(image, scene) if scene else self._context.of_picture(image),)
+        if self._context_source:
+            extra = (self._context_source.of_frame(image, scene) if scene else self._context_source.of_picture(image),)
         self._buffers_for(image).run(self._backend, image, out, extra)
 
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:
