@@ -151,9 +151,9 @@ def load(
             "rgb -1..1". None reads it from the file or its sidecar.
         working_size: in pixels of the longest side, >= 32. A larger picture is scaled down to it, drawn, and the drawing enlarged,
             so that a stylizer's strokes grow with the picture. "auto" is the model's own; None draws every picture at its own size.
-        check_values: True looks for NaN in every run. False looks only where a result is all black. None follows
-            $IMPASTO_CHECK_VALUES (0 or 1). If that is unset, every run of a network that Impasto did not train is looked at on a CPU,
-            and of others a result that is all black. Float results are always looked at.
+        check_values: True checks every run for NaN and infinity. None follows $IMPASTO_CHECK_VALUES (0 or 1). False, and 0 or no value
+            of that variable, check every run of a network that Impasto did not train, on a CPU; of other networks they check a run
+            only if its result is all black. Float results are always checked.
         former: `keep_colors`, which is now set as `Model.keep_colors`. It still works here, with a warning.
 
     Returns:
@@ -181,13 +181,13 @@ def load(
     opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
     source, runner, spec = opened.source, opened.backend, opened.spec
     try:
-        context: ContextSource | None = ChosenStrength() if spec.strength else None
+        context_source: ContextSource | None = ChosenStrength() if spec.strength else None
         if spec.thumbnail and opened.context_graph:
-            context = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
+            context_source = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
         tiling = tiling_text(spec, size_limits(spec, runner))
         size = _working_size(spec, working_size)
         info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, note)
-        model = Model(runner, context, info)
+        model = Model(runner, context_source, info)
         model.keep_colors = keep_colors
     except BaseException:
         opened.close()
@@ -223,14 +223,14 @@ class Model:
     info: ModelInfo
     """What was loaded."""
 
-    def __init__(self, backend: Backend, context: ContextSource | None, info: ModelInfo) -> None:
+    def __init__(self, backend: Backend, context_source: ContextSource | None, info: ModelInfo) -> None:
         """Get a model from `load`."""
         self.info = info
         self._style: Wanted = None
         self._strength = 1.0
         self._backend = backend
         self._limits = size_limits(info.spec, backend)
-        self._context = context
+        self._context_source = context_source
         self._lock = ReentrantLock()
         self._keep_colors = False
         self._plan = lru_cache(KEPT_PLANS)(partial(plan_tiles, info.spec, self._limits))
@@ -346,10 +346,10 @@ class Model:
             _check_strength(self.info, strength)
         else:
             shares = mixture(spec.styles, style, strength)
-            if isinstance(self._context, ContextGraph):
-                self._context.mixture = shares
-        if isinstance(self._context, ChosenStrength):
-            self._context.value = float(strength)
+            if isinstance(self._context_source, ContextGraph):
+                self._context_source.mixture = shares
+        if isinstance(self._context_source, ChosenStrength):
+            self._context_source.value = float(strength)
         self._style, self._strength = style, float(strength)
 
     @property
@@ -449,17 +449,17 @@ class Model:
         self._check_image(image)
         scaling = self._scaling(image)
         image = np.ascontiguousarray(scaling.shrink(image) if scaling else image)
-        context = self._context
-        extra = (context.of_picture(image),) if context else ()
+        source = self._context_source
+        extra = (source.of_picture(image),) if source else ()
         out = np.empty(self.output_shape(image), np.uint8)
         buffers = TileBuffers(self._plan(*image.shape[:2]))
         buffers.run(self._backend, image, out, extra)
         drawing = buffers.computation(self._backend, image, out, extra, batch=batch)
 
         def compute() -> None:
-            if context:
+            if source:
                 for _ in range(batch):
-                    context.repeat()
+                    source.repeat()
             drawing()
 
         return compute
@@ -474,8 +474,8 @@ class Model:
         """
         with self._lock:
             self._backend.close()
-            if self._context:
-                self._context.close()
+            if self._context_source:
+                self._context_source.close()
             self._forget_sizes()
 
     def __enter__(self) -> Model:
@@ -497,6 +497,7 @@ class Model:
         )
 
     def _open_slot(self, frame: np.ndarray) -> Slot | None:
+        """A new slot for frames of this size; None if they are cut into tiles, or the backend has no slots."""
         self._check_image(frame)
         with self._lock:
             plan = self._plan(*self._drawn_size(frame))
@@ -506,19 +507,21 @@ class Model:
             return self._backend.slot(((1, *plan.padded_size, 3), *others))
 
     def _fill_slot(self, scene: Scene, slot: Slot, frame: np.ndarray) -> None:
+        """Write the frame, scaled and padded, and its context into the slot."""
         plan = self._plan(*self._drawn_size(frame))
         with self._lock:
             self._backend.require_open()
             scaling = self._scaling(frame)
             given = scaling.shrink(frame) if scaling else frame
-            if self._context:
-                slot.images[1][...] = self._context.of_frame(given, scene)
+            if self._context_source:
+                slot.images[1][...] = self._context_source.of_frame(given, scene)
             if scaling:  # its buffers may change as soon as the lock is released
                 pad_into(slot.images[0][0], given, plan)
         if not scaling:
             pad_into(slot.images[0][0], frame, plan)
 
     def _crop_slot(self, slot: Slot, frame: np.ndarray) -> np.ndarray:
+        """The frame's result, cropped and scaled, in a new array."""
         drawn = slot.result[0][self._plan(*self._drawn_size(frame)).crop]
         with self._lock:
             scaling = self._scaling(frame)
@@ -533,13 +536,14 @@ class Model:
         return out
 
     def _frame(self, scene: Scene, frame: np.ndarray) -> np.ndarray:
+        """The result of a frame that fits into no slot."""
         self._check_image(frame)
         out = np.empty(self.output_shape(frame), np.uint8)
         self._run_into(frame, out, scene)
         return out
 
     def _run_into(self, image: np.ndarray, out: np.ndarray, scene: Scene | None = None) -> None:
-        """scene: the video that the picture is a frame of; None for a picture by itself."""
+        """Check the arrays, and draw the picture into `out`. scene: for a frame, its video's; None for a single picture."""
         self._check_image(image)
         wanted = f"wanted writable, C-contiguous uint8 {self.output_shape(image)} for this picture"
         if not isinstance(out, np.ndarray):
@@ -563,12 +567,12 @@ class Model:
     def _draw(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
         """Draw the picture at its own size."""
         self._backend.require_open()
-        if isinstance(self._context, ChosenStrength) and self._context.value == 0:
+        if isinstance(self._context_source, ChosenStrength) and self._context_source.value == 0:
             out[...] = image  # exact, also if the backend computes in fewer bits than its input has
             return
         extra: tuple[np.ndarray, ...] = ()
-        if self._context:
-            extra = (self._context.of_frame(image, scene) if scene else self._context.of_picture(image),)
+        if self._context_source:
+            extra = (self._context_source.of_frame(image, scene) if scene else self._context_source.of_picture(image),)
         self._buffers_for(image).run(self._backend, image, out, extra)
 
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:

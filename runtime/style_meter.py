@@ -221,7 +221,7 @@ def _spec(loaded: Backend, source: Source) -> ModelSpec:
         )
     if spec.task != PERCEPTUAL:
         raise OptionError(
-            f"{source.path} is a network for {spec.task}, and style is measured by a perceptual network; make one with: "
+            f"{source.path} is a picture model ({spec.task}), and style is measured by a perceptual network; make one with: "
             "impasto export vgg16"
         )
     return spec

@@ -101,31 +101,32 @@ class Slot(ABC):
 
 
 class InnerValues(ABC):
-    """The floats that become a picture inside a graph."""
+    """The values inside a graph before they are clipped and rounded to a picture."""
 
     @abstractmethod
     def check(self, inputs: Sequence[np.ndarray]) -> None:
-        """Compute them once more. Raises NoNumbers where one is none, BackendError."""
+        """Compute the values once more. Raises NoNumbers if one is NaN or infinite, and BackendError."""
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free all memory."""
 
 
 def require_numbers(values: np.ndarray, *, infinite: bool = False) -> None:
-    """Raises NoNumbers where a float array, of any shape, holds NaN or, unless `infinite` allows it, infinity."""
+    """Raises NoNumbers if a float array of any shape holds NaN, or infinity unless `infinite` is True."""
     if not values.size:
         return
-    # Of anything and NaN the maximum is NaN, and is found ten times as fast as NaNs are.
+    # The maximum of values with NaN among them is NaN. Finding it takes a tenth of the time of np.isnan(values).any().
     most = values.max()
     if np.isnan(most):
         raise NoNumbers(
-            "the network gave values that are no numbers (NaN) for this picture, which would come out black; some networks divide "
-            "by a picture's contrast, which one of a single colour does not have"
+            "the network computed NaN for this picture, which would become black pixels; some networks divide by a picture's "
+            "contrast, which is 0 for a picture of a single colour"
         )
     if not infinite and (np.isinf(most) or np.isinf(values.min())):
         raise NoNumbers(
-            "the network gave infinite values for this picture, which would come out black or white; some networks divide by what "
-            "is 0 in such a picture, or exceed what half precision holds"
+            "the network computed infinite values for this picture, which would become black or white pixels; some networks divide "
+            "by a value that is 0 for such a picture, or exceed the largest FP16 value"
         )
 
 
@@ -158,7 +159,7 @@ class Backend(ABC):
     """The picture sizes that the graph takes; None: any size."""
 
     inner_values: InnerValues | None = None
-    """Of a graph that gives uint8, to be looked at where that is nothing but black: a picture of NaN becomes so."""
+    """Checks a uint8 result that is all black, as a picture of NaN would be; None if the graph cannot be checked."""
 
     _open = True
 
@@ -172,10 +173,10 @@ class Backend(ABC):
         return self.outputs[0]
 
     def run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
-        """Run once. inputs: one array for each of `self.inputs`; out: filled. All C-contiguous, as the specs say.
+        """Run a graph of one output once. inputs: one array for each of `self.inputs`. out: gets the result.
 
-        For graphs of one output. Raises ShapeError for arrays that do not fit, NoNumbers where the result holds NaN or infinity,
-        BackendError where the vendor's library fails.
+        Arrays are C-contiguous, with dtypes and shapes of the specs. Raises ShapeError for other arrays, NoNumbers if the result holds
+        NaN or infinity, and BackendError if the vendor's library fails.
         """
         self._check_inputs(inputs)
         self.output.check(out)

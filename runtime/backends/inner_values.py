@@ -1,4 +1,7 @@
-"""Looking for NaN where a graph bounds and rounds its values by itself: a copy of it, which also gives what they were before."""
+"""Checks for NaN and infinity inside a graph that clips and rounds its values itself.
+
+A copy of the graph gives the values before they are clipped and rounded as a second output.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,22 @@ from impasto.package.shared_weights import self_contained
 from .base import Backend, InnerValues, require_numbers
 
 VARIABLE = "IMPASTO_CHECK_VALUES"
-"""Environment variable: 1 looks for NaN in every run."""
+"""Environment variable: 1 checks every run for NaN."""
 
 
 def wanted_always() -> bool:
-    """Whether $IMPASTO_CHECK_VALUES says so. Raises OptionError for anything but 0 and 1."""
+    """Whether $IMPASTO_CHECK_VALUES is 1. Raises OptionError for a value other than 0 and 1."""
     text = os.environ.get(VARIABLE, "").strip()
     if text not in ("", "0", "1"):
-        raise OptionError(f"${VARIABLE} is {text!r}; set it to 1 to look for NaN in every run, or to 0")
+        raise OptionError(f"${VARIABLE} is {text!r}; set it to 1 to check every run for NaN, or to 0")
     return text == "1"
 
 
 class WatchedGraph(Backend):
-    """A graph whose every run is looked at: it gives its values beside the picture, and shows the picture alone."""
+    """A graph with the values as a second output. It checks them in every run, and gives the picture alone."""
 
     def __init__(self, inner: Backend, infinite: bool) -> None:
-        """inner: gives the picture, and what that is made of. infinite: whether these values may be."""
+        """inner: the graph, with the picture and the values as outputs. infinite: whether the values may be infinite."""
         self._inner, self._infinite = inner, infinite
         self.name, self.device, self.metadata = inner.name, inner.device, inner.metadata
         self.precision = inner.precision
@@ -60,12 +63,12 @@ class WatchedGraph(Backend):
 
 
 def open_watched(path: Path, open_copy: Callable[[Path], Backend]) -> WatchedGraph | None:
-    """The graph at `path`, watched; None where it hides nothing. open_copy: loads a graph of two outputs.
+    """The graph at `path` with its values as a second output; None if it neither clips nor rounds. open_copy: loads a graph.
 
-    Raises BackendError, PackageError where its weights lie in another file that cannot be read, OSError, and ValueError where the
-    file is no ONNX file.
+    Raises BackendError, OSError, PackageError if its weights are in another file that cannot be read, and ValueError if the file is no
+    ONNX file.
     """
-    model = self_contained(path, trust=True)  # what was to be compared has been
+    model = self_contained(path, trust=True)  # the hashes were compared before
     values = unbounded(model)
     if values is None:
         return None
@@ -73,29 +76,29 @@ def open_watched(path: Path, open_copy: Callable[[Path], Backend]) -> WatchedGra
         copy = Path(folder) / path.name
         copy.write_bytes(with_output(model, values.tensor))
         inner = open_copy(copy)
-    if len(inner.outputs) != 2:  # it had several before, and is none of ours to watch
+    if len(inner.outputs) != 2:  # the graph had several outputs already, so it is no picture model
         inner.close()
         return None
     return WatchedGraph(inner, values.infinite)
 
 
 class ValuesBeforeRounding(InnerValues):
-    """A graph's watched copy, loaded when it is first needed."""
+    """Checks single runs in a copy of the graph, which is loaded on first use."""
 
     def __init__(self, path: Path, open_copy: Callable[[Path], Backend]) -> None:
-        """open_copy: as for `open_watched`, in the backend that runs the graph at `path`."""
+        """open_copy: loads a graph in the backend that runs the graph at `path`."""
         self._path, self._open_copy = path, open_copy
         self._copy: Backend | None = None
-        self._blind = False
+        self._cannot_check = False
 
     def check(self, inputs: Sequence[np.ndarray]) -> None:
-        """Raises NoNumbers, and nothing where the graph cannot be looked into."""
-        if self._copy is None and not self._blind:
+        """Repeat a run in the copy. Raises NoNumbers and BackendError. Does nothing if the copy cannot be made or loaded."""
+        if self._copy is None and not self._cannot_check:
             try:
                 self._copy = open_watched(self._path, self._open_copy)
             except (OSError, ValueError, BackendError, PackageError):
                 self._copy = None
-            self._blind = self._copy is None
+            self._cannot_check = self._copy is None
         if self._copy:
             self._copy.run_all(inputs)
 

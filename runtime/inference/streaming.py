@@ -99,9 +99,8 @@ def overlapped(
     finally:  # also if the caller stops early: no work may continue after the stream is closed
         worker.shutdown(wait=False, cancel_futures=True)
         begun = [future for _, future in pending if not future.cancelled()]
-        if (
-            may_wait()
-        ):  # False if the garbage collector closes this stream in a thread that the worker may be waiting for
+        # The garbage collector may close this stream in a thread that the worker may be waiting for. That thread may not wait.
+        if may_wait():
             wait(begun)
         for future in begun:
             future.add_done_callback(_discard)  # runs at once if the future is done

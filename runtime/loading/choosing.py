@@ -1,6 +1,6 @@
-"""Which backend runs a model where the caller leaves the choice: the first that loads it and draws what ONNX says.
+"""Chooses the backend that runs a model: for "auto", the first that loads it and draws what ONNX Runtime draws.
 
-Whatever is not the preferred one has a reason, and that is told.
+If the choice is not the first one in the order of preference, the reason is reported.
 """
 
 from __future__ import annotations
@@ -33,21 +33,22 @@ from .opening import describe, open_context_graph, open_source
 from .source import ModelFiles, Source
 
 LEVELS = 2
-"""Of 255: how far two backends may differ in a graph of float32. Each is within 1 of what the graph says."""
+"""Largest difference between two backends that run a float32 graph, in levels of 255. Each is within 1 of the exact result."""
 LEAST_PSNR = {"fp16": 50.0, "int8": 30.0}
-"""In dB, between two backends that round halves or INT8 each in its way."""
+"""Smallest PSNR between two backends that run an FP16 or INT8 graph, in dB. Each rounds in its own way."""
 _COMPARED = (61, 83), (64, 96)
-"""Heights and widths of pictures that two backends draw, rounded up to what the graph takes: odd ones, unless it refuses those."""
+"""Heights and widths of the pictures for a comparison, rounded up to sizes that the graph takes. The second is for a graph that refuses
+odd sizes."""
 LEVELS_OF_PLAIN = {0: "black", 255: "white"}
-"""Pictures of one colour, for which networks that divide by a picture's contrast give NaN: of these ONNX Runtime's operators make
-NaN, and OpenVINO's Clip and Relu make numbers."""
+"""Levels of pictures of one colour. A network that divides by a picture's contrast computes NaN for them. ONNX Runtime's operators keep
+NaN; OpenVINO's Clip and Relu turn it into a number."""
 
 Opened = TypeVar("Opened")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A graph, and a backend that may run it."""
+    """A graph or engine, and the backend to try it in."""
 
     source: Source
     backend: str
@@ -56,15 +57,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A model's files, loaded."""
+    """A model whose graphs are loaded."""
 
     source: Source
     backend: Backend
     spec: ModelSpec
     context_graph: Backend | None
-    """The context graph, where the network has one."""
+    """The context graph; None if the network has none."""
 
     def close(self) -> None:
+        """Free the graphs."""
         self.backend.close()
         if self.context_graph:
             self.context_graph.close()
@@ -79,9 +81,10 @@ def open_model(
     pixels: Pixels | None,
     check_values: bool | None,
 ) -> tuple[OpenModel, str | None]:
-    """The model in the backend that was asked for, or in the best that draws it right, and why that is not the preferred one.
+    """Open a model in the named backend, or for "auto" in the best one that draws it right.
 
-    Arguments as `impasto.load` takes them. Raises as that does.
+    Returns the open model, and why its backend is not the first choice; None if it is. Arguments and errors are those of
+    `impasto.load`; pixels: its `layout`.
     """
     always = wanted_always() if check_values is None else check_values
 
@@ -107,9 +110,9 @@ def choices(
     trust: bool,
     reasons: list[str],
 ) -> Iterator[Candidate]:
-    """What to load, and with which backend, best first; `reasons` gets why better ones are left out.
+    """The candidates to try, best first. Why a better one is left out is appended to `reasons`.
 
-    Raises OptionError for an unknown backend or no device's number, and what `ModelFiles` raises.
+    Raises OptionError for an unknown backend, or a device that is not a number >= 0, and what `ModelFiles` raises.
     """
     if backend not in (*NAMES, "auto"):
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
@@ -137,7 +140,7 @@ def choices(
 
 
 def _against(manifest: Manifest, precision: str, backend: str) -> str | None:
-    """What a package says against running it with a backend."""
+    """Why a package is not to be run by a backend, by its manifest; None if there is no reason."""
     if manifest.held("model", precision) and not manifest.find("model", precision, target_backend(backend)):
         return f"{manifest.spec.name} holds no {precision} graph for {backend}"
     found = manifest.backends.get(backend)
@@ -151,9 +154,9 @@ def _against(manifest: Manifest, precision: str, backend: str) -> str | None:
 def first_to_open(
     candidates: Iterator[Candidate], attempt: Callable[[Candidate], Opened], reasons: list[str]
 ) -> Opened:
-    """The first candidate that `attempt` opens; `reasons` gets why those before it were not.
+    """The first candidate that `attempt` opens. Why those before it failed is appended to `reasons`.
 
-    Raises what the last one raised, unless its library is not installed.
+    If all fail, raises the last error. A missing library counts only if every candidate's is missing.
     """
     failed: ImpastoError | None = None
     for candidate in candidates:
@@ -168,7 +171,7 @@ def first_to_open(
 
 
 def difference(one: OpenModel, other: OpenModel) -> str | None:
-    """How `one` draws a picture otherwise than `other`, as half a sentence; None where they agree, or `other` cannot draw it."""
+    """How the pictures of `one` differ from those of `other`, as a sentence part; None if they agree, or `other` cannot draw."""
     if one.spec.scale != other.spec.scale:
         return f"{one.backend.name} makes the picture {one.spec.scale} times as large, {other.backend.name} {other.spec.scale}"
     for size in _COMPARED:
@@ -191,12 +194,12 @@ def difference(one: OpenModel, other: OpenModel) -> str | None:
 
 
 def draws_no_numbers(level: int) -> str:
-    """What is said of a backend that hides NaN. level: of the picture, one of LEVELS_OF_PLAIN."""
-    return f"draws something of a {LEVELS_OF_PLAIN[level]} picture, of which ONNX Runtime says that the network gives no numbers for it"
+    """The reason against a backend that hides NaN, as a sentence part. level: the picture's, one of LEVELS_OF_PLAIN."""
+    return f"draws a {LEVELS_OF_PLAIN[level]} picture for which the network computes NaN in ONNX Runtime"
 
 
 def _refuses(model: OpenModel, level: int) -> bool:
-    """Whether the network gives no numbers for a picture that is all of this level."""
+    """Whether the backend raises NoNumbers for a picture of this level."""
     height, width = model.spec.size.padded(*_COMPARED[-1])
     scale = model.spec.scale
     try:
@@ -212,21 +215,23 @@ def _refuses(model: OpenModel, level: int) -> bool:
 
 
 def agree(drawn: np.ndarray, wanted: np.ndarray, precision: str) -> bool:
-    """Whether two backends' pictures, uint8, differ by no more than the roundings of this precision."""
+    """Whether two backends' pictures, uint8, differ by no more than this precision's rounding explains."""
     least = LEAST_PSNR.get(precision)
     return largest_difference(drawn, wanted) <= LEVELS or (least is not None and psnr(drawn, wanted) >= least)
 
 
 def largest_difference(one: np.ndarray, other: np.ndarray) -> int:
-    """Of two uint8 pictures of one shape, in levels of 255."""
+    """The largest difference between two uint8 pictures of the same shape, in levels of 255."""
     return int(np.abs(one.astype(np.int16) - other).max())
 
 
 def _apart(levels: int) -> str:
+    """The difference as a sentence part. levels: of 255."""
     return f"up to {levels} levels of 255 away from what ONNX Runtime draws"
 
 
 def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values: bool) -> OpenModel:
+    """Open the candidate's graphs. Raises BackendError and what `describe` raises."""
     source, backend = candidate.source, candidate.backend
     loaded = _loaded(candidate, device, check_values)
     try:
@@ -242,43 +247,44 @@ def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values
 
 
 def _loaded(candidate: Candidate, device: int, check_values: bool) -> Backend:
-    """The picture path, looked at for NaN: in every run where that is wanted, or the network is somebody's and its floats are near."""
+    """The picture graph, with its check for NaN.
+
+    Every run is checked if `check_values` asks for it, and if the network is external and its values are in the CPU's memory.
+    """
     source, backend = candidate.source, candidate.backend
     if source.is_engine:
         if check_values:
-            raise OptionError(
-                "nobody can look for NaN inside an engine; choose backend='onnxruntime-cpu', which shows them"
-            )
+            raise OptionError("an engine's values cannot be checked for NaN; choose backend='onnxruntime-cpu' for that")
         return open_source(source, backend, device)
 
     def open_copy(path: Path) -> Backend:
         return open_graph(path, backend, device, features=True)
 
-    blind: Exception | None = None
-    if check_values or (_is_somebodys(source) and backend != "onnxruntime-cuda"):
+    failure: Exception | None = None
+    if check_values or (_is_external(source) and backend != "onnxruntime-cuda"):
         try:
             if watched := open_watched(source.graph_path, open_copy):
                 return watched
         except (OSError, ValueError, BackendError, PackageError) as error:
-            blind = error
-    loaded = open_source(source, backend, device)  # says what is wrong, if anything is
-    if blind and check_values:
+            failure = error
+    loaded = open_source(source, backend, device)  # raises if the graph itself is wrong
+    if failure and check_values:
         loaded.close()
         raise BackendError(
-            f"cannot look for NaN in {source.graph_path}: {blind}; leave check_values and ${VARIABLE} out"
+            f"the values of {source.graph_path} cannot be checked for NaN: {failure}; leave check_values and ${VARIABLE} out"
         )
     if loaded.output.dtype == np.uint8:
         loaded.inner_values = ValuesBeforeRounding(source.graph_path, open_copy)
     return loaded
 
 
-def _is_somebodys(source: Source) -> bool:
-    """Whether others made the network: ours divide by nothing that can be 0."""
+def _is_external(source: Source) -> bool:
+    """Whether Impasto did not train the network. Networks of ours never divide by a value that may be 0."""
     return source.manifest is None or "origin" in source.manifest.recipe
 
 
 def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenModel]) -> OpenModel | None:
-    """The next candidate that opens; None where none does."""
+    """The next candidate that opens, opened; None if none does."""
     for candidate in candidates:
         try:
             return attempt(candidate)
@@ -288,8 +294,8 @@ def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenMo
 
 
 def _needs_comparison(model: OpenModel) -> bool:
-    """Whether nobody knows that this backend draws this graph right: it is somebody's, and its export, if any, did not compare."""
+    """Whether this backend's pictures must be compared: the network is external, and its export did not compare this backend."""
     manifest = model.source.manifest
     if len(model.backend.inputs) > 1 or model.source.engine:
         return False
-    return _is_somebodys(model.source) and (manifest is None or model.backend.name not in manifest.backends)
+    return _is_external(model.source) and (manifest is None or model.backend.name not in manifest.backends)

@@ -468,7 +468,9 @@ def test_files_that_are_no_graph_are_named(load, tmp_path):
         load(text)
     plan = tmp_path / "model.bin"
     plan.write_bytes(b"\0")
-    with pytest.raises(BackendError, match=r"expected a package folder or an \.onnx file"):
+    with pytest.raises(
+        BackendError, match=r"expected a package folder, an \.onnx file, or a \.plan file of impasto build"
+    ):
         load(plan)
 
 

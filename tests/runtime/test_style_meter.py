@@ -111,7 +111,9 @@ def test_networks_that_are_none_are_refused_with_the_command_to_run(network, tmp
     painting = picture(48, 70)
     with pytest.raises(ModelNotFound, match="impasto export vgg16"):
         StyleMeter(painting, tmp_path / "missing")
-    with pytest.raises(OptionError, match=r"is a network for denoise, and style is measured.*impasto export vgg16"):
+    with pytest.raises(
+        OptionError, match=r"is a picture model \(denoise\), and style is measured.*impasto export vgg16"
+    ):
         StyleMeter(painting, make_package())
     onnx.save(float_graph(), str(tmp_path / "external.onnx"))
     with pytest.raises(OptionError, match="does not say that it is a perceptual network"):

@@ -37,7 +37,7 @@ def mismatch(record: EngineRecord, api: TensorRT, device: cuda.Device) -> str | 
 
 
 def why_not_here(record: EngineRecord, device: int) -> str | None:
-    """Why an engine cannot run on this machine, be it for a missing library; None if it can. device: number of the CUDA device."""
+    """Why an engine cannot run on this machine, which may lack a library too; None if it can. device: of CUDA, by number."""
     try:
         return mismatch(record, tensorrt(record.product), cuda.device(device))
     except ImpastoError as error:

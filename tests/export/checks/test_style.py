@@ -109,7 +109,10 @@ def test_a_nan_is_no_pass(package, painting, network):
         (["{tiny}/model.onnx"], "is a single graph"),
         (["{tiny}", "--style", "missing.png"], "missing.png does not exist"),
         (["{tiny}", "--network", "missing"], "no perceptual network at missing"),
-        (["{tiny}", "--network", "{tiny}"], "is a network for denoise, and style is measured by a perceptual network"),
+        (
+            ["{tiny}", "--network", "{tiny}"],
+            "is a picture model (denoise), and style is measured by a perceptual network",
+        ),
         (["{tiny}", "--network", "{external}"], "does not say that it is a perceptual network"),
         (["{tiny}", "--max-style-change", "-1"], "give 0 or more"),
         (["{tiny}", "--min-psnr", "30"], "another check"),

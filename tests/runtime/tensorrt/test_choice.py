@@ -165,14 +165,17 @@ def test_an_engine_has_one_precision_and_says_so(vendor: FakeTensorRT, plan: Pat
         with pytest.raises(OptionError, match="unknown precision"):
             impasto.load(plan, backend=backend, precision="nonsense")
     plan.with_suffix(".json").unlink()
-    with pytest.raises(PackageError, match="nobody knows whether it is fp16"):
+    with pytest.raises(PackageError, match="has no record, so its precision is unknown; leave precision='fp16' out"):
         impasto.load(plan, precision="fp16", trust=True)
 
 
 def test_of_an_engine_without_a_record_no_command_is_made_up(vendor: FakeTensorRT, plan: Path) -> None:
     plan.with_suffix(".json").unlink()
     plan.write_bytes(b"of another version")
-    with pytest.raises(EngineMismatch, match="Build it again: impasto build MODEL, of the model"):
+    with pytest.raises(
+        EngineMismatch,
+        match="impasto build MODEL, where MODEL is the model that the engine was built from",
+    ):
         impasto.load(plan, trust=True)
 
 

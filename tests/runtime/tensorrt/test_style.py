@@ -133,5 +133,5 @@ def test_a_built_perceptual_engine_is_not_asked_to_draw(
 def test_an_engine_that_draws_is_no_perceptual_network_and_the_reverse(network: Path, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="2 outputs; a picture model has one"):
         impasto.load(network)
-    with pytest.raises(OptionError, match=r"draws pictures \(unknown\)"):
+    with pytest.raises(OptionError, match=r"is a picture model \(unknown\)"):
         StyleMeter(picture(40, 33), write_plan(tmp_path))
