@@ -195,11 +195,11 @@ def _steered(place: InputGradient, photo: np.ndarray, drawing: np.ndarray, scale
     return group(
         f"row {place.row}, column {place.column}",
         [
-            ("the photo", _marked(photo, place.row, place.column)),
-            ("what steers the place", _overlaid(photo, place)),
             ("the drawing", _marked(drawing, place.row * scale, place.column * scale)),
+            ("what steers the place", _overlaid(photo, place)),
         ],
         caption=said,
+        exact=False,
     )
 
 

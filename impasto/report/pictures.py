@@ -90,16 +90,17 @@ def group(
     against: int | None = None,
     maps_of: Iterable[int] | None = None,
     caption: str = "",
+    exact: bool = True,
 ) -> PictureGroup:
     """Names and pictures of one thing, and how each differs from one of them.
 
     views: pictures are uint8 (H, W, 3); smaller ones, as an upscaler's source, are enlarged to the largest by repeating or mixing their
     pixels. against: number of the view that difference maps compare with; None: no maps. maps_of: numbers of the views that are
-    compared with it; None: all others.
+    compared with it; None: all others. exact: as in `View`.
     """
     height, width = (max(picture.shape[side] for _, picture in views) for side in (0, 1))
     longest = max(height, width)
-    shown = [View(name, _of_size(picture, height, width)) for name, picture in views]
+    shown = [View(name, _of_size(picture, height, width), exact) for name, picture in views]
     maps = [] if against is None else _maps(shown, against, maps_of)
     kept = tuple(replace(view, picture=images.within(view.picture, _LONGEST)) for view in (*shown, *maps))
     notes = [caption] if caption else []
