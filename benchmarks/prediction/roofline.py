@@ -42,7 +42,7 @@ class LayerTime:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        told = {key: value for key, value in asdict(self.layer).items() if key not in ("output", "inputs")}
+        told = {key: value for key, value in asdict(self.layer).items() if key not in ("nodes", "output", "inputs")}
         return {**told, "bound_ms": self.bound_ms, "likely_ms": self.likely_ms, "limit": self.limit}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Inside:
     layers: tuple[Layer, ...]
     """Of the FP32 graph."""
     precisions: Mapping[str, Mapping[str, str]]
-    """For each graph of the package, such as "int8 openvino", what each layer computes in."""
+    """For each graph of the package, such as "int8 openvino", what each layer computes in, by its first node."""
     photo: np.ndarray | None
     drawing: np.ndarray | None
     stages: tuple[Stage, ...]
@@ -113,7 +114,9 @@ def look_inside(
     stages: tuple[Stage, ...] = ()
     if picture is not None:
         progress("drawing the photo")
-        with impasto.load(source.path, backend="onnxruntime-cpu", precision="fp32", working_size=None) as loaded:
+        with impasto.load(
+            source.path, backend="onnxruntime-cpu", precision=source.precision, working_size=None
+        ) as loaded:
             drawing = loaded(picture)
         progress("looking at what each stage sees")
         stages = stages_of(source, graph, spec, picture)
@@ -146,11 +149,10 @@ def _loaded(path: Path) -> onnx.ModelProto:
 
 
 def _precisions(source: Source, layers: tuple[Layer, ...], height: int, width: int) -> dict[str, dict[str, str]]:
-    """By the layer's name; of other graphs, those layers that have weights of the same name."""
     if source.manifest is None:
-        return {"fp32": {layer.name: layer.precision for layer in layers}}
+        return {source.precision: {layer.nodes[0]: layer.precision for layer in layers}}
     return {
-        name: {layer.name: layer.precision for layer in layers_of(_loaded(path), height, width)}
+        name: {layer.nodes[0]: layer.precision for layer in layers_of(_loaded(path), height, width)}
         for name, path in source.graphs().items()
     }
 
@@ -198,12 +200,15 @@ def _curves(source: Source) -> Mapping[str, Mapping[str, list[float]]] | str:
             "Trainings keep their curves in the recipe from now on."
         )
     try:
-        return {
+        curves = {
             str(kind): {str(name): [float(value) for value in values] for name, values in curve.items()}
             for kind, curve in found.items()
         }
-    except (AttributeError, TypeError, ValueError):
-        return "The package's recipe holds curves in another form than training writes."
+        if all(math.isfinite(value) for curve in curves.values() for values in curve.values() for value in values):
+            return curves
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        pass
+    return "The package's recipe holds curves in another form than training writes."
 
 
 def _sensitivity(source: Source, path: str | os.PathLike[str] | None) -> tuple[Sensitivity, ...] | str:
@@ -211,17 +216,23 @@ def _sensitivity(source: Source, path: str | os.PathLike[str] | None) -> tuple[S
     if path is not None:
         return _from_file(Path(path))
     made = source.manifest.quality.get("precision") if source.manifest else None
-    found = [
-        Sensitivity(key.replace("-", " for ", 1), known["losses"], tuple(known.get("spared", ())))
-        for key, known in (made.items() if isinstance(made, dict) else ())
-        if key.startswith("int8") and isinstance(known, dict) and isinstance(known.get("losses"), dict)
-    ]
-    if found:
-        return tuple(found)
+    found = [_recorded(key, known) for key, known in made.items()] if isinstance(made, dict) else []
+    if kept := tuple(one for one in found if one):
+        return kept
     return (
         f"Nobody has looked yet: {quantize_command(source.path, 'int8')} --sensitivity puts each layer alone into INT8 and "
         "keeps what that costs in the package. With --json FILE it also writes a file for --sensitivity FILE."
     )
+
+
+def _recorded(key: str, known: Any) -> Sensitivity | None:
+    """What the manifest says of one graph; None where it says nothing of its layers, or in another form than quantize writes."""
+    losses = known.get("losses") if isinstance(known, dict) else None
+    if not key.startswith("int8") or not isinstance(losses, dict) or not losses:
+        return None
+    if any(type(psnr) not in (int, float) or not 0 < psnr < 1000 for psnr in losses.values()):
+        return None
+    return Sensitivity(key.replace("-", " for ", 1), losses, tuple(map(str, known.get("spared") or ())))
 
 
 def _from_file(path: Path) -> tuple[Sensitivity, ...]:

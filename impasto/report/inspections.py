@@ -97,7 +97,7 @@ def _layers(found: Inside) -> Grid:
     for layer in found.layers:
         size = " × ".join(str(side) for side in layer.shape[1:])
         sees = "everything" if layer.radius is None else f"± {layer.radius}"
-        computes = [found.precisions[graph].get(layer.name, "–") for graph in graphs]
+        computes = [found.precisions[graph].get(layer.nodes[0], "–") for graph in graphs]
         weights = f"{layer.weight_bytes / 1e3:,.1f}" if layer.macs else ""
         million = f"{layer.macs / 1e6:,.0f}" if layer.macs else ""
         rows.append((layer.name, layer.kind, size, million, weights, f"{layer.bytes / 1e6:,.1f}", sees, *computes))
