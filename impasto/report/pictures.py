@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -52,23 +53,29 @@ class PictureGroup:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small pictures beside each other, shown pixel by pixel."""
+    """Pictures beside each other."""
 
     title: str
     views: tuple[View, ...]
     caption: str = ""
-    wide: bool = False
-    """Whether each gets a third of the page instead of an eighth."""
+    columns: int = 8
+    narrow: int = 4
+    """Pictures in a row, at a desk's width and at a phone's."""
+    named: bool = True
+    """Whether names stand below the pictures; they are read out anyway."""
+    pixels: bool = True
+    """Whether enlarged pixels stay squares."""
 
     kind = "gallery"
 
 
-def gallery(title: str, views: Sequence[tuple[str, np.ndarray]], caption: str = "", *, wide: bool = False) -> Gallery:
-    """views: names and pictures, uint8 (h, w) or (h, w, 3)."""
+def gallery(title: str, views: Sequence[tuple[str, np.ndarray]], caption: str = "", **layout: Any) -> Gallery:
+    """views: names and pictures, uint8 (h, w) or (h, w, 3). layout: as the fields of `Gallery`."""
     coloured = [
         (name, picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)) for name, picture in views
     ]
-    return Gallery(title, tuple(View(name, picture) for name, picture in coloured), caption, wide)
+    exact = layout.get("pixels", True)
+    return Gallery(title, tuple(View(name, picture, exact) for name, picture in coloured), caption, **layout)
 
 
 _HEAT = np.array(((0, 0, 0), (70, 15, 90), (190, 50, 75), (250, 150, 30), (255, 250, 190)), np.float32)

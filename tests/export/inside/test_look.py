@@ -130,6 +130,6 @@ def test_the_verb_writes_a_page_beside_what_it_prints(stylizer, photo, tmp_path)
     assert code == 0, stderr
     assert "intact" in stdout
     page = made.read_text(encoding="utf-8")
-    assert page.count('alt="w1: ') == CHANNELS and 'alt="shallow (8 channels): the painting"' in page
+    assert page.count('alt="w1: channel ') == CHANNELS and 'alt="shallow (8 channels): the painting"' in page
     assert "Inside tiny" in page and "does not hold it" in page and "in fp32" in page
     assert "32 channels, one for every 4 × 4 pixels; each value sees ± 4 pixels" in page
