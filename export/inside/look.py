@@ -52,7 +52,9 @@ class Inside:
     spec: ModelSpec
     height: int
     width: int
-    """Of the picture that layers are counted for."""
+    """Of the photo, or of the picture that stands for one."""
+    padded: tuple[int, int]
+    """The same with its border: what layers are counted for."""
     parameters: int
     layers: tuple[Layer, ...]
     """Of the FP32 graph."""
@@ -106,10 +108,11 @@ def look_inside(
         )
     graph = _loaded(source.graph_path)
     spec = _spec(source, graph)
-    picture = images.within(images.read(Path(photo)).rgb, LONGEST) if photo is not None else None
+    picture = _middle(images.within(images.read(Path(photo)).rgb, LONGEST), spec) if photo is not None else None
     height, width = picture.shape[:2] if picture is not None else (LONGEST, LONGEST)
     progress("counting layers")
-    layers = layers_of(graph, height, width)
+    padded = spec.size.padded(height + 2 * spec.border, width + 2 * spec.border)
+    layers = layers_of(graph, *padded)
     drawing = None
     stages: tuple[Stage, ...] = ()
     if picture is not None:
@@ -121,13 +124,22 @@ def look_inside(
         progress("looking at what each stage sees")
         stages = stages_of(source, graph, spec, picture)
     return Inside(
-        spec, height, width, sum(int(np.prod(tensor.dims)) for tensor in graph.graph.initializer), layers,
-        _precisions(source, layers, height, width), picture, drawing, stages,
+        spec, height, width, padded, sum(int(np.prod(tensor.dims)) for tensor in graph.graph.initializer), layers,
+        _precisions(source, layers, padded), picture, drawing, stages,
         _style(spec, network, painting, drawing, picture, progress),
         _steering(source, picture, progress),
         _curves(source),
         _sensitivity(source, sensitivity),
     )  # fmt: skip
+
+
+def _middle(photo: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """As much of a photo as a network of a fixed size takes at once; all of it for others."""
+    if spec.size.fixed is None:
+        return photo
+    most = [max(side - 2 * spec.border, 1) for side in spec.size.fixed]
+    top, left = (max(have - side, 0) // 2 for have, side in zip(photo.shape, most, strict=False))
+    return np.ascontiguousarray(photo[top : top + most[0], left : left + most[1]])
 
 
 def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:
@@ -148,11 +160,11 @@ def _loaded(path: Path) -> onnx.ModelProto:
         raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
 
 
-def _precisions(source: Source, layers: tuple[Layer, ...], height: int, width: int) -> dict[str, dict[str, str]]:
+def _precisions(source: Source, layers: tuple[Layer, ...], padded: tuple[int, int]) -> dict[str, dict[str, str]]:
     if source.manifest is None:
         return {source.precision: {layer.nodes[0]: layer.precision for layer in layers}}
     return {
-        name: {layer.nodes[0]: layer.precision for layer in layers_of(_loaded(path), height, width)}
+        name: {layer.nodes[0]: layer.precision for layer in layers_of(_loaded(path), *padded)}
         for name, path in source.graphs().items()
     }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def inspection_report(found: Inside, machine: Mapping[str, Any], command: str = "") -> Report:
     """Layers, feature maps, style, what steers the drawing, training curves, and what INT8 costs."""
     macs = sum(layer.macs for layer in found.layers)
-    pixels = found.height * found.width
+    pixels = found.padded[0] * found.padded[1]
     radius = found.spec.receptive_field
     sections = (
         Section(
@@ -41,7 +41,7 @@ def inspection_report(found: Inside, machine: Mapping[str, Any], command: str = 
     )
     return Report(
         f"Inside {found.spec.name}",
-        f"a network for {found.spec.task}, counted for a picture of {found.width} × {found.height} pixels",
+        f"{found.spec.task}; counted for a picture of {found.width} × {found.height} pixels and its border",
         sections,
         machine,
         (
