@@ -53,7 +53,7 @@ def bench(
             )
         _predict(model, predict, size, precision, backend, html, json)
         return
-    from impasto.benchmarks import benchmark
+    from impasto.benchmarks import BenchmarkOptions, benchmark
     from impasto.report.benchmarks import benchmark_report
 
     from .tables import benchmark_table
@@ -66,11 +66,8 @@ def bench(
             precision=precision,
             device=device,
             layout=layout,
-            iterations=iterations,
-            warmup=warmup,
-            batches=batch or (),
-            energy=energy,
-            progress=lambda step: status.update(f"measuring {step}"),
+            options=BenchmarkOptions(iterations, warmup, tuple(batch or ()), energy),
+            progress=lambda step, *_: status.update(f"measuring {step}"),
         )
     out.print(benchmark_table(report))
     for result in report.results:

@@ -32,7 +32,7 @@ from . import stages
 from .cuda_graph import Replay
 from .device import fast_precision, keep_freed_memory, pick_device
 from .interrupt import Interrupt
-from .options import FitOptions, FitResult, ModelInfo, Progress, Report, silent
+from .options import FitOptions, FitResult, ModelInfo, Report, StepReport, silent
 from .processes import Processes, Together, launched
 from .run_folder import BOARD, CHECKPOINT, LOG, PREVIEW, STATE, curves, cut_log, is_unfinished, log
 from .state import Best, RunState, StateFile, all_finite, fingerprint
@@ -297,7 +297,7 @@ class Trainer:
         """
         step = self.state.step
         self.last_losses = dict(zip(self._names, terms.mean(0).tolist(), strict=True))
-        report(Progress(step, self.options.steps, self.last_losses))
+        report(StepReport(step, self.options.steps, self.last_losses))
         if self._board is not None:
             self._board.scalars("loss", self.last_losses, step)
         log(self._folder, {"step": step, "seconds": round(self.state.seconds, 2), **self.last_losses})
