@@ -15,7 +15,8 @@ import onnx
 
 import impasto
 from impasto import images
-from impasto.errors import CheckpointError, OptionError, PackageError, first_line, install
+from impasto.errors import CheckpointError, OptionError, first_line, install
+from impasto.export.graph.helpers import read_graph
 from impasto.export.graph.layers import Layer, layers_of
 from impasto.package.spec import ModelSpec
 from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
@@ -106,7 +107,7 @@ def look_inside(
         raise OptionError(
             f"{source.path} is an engine, whose layers are no longer the model's; name its package or .onnx file"
         )
-    graph = _loaded(source.graph_path)
+    graph = read_graph(source.graph_path)
     spec = _spec(source, graph)
     picture = _middle(images.within(images.read(Path(photo)).rgb, LONGEST), spec) if photo is not None else None
     height, width = picture.shape[:2] if picture is not None else (LONGEST, LONGEST)
@@ -153,18 +154,11 @@ def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:
     return spec_in_metadata(text, source.graph_path)
 
 
-def _loaded(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
-
-
 def _precisions(source: Source, layers: tuple[Layer, ...], padded: tuple[int, int]) -> dict[str, dict[str, str]]:
     if source.manifest is None:
         return {source.precision: {layer.nodes[0]: layer.precision for layer in layers}}
     return {
-        name: {layer.nodes[0]: layer.precision for layer in layers_of(_loaded(path), *padded)}
+        name: {layer.nodes[0]: layer.precision for layer in layers_of(read_graph(path), *padded)}
         for name, path in source.graphs().items()
     }
 
