@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from impasto.errors import PackageError, first_line
 from impasto.package.manifest import CONTEXT
+from impasto.package.shared_weights import self_contained
 from impasto.package.writer import NewFile
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
@@ -19,6 +22,16 @@ OPSET = 20
 device needs them."""
 LEAST_OPSET = 13
 """The first whose QuantizeLinear takes one scale a channel."""
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """An ONNX file with all its weights, also those that lie in another file of its package. Raises PackageError."""
+    try:
+        return onnx.load_from_string(self_contained(path))
+    except PackageError:
+        raise
+    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
+        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
 
 
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:

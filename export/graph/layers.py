@@ -50,6 +50,8 @@ class Layer:
     """That of the weights that it computes with, or of those before it; empty before the first."""
     kind: str
     """Its operators, such as "Conv + Add + Relu"."""
+    nodes: tuple[str, ...]
+    """The names of its nodes. A graph of another precision has the same for the same work."""
     precision: str
     """One of BYTES."""
     shape: tuple[int, ...]
@@ -330,6 +332,7 @@ class _Fusion:
             name=name,
             label=group.label,
             kind=kind,
+            nodes=tuple(node.name for node in group.nodes),
             precision=precision,
             shape=self._shape(group.output),
             macs=sum(self._macs(node) for node in group.nodes),
