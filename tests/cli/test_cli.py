@@ -422,9 +422,10 @@ def _in_a_process(*arguments: object, **more: Any) -> subprocess.CompletedProces
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
-def test_a_full_disk_behind_stdout_is_one_line():
+@pytest.mark.parametrize("asked", ["models", "--version"])
+def test_a_full_disk_behind_stdout_is_one_line(asked):
     with Path("/dev/full").open("w") as full:
-        found = _in_a_process("models", stdout=full)
+        found = _in_a_process(asked, stdout=full)
     assert found.returncode == 1
     assert found.stderr == "error: cannot write the results: No space left on device; send them elsewhere\n"
 
@@ -519,6 +520,12 @@ def test_a_run_without_inputs_shows_an_example(tmp_path):
     assert code == 2
     assert stderr.startswith("error: no picture or video to run denoise on; name one, for example: ")
     assert stderr.endswith("impasto run denoise photo.jpg -o result.png\n")
+
+
+def test_a_run_of_a_picture_without_a_model_shows_an_example(photo):
+    code, _, stderr = cli("run", photo)
+    assert code == 2
+    assert f"photo.png is no model, which comes first; for example: impasto run denoise {photo} -o result.png" in stderr
 
 
 def test_a_network_of_several_styles_says_which_it_drew(photo, tmp_path):
