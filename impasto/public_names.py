@@ -54,15 +54,22 @@ def renamed(**names: str) -> Callable[[_Class], _Class]:
 
         decorated.__init__ = build_by_any_name  # type: ignore[misc]
         for old, new in names.items():
-            setattr(decorated, old, property(functools.partial(_read, decorated, old, new)))
+            setattr(decorated, old, _old_attribute(decorated, old, new))
         return decorated
 
     return decorate
 
 
-def _read(decorated: type, old: str, new: str, instance: Any) -> Any:
-    _warn(decorated, old, new)
-    return getattr(instance, new)
+def _old_attribute(decorated: type, old: str, new: str) -> property:
+    """Reads an attribute by its old name, with a warning."""
+
+    def read(instance: Any) -> Any:
+        _warn(decorated, old, new)
+        return getattr(instance, new)
+
+    read.__annotations__.clear()  # pdoc would look them up in the decorated class's module, which may not know `Any`
+    read.__doc__ = f"The old name of `{new}`."
+    return property(read)
 
 
 def _warn(decorated: type, old: str, new: str) -> None:
