@@ -12,14 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import ExportError, ImpastoWarning, OptionError, OutputError, first_line
+from impasto.errors import ExportError, ImpastoWarning, OptionError, OutputError, PackageError, first_line
 from impasto.files import sha256, write_bytes
 from impasto.package.engine_record import EngineLayer, EngineRecord, Range, count_precisions
+from impasto.package.shared_weights import self_contained, verify_weights
 from impasto.package.spec import ModelSpec
+from impasto.progress import Progress, silent
 from impasto.runtime.backends.tensorrt.api import TensorRT
 
 from . import fp32_layers
-from .builder_thread import Progress, interruptible, monitor
+from .builder_thread import interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
 from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
@@ -113,7 +115,7 @@ class EngineBuilder:
         *,
         role: str = "model",
         context_sha256: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         waiting: Callable[[], None] | None = None,
         held: contextlib.ExitStack | None = None,
     ) -> tuple[CacheEntry, bool]:
@@ -142,7 +144,7 @@ class EngineBuilder:
 
     def key_parts(self) -> dict[str, Any]:
         """Everything that reaches the builder, as plain JSON values. Raises ExportError for a graph that is not in one file."""
-        _require_one_file(self.graph_path)
+        require_one_hash(self.graph_path)
         return {
             "graph": sha256(self.graph_path),
             "size": self.spec.to_json()["size"],
@@ -162,7 +164,7 @@ class EngineBuilder:
         """The one GPU that the engine is tuned on; None where any of its compute capabilities will do."""
         return None if self.options.hardware_compatible else self.target.gpu
 
-    def _build_and_record(self, key: str, progress: Progress | None) -> tuple[EngineRecord, bytes]:
+    def _build_and_record(self, key: str, progress: Progress) -> tuple[EngineRecord, bytes]:
         by_target = self._layers_of_further_targets(progress)
         engine = self.compile(progress)
         if by_target:
@@ -186,7 +188,7 @@ class EngineBuilder:
         )
         return record, engine.plan
 
-    def _layers_of_further_targets(self, progress: Progress | None) -> dict[str, tuple[EngineLayer, ...]]:
+    def _layers_of_further_targets(self, progress: Progress) -> dict[str, tuple[EngineLayer, ...]]:
         """The layers for each target above the lowest, by compute capability, each built alone.
 
         The log of a build for several targets names the layers of the lowest alone (seen with TensorRT-RTX 1.7.1; a test holds
@@ -207,7 +209,7 @@ class EngineBuilder:
             found[capability(name)] = alone.compile(progress).layers
         return found
 
-    def compile(self, progress: Progress | None = None) -> CompiledEngine:
+    def compile(self, progress: Progress = silent) -> CompiledEngine:
         """Run TensorRT's builder, on a thread of its own.
 
         Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C.
@@ -215,8 +217,8 @@ class EngineBuilder:
         stop = threading.Event()
         return interruptible(lambda: self._compile(progress, stop), stop)
 
-    def _compile(self, progress: Progress | None, stop: threading.Event) -> CompiledEngine:
-        """All that TensorRT does and says, on the builder's thread: contexts of GPUs are current in one thread at a time."""
+    def _compile(self, progress: Progress, stop: threading.Event) -> CompiledEngine:
+        """All that TensorRT does and says, on the builder's thread: a CUDA context is current in one thread."""
         api = self.api
         with self._active_gpu(), api.log.recording() as lines:
             builder = api.make("builder", api.module.Builder, api.log.vendor)
@@ -251,7 +253,7 @@ class EngineBuilder:
 
     @contextlib.contextmanager
     def _active_gpu(self) -> Iterator[None]:
-        """The GPU's context, where one takes part in the build."""
+        """Makes the GPU's CUDA context current, if a GPU takes part in the build."""
         if self.target.gpu is None:
             yield
             return
@@ -288,7 +290,7 @@ class EngineBuilder:
         if preview is not None and options.has_free_sizes:
             # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
             config.set_preview_feature(preview, True)
-            if api.profile_sharing is not None:  # 8.6: a stream's slots are contexts of one engine
+            if api.profile_sharing is not None:  # 8.6: the slots of a stream have execution contexts of one engine
                 config.set_preview_feature(api.profile_sharing, True)
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
@@ -335,8 +337,8 @@ def _by_number(targets: tuple[str, ...]) -> list[str]:
     return sorted(targets, key=lambda name: int(name[2:]))
 
 
-def _require_one_file(graph_path: Path) -> None:
-    """Raises ExportError where weights lie beside the graph: keys, manifests and `load` know an engine's source by one hash."""
+def require_one_hash(graph_path: Path) -> None:
+    """Raises ExportError where weights lie beside the graph and it does not give their hash: an engine knows its source by one."""
     try:
         import onnx
         from onnx.external_data_helper import uses_external_data
@@ -347,7 +349,12 @@ def _require_one_file(graph_path: Path) -> None:
     except Exception:  # `prepared_graph` says so
         return
     constants = (value.t for node in content.node for value in node.attribute if value.HasField("t"))
-    if any(uses_external_data(tensor) for tensor in (*content.initializer, *constants)):
+    if any(uses_external_data(tensor) for tensor in content.initializer):
+        try:
+            verify_weights(graph_path)
+        except PackageError as error:
+            raise ExportError(str(error)) from None
+    if any(uses_external_data(tensor) for tensor in constants):
         raise ExportError(
             f"{graph_path} keeps weights in other files, and an engine of it would not notice when they change; "
             f"put everything into one package: impasto export {shlex.quote(str(graph_path))} -o FOLDER"
@@ -369,7 +376,7 @@ def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False)
                 ImpastoWarning,
                 stacklevel=2,
             )
-        return graph_path.read_bytes(), {}
+        return self_contained(graph_path), {}
     from impasto.export.graph.qdq_lint import require_parsable
 
     from .parser_graph import prepare

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from impasto.errors import BackendError, OptionError
+from impasto.errors import BackendError, OptionError, PackageError
 from impasto.package.onnx_bytes import unbounded, with_output
+from impasto.package.shared_weights import self_contained
 
 from .base import Backend, InnerValues, require_numbers
 
@@ -61,9 +62,10 @@ class WatchedGraph(Backend):
 def open_watched(path: Path, open_copy: Callable[[Path], Backend]) -> WatchedGraph | None:
     """The graph at `path`, watched; None where it hides nothing. open_copy: loads a graph of two outputs.
 
-    Raises BackendError, OSError, and ValueError where the file is no ONNX file.
+    Raises BackendError, PackageError where its weights lie in another file that cannot be read, OSError, and ValueError where the
+    file is no ONNX file.
     """
-    model = path.read_bytes()
+    model = self_contained(path, trust=True)  # what was to be compared has been
     values = unbounded(model)
     if values is None:
         return None
@@ -91,7 +93,7 @@ class ValuesBeforeRounding(InnerValues):
         if self._copy is None and not self._blind:
             try:
                 self._copy = open_watched(self._path, self._open_copy)
-            except (OSError, ValueError, BackendError):
+            except (OSError, ValueError, BackendError, PackageError):
                 self._copy = None
             self._blind = self._copy is None
         if self._copy:

@@ -14,14 +14,22 @@ from typing import TypeVar
 
 import numpy as np
 
-from impasto.errors import BackendError, ImpastoError, MissingDependency, NoNumbers, OptionError, ShapeError
+from impasto.errors import (
+    BackendError,
+    ImpastoError,
+    MissingDependency,
+    NoNumbers,
+    OptionError,
+    PackageError,
+    ShapeError,
+)
 from impasto.metrics import independent, psnr
 from impasto.package.manifest import Manifest
 from impasto.package.spec import ModelSpec, Pixels
 from impasto.runtime.backends import NAMES, Backend, Preference, open_graph, preferred, target_backend
 from impasto.runtime.backends.inner_values import VARIABLE, ValuesBeforeRounding, open_watched, wanted_always
 
-from .opening import describe, open_context, open_source
+from .opening import describe, open_context_graph, open_source
 from .source import ModelFiles, Source
 
 LEVELS = 2
@@ -53,13 +61,13 @@ class OpenModel:
     source: Source
     backend: Backend
     spec: ModelSpec
-    context: Backend | None
+    context_graph: Backend | None
     """The context graph, where the network has one."""
 
     def close(self) -> None:
         self.backend.close()
-        if self.context:
-            self.context.close()
+        if self.context_graph:
+            self.context_graph.close()
 
 
 def open_model(
@@ -227,7 +235,7 @@ def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values
             return OpenModel(source, loaded, spec, None)
         if source.context_path is None:
             raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-        return OpenModel(source, loaded, spec, open_context(source, source.context_path, backend, device))
+        return OpenModel(source, loaded, spec, open_context_graph(source, source.context_path, backend, device))
     except BaseException:
         loaded.close()
         raise
@@ -251,7 +259,7 @@ def _loaded(candidate: Candidate, device: int, check_values: bool) -> Backend:
         try:
             if watched := open_watched(source.graph_path, open_copy):
                 return watched
-        except (OSError, ValueError, BackendError) as error:
+        except (OSError, ValueError, BackendError, PackageError) as error:
             blind = error
     loaded = open_source(source, backend, device)  # says what is wrong, if anything is
     if blind and check_values:
