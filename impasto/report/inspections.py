@@ -224,7 +224,7 @@ def _overlaid(photo: np.ndarray, place: InputGradient) -> np.ndarray:
 def _marked(picture: np.ndarray, row: int, column: int) -> np.ndarray:
     """With a white square on black around the place."""
     made = picture.copy()
-    unit = max(1, min(picture.shape[:2]) // 160)
+    unit = max(1, round(min(picture.shape[:2]) / 160))
     for reach, level in ((6 * unit, 0), (5 * unit, 255), (4 * unit, 0)):
         top, left = max(row - reach, 0), max(column - reach, 0)
         made[top : row + reach, left : column + reach] = level

@@ -9,6 +9,8 @@ from impasto.package.manifest import read_manifest
 from impasto.training import train_restorer
 from impasto.training.loop.run_folder import CURVE_POINTS, LOG, curves
 
+pytest_plugins = ("support.training_fixtures",)
+
 
 def test_a_long_log_becomes_few_points_that_keep_its_means(tmp_path):
     lines = [{"step": 25 * n, "seconds": float(n), "content": float(n)} for n in range(1, 1001)]
