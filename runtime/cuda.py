@@ -1,7 +1,9 @@
-"""CUDA as this runtime needs it, on PyCUDA and, for graphs, the driver's own calls; the only file that talks to either.
+"""CUDA for the runtime: devices, memory, streams and graphs. The only module that imports PyCUDA.
 
-Everything here belongs to a `Device` and is made and freed while that device is active in the calling thread. PyCUDA's own
-destructors cannot be left to do it: they refuse to run on a thread that did not make the object, and leak.
+PyCUDA knows nothing of graphs; they come from `impasto.kernels.cuda_driver`, the one place that calls the driver itself.
+
+Every object belongs to a `Device`. It is made and freed while that device is active in the calling thread. PyCUDA's destructors
+are not relied on: they refuse to run in another thread than the one that made the object, and then leak.
 """
 
 from __future__ import annotations
@@ -16,21 +18,13 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import BackendError, KernelError, MissingDependency
+from impasto.kernels import cuda_driver
 
 _GRANULE = 1 << 16
 """Blocks of device memory come in multiples of this, so that neighbouring picture sizes share them."""
 
 _HOST_ALLOC_MAPPED = 2
 _STREAM_NON_BLOCKING = 1
-_CAPTURE_THREAD_LOCAL = 1
-_GRAPH_CALLS = (
-    "cuStreamBeginCapture_v2",
-    "cuStreamEndCapture",
-    "cuGraphInstantiateWithFlags",
-    "cuGraphLaunch",
-    "cuGraphDestroy",
-    "cuGraphExecDestroy",
-)
 
 
 @functools.cache
@@ -49,18 +43,6 @@ def driver() -> Any:
             f"no CUDA device can be used: {error}; see what nvidia-smi says, or choose backend='onnxruntime-cpu'"
         ) from None
     return cuda
-
-
-@functools.cache
-def graph_driver() -> Any | None:
-    """The driver's library, whose graphs PyCUDA knows nothing of; None where it lacks a call (before CUDA 11.4)."""
-    from impasto.kernels import launch
-
-    try:
-        library = launch.driver()
-    except KernelError:
-        return None
-    return library if all(hasattr(library, name) for name in _GRAPH_CALLS) else None
 
 
 @contextmanager
@@ -262,28 +244,13 @@ class Stream:
                 events.clear()  # while the device is active
 
     def capture(self, work: Callable[[], None]) -> CudaGraph | None:
-        """Record what `work` begins on this stream, without running it. None where graphs cannot be had.
+        """Record what `work` begins on this stream, without running it. None where the driver has no graphs or refuses.
 
         `work` may not allocate or wait. Raises what `work` raises; the stream stays usable.
         """
-        library = graph_driver()
-        if library is None:
-            return None
-        stream, graph, executable = ctypes.c_void_p(self.handle), ctypes.c_void_p(), ctypes.c_void_p()
         with self._device.active():
-            if library.cuStreamBeginCapture_v2(stream, _CAPTURE_THREAD_LOCAL):
-                return None
-            try:
-                work()
-            except BaseException:
-                if not library.cuStreamEndCapture(stream, ctypes.byref(graph)):
-                    library.cuGraphDestroy(graph)
-                raise
-            if library.cuStreamEndCapture(stream, ctypes.byref(graph)):
-                return None
-            failed = library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
-            library.cuGraphDestroy(graph)
-        return None if failed else CudaGraph(self._device, library, executable, stream)
+            graph = cuda_driver.capture(self.handle, work)
+        return None if graph is None else CudaGraph(self._device, graph, self.handle)
 
     def free(self) -> None:
         """Let go of the stream; wait for it first."""
@@ -294,22 +261,20 @@ class Stream:
 class CudaGraph:
     """Recorded work that one call replays, on the stream that it was recorded on."""
 
-    def __init__(self, device: Device, library: Any, executable: ctypes.c_void_p, stream: ctypes.c_void_p) -> None:
+    def __init__(self, device: Device, graph: cuda_driver.Graph, stream: int) -> None:
         """Get it from `Stream.capture`."""
         self._device = device
-        self._library = library
-        self._executable = executable
+        self._graph = graph
         self._stream = stream
 
     def replay(self) -> None:
         """Begin the recorded work; the device is active. Raises BackendError."""
-        status = self._library.cuGraphLaunch(self._executable, self._stream)
-        if status:
-            words = ctypes.c_char_p()
-            self._library.cuGetErrorString(status, ctypes.byref(words))
-            raise BackendError(f"CUDA failed while replaying a graph: {(words.value or b'unknown error').decode()}")
+        try:
+            self._graph.launch(self._stream)
+        except KernelError as error:
+            raise BackendError(f"CUDA failed while replaying a graph: {error}") from error
 
     def free(self) -> None:
         """Destroy the graph; it may not be running."""
         with self._device.active():
-            self._library.cuGraphExecDestroy(self._executable)
+            self._graph.destroy()

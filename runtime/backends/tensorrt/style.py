@@ -14,6 +14,7 @@ import numpy as np
 
 from impasto.errors import BackendError, KernelError
 from impasto.kernels import launch
+from impasto.kernels.feature_map import FeatureMap
 from impasto.runtime.backends.base import TensorSpec
 from impasto.runtime.cuda import Device, DeviceBlock, HostBuffer, Stream
 from impasto.runtime.style_distances import StyleDistances, relative_scale
@@ -128,7 +129,7 @@ class FeatureOutput(OutputBinding):
         stream.download(self._host, *self._made())
 
     @abstractmethod
-    def _arranged(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _arranged(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         """What the kernel is to do with each layer's feature maps."""
 
     @abstractmethod
@@ -145,7 +146,7 @@ class GramOutput(FeatureOutput):
     grams: DeviceBlock
     """The matrices on the GPU, one layer's behind another's."""
 
-    def _arranged(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _arranged(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         self._squares = tuple(features.shape[1] ** 2 for features in maps)
         self.grams = slot.take(sum(self._squares) * _FLOAT32.itemsize)
         offsets = _offsets(self._squares)
@@ -168,7 +169,7 @@ class DistanceOutput(FeatureOutput):
         """targets: freed after the slot is closed."""
         self._targets = targets
 
-    def _arranged(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _arranged(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         targets = zip(maps, self._targets.pointers, self._targets.scales, strict=True)
         return [launch.Layer(features, target=target, weight=scale) for features, target, scale in targets]
 
@@ -180,12 +181,12 @@ class DistanceOutput(FeatureOutput):
         return self._workspace, self._offset
 
 
-def _feature_map(slot: TensorRTSlot, spec: TensorSpec) -> launch.FeatureMap:
+def _feature_map(slot: TensorRTSlot, spec: TensorSpec) -> FeatureMap:
     """Give an output its memory, on the GPU alone."""
     N, C, H, W = slot.output_shape(spec)
     block = slot.take(N * C * H * W * spec.dtype.itemsize)
     slot.set_address(spec, block.pointer)
-    return launch.FeatureMap(block.pointer, (N, C, H, W), (C * H * W, H * W, W, 1))
+    return FeatureMap(block.pointer, (N, C, H, W), (C * H * W, H * W, W, 1))
 
 
 def _dtype(outputs: tuple[TensorSpec, ...]) -> str:
