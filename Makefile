@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fuzz kernels zoo docs reference thumbnails wheel clean
+.PHONY: help setup demo test lint types fuzz kernels zoo docs reference thumbnails wheel release clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -30,6 +30,7 @@ test: $(VENV)/.test-ready lint types  ## lint, types, import directions and all 
 lint: $(VENV)/.test-ready  ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint -c .hadolint.yaml docker/*.Dockerfile; else echo "hadolint is not there; the Dockerfiles were not linted"; fi
 
 types: $(VENV)/.test-ready  ## mypy, on the wheel as a user installs it
 	$(BIN)/python tests/check_types.py
@@ -52,8 +53,15 @@ reference: $(VENV)/.demo-ready  ## docs/reference, one page a verb, from the com
 thumbnails: $(VENV)/.demo-ready  ## docs/pictures/thumbnails, from the models' pictures
 	$(BIN)/python docs/tools/thumbnails.py
 
-wheel: $(VENV)/.test-ready  ## dist/impasto-*.whl
+wheel: $(VENV)/.created  ## dist/impasto-*.whl; needs no development environment
+	@$(PIP) build
 	$(BIN)/python -m build --wheel --outdir dist
+
+release: $(VENV)/.created  ## dist/: the wheel and the source distribution, checked by twine (docs/releasing.md)
+	@$(PIP) build twine
+	rm -rf dist build/lib
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:  ## remove what make has made
 	rm -rf $(VENV) build dist *.egg-info

@@ -7,16 +7,24 @@ in the network, so that a package is its own checkpoint (`training/packages.py`)
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
+
+from impasto.package.shared_weights import WEIGHTS_KEY
 
 from .helpers import attribute, captured, copy, readers, replace_nodes
 
 _WORTH_A_CAST = 1024
 """Elements. A cast takes about a hundred bytes itself, and makes a graph longer to read."""
+
+_WORTH_SHARING = 1024
+"""Bytes. The note of a weight's place takes about a hundred."""
 
 
 def with_fp16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -58,6 +66,31 @@ def without_fp16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
         model.graph.initializer.append(held[result])
     replace_nodes(model.graph, nodes)
     _name_as_before(model.graph, origins)
+    return model
+
+
+def with_shared_weights(model: onnx.ModelProto, holder: Path) -> onnx.ModelProto:
+    """A copy without the large weights that `holder` stores already, byte for byte: ONNX's external data says where they lie.
+
+    holder: another graph's file, beside which this one will lie. The copy's metadata gives its SHA-256 (`shared_weights`).
+    """
+    content = holder.read_bytes()
+    held = {
+        (tensor.data_type, tensor.raw_data): content.find(tensor.raw_data)
+        for tensor in onnx.load_from_string(content).graph.initializer
+        if len(tensor.raw_data) >= _WORTH_SHARING
+    }
+    model = copy(model)
+    shared = False
+    for tensor in model.graph.initializer:
+        offset = held.get((tensor.data_type, tensor.raw_data))
+        if offset is None:
+            continue
+        set_external_data(tensor, holder.name, offset, len(tensor.raw_data))
+        tensor.ClearField("raw_data")
+        shared = True
+    if shared:
+        model.metadata_props.add(key=WEIGHTS_KEY, value=hashlib.sha256(content).hexdigest())
     return model
 
 

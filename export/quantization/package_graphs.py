@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from impasto.errors import OptionError, PackageError
+from impasto.export.graph.weight_storage import with_shared_weights
 from impasto.package.manifest import FAMILIES, LOCK, MANIFEST, Manifest, PackageFile, read_manifest
 from impasto.package.writer import NewFile, PackageChange, change_package, check_folder
 from impasto.runtime.loading.source import Source, is_shipped
@@ -57,11 +58,19 @@ def write_graphs(source: Source, target: Path, graphs: Sequence[QuantizedGraph])
     """
     with change_package(target) as change:  # others may be adding engines, or exporting
         manifest = _present(source, target, change)
-        added = {graph.file.name: change.add(graph.file) for graph in graphs}
+        held = manifest.find("model")
+        added = {graph.file.name: change.add(_sharing(graph, source, held)) for graph in graphs}
         files = sorted((*(file for file in manifest.files if file.name not in added), *added.values()), key=_order)
         quality = manifest.quality.get(QUALITY, {}) | {graph.key: graph.for_manifest() for graph in graphs}
         change.manifest = replace(manifest, files=tuple(files), quality={**manifest.quality, QUALITY: quality})
     return [replace(graph, path=target / name) for name, graph in zip(added, graphs, strict=True)]
+
+
+def _sharing(graph: QuantizedGraph, source: Source, held: PackageFile | None) -> NewFile:
+    """The graph as a file that leaves to the FP32 file `held`, which lies beside it, what that one stores already."""
+    if held is None:
+        return graph.file
+    return replace(graph, model=with_shared_weights(graph.model, source.path / held.name)).file
 
 
 def _present(source: Source, target: Path, change: PackageChange) -> Manifest:

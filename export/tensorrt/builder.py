@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from impasto.errors import ExportError, ImpastoWarning, OptionError, OutputError, first_line
+from impasto.errors import ExportError, ImpastoWarning, OptionError, OutputError, PackageError, first_line
 from impasto.files import sha256, write_bytes
 from impasto.package.engine_record import EngineLayer, EngineRecord, Range, count_precisions
+from impasto.package.shared_weights import self_contained, verify_weights
 from impasto.package.spec import ModelSpec
 from impasto.runtime.backends.tensorrt.api import TensorRT
 
@@ -142,7 +143,7 @@ class EngineBuilder:
 
     def key_parts(self) -> dict[str, Any]:
         """Everything that reaches the builder, as plain JSON values. Raises ExportError for a graph that is not in one file."""
-        _require_one_file(self.graph_path)
+        require_one_hash(self.graph_path)
         return {
             "graph": sha256(self.graph_path),
             "size": self.spec.to_json()["size"],
@@ -335,8 +336,8 @@ def _by_number(targets: tuple[str, ...]) -> list[str]:
     return sorted(targets, key=lambda name: int(name[2:]))
 
 
-def _require_one_file(graph_path: Path) -> None:
-    """Raises ExportError where weights lie beside the graph: keys, manifests and `load` know an engine's source by one hash."""
+def require_one_hash(graph_path: Path) -> None:
+    """Raises ExportError where weights lie beside the graph and it does not give their hash: an engine knows its source by one."""
     try:
         import onnx
         from onnx.external_data_helper import uses_external_data
@@ -347,7 +348,12 @@ def _require_one_file(graph_path: Path) -> None:
     except Exception:  # `prepared_graph` says so
         return
     constants = (value.t for node in content.node for value in node.attribute if value.HasField("t"))
-    if any(uses_external_data(tensor) for tensor in (*content.initializer, *constants)):
+    if any(uses_external_data(tensor) for tensor in content.initializer):
+        try:
+            verify_weights(graph_path)
+        except PackageError as error:
+            raise ExportError(str(error)) from None
+    if any(uses_external_data(tensor) for tensor in constants):
         raise ExportError(
             f"{graph_path} keeps weights in other files, and an engine of it would not notice when they change; "
             f"put everything into one package: impasto export {shlex.quote(str(graph_path))} -o FOLDER"
@@ -369,7 +375,7 @@ def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False)
                 ImpastoWarning,
                 stacklevel=2,
             )
-        return graph_path.read_bytes(), {}
+        return self_contained(graph_path), {}
     from impasto.export.graph.qdq_lint import require_parsable
 
     from .parser_graph import prepare

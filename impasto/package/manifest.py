@@ -10,6 +10,7 @@ from impasto.errors import PackageError
 from impasto.files import sha256
 
 from . import schema
+from .shared_weights import verify_weights
 from .spec import ModelSpec
 
 SCHEMA = 1
@@ -149,7 +150,10 @@ def read_manifest(package: Path) -> Manifest:
 
 
 def verify(package: Path, file: PackageFile) -> Path:
-    """The file's path, after its hash has been compared with the manifest's. Raises PackageError."""
+    """The file's path, after its hash has been compared with the manifest's, and that of the file that holds its weights.
+
+    Raises PackageError.
+    """
     path = package / file.name
     if not path.is_file():
         raise PackageError(f"{package} lacks {file.name}, which its manifest lists; export the model again")
@@ -159,6 +163,8 @@ def verify(package: Path, file: PackageFile) -> Path:
             f"{path} is not the file that its manifest describes (SHA-256 {found[:12]}…, expected {file.sha256[:12]}…); "
             "export the model again, or load it in a program with trust=True if you changed it yourself"
         )
+    if path.suffix == ".onnx":
+        verify_weights(path)
     return path
 
 

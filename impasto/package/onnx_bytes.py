@@ -1,15 +1,21 @@
-"""As much of an ONNX file as the runtime reads by itself, without the onnx library: which node gives which tensor.
+"""As much of an ONNX file as the runtime reads by itself, without the onnx library: its nodes, its metadata, where its weights lie.
 
 ONNX files are protobuf messages: fields of a number, a wire type and a value, one behind another. Field numbers are onnx.proto's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-_GRAPH, _NODE, _OUTPUT = 7, 1, 12
-"""Of ModelProto; of GraphProto, twice."""
+_GRAPH, _METADATA = 7, 14
+"""Of ModelProto."""
+_NODE, _INITIALIZER, _OUTPUT = 1, 5, 12
+"""Of GraphProto."""
+_RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+"""Of TensorProto."""
+_KEY, _VALUE = 1, 2
+"""Of StringStringEntryProto."""
 _NODE_INPUT, _NODE_OUTPUT, _OPERATOR = 1, 2, 4
 """Of NodeProto."""
 _NAME = 1
@@ -54,6 +60,63 @@ def with_output(model: bytes, tensor: str) -> bytes:
     name = tensor.encode()
     value = _delimited(_NAME, name)
     return model + _delimited(_GRAPH, _delimited(_OUTPUT, value))
+
+
+def metadata(model: bytes) -> dict[str, str]:
+    """The entries of the model's metadata. Raises ValueError for what is no ONNX file."""
+    return dict(_entry(message) for message in _messages(model, _METADATA))
+
+
+def weight_files(model: bytes) -> set[str]:
+    """The names of the files in which weights of this model lie; nothing where it holds them itself.
+
+    Initializers alone are looked at: graphs of Impasto keep nothing else elsewhere. Raises ValueError for what is no ONNX file.
+    """
+    tensors = (tensor for graph in _messages(model, _GRAPH) for tensor in _messages(graph, _INITIALIZER))
+    return {place["location"] for tensor in tensors if (place := _external(tensor))}
+
+
+def with_weights(model: bytes, files: Mapping[str, bytes]) -> bytes:
+    """The same model with all its weights inside.
+
+    files: the content of each of its `weight_files`. Raises ValueError for what is no ONNX file, or a weight beyond a file's end.
+    """
+    whole = bytearray()
+    for number, value in _fields(model):
+        whole += _field(number, value if number != _GRAPH else _graph_with_weights(value, files))
+    return bytes(whole)
+
+
+def _graph_with_weights(graph: memoryview | int, files: Mapping[str, bytes]) -> bytes:
+    assert isinstance(graph, memoryview)
+    whole = bytearray()
+    for number, value in _fields(graph):
+        whole += _field(number, value if number != _INITIALIZER else _tensor_with_weights(value, files))
+    return bytes(whole)
+
+
+def _tensor_with_weights(tensor: memoryview | int, files: Mapping[str, bytes]) -> bytes:
+    assert isinstance(tensor, memoryview)
+    place = _external(tensor)
+    if not place:
+        return bytes(tensor)
+    file, offset, length = files[place["location"]], int(place.get("offset", 0)), int(place["length"])
+    if min(offset, length) < 0 or offset + length > len(file):
+        raise ValueError(f"{length} bytes of weights at byte {offset} of {len(file)}")
+    kept = ((number, value) for number, value in _fields(tensor) if number not in (_EXTERNAL_DATA, _DATA_LOCATION))
+    return b"".join(_field(number, value) for number, value in kept) + _delimited(
+        _RAW_DATA, file[offset : offset + length]
+    )
+
+
+def _external(tensor: memoryview) -> dict[str, str]:
+    """Where a tensor's values lie, as ONNX's external_data says; empty where they lie in the tensor itself."""
+    return dict(_entry(message) for message in _messages(tensor, _EXTERNAL_DATA))
+
+
+def _entry(message: memoryview) -> tuple[str, str]:
+    texts = {number: str(value, "utf-8") for number, value in _fields(message) if isinstance(value, memoryview)}
+    return texts.get(_KEY, ""), texts.get(_VALUE, "")
 
 
 def _node(message: memoryview) -> _Node:
@@ -106,6 +169,13 @@ def _varint(view: memoryview, place: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, place
     raise ValueError(f"no number at byte {place}")
+
+
+def _field(number: int, value: memoryview | bytes | int) -> bytes:
+    """A field as `_fields` gave it."""
+    if isinstance(value, int):
+        return _number(number << 3 | _VARINT) + _number(value)
+    return _delimited(number, bytes(value))
 
 
 def _delimited(number: int, content: bytes) -> bytes:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from impasto.errors import BackendError, OptionError
+from impasto.errors import BackendError, OptionError, PackageError
 from impasto.package.onnx_bytes import unrounded, with_output
+from impasto.package.shared_weights import self_contained
 
 from .base import Backend, InnerValues, require_numbers
 
@@ -54,7 +55,7 @@ class ValuesBeforeRounding(InnerValues):
     def _loaded(self) -> Backend | None:
         """None where the graph rounds nothing, or its copy does not load and only suspicion asked for it."""
         try:
-            model = self._path.read_bytes()
+            model = self_contained(self._path)
             tensor = unrounded(model)
             if tensor is None:
                 self._blind = True
@@ -63,7 +64,7 @@ class ValuesBeforeRounding(InnerValues):
                 copy = Path(folder) / self._path.name
                 copy.write_bytes(with_output(model, tensor))
                 return self._open(copy)
-        except (OSError, ValueError, BackendError) as error:
+        except (OSError, ValueError, BackendError, PackageError) as error:
             self._blind = True
             if self.always:
                 raise BackendError(f"cannot look for NaN in {self._path}: {error}; unset ${VARIABLE}") from None
