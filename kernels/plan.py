@@ -127,7 +127,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """All layers of one launch. The workspace holds partial tiles, parts of the loss and a counter of finished blocks, in this order."""
+    """All layers of one launch. In the workspace: partial tiles, parts of the loss, a counter of finished blocks, in this order."""
 
     layers: tuple[LayerPlan, ...]
 
