@@ -1,6 +1,6 @@
 """Honest figures: latency by the clock, with the machine and every sample beside them."""
 
 from .measurement.measure import Latency, measure
-from .measurement.report import BenchmarkReport, SizeResult, benchmark
+from .measurement.report import BenchmarkOptions, BenchmarkReport, SizeResult, benchmark
 
-__all__ = ["BenchmarkReport", "Latency", "SizeResult", "benchmark", "measure"]
+__all__ = ["BenchmarkOptions", "BenchmarkReport", "Latency", "SizeResult", "benchmark", "measure"]

@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("--target", default="openvino", help="openvino, onnxruntime or tensorrt")
     given = parser.parse_args()
     print(import_onnx(given.graph, given.package, layout=given.layout))
-    print(quantize(given.package, QuantizeOptions(given.photos, to="int8", families=(given.target,))))
+    print(quantize(given.package, QuantizeOptions(given.photos, to="int8", target_backends=(given.target,))))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ and `check`. They are imported on first use, since they need onnx, and some of t
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from impasto.public_names import late_imports
 
 if TYPE_CHECKING:
     from .checks.check import check
@@ -52,12 +53,4 @@ _MODULES = {
 }
 """The module that each public name comes from."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = late_imports(__name__, _MODULES)

@@ -106,9 +106,7 @@ def _with_strength(loaded: Checkpoint) -> Checkpoint:
 def _with_working_size(loaded: Checkpoint, pixels: int) -> Checkpoint:
     """With a recipe that names it. Raises OptionError for what is no stylizer, and for sizes that cannot be."""
     if loaded.task != "stylize":
-        raise OptionError(
-            f"a working size is for a stylizer's strokes, and {loaded.name} is a network for {loaded.task}"
-        )
+        raise OptionError(f"a working size is for stylizers, and {loaded.name} is a network for {loaded.task}")
     if pixels < LEAST_WORKING_SIZE:
         raise OptionError(f"working size {pixels}: wanted at least {LEAST_WORKING_SIZE} pixels")
     return replace(loaded, recipe={**loaded.recipe, "working_size": pixels})

@@ -39,7 +39,7 @@ from impasto.runtime.backends import Backend, open_graph
 from impasto.runtime.backends.pixels import PixelAdapter
 from impasto.runtime.loading.opening import SPEC_KEY, metadata_json, spec_in_metadata
 from impasto.runtime.loading.source import Source, resolve
-from impasto.runtime.stoppable import time_limit
+from impasto.runtime.runner import time_limit
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 """Of what sides may have to be multiples, as strides by two make it."""

@@ -40,6 +40,27 @@ def data_folder(given: Path | None = None) -> Path:
     return named
 
 
+def public_path(path: str | os.PathLike[str]) -> str:
+    """The path as others may read it, for what is published: no absolute path, and none that leads out of the working folder.
+
+    Below the data folder it is "$IMPASTO_DATA/…", below the working folder relative to that; of another place the last name is left.
+    """
+    text = os.fspath(path)
+    if not text.startswith(("/", "..")):
+        return text
+    found, data = _absolute(text), os.environ.get(VARIABLE)
+    if data and found.is_relative_to(_absolute(data)):
+        return "/".join((f"${VARIABLE}", *found.relative_to(_absolute(data)).parts))
+    if found.is_relative_to(Path.cwd()):
+        return found.relative_to(Path.cwd()).as_posix()
+    return found.name
+
+
+def _absolute(path: str) -> Path:
+    """Without following links: what lies in the data folder by a link is named as it lies there."""
+    return Path(os.path.normpath(Path(path).absolute()))
+
+
 def missing(data: Path, parts: list[str]) -> list[str]:
     """One line for each of `parts` that the folder lacks: the path, and what it is to hold."""
     return [f"{data / part} is missing: {PARTS[part]}" for part in parts if not (data / part).is_dir()]

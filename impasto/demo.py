@@ -86,12 +86,12 @@ def _denoise(package: Path, output: Path) -> list[Panel]:
 
 
 def _measure(packages: dict[str, Path], output: Path) -> None:
-    from impasto.benchmarks import benchmark
+    from impasto.benchmarks import BenchmarkOptions, benchmark
 
     reports = []
     for name, package in packages.items():
         with err.status(f"measuring {name}"):
-            report = benchmark(package, ["512x512"], iterations=20, warmup=3)
+            report = benchmark(package, ["512x512"], options=BenchmarkOptions(iterations=20, warmup=3))
         report.write(output / f"benchmark-{name}.json")
         reports.append(report)
     out.print(benchmark_table(*reports))

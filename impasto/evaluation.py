@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from impasto.benchmarks.measurement.report import describe_machine
 from impasto.errors import MissingDependency, OptionError, PictureError, install
 from impasto.images.contact_sheet import Panel, write_contact_sheet
 from impasto.metrics import bounded_psnr, ssim_rgb
+from impasto.progress import Progress, silent
 from impasto.runtime import Model, ModelInfo, load
 from impasto.styles import Wanted, painted
 
@@ -104,10 +105,6 @@ class Evaluation:
         }
 
 
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many pictures are done, and how many there are."""
-
-
 @dataclass(frozen=True)
 class LoadOptions:
     """How `impasto.load` is to load the model."""
@@ -126,7 +123,7 @@ def evaluate(
     style: Wanted = None,
     strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
-    progress: Progress = lambda words, done, total: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Judge a model on photos that its training has not seen. Files that cannot be judged are left out and listed.
 
@@ -178,7 +175,7 @@ def evaluate_restorer(
     vgg: str | os.PathLike[str] | None = None,
     strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
-    progress: Progress = lambda words, done, total: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """PSNR and SSIM of damaged and of restored photos, at STRENGTHS of each damage's range; unusable files are left out and listed.
 
@@ -222,7 +219,7 @@ def evaluate_stylizer(
     style: Wanted = None,
     strength: float = 1.0,
     options: LoadOptions = LoadOptions(),
-    progress: Progress = lambda words, done, total: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Content and style distance and their objective, content + 10 · style, as training measures them; unusable files are left out
     and listed.

@@ -1,9 +1,9 @@
-"""CUDA for the runtime: devices, memory, streams and graphs. The only module that imports PyCUDA.
+"""CUDA for the runtime: devices, memory, streams and graphs, through PyCUDA. No other file imports PyCUDA.
 
-PyCUDA knows nothing of graphs; they come from `impasto.kernels.cuda_driver`, the one place that calls the driver itself.
+PyCUDA lacks CUDA graphs. They come from `impasto.kernels.cuda_driver`, the one module that calls the driver's library.
 
-Every object belongs to a `Device`. It is made and freed while that device is active in the calling thread. PyCUDA's destructors
-are not relied on: they refuse to run in another thread than the one that made the object, and then leak.
+Each object belongs to a `Device`, and is made and freed while that device is active in the calling thread. PyCUDA's destructors
+cannot free objects here: in a thread that did not make the object they refuse to run, and leak.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from impasto.errors import BackendError, KernelError, MissingDependency
 from impasto.kernels import cuda_driver
 
 _GRANULE = 1 << 16
-"""Blocks of device memory come in multiples of this, so that neighbouring picture sizes share them."""
+"""Sizes of device memory blocks are multiples of this, in bytes, so that pictures of similar sizes can use the same blocks."""
 
 _HOST_ALLOC_MAPPED = 2
 _STREAM_NON_BLOCKING = 1
@@ -29,25 +29,25 @@ _STREAM_NON_BLOCKING = 1
 
 @functools.cache
 def driver() -> Any:
-    """PyCUDA's driver module, initialised. Raises MissingDependency, or BackendError where there is no CUDA device."""
+    """PyCUDA's driver module, initialised. Raises MissingDependency, or BackendError if there is no CUDA device."""
     try:
         import pycuda.driver as cuda
     except (ImportError, OSError) as error:
         raise MissingDependency(
-            f"CUDA needs PyCUDA and NVIDIA's driver ({error}): pip install pycuda, built against this machine's CUDA"
+            f"CUDA needs PyCUDA and NVIDIA's driver ({error}); install it for this machine's CUDA: pip install pycuda"
         ) from None
     try:
         cuda.init()
     except cuda.Error as error:
         raise BackendError(
-            f"no CUDA device can be used: {error}; see what nvidia-smi says, or choose backend='onnxruntime-cpu'"
+            f"no CUDA device can be used: {error}; see nvidia-smi, or choose backend='onnxruntime-cpu'"
         ) from None
     return cuda
 
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Turn PyCUDA's errors into BackendError. doing: what failed, such as "copying a picture to the GPU"."""
+    """Turn PyCUDA's errors into BackendError. doing: the work inside the block, such as "copying a picture to the GPU"."""
     cuda = driver()
     try:
         yield
@@ -64,17 +64,17 @@ _opening = threading.Lock()
 
 
 def device(ordinal: int = 0) -> Device:
-    """The process's one `Device` of this number. Raises BackendError where there is none, MissingDependency without PyCUDA."""
-    with _opening:  # threads that come first together get the same one
+    """The process's `Device` of this number. Raises BackendError if there is none, and MissingDependency without PyCUDA."""
+    with _opening:  # two threads may not make two objects
         if ordinal not in _devices:
             _devices[ordinal] = Device(ordinal)
         return _devices[ordinal]
 
 
 class Device:
-    """One GPU, through its primary context: the one that torch and the CUDA runtime use too.
+    """One GPU, used through its primary CUDA context, which torch and the CUDA runtime use too.
 
-    The context stays for the life of the process, as the CUDA runtime's own does: vendor libraries keep things in it.
+    The CUDA context is kept until the process ends, as the CUDA runtime keeps it: vendor libraries hold objects in it.
     """
 
     def __init__(self, ordinal: int) -> None:
@@ -94,50 +94,51 @@ class Device:
             self.driver_major: int = cuda.get_driver_version() // 1000
             """The CUDA version that the driver supports, such as 13."""
             self.integrated = bool(found.get_attribute(cuda.device_attribute.INTEGRATED))
-            """Whether GPU and CPU share one memory, as on Jetson: pictures then need no copies."""
-            self._context = found.retain_primary_context()
-        # PyCUDA would end it at exit by a call that primary contexts refuse, and complain on stderr.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._context))
+            """Whether GPU and CPU share one memory, as on Jetson. Pictures need no copies then."""
+            self._cuda_context = found.retain_primary_context()
+        # At exit PyCUDA would destroy it by a call that primary CUDA contexts refuse, and print an error. The extra reference
+        # prevents that.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._cuda_context))
         self._active = threading.local()
         self._free: list[DeviceBlock] = []
-        """Blocks that were given back, the latest last."""
+        """Idle blocks, those given back last at the end."""
         self._free_lock = threading.Lock()
         self._used_bytes = self._most_bytes = 0
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this device current in this thread, and restore what was current before. Nests."""
+        """Make this device's CUDA context current in this thread, and restore the previous one afterwards. Blocks may nest."""
         depth = getattr(self._active, "depth", 0)
         if not depth:
             with translated("making the GPU current"):
-                self._context.push()
+                self._cuda_context.push()
         self._active.depth = depth + 1
         try:
             yield
         finally:
             self._active.depth = depth
             if not depth:
-                with translated("making what was current so again"):
-                    self._context.pop()
+                with translated("restoring the CUDA context that was current before"):
+                    self._cuda_context.pop()
 
     def free_memory(self) -> int:
-        """Bytes that no program on this GPU uses."""
+        """Device memory that no program uses, in bytes. Raises BackendError."""
         with self.active(), translated("asking for its free memory"):
             return int(driver().mem_get_info()[0])
 
     def take(self, nbytes: int) -> DeviceBlock:
-        """Device memory of at least this size: a block that was given back, or a new one. Raises BackendError."""
+        """A block of at least `nbytes` bytes: an idle one, or a new one. Raises BackendError."""
         size = -(-max(nbytes, 1) // _GRANULE) * _GRANULE
-        block = self._waiting(size) or self._allocate(size)
+        block = self._idle(size) or self._allocate(size)
         with self._free_lock:
             self._used_bytes += size
             self._most_bytes = max(self._most_bytes, self._used_bytes)
         return block
 
     def give_back(self, block: DeviceBlock) -> None:
-        """Keep the block for the next `take` of its size. No work on it may be in flight.
+        """Make a block idle, for the next `take` of its size. No work on it may be running.
 
-        Blocks kept are never more than were in use at once; beyond that the oldest are freed.
+        Idle blocks and blocks in use together never exceed the largest sum that was in use at once. The oldest idle ones are freed.
         """
         with self._free_lock, self.active():
             self._used_bytes -= block.size
@@ -146,14 +147,14 @@ class Device:
                 self._free.pop(0).allocation.free()
 
     def trim(self) -> None:
-        """Free the blocks that were given back."""
+        """Free the idle blocks."""
         with self._free_lock, self.active():
             for block in self._free:
                 block.allocation.free()
             self._free.clear()
             self._most_bytes = self._used_bytes
 
-    def _waiting(self, size: int) -> DeviceBlock | None:
+    def _idle(self, size: int) -> DeviceBlock | None:
         with self._free_lock:
             for index, block in enumerate(self._free):
                 if block.size == size:
@@ -165,12 +166,12 @@ class Device:
             try:
                 return DeviceBlock(driver().mem_alloc(size), size)
             except driver().MemoryError:
-                self.trim()  # blocks of other sizes may hold what is missing
+                self.trim()  # idle blocks of other sizes may hold the missing memory
                 return DeviceBlock(driver().mem_alloc(size), size)
 
 
 class DeviceBlock:
-    """A piece of GPU memory out of a device's pool."""
+    """A block of device memory from a device's pool."""
 
     def __init__(self, allocation: Any, size: int) -> None:
         self.allocation = allocation
@@ -179,10 +180,10 @@ class DeviceBlock:
 
 
 class HostBuffer:
-    """Pinned host memory, which copies run from at full speed and without the CPU; on an integrated GPU, mapped."""
+    """Pinned host memory. Copies from and to it run at full speed and without the CPU. An integrated GPU uses it directly."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        """Raises BackendError."""
+        """An array of this shape and dtype in pinned memory. Raises BackendError."""
         self._device = device
         cuda = driver()
         flags = _HOST_ALLOC_MAPPED if device.integrated else 0
@@ -191,19 +192,19 @@ class HostBuffer:
             self._base = self.array.base
             try:
                 self.device_pointer = int(self._base.get_device_pointer()) if device.integrated else 0
-                """Where the GPU sees the same memory; 0 on a discrete GPU."""
+                """The memory's address on the GPU; 0 on a discrete GPU."""
             except BaseException:
                 self._base.free()
                 raise
 
     def free(self) -> None:
-        """Unpin and free; `array` may not be touched afterwards."""
+        """Free the memory. `array` may not be used afterwards."""
         with self._device.active():
             self._base.free()
 
 
 class Stream:
-    """Work that runs in order on one device, next to that of other streams."""
+    """A CUDA stream: its work runs in order, and beside the work of other streams."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -212,12 +213,12 @@ class Stream:
         self.handle: int = self._stream.handle
 
     def upload(self, block: DeviceBlock, host: HostBuffer) -> None:
-        """Begin to copy the host buffer to the device, which is active. Raises BackendError."""
+        """Begin to copy the host buffer to the device. The device must be active. Raises BackendError."""
         with translated("copying a picture to the GPU"):
             driver().memcpy_htod_async(block.pointer, host.array, self._stream)
 
     def download(self, host: HostBuffer, block: DeviceBlock, offset: int = 0) -> None:
-        """Begin to copy device memory, from `offset` bytes into the block on, into the host buffer. The device is active.
+        """Begin to copy the block, from `offset` in bytes on, into the host buffer. The device must be active.
 
         Raises BackendError.
         """
@@ -225,12 +226,12 @@ class Stream:
             driver().memcpy_dtoh_async(host.array, block.pointer + offset, self._stream)
 
     def wait(self) -> None:
-        """Return when everything begun so far is done; other threads run meanwhile. Raises BackendError."""
+        """Return when all work begun so far is done. Other Python threads run meanwhile. Raises BackendError."""
         with self._device.active(), translated("waiting for the GPU"):
             self._stream.synchronize()
 
     def time(self, work: Callable[[], None]) -> float:
-        """Milliseconds that the GPU takes for what `work` begins on this stream, by CUDA events. Raises BackendError."""
+        """Time that the GPU takes for the work that `work` begins on this stream, in ms, by CUDA events. Raises BackendError."""
         with self._device.active(), translated("timing"):
             events: list[Any] = []
             try:
@@ -241,25 +242,25 @@ class Stream:
                 events[1].synchronize()
                 return float(events[0].time_till(events[1]))
             finally:
-                events.clear()  # while the device is active
+                events.clear()  # frees them while the device is active
 
     def capture(self, work: Callable[[], None]) -> CudaGraph | None:
-        """Record what `work` begins on this stream, without running it. None where the driver has no graphs or refuses.
+        """Record the work that `work` begins on this stream, without running it. None if it cannot be recorded.
 
-        `work` may not allocate or wait. Raises what `work` raises; the stream stays usable.
+        `work` may not allocate or wait. Raises what `work` raises; the stream stays usable then.
         """
         with self._device.active():
             graph = cuda_driver.capture(self.handle, work)
         return None if graph is None else CudaGraph(self._device, graph, self.handle)
 
     def free(self) -> None:
-        """Let go of the stream; wait for it first."""
+        """Free the stream. Call `wait` first."""
         with self._device.active():
             del self._stream
 
 
 class CudaGraph:
-    """Recorded work that one call replays, on the stream that it was recorded on."""
+    """A CUDA graph: recorded work that one call runs again, on the stream on which it was recorded."""
 
     def __init__(self, device: Device, graph: cuda_driver.Graph, stream: int) -> None:
         """Get it from `Stream.capture`."""
@@ -268,13 +269,13 @@ class CudaGraph:
         self._stream = stream
 
     def replay(self) -> None:
-        """Begin the recorded work; the device is active. Raises BackendError."""
+        """Begin the recorded work. The device must be active. Raises BackendError."""
         try:
             self._graph.launch(self._stream)
         except KernelError as error:
             raise BackendError(f"CUDA failed while replaying a graph: {error}") from error
 
     def free(self) -> None:
-        """Destroy the graph; it may not be running."""
+        """Free the graph. It may not be running."""
         with self._device.active():
             self._graph.destroy()

@@ -1,4 +1,7 @@
-"""Copies of whole frames on the host, in threads: an engine takes half a millisecond, and so does one thread for a frame in and out."""
+"""Copies whole frames on the host, in several threads.
+
+One thread takes about half a millisecond to copy a frame in and out, which is as long as an engine computes.
+"""
 
 from __future__ import annotations
 
@@ -10,41 +13,43 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import numpy as np
 
 LEAST_BYTES = 1 << 20
-"""Smaller copies are done before a thread has woken."""
+"""Smaller copies are done in one thread: they are finished before another thread has woken."""
 _MOST_THREADS = 4
-"""Beyond that, memory and not the CPU is what limits a copy."""
+"""More threads copy no faster: memory is the limit then, and not the CPU."""
 
 
 def copy_into(target: np.ndarray, source: np.ndarray) -> None:
-    """`target[...] = source` for arrays of one shape and type, in up to four threads where they are large.
+    """`target[...] = source` for arrays of the same shape and dtype; large arrays are copied in up to four threads.
 
-    Returns when all of it is copied, also where Ctrl-C comes in between: the caller may free either afterwards.
+    It returns when everything is copied, also after Ctrl-C. The caller may free both arrays then.
     """
     threads = _threads()
     if threads < 2 or source.nbytes < LEAST_BYTES or source.shape != target.shape:
         target[...] = source
         return
-    axis = max(range(source.ndim), key=lambda each: each < 2 and source.shape[each])  # the rows, behind a batch of one
+    axis = max(
+        range(source.ndim), key=lambda each: each < 2 and source.shape[each]
+    )  # the rows; the first axis may be a batch of one
     places = [source.shape[axis] * part // threads for part in range(threads + 1)]
     parts = [(slice(None),) * axis + (slice(*ends),) for ends in itertools.pairwise(places)]
-    _together([(target[part], source[part]) for part in parts])
+    _copy_pairs([(target[part], source[part]) for part in parts])
 
 
 def copied(source: np.ndarray) -> np.ndarray:
-    """`source.copy()`, C-contiguous, in threads where it is large."""
+    """A C-contiguous copy; a large array is copied in several threads."""
     target = np.empty(source.shape, source.dtype)
     copy_into(target, source)
     return target
 
 
-def _together(parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
-    """Copy each part, the first in this thread."""
+def _copy_pairs(parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Copy each (target, source) pair, the first one in this thread."""
     begun: list[Future[None]] = []
     try:
         for target, source in parts[1:]:
             try:
                 begun.append(_pool().submit(np.copyto, target, source))
-            except RuntimeError:  # Python is ending, and begins no work in threads any more
+            except RuntimeError:  # Python is shutting down and starts no more threads
                 np.copyto(target, source)
         np.copyto(*parts[0])
     finally:
@@ -55,12 +60,14 @@ def _wait_for(begun: list[Future[None]]) -> None:
     try:
         wait(begun)
     except BaseException:
-        wait(begun)  # Ctrl-C once more: a copy takes less than a millisecond, and nobody may free what it writes
+        wait(
+            begun
+        )  # a second Ctrl-C: a copy takes less than a millisecond, and its arrays may not be freed before it ends
         raise
 
 
 def _threads() -> int:
-    """Half of the CPU's cores: the others feed the GPU, and hyper-threads copy no faster."""
+    """Half of the CPU's cores: the others feed the GPU, and hyper-threads add no speed to a copy."""
     return min(_MOST_THREADS, _cores() // 2)
 
 
@@ -74,5 +81,5 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_MOST_THREADS - 1, thread_name_prefix="impasto-copy")
 
 
-if hasattr(os, "register_at_fork"):  # threads do not come along into a forked process
+if hasattr(os, "register_at_fork"):  # a forked process has none of its parent's threads
     os.register_at_fork(after_in_child=_pool.cache_clear)

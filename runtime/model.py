@@ -1,4 +1,4 @@
-"""The runtime's face: `load` gives a `Model`, a model takes a picture and gives a picture."""
+"""`load` opens a model, and a `Model` turns pictures into pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
-from impasto.runtime.inference.context import AskedStrength, Context, PictureContext, Scene
+from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
 from impasto.runtime.inference.tile_plan import Size, plan_tiles, size_limits, tiling_text
@@ -34,47 +34,72 @@ from .backends import Backend, Slot
 Buffers = TypeVar("Buffers", TileBuffers, Scaling)
 
 KEPT_SIZES = 4
-"""Picture sizes whose buffers are kept: those used last."""
+"""Number of picture sizes whose buffers are kept. The sizes used longest ago are dropped."""
 KEPT_BYTES = 1 << 28
-"""Most bytes of buffers that are kept, beyond those of the size used last: a large picture's take hundreds of megabytes."""
+"""Largest sum of kept buffers, in bytes. The buffers of the last size are always kept; a large picture's take hundreds of MB."""
 KEPT_PLANS = 64
-"""Picture sizes whose plan is kept."""
+"""Number of picture sizes whose tile plan is kept."""
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What was loaded, and what was chosen where the caller left the choice."""
+    """What `load` opened: the model, and the backend, device, precision and file that it chose. `Model.info` holds it.
+
+    Example:
+        >>> import impasto
+        >>> with impasto.load("denoise", backend="onnxruntime-cpu") as model:
+        ...     info = model.info
+        >>> info.name, info.task, info.scale, info.strengths
+        ('denoise', 'denoise', 1, (0.0, 2.0))
+        >>> info.backend, info.device, info.precision
+        ('onnxruntime-cpu', 'CPU', 'fp32')
+        >>> info.to_json()["model"]["receptive_field"]
+        110
+    """
 
     spec: ModelSpec
+    """The model's properties, from its package or its ONNX file."""
     backend: str
+    """The backend's name: "tensorrt", "openvino", "onnxruntime-cuda" or "onnxruntime-cpu"."""
     device: str
+    """The device's name, such as "CPU"."""
     precision: str
+    """The precision: "fp32", "fp16" or "int8"; "unknown" for an engine without a record."""
     path: Path
+    """The package's folder, the ONNX file or the engine."""
     tiling: str
+    """Which pictures are cut into tiles, in words."""
     working_size: int | None = None
-    """In force: pixels of the longest side above which a picture is drawn smaller, and the drawing enlarged; None: never."""
+    """The working size in use, in pixels of the longest side; None draws every picture at its own size.
+
+    A larger picture is scaled down to it, drawn, and the drawing enlarged.
+    """
     note: str | None = None
-    """Why it is not the preferred backend that runs it, where "auto" took another."""
+    """Why `backend="auto"` took another backend than its first choice; None if it took its first choice."""
 
     @property
     def name(self) -> str:
+        """The model's name."""
         return self.spec.name
 
     @property
     def task(self) -> str:
+        """What the model does: "stylize", "denoise", "deblur", "upscale", "inpaint", "dejpeg", …"""
         return self.spec.task
 
     @property
     def scale(self) -> int:
+        """Side of the result divided by side of the picture, >= 1."""
         return self.spec.scale
 
     @property
     def size_rule(self) -> SizeRule:
+        """Which heights and widths the graph takes. The runtime pads pictures, so `Model` takes any size."""
         return self.spec.size
 
     @property
     def strengths(self) -> tuple[float, float] | None:
-        """The least and the largest strength that `Model.strength` takes; None where the network has no choice."""
+        """The smallest and the largest value of `Model.strength`; None if the network has no strength."""
         if self.spec.strength:
             return 0.0, self.spec.strength
         return (0.0, 1.0) if PHOTO in self.spec.styles else None
@@ -84,7 +109,7 @@ class ModelInfo:
         return f"{self.name} on {self.backend}, {self.device}, {self.precision}, from {self.path}{size}"
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary."""
+        """The fields as a dictionary that `json.dumps` takes."""
         return {
             "model": self.spec.to_json(),
             "backend": self.backend,
@@ -107,33 +132,58 @@ def load(
     trust: bool = False,
     layout: str | None = None,
     working_size: int | Literal["auto"] | None = "auto",
-    keep_colors: bool = False,
     check_values: bool | None = None,
+    **former: bool,
 ) -> Model:
-    """Load a model package, an .onnx file, or a model by name; never builds, never downloads.
+    """Load a model package, an ONNX file, an engine, or a model by name. Loading never builds and never downloads.
 
-    path_or_name: a path, or a name looked up in $IMPASTO_MODELS and then among the models that ship.
-    backend: "tensorrt", "openvino", "onnxruntime-cuda", "onnxruntime-cpu", or "auto"; a named one that cannot run here raises.
-    "auto" takes an engine that fits this GPU, else OpenVINO on x86-64, else ONNX Runtime on the CPU, among what is installed and
-    draws the model right. Where that is not the first of them, `info.note` says why, and a warning does.
-    precision: "fp32", "fp16", "int8" or "auto", among those the package holds.
-    device: number of the CUDA device. trust: load files whose hash is not the manifest's.
-    layout: for an ONNX file that Impasto did not write, what it takes and gives: "rgb 0..1", "bgr 0..255", "rgb -1..1".
-    working_size: a picture whose longest side has more pixels is drawn at that size, and the drawing enlarged, so that a stylizer's
-    strokes grow with the picture; "auto" takes what the model was made for, None draws every picture at its own size.
-    keep_colors: as the property of that name.
-    check_values: look for NaN in every run, which takes twice as long; None does as $IMPASTO_CHECK_VALUES says (0 or 1), and otherwise
-    looks where a result is nothing but black. What a float graph gives is always looked at.
+    Args:
+        path_or_name: the path of a package folder, an .onnx file or a .plan file; or a name. Names are looked up in the folders of
+            $IMPASTO_MODELS, then among the models that ship with Impasto.
+        backend: "tensorrt", "openvino", "onnxruntime-cuda", "onnxruntime-cpu" or "auto". "auto" takes an engine that fits this GPU,
+            then OpenVINO on x86-64, then ONNX Runtime on the CPU. It skips a backend that is not installed or draws this model
+            wrong. If it skips its first choice, `ModelInfo.note` and a warning say why.
+        precision: "fp32", "fp16", "int8" or "auto", among those that the package holds. "auto" is "fp32" for graphs; among engines
+            it prefers "fp16".
+        device: number of the CUDA device, >= 0.
+        trust: load files although their hash is not the one in the manifest or the engine's record.
+        layout: channel order and range of an external ONNX file's pixels, at input and output: "rgb 0..1", "bgr 0..255",
+            "rgb -1..1". None reads it from the file or its sidecar.
+        working_size: in pixels of the longest side, >= 32. A larger picture is scaled down to it, drawn, and the drawing enlarged,
+            so that a stylizer's strokes grow with the picture. "auto" is the model's own; None draws every picture at its own size.
+        check_values: True looks for NaN in every run. False looks only where a result is all black. None follows
+            $IMPASTO_CHECK_VALUES (0 or 1). If that is unset, every run of a network that Impasto did not train is looked at on a CPU,
+            and of others a result that is all black. Float results are always looked at.
+        former: `keep_colors`, which is now set as `Model.keep_colors`. It still works here, with a warning.
 
-    Raises ModelNotFound, PackageError, OptionError, MissingDependency or BackendError.
+    Returns:
+        Model: ready to run. Close it, or use it in a `with` block.
+
+    Raises:
+        ModelNotFound: if there is no such file, package or name.
+        OptionError: for a value outside of the above, and for an option that this model does not take.
+        PackageError: if a package, sidecar or record is damaged, altered, or lacks the precision.
+        MissingDependency: if no installed library runs the model.
+        BackendError: if the backend cannot run here, or cannot load the graph.
+        EngineMismatch: a BackendError; if no engine fits this machine. Its message holds the command that builds one.
+
+    Example:
+        >>> import numpy as np
+        >>> import impasto
+        >>> photo = np.full((48, 64, 3), 128, np.uint8)
+        >>> with impasto.load("great-wave") as model:
+        ...     painted = model(photo)
+        >>> painted.dtype, painted.shape
+        (dtype('uint8'), (48, 64, 3))
     """
+    keep_colors = _former_keep_colors(former)
     pixels = Pixels.parse(layout) if layout is not None else None
     opened, note = open_model(path_or_name, backend, precision, device, trust, pixels, check_values)
     source, runner, spec = opened.source, opened.backend, opened.spec
     try:
-        context: Context | None = AskedStrength() if spec.strength else None
-        if spec.thumbnail and opened.context:
-            context = PictureContext(opened.context, spec.thumbnail, mixture(spec.styles))
+        context: ContextSource | None = ChosenStrength() if spec.strength else None
+        if spec.thumbnail and opened.context_graph:
+            context = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
         tiling = tiling_text(spec, size_limits(spec, runner))
         size = _working_size(spec, working_size)
         info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, note)
@@ -142,18 +192,39 @@ def load(
     except BaseException:
         opened.close()
         raise
+    if former:
+        warnings.warn(
+            "impasto.load no longer takes keep_colors; set model.keep_colors after loading",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     if note:
         warnings.warn(note, ImpastoWarning, stacklevel=2)
     return model
 
 
 class Model:
-    """A loaded model. Threads may share one; their calls run one after the other.
+    """A loaded model, made by `load`: it takes pictures and gives pictures.
 
-    Use it as a context manager, or call `close`, to free what it holds at once.
+    Use it in a `with` block, or call `close`, to free its memory at once. Threads may share a model; their calls run one after the
+    other.
+
+    Example:
+        >>> import numpy as np
+        >>> import impasto
+        >>> with impasto.load("denoise") as model:
+        ...     print(model.info.name, model.info.strengths)
+        ...     model.strength = 0.5
+        ...     print(model(np.full((48, 64, 3), 128, np.uint8)).shape)
+        denoise (0.0, 2.0)
+        (48, 64, 3)
     """
 
-    def __init__(self, backend: Backend, context: Context | None, info: ModelInfo) -> None:
+    info: ModelInfo
+    """What was loaded."""
+
+    def __init__(self, backend: Backend, context: ContextSource | None, info: ModelInfo) -> None:
+        """Get a model from `load`."""
         self.info = info
         self._style: Wanted = None
         self._strength = 1.0
@@ -167,9 +238,25 @@ class Model:
         self._scalings: OrderedDict[Size, Scaling] = OrderedDict()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """image: uint8 (H, W, 3) RGB, any size from 1 x 1. Returns uint8 (H x scale, W x scale, 3), yours to keep.
+        """Draw one picture.
 
-        Raises ShapeError for anything else, and BackendError.
+        Args:
+            image: uint8 (H, W, 3), RGB, 0 to 255, of any size from 1 x 1.
+
+        Returns:
+            np.ndarray: a new array, uint8 (H x scale, W x scale, 3), RGB.
+
+        Raises:
+            ShapeError: for anything but such an array, or a size that an engine was not built for.
+            NoNumbers: a BackendError; if the network computes NaN for this picture.
+            BackendError: if the backend fails, or the model is closed.
+
+        Example:
+            >>> import numpy as np
+            >>> import impasto
+            >>> with impasto.load("upscale-x2") as model:
+            ...     model(np.full((30, 40, 3), 128, np.uint8)).shape
+            (60, 80, 3)
         """
         self._check_image(image)
         out = np.empty(self.output_shape(image), np.uint8)
@@ -177,52 +264,110 @@ class Model:
         return out
 
     def run_into(self, image: np.ndarray, out: np.ndarray) -> None:
-        """The same into an array of yours: uint8 (H x scale, W x scale, 3), C-contiguous.
+        """Draw one picture into an existing array.
 
-        After the first picture of a size, no picture-sized array is allocated, unless `out` shares memory with the picture.
-        Raises ShapeError and BackendError.
+        After the first picture of a size, no picture-sized array is allocated, unless `out` shares memory with `image`.
+
+        Args:
+            image: uint8 (H, W, 3), RGB, of any size from 1 x 1.
+            out: uint8 (H x scale, W x scale, 3), C-contiguous and writable. It may be `image` itself if scale is 1.
+
+        Raises:
+            ShapeError: if either array does not fit.
+            BackendError: if the backend fails, the network computes NaN, or the model is closed.
+
+        Example:
+            >>> import numpy as np
+            >>> import impasto
+            >>> photo = np.full((30, 40, 3), 128, np.uint8)
+            >>> with impasto.load("upscale-x2") as model:
+            ...     out = np.empty(model.output_shape(photo), np.uint8)
+            ...     model.run_into(photo, out)
         """
         self._run_into(image, out)
 
     def stream(self, frames: Iterable[np.ndarray], *, depth: int = 2) -> Iterator[np.ndarray]:
-        """Results of a sequence of frames, in order; computing overlaps with whatever the caller does between them.
+        """Draw a sequence of frames. On a GPU, copies and computing overlap, and both overlap with the caller's own work.
 
-        frames: uint8 (H, W, 3) each, an array of its own that does not change until its result is there; sizes may change.
-        depth: frames in flight, which bounds the memory (>= 1). Several streams may run at once.
-        A model with a context treats the sequence as a video: smoothed within a scene, afresh after a cut.
+        A model whose context comes from a thumbnail treats the frames as one video: contexts are smoothed within a scene, and
+        begin again after a scene cut. Several streams of one model may run at once.
+
+        Args:
+            frames: arrays, uint8 (H, W, 3), RGB. Sizes may differ. A frame's array may not change before its result is there.
+            depth: largest number of frames in work at once, >= 1. It bounds the memory.
+
+        Returns:
+            Iterator[np.ndarray]: a new array for each frame, uint8 (H x scale, W x scale, 3), in the order of the frames.
+
+        Raises:
+            OptionError: if `depth` is not a whole number of at least 1.
+            ShapeError: if `frames` is no iterable; while iterating, for a frame that `__call__` would refuse.
+            BackendError: while iterating, if the backend fails, or the model is closed.
+
+        Example:
+            >>> import numpy as np
+            >>> import impasto
+            >>> frames = (np.full((48, 64, 3), level, np.uint8) for level in (50, 100, 150))
+            >>> with impasto.load("great-wave") as model:
+            ...     for painted in model.stream(frames):
+            ...         print(painted.shape)
+            (48, 64, 3)
+            (48, 64, 3)
+            (48, 64, 3)
         """
         if not isinstance(depth, int | np.integer) or depth < 1:
             raise OptionError(f"depth is {depth!r}; expected a whole number of at least 1")
         if not isinstance(frames, Iterable) or isinstance(frames, str | bytes):
             raise ShapeError(
-                f"frames is {type(frames).__name__}; wanted something that gives NumPy arrays, uint8 (H, W, 3) RGB"
+                f"frames is {type(frames).__name__}; wanted an iterable of NumPy arrays, uint8 (H, W, 3) RGB"
             )
         return self._stream(iter(frames), depth)
 
     def set_style(self, style: Wanted = None, *, strength: float = 1.0) -> None:
-        """Choose what a network of several styles paints from now on, also in a stream that runs.
+        """Choose what a network of several styles paints. The choice holds from the next picture on, also in a running stream.
 
-        style: one of `info.spec.styles`, shares of several ({"starry-night": 0.5, "great-wave": 0.5}), or None for the first.
-        strength: as the property of that name. Takes no time. Raises OptionError for what the network has not learnt.
+        Args:
+            style: one of `info.spec.styles`; or a share, >= 0, for each of several styles; or None for the first. Shares need not
+                sum to 1.
+            strength: as the property `strength`.
+
+        Raises:
+            OptionError: for a style or strength that the network has not learnt.
+
+        Example:
+            >>> import impasto
+            >>> with impasto.load("four-styles") as model:
+            ...     model.set_style("starry-night", strength=0.7)
+            ...     model.set_style({"great-wave": 0.5, "ejiri": 0.5})
         """
         spec = self.info.spec
         if spec.strength or spec.task in RESTORERS:
-            mixture((), style)  # says that there is no such style
+            mixture((), style)  # raises if a style was named
             _check_strength(self.info, strength)
         else:
             shares = mixture(spec.styles, style, strength)
-            if isinstance(self._context, PictureContext):
+            if isinstance(self._context, ContextGraph):
                 self._context.mixture = shares
-        if isinstance(self._context, AskedStrength):
+        if isinstance(self._context, ChosenStrength):
             self._context.value = float(strength)
         self._style, self._strength = style, float(strength)
 
     @property
     def strength(self) -> float:
-        """How much the network does, within `info.strengths`: 0 leaves the picture as it is (a stylizer: nearly), 1 is its own
-        judgement, and more takes more for noise. May be set between pictures and while a stream runs; takes no time.
+        """How much the network changes, within `info.strengths`. 0 gives the picture back (a stylizer: nearly), 1 is the full effect.
 
-        Setting raises OptionError for what the network cannot do.
+        Some restorers take up to 2, which removes more noise than they judge right. It may be set between pictures and while a
+        stream runs.
+
+        Raises:
+            OptionError: when it is set to a value that the network does not take.
+
+        Example:
+            >>> import impasto
+            >>> with impasto.load("denoise") as model:
+            ...     model.strength = 1.5
+            ...     model.strength
+            1.5
         """
         return self._strength
 
@@ -232,9 +377,17 @@ class Model:
 
     @property
     def keep_colors(self) -> bool:
-        """Whether a drawing's strokes come in the photo's colours: the drawing's luminance (BT.601 Y), the photo's chroma.
+        """Whether drawings keep the photo's colours: the drawing's luminance (BT.601 Y) with the photo's chroma. For stylizers.
 
-        May be set between pictures and while a stream runs. Setting raises OptionError for a model that is no stylizer.
+        It may be set between pictures and while a stream runs.
+
+        Raises:
+            OptionError: when it is set to True and the model is no stylizer.
+
+        Example:
+            >>> import impasto
+            >>> with impasto.load("great-wave") as model:
+            ...     model.keep_colors = True
         """
         return self._keep_colors
 
@@ -242,22 +395,56 @@ class Model:
     def keep_colors(self, wanted: bool) -> None:
         if wanted and not self.info.spec.may_draw_smaller:
             raise OptionError(
-                f"the photo's colours are kept under a stylizer's strokes, and {self.info.name} is a network for {self.info.task}; "
+                f"keep_colors is for stylizers, and {self.info.name} is a network for {self.info.task}; "
                 "leave keep_colors out (--keep-colors at the command line)"
             )
         self._keep_colors = bool(wanted)
 
     def output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
-        """The shape of the result for this picture. Raises ShapeError."""
+        """The shape of the result for a picture.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+
+        Returns:
+            tuple[int, int, int]: (H x scale, W x scale, 3).
+
+        Raises:
+            ShapeError: for anything but such an array.
+
+        Example:
+            >>> import numpy as np
+            >>> import impasto
+            >>> with impasto.load("upscale-x2") as model:
+            ...     model.output_shape(np.zeros((30, 40, 3), np.uint8))
+            (60, 80, 3)
+        """
         self._check_image(image)
         return image.shape[0] * self.info.scale, image.shape[1] * self.info.scale, 3
 
     def computation(self, image: np.ndarray, *, batch: int = 1) -> Callable[[], None]:
-        """A function that repeats only the graphs' work on this picture: no padding, cutting, conversion of pixels or thumbnail. For
-        benchmarks.
+        """A function that repeats the graphs' work for one picture, for benchmarks.
 
-        batch: how many copies of the picture the graphs take at once, as far as they can.
-        Not to be called while other threads use the model. Raises ShapeError.
+        It leaves out padding, cutting into tiles, the thumbnail, and conversions of pixels. Other threads may not use the model
+        meanwhile.
+
+        Args:
+            image: uint8 (H, W, 3), RGB.
+            batch: how many copies of the picture one run of the graph takes, >= 1. An engine takes what it was built for.
+
+        Returns:
+            Callable[[], None]: call it as often as wanted.
+
+        Raises:
+            ShapeError: for anything but such an array, or a batch that the graph does not take.
+            BackendError: if the backend fails, or the model is closed.
+
+        Example:
+            >>> import numpy as np
+            >>> import impasto
+            >>> with impasto.load("great-wave") as model:
+            ...     compute = model.computation(np.full((64, 64, 3), 128, np.uint8))
+            ...     compute()
         """
         self._check_image(image)
         scaling = self._scaling(image)
@@ -278,7 +465,13 @@ class Model:
         return compute
 
     def close(self) -> None:
-        """Free everything; the model refuses to run afterwards. Closing twice does nothing."""
+        """Free all memory. A closed model raises BackendError when it is run. Closing twice does nothing.
+
+        Example:
+            >>> import impasto
+            >>> model = impasto.load("great-wave")
+            >>> model.close()
+        """
         with self._lock:
             self._backend.close()
             if self._context:
@@ -320,7 +513,7 @@ class Model:
             given = scaling.shrink(frame) if scaling else frame
             if self._context:
                 slot.images[1][...] = self._context.of_frame(given, scene)
-            if scaling:  # whose buffers are the next one's who takes the lock
+            if scaling:  # its buffers may change as soon as the lock is released
                 pad_into(slot.images[0][0], given, plan)
         if not scaling:
             pad_into(slot.images[0][0], frame, plan)
@@ -346,7 +539,7 @@ class Model:
         return out
 
     def _run_into(self, image: np.ndarray, out: np.ndarray, scene: Scene | None = None) -> None:
-        """scene: the video's whose next frame the picture is."""
+        """scene: the video that the picture is a frame of; None for a picture by itself."""
         self._check_image(image)
         wanted = f"wanted writable, C-contiguous uint8 {self.output_shape(image)} for this picture"
         if not isinstance(out, np.ndarray):
@@ -355,7 +548,7 @@ class Model:
             raise ShapeError(f"out is {out.dtype} {out.shape}; {wanted}")
         if not out.flags.writeable:
             raise ShapeError(f"out is read-only; {wanted}")
-        if np.may_share_memory(image, out):  # tiles would be read from what others have drawn
+        if np.may_share_memory(image, out):  # a tile would be read where another tile has been written
             image = image.copy()
         with self._lock:
             scaling = self._scaling(image)
@@ -368,10 +561,10 @@ class Model:
                 keep_colours(image, out)
 
     def _draw(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
-        """At the picture's own size."""
+        """Draw the picture at its own size."""
         self._backend.require_open()
-        if isinstance(self._context, AskedStrength) and self._context.value == 0:
-            out[...] = image  # to the bit, also where a backend computes in fewer bits than it was given
+        if isinstance(self._context, ChosenStrength) and self._context.value == 0:
+            out[...] = image  # exact, also if the backend computes in fewer bits than its input has
             return
         extra: tuple[np.ndarray, ...] = ()
         if self._context:
@@ -388,7 +581,7 @@ class Model:
         self._scalings.clear()
 
     def _scaling(self, image: np.ndarray) -> Scaling | None:
-        """To the working size and back, for pictures above it; to be used while the lock is held."""
+        """The scaling to the working size and back; None for a picture that is not above it. The caller holds the lock."""
         longest = self.info.working_size
         height, width = image.shape[:2]
         if longest is None or self._drawn_size(image) == (height, width):
@@ -408,7 +601,7 @@ class Model:
 
 
 def _kept(held: OrderedDict[Size, Buffers], size: Size, make: Callable[[], Buffers]) -> Buffers:
-    """What is held for the size, or new; what was used longest ago goes where it gets too much."""
+    """The buffers held for this size, or new ones. The buffers used longest ago are dropped beyond KEPT_SIZES and KEPT_BYTES."""
     found = held.pop(size, None) or make()
     held[size] = found
     while len(held) > KEPT_SIZES or (len(held) > 1 and sum(each.nbytes for each in held.values()) > KEPT_BYTES):
@@ -416,46 +609,50 @@ def _kept(held: OrderedDict[Size, Buffers], size: Size, make: Callable[[], Buffe
     return found
 
 
+def _former_keep_colors(former: dict[str, bool]) -> bool:
+    """The value of the former keyword `keep_colors`. Raises TypeError for every other keyword."""
+    for name in former:
+        if name != "keep_colors":
+            raise TypeError(f"load() got an unexpected keyword argument {name!r}")
+    return former.get("keep_colors", False)
+
+
 def _working_size(spec: ModelSpec, wanted: int | Literal["auto"] | None) -> int | None:
-    """What `load` was asked for, checked."""
+    """The working size in use, in pixels. Raises OptionError for a value that `load` does not take."""
     if wanted is None or wanted == "auto":
         return spec.working_size if wanted else None
     if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or wanted < LEAST_WORKING_SIZE:
         raise OptionError(
-            f"working_size is {wanted!r}; wanted 'auto', None for every picture's own size, or pixels from {LEAST_WORKING_SIZE} on"
+            f"working_size is {wanted!r}; wanted 'auto', None (every picture at its own size), or {LEAST_WORKING_SIZE} pixels or more"
         )
     if not spec.may_draw_smaller:
         raise OptionError(
-            f"a working size is for a stylizer's strokes, and {spec.name} is a network for {spec.task}, which would lose what the "
-            "picture has of detail; leave it out"
+            f"a working size is for stylizers, and {spec.name} is a network for {spec.task}: a smaller picture would lose detail; "
+            "leave working_size out (--working-size at the command line)"
         )
     return int(wanted)
 
 
 def _check_strength(info: ModelInfo, strength: float) -> None:
-    """Raises OptionError for a strength that a restorer cannot be asked for."""
+    """Raises OptionError for a strength that this restorer does not take."""
     most = info.spec.strength
     if not isinstance(strength, Real) or (most and not 0 <= strength <= most):
         raise OptionError(
-            f"strength is {strength!r}; wanted a number from 0 (the picture itself) to {most or 1:g}, where 1 is the network's own "
-            "judgement"
+            f"strength is {strength!r}; wanted a number from 0 (the picture itself) to {most or 1:g}, where 1 is the full effect"
         )
     if not most and strength != 1:
-        way = (
-            "nothing that enlarges does"
+        remedy = (
+            "no network that enlarges takes one; leave strength out"
             if info.scale > 1
-            else f"give it one: impasto export {info.path} --with-strength"
+            else f"leave strength out, or add one: impasto export {info.path} --with-strength"
         )
-        raise OptionError(f"strength {strength:g} cannot be asked of {info.name}, which takes none; {way}")
+        raise OptionError(f"strength is {strength:g}, and {info.name} takes no strength; {remedy}")
 
 
 def _remedy(image: object) -> str:
-    """What makes an array of what was given in place of one, where that is known."""
+    """How to turn a path, a Pillow image or a tensor into an array, for an error message; empty for other objects."""
     if isinstance(image, str | bytes | os.PathLike):
-        return (
-            "; a model takes pictures, not files: read it first, as with Pillow's "
-            'np.asarray(Image.open(path).convert("RGB")), or let impasto run do it'
-        )
+        return '; read the file first, for example with Pillow: np.asarray(Image.open(path).convert("RGB")), or use impasto run'
     if type(image).__module__.split(".")[0] == "PIL":
         return '; pass np.asarray(image.convert("RGB"))'
     if type(image).__module__.split(".")[0] == "torch":

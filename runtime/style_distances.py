@@ -1,4 +1,4 @@
-"""A picture's distances from one painting, layer by layer, by Gram matrices."""
+"""Style distances of a picture from one painting, layer by layer, by Gram matrices."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .backends import Backend
 
 
 class StyleDistances(ABC):
-    """A perceptual network and a painting's Gram matrices on one device."""
+    """Compares pictures with one painting's Gram matrices, on one device."""
 
     @abstractmethod
     def of(self, picture: np.ndarray) -> list[float]:
-        """For each layer mean((G − A)²) / mean(A²). picture: uint8 (1, H, W, 3), large enough for the network."""
+        """mean((G − A)²) / mean(A²) of each layer. picture: uint8 (1, H, W, 3), at least the network's smallest size."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what belongs to the comparison; the network is the meter's."""
+        """Free the painting's matrices and the buffers. The network stays open: it belongs to the meter."""
 
 
 class HostDistances(StyleDistances):
-    """Feature maps come to the host, and BLAS multiplies them."""
+    """Computes Gram matrices on the host: the backend gives feature maps as arrays, and NumPy's BLAS multiplies them."""
 
     def __init__(self, backend: Backend, painting: np.ndarray) -> None:
-        """painting: uint8 (1, H, W, 3), large enough for the network."""
+        """painting: uint8 (1, H, W, 3), at least the network's smallest size. Raises BackendError."""
         self._backend = backend
         self._targets = self._grams(painting)
         self._scales = [relative_scale(target) for target in self._targets]
@@ -55,11 +55,14 @@ def gram(features: np.ndarray) -> np.ndarray:
 
 
 def relative_scale(target: np.ndarray) -> float:
-    """1 / mean(A²), which makes a layer's distance independent of its magnitude. Raises BackendError for a target of zeros."""
+    """1 / mean(A²), which makes a layer's distance independent of its magnitude. target: float32 (C, C).
+
+    Raises BackendError if the mean is 0, infinite or NaN.
+    """
     mean = float(np.square(target).mean(dtype=np.float64))
     if not mean > 0 or not np.isfinite(mean):
         raise BackendError(
-            f"the painting's Gram matrix has the mean square {mean}; a layer of zeros or overflows says nothing of style: "
-            "give another painting, or another network"
+            f"the painting's Gram matrix has a mean square of {mean}; style cannot be measured by such a layer; "
+            "use another painting or another network"
         )
     return 1 / mean

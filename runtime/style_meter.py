@@ -1,4 +1,4 @@
-"""How far pictures are from a painting's style, without torch: a perceptual network's feature maps, compared by Gram matrices."""
+"""Style distances of pictures from a painting, by Gram matrices of a perceptual network's feature maps. Needs no torch."""
 
 from __future__ import annotations
 
@@ -28,14 +28,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StyleDistance:
-    """How far a picture is from a painting's style; 0 for the painting itself."""
+    """A picture's distance from a painting's style, as `StyleMeter` measures it. It is 0 for the painting itself.
+
+    Example:
+        >>> from impasto.runtime import StyleDistance
+        >>> distance = StyleDistance({"relu1_2": 0.1, "relu2_2": 0.3})
+        >>> print(distance)
+        0.2 (relu1_2 0.1, relu2_2 0.3)
+        >>> distance.to_json()
+        {'total': 0.2, 'layers': {'relu1_2': 0.1, 'relu2_2': 0.3}}
+    """
 
     layers: Mapping[str, float]
-    """For each layer, from shallow to deep: mean((G − A)²) / mean(A²)."""
+    """The distance of each layer, from shallow to deep: mean((G − A)²) / mean(A²), >= 0, without a unit."""
 
     @property
     def total(self) -> float:
-        """The mean over layers: training's `style`."""
+        """The mean over the layers: the figure that training calls `style`."""
         return float(np.mean(list(self.layers.values())))
 
     def __str__(self) -> str:
@@ -43,21 +52,31 @@ class StyleDistance:
         return f"{self.total:.4g} ({layers})"
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dictionary."""
+        """The total and the layers as a dictionary that `json.dumps` takes."""
         return {"total": self.total, "layers": dict(self.layers)}
 
 
 class StyleMeter:
-    """Compares pictures with one painting: Gatys et al. 2016, equations 3 to 5, normalised per layer as training does.
+    """Measures how far pictures are from one painting's style: Gatys et al. 2016, equations 3 to 5, each layer normalised.
 
-    For each layer G = F Fᵀ / (C H W) of the picture's feature maps F, and A the painting's. Threads may share a meter; their
-    calls run one after the other. Use it as a context manager, or call `close`, to free what it holds at once.
+    For each layer, G = F Fᵀ / (C H W) is the Gram matrix of the picture's feature maps F, and A is the painting's. The layer's
+    distance is mean((G − A)²) / mean(A²), as in training. Threads may share a meter; their calls run one after the other. Use it in a
+    `with` block, or call `close`, to free its memory at once.
+
+    Example:
+        >>> import numpy as np
+        >>> from impasto.runtime import StyleMeter
+        >>> with StyleMeter(painting, network) as meter:
+        ...     print(round(meter(painting).total, 6))
+        ...     print(meter(np.full((64, 64, 3), 128, np.uint8)).total > 0.1)
+        0.0
+        True
     """
 
     backend: str
-    """What runs the network, as in `impasto.load(backend=…)`."""
+    """The name of the backend that runs the network, as in `impasto.load(backend=…)`."""
     layers: tuple[str, ...]
-    """The network's style layers, from shallow to deep."""
+    """The names of the network's style layers, from shallow to deep."""
 
     def __init__(
         self,
@@ -67,13 +86,32 @@ class StyleMeter:
         backend: str = "auto",
         device: int = 0,
     ) -> None:
-        """painting: a picture file, scaled as training scales it (longest side 384); or uint8 (H, W, 3), taken as it is.
+        """Open the network and measure the painting.
 
-        network: a perceptual network of `impasto export vgg16` (or another backbone): its package, ONNX file or engine.
-        backend, device: as `impasto.load` takes them. On ONNX Runtime and OpenVINO, Gram matrices are float32 products in
-        NumPy; with a TensorRT engine, feature maps stay on the GPU, and the Gram kernel compares them there.
-        Raises PictureError, ShapeError, ModelNotFound, OptionError for a network that is none, what `impasto.load` raises, and
-        KernelError where the Gram kernel does not load.
+        On ONNX Runtime and OpenVINO, NumPy computes the Gram matrices in float32. With a TensorRT engine, feature maps stay on the
+        GPU, and the Gram kernel compares them there.
+
+        Args:
+            painting: a picture file, which is scaled to a longest side of 384 pixels, as in training; or an array, uint8 (H, W, 3),
+                RGB, which is used as it is.
+            network: the package, ONNX file or engine of a perceptual network. `impasto export vgg16` makes one.
+            backend: as `impasto.load` takes it.
+            device: number of the CUDA device, >= 0.
+
+        Raises:
+            PictureError: if the file cannot be read as a picture.
+            ShapeError: for another array, or one that is smaller than the network's smallest size (32 x 32 for VGG16).
+            ModelNotFound: if there is no such network.
+            OptionError: for a network that is no perceptual network, and for a wrong backend or device.
+            PackageError, MissingDependency, BackendError: as `impasto.load` raises them.
+            KernelError: if the Gram kernel cannot be loaded.
+
+        Example:
+            >>> from impasto.runtime import StyleMeter
+            >>> meter = StyleMeter(painting, network, backend="onnxruntime-cpu")
+            >>> meter.backend, meter.layers
+            ('onnxruntime-cpu', ('shallow', 'deep'))
+            >>> meter.close()
         """
         picture = painting if isinstance(painting, np.ndarray) else read_painting(painting)
         self._lock = threading.Lock()
@@ -87,17 +125,38 @@ class StyleMeter:
             raise
 
     def __call__(self, picture: np.ndarray) -> StyleDistance:
-        """picture: uint8 (H, W, 3), at least 32 pixels a side.
+        """Measure one picture.
 
-        Memory and time go with its size: VGG16's first two layers hold 64 float32 values a pixel each.
-        Raises ShapeError and BackendError.
+        Memory and time grow with the picture's size: each of VGG16's first two layers holds 64 float32 values for each pixel.
+
+        Args:
+            picture: uint8 (H, W, 3), RGB, of any size from the network's smallest on (32 x 32 for VGG16).
+
+        Returns:
+            StyleDistance: the distance of each layer, and their mean.
+
+        Raises:
+            ShapeError: for anything but such an array.
+            BackendError: if the backend fails, or the meter is closed.
+
+        Example:
+            >>> from impasto.runtime import StyleMeter
+            >>> with StyleMeter(painting, network) as meter:
+            ...     list(meter(painting).layers)
+            ['shallow', 'deep']
         """
         batch = self._batch(picture)
         with self._lock:
             return StyleDistance(dict(zip(self.layers, self._distances.of(batch), strict=True)))
 
     def close(self) -> None:
-        """Free everything; the meter refuses to measure afterwards. Closing twice does nothing."""
+        """Free all memory. A closed meter raises BackendError when it is called. Closing twice does nothing.
+
+        Example:
+            >>> from impasto.runtime import StyleMeter
+            >>> meter = StyleMeter(painting, network)
+            >>> meter.close()
+        """
         with self._lock:
             self._distances.close()
             self._backend.close()
@@ -118,14 +177,14 @@ class StyleMeter:
         least = self._spec.size.minimum
         if min(picture.shape[:2]) < least:
             raise ShapeError(
-                f"the picture is {picture.shape[0]} x {picture.shape[1]}; {self._spec.name} measures style from "
-                f"{least} x {least} on; enlarge it"
+                f"the picture is {picture.shape[0]} x {picture.shape[1]}; {self._spec.name} needs at least "
+                f"{least} x {least}; enlarge the picture"
             )
         return np.ascontiguousarray(picture[None])
 
 
 def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[Backend, ModelSpec]:
-    """The network's graph or engine, and its sizes. Raises ModelNotFound, OptionError, and what backends raise."""
+    """The network's backend and spec. Raises ModelNotFound, OptionError, and what backends raise."""
     reasons: list[str] = []
 
     def attempt(candidate: Candidate) -> tuple[Backend, ModelSpec]:
@@ -149,7 +208,7 @@ def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[B
 
 
 def _spec(loaded: Backend, source: Source) -> ModelSpec:
-    """What manifest, record or metadata say. Raises OptionError unless that is a perceptual network."""
+    """The spec from the manifest, the engine's record or the graph's metadata. Raises OptionError for any other kind of network."""
     if source.manifest:
         spec = source.manifest.spec
     elif source.engine:
@@ -162,7 +221,7 @@ def _spec(loaded: Backend, source: Source) -> ModelSpec:
         )
     if spec.task != PERCEPTUAL:
         raise OptionError(
-            f"{source.path} draws pictures ({spec.task}), and style is measured by a perceptual network; make one with: "
+            f"{source.path} is a network for {spec.task}, and style is measured by a perceptual network; make one with: "
             "impasto export vgg16"
         )
     return spec

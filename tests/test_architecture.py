@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "runtime": {"kernels", "models"},
     "training": {"kernels"},
     "export": {"runtime", "training"},
-    "benchmarks": {"runtime", "kernels", "training"},
+    "benchmarks": {"runtime", "kernels", "training", "export"},
     "impasto": {"runtime", "training", "export", "kernels", "benchmarks", "models"},
 }
 """Besides itself, and the foundation that every room stands on."""
@@ -35,6 +35,8 @@ FOUNDATION = {
     "impasto.locks",
     "impasto.metrics",
     "impasto.package",
+    "impasto.progress",
+    "impasto.public_names",
     "impasto.styles",
 }
 
@@ -137,13 +139,6 @@ def test_torch_is_imported_in_one_file_of_export():
 
 MOST_MODULES, MOST_PARAMETERS = 12, 8
 
-TOO_MANY_PARAMETERS = {
-    "benchmarks/measurement/report.py benchmark",
-    "runtime/model.py load",
-    "training/networks/thumbnail_stylizer.py __init__",
-}
-"""Functions that still take more than MOST_PARAMETERS. Nothing may be added."""
-
 
 def test_a_folder_holds_no_more_modules_than_a_reader_takes_in():
     """`cli/` aside, which has a file for each verb. Files such as `__init__.py` are no modules to read."""
@@ -163,7 +158,7 @@ def test_functions_take_few_parameters():
             arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
             if sum(argument.arg not in ("self", "cls") for argument in arguments) > MOST_PARAMETERS:
                 found.add(f"{name} {node.name}")
-    assert found <= TOO_MANY_PARAMETERS
+    assert not found
 
 
 def test_no_modules_import_each_other():

@@ -7,14 +7,13 @@ Importing this package costs nothing; the first use of a name imports torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from impasto.errors import MissingDependency, install
+from impasto.public_names import late_imports
 
 if TYPE_CHECKING:
     from .distillation import DistillOptions, distill
-    from .loop.options import FitOptions, FitResult, Progress
+    from .loop.options import FitOptions, FitResult, StepReport
     from .restoration import RestoreOptions, train_restorer
     from .style import StyleOptions, train_style
 
@@ -22,8 +21,8 @@ __all__ = [
     "DistillOptions",
     "FitOptions",
     "FitResult",
-    "Progress",
     "RestoreOptions",
+    "StepReport",
     "StyleOptions",
     "distill",
     "train_restorer",
@@ -34,28 +33,14 @@ _MODULES = {
     "DistillOptions": "distillation",
     "FitOptions": "loop.options",
     "FitResult": "loop.options",
-    "Progress": "loop.options",
+    "Progress": "loop.options",  # the old name of StepReport
     "RestoreOptions": "restoration",
+    "StepReport": "loop.options",
     "StyleOptions": "style",
     "distill": "distillation",
     "train_restorer": "restoration",
     "train_style": "style",
 }
-"""Where each public name is defined."""
+"""The module that each public name comes from."""
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on its first use. Raises MissingDependency where torch is not installed."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f".{_MODULES[name]}", __name__)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("impasto"):
-            raise
-        raise MissingDependency(f"training needs {error.name}: {install('train')}") from None
-    return getattr(module, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = late_imports(__name__, _MODULES)

@@ -22,12 +22,12 @@ from .data.photos import Photos
 from .data.split import split_photos
 from .degrade import Degradation, damaged
 from .inference import draw, side_by_side
-from .initial_weights import arguments_for, new_network
 from .loop.device import pick_device
 from .loop.options import FitResult, ModelInfo, Report, silent
 from .loop.task import Task, TaskOptions
 from .loop.trainer import fit
 from .networks import Network, kmac_per_pixel, mixed
+from .networks.initial_weights import arguments_for, new_network
 from .options import TrainingOptions, check_whole
 from .recipe import digest_of_weights, recipe_of
 

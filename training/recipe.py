@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 from dataclasses import fields
 from typing import Any
 
 import torch
+
+from impasto.datasets import VARIABLE, public_path
 
 from . import checkpoint
 from .data.photos import Photos
@@ -20,11 +24,12 @@ from .options import TrainingOptions
 def recipe_of(
     options: TrainingOptions, network: Network, split: Split, extra: dict[str, Any], digests: dict[str, Any]
 ) -> dict[str, Any]:
-    """How a training is made. extra, digests: what is said besides what is the same for all; digests are of contents."""
+    """How a training is made, without private paths. extra, digests: what is said besides what all trainings say; digests are of
+    contents."""
     start = checkpoint.load(options.start).recipe if options.start else {}
     # Who began with pictures of some terms is bound by them.
     terms = "; ".join(dict.fromkeys(filter(None, (options.terms, start.get("terms")))))
-    return {
+    recipe = {
         "command": options.command,
         **({"terms": terms} if terms else {}),
         "seed": options.fit.seed,
@@ -46,6 +51,50 @@ def recipe_of(
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **extra,
     }
+    return public_recipe(recipe)
+
+
+def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with every path in it as `datasets.public_path` writes it, also in its command and in the recipes that it holds."""
+    return {key: public_command(value) if key == "command" else _public(value) for key, value in recipe.items()}
+
+
+def public_command(command: str) -> str:
+    """A command line with the paths among its arguments as `datasets.public_path` writes them, `--option=PATH` included."""
+    try:
+        arguments = shlex.split(command)
+    except ValueError:  # no shell's: an unclosed quote
+        return str(_public(command))
+    return " ".join(_quoted(_public_argument(argument)) for argument in arguments)
+
+
+def _public_argument(argument: str) -> str:
+    option, equals, value = argument.rpartition("=")
+    return f"{option}{equals}{public_path(value)}"
+
+
+def _quoted(argument: str) -> str:
+    """As a shell reads it; the data folder's variable stays outside of quotes, where the shell puts the folder in its place."""
+    variable = f"${VARIABLE}"
+    if variable not in argument:
+        return shlex.quote(argument)
+    return variable.join(shlex.quote(part) if part else "" for part in argument.split(variable))
+
+
+_ABSOLUTE = re.compile(r"""(?<![^\s'"(])/[^\s'":)]+""")
+"""A path inside of a sentence."""
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return public_recipe(value)
+    if isinstance(value, (list, tuple)):
+        return [_public(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    if re.match(r"\.?\.?/", value) and ": " not in value:
+        return public_path(value)
+    return _ABSOLUTE.sub(lambda found: public_path(found[0]), value)
 
 
 def digest_of_weights(network: torch.nn.Module) -> str:

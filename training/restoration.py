@@ -22,12 +22,12 @@ from .data.split import split_pairs, split_photos
 from .data.synthetic import synthetic_pictures
 from .degrade import Degradation, GaussianNoise
 from .inference import draw, side_by_side
-from .initial_weights import arguments_for, new_network
 from .loop.device import pick_device
 from .loop.options import FitOptions, FitResult, ModelInfo, Report, silent
 from .loop.task import Task, TaskOptions
 from .loop.trainer import fit
 from .networks import Network
+from .networks.initial_weights import arguments_for, new_network
 from .options import TrainingOptions
 from .recipe import digest_of_weights, recipe_of
 

@@ -26,13 +26,13 @@ from .data.crops import CropSampler, WholeSampler, inside, thumbnails, thumbnail
 from .data.photos import Photos, digest
 from .data.split import split_photos
 from .inference import draw, side_by_side
-from .initial_weights import new_network
 from .loop.device import pick_device
 from .loop.options import FitResult, ModelInfo, Report, silent
 from .loop.task import Task, TaskOptions
 from .loop.trainer import fit
 from .losses import requested
 from .networks import Network, mixed
+from .networks.initial_weights import new_network
 from .options import TrainingOptions, check_whole
 from .recipe import digest_of_weights, recipe_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from impasto import images
 from impasto.errors import OptionError
 from impasto.images.contact_sheet import Panel, write_contact_sheet
 from impasto.metrics import psnr
+from impasto.progress import Progress, silent
 
 from .measure import Latency, in_turn
 from .report import SCHEMA, describe_machine
@@ -181,12 +182,12 @@ def compare(
     size: tuple[int, int] | None = None,
     rounds: int = ROUNDS,
     device: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Progress = silent,
 ) -> Comparison:
     """Load all, and let them draw one picture in turn, round by round, at its own size whatever their working sizes.
 
-    photo: the file that they draw. size: (height, width) to scale it to; None for its own. progress: called with the rounds that
-    are done, from 0 on (the first is not counted).
+    photo: the file that they draw. size: (height, width) to scale it to; None for its own. progress: called after each round
+    with the rounds that are done, from 0 on (the first is not counted).
     Raises OptionError for fewer than two contenders, PictureError, and what `impasto.load` raises.
     """
     if len(contenders) < 2:
@@ -200,7 +201,10 @@ def compare(
         image = images.read_scaled(photo, size) if size else images.read(photo).rgb
         drawn = [model(image) for model in models]
         draws = {str(index): model.__call__ for index, model in enumerate(models)}
-        samples = [np.array(times) for times in in_turn(draws, image, rounds, progress).values()]
+        samples = [
+            np.array(times)
+            for times in in_turn(draws, image, rounds, lambda done: progress("drawing in turn", done, rounds)).values()
+        ]
         standings = tuple(
             Standing(
                 contender,

@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -19,8 +19,9 @@ import impasto
 from impasto.errors import OptionError
 from impasto.files import write_text
 from impasto.images.sizes import parse_size
+from impasto.progress import Progress, silent
 
-from .energy import Energy, find_sensors, measure_energy
+from .energy import Energy, Sensor, find_sensors, measure_energy
 from .measure import Latency, measure
 from .memory import PeakMemory
 
@@ -87,6 +88,24 @@ class BenchmarkReport:
         write_text(path, json.dumps(self.to_json(), indent=1) + "\n")
 
 
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """How much `benchmark` measures. Raises OptionError."""
+
+    iterations: int = 50
+    """Timed runs of each size; fewer where 20 s are not enough for them."""
+    warmup: int = 5
+    """Runs before them, untimed."""
+    batches: tuple[int, ...] = ()
+    """Also time the graph on so many pictures at once. An engine takes only the batches that it was built for."""
+    energy: bool = False
+    """Also count joules, for 7 more seconds a size."""
+
+    def __post_init__(self) -> None:
+        if wrong := [batch for batch in self.batches if batch < 1]:
+            raise OptionError(f"a batch of {wrong[0]}; wanted at least 1 picture")
+
+
 def benchmark(
     model: str | os.PathLike[str],
     sizes: Sequence[str] = ("512x512",),
@@ -95,43 +114,48 @@ def benchmark(
     precision: str = "auto",
     device: int = 0,
     layout: str | None = None,
-    iterations: int = 50,
-    warmup: int = 5,
-    batches: Sequence[int] = (),
-    energy: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
+    options: BenchmarkOptions = BenchmarkOptions(),
+    progress: Progress = silent,
 ) -> BenchmarkReport:
     """Measure a model on seeded noise pictures (content does not change the work), at their own size whatever its working size.
 
-    sizes: "HEIGHTxWIDTH" or a name of `impasto.images.sizes`. energy: also count joules, for 7 more seconds a size.
-    batches: also time the graph on so many pictures at once, which an engine takes only where it was built for them.
-    progress: called with a line before each step. Raises OptionError, and what `impasto.load` raises.
+    sizes: "HEIGHTxWIDTH" or a name of `impasto.images.sizes`. backend, precision, device, layout: as `impasto.load` takes them.
+    options: how often, and what besides latency. progress: called with a line before each step.
+    Raises OptionError, and what `impasto.load` raises.
     """
     shapes = [parse_size(size) for size in sizes]
-    if wrong := [batch for batch in batches if batch < 1]:
-        raise OptionError(f"a batch of {wrong[0]}; wanted at least 1 picture")
     if not shapes:
         raise OptionError("no sizes to measure; give one such as 512x512")
-    sensors = find_sensors() if energy else []
+    sensors = find_sensors() if options.energy else []
     results = []
     with impasto.load(
         model, backend=backend, precision=precision, device=device, layout=layout, working_size=None
     ) as loaded:
-        for height, width in shapes:
-            progress(f"{loaded.info.name} at {height} x {width}")
-            memory = PeakMemory()
-            image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-            out = np.empty(loaded.output_shape(image), np.uint8)
-            compute = measure(loaded.computation(image), iterations=iterations, warmup=warmup)
-            whole = measure(partial(loaded.run_into, image, out), iterations=iterations, warmup=warmup)
-            peak = memory.bytes()  # before batches, which need more
-            joules = measure_energy(partial(loaded.run_into, image, out), sensors) if sensors else None
-            at_once = {
-                batch: measure(loaded.computation(image, batch=batch), iterations=iterations, warmup=warmup)
-                for batch in batches
-            }
-            results.append(SizeResult(height, width, compute, whole, joules, at_once, peak))
-        return BenchmarkReport(loaded.info, tuple(results), warmup, describe_machine())
+        for shape in shapes:
+            progress(f"{loaded.info.name} at {shape[0]} x {shape[1]}")
+            results.append(_measure_size(loaded, shape, options, sensors))
+        return BenchmarkReport(loaded.info, tuple(results), options.warmup, describe_machine())
+
+
+def _measure_size(
+    model: impasto.Model, shape: tuple[int, int], options: BenchmarkOptions, sensors: Sequence[Sensor]
+) -> SizeResult:
+    height, width = shape
+    timed = partial(measure, iterations=options.iterations, warmup=options.warmup)
+    memory = PeakMemory()
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    draw = partial(model.run_into, image, np.empty(model.output_shape(image), np.uint8))
+    compute, end_to_end = timed(model.computation(image)), timed(draw)
+    peak = memory.bytes()  # before batches, which need more
+    return SizeResult(
+        height,
+        width,
+        compute,
+        end_to_end,
+        energy=measure_energy(draw, sensors) if sensors else None,
+        batches={batch: timed(model.computation(image, batch=batch)) for batch in options.batches},
+        peak_memory_bytes=peak,
+    )
 
 
 def describe_machine() -> dict[str, Any]:

@@ -40,6 +40,7 @@ from impasto.benchmarks.measurement.report import describe_machine
 from impasto.datasets import data_folder, missing
 from impasto.errors import ImpastoError, OptionError
 from impasto.files import check_writable, sha256, write_text
+from impasto.progress import Progress, silent
 from impasto.runtime.loading.source import resolve
 
 from .damage import (
@@ -183,7 +184,7 @@ def measure(
     data: Path,
     model: str | None = None,
     limit: int | None = None,
-    progress: Callable[[str], None] = lambda said: None,
+    progress: Progress = silent,
 ) -> tuple[list[Row], dict[str, Any]]:
     """The rows of these kinds, and what is known of the models: name to info and the hashes of its files.
 
@@ -220,7 +221,7 @@ def _measured(
     name: str,
     data: Path,
     limit: int | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> list[Row]:
     scores: dict[str, list[tuple[float, float]]] = {}
     for of in trial.sets:
@@ -302,7 +303,7 @@ def _run(given: argparse.Namespace) -> None:
     for line in left_out:
         notes.print(f"left out: {line}", markup=False, highlight=False)
     with notes.status("") as status:
-        rows, models = measure(kinds, data, given.model, given.limit, status.update)
+        rows, models = measure(kinds, data, given.model, given.limit, lambda said, *_: status.update(said))
     for kind in dict.fromkeys(row.kind for row in rows):
         console.print(table(kind, [row for row in rows if row.kind == kind], read_peers(), given.limit))
     if given.json:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 import impasto
-from impasto.errors import BackendError, ImpastoWarning
+from impasto.errors import BackendError, ImpastoWarning, NoNumbers
 from impasto.metrics import independent
 from impasto.package.manifest import BackendCheck, Manifest
 from impasto.package.spec import ModelSpec
 from impasto.package.writer import NewFile, write_package
-from impasto.runtime.loading.choosing import agree, largest_difference
+from impasto.runtime.loading.choosing import LEVELS_OF_PLAIN, agree, draws_no_numbers, largest_difference
 
 _REFERENCE, _OTHERS = "onnxruntime-cpu", ("openvino",)
 _COMPARED = (61, 83)
@@ -48,7 +48,27 @@ def check_backends(manifest: Manifest, files: Sequence[NewFile]) -> dict[str, Ba
             checks[name] = BackendCheck(agree(drawn, wanted, "fp32"), largest_difference(drawn, wanted))
             if not checks[name].passed:
                 _tell(spec, name, f"draws it up to {checks[name].max_difference} levels of 255 away from ONNX Runtime")
+            elif (level := _hidden(folder, name, image.shape)) is not None:
+                checks[name] = BackendCheck(False, None)
+                _tell(spec, name, draws_no_numbers(level))
     return checks
+
+
+def _hidden(folder: Path, backend: str, shape: tuple[int, ...]) -> int | None:
+    """The level of a plain picture for which the network gives no numbers, where the backend draws something nevertheless."""
+    for level in LEVELS_OF_PLAIN:
+        plain = np.full(shape, level, np.uint8)
+        if _refuses(folder, _REFERENCE, plain) and not _refuses(folder, backend, plain):
+            return level
+    return None
+
+
+def _refuses(folder: Path, backend: str, image: np.ndarray) -> bool:
+    try:
+        _drawn(folder, backend, image)
+    except NoNumbers:
+        return True
+    return False
 
 
 def _compared_size(spec: ModelSpec) -> tuple[int, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from impasto.errors import OptionError
+from impasto.progress import Progress, silent
 
 from .against_torch import CheckResult, check_package
 from .engine import EngineCheck, check_engine
@@ -21,7 +22,7 @@ def check(
     style: StyleReference | None = None,
     backend: str = "auto",
     device: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
 ) -> CheckResult | EngineCheck | StyleCheck:
     """Compare what a model draws with what it should draw.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 import impasto
 from impasto.errors import CheckFailed, OptionError, ShapeError
+from impasto.progress import Progress, silent
 from impasto.runtime import Model, StyleDistance, StyleMeter
 from impasto.runtime.loading.source import quantize_command, resolve
 from impasto.styles import painted
@@ -48,7 +49,7 @@ class Drawn:
     """How far a graph's drawings are from the painting."""
 
     graph: str
-    """Its precision and, where it was made for some backends only, their family: "int8 openvino"."""
+    """Its precision and, where it was made for one target backend only, that: "int8 openvino"."""
     backend: str
     distances: tuple[StyleDistance, ...]
     """One for each picture."""
@@ -127,7 +128,7 @@ def check_style(
     against: str | os.PathLike[str] | None = None,
     backend: str = "auto",
     device: int = 0,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = silent,
 ) -> StyleCheck:
     """Draw pictures with a package's FP32 graph and each of its others, or with an engine and its graph, and measure both.
 
@@ -135,7 +136,7 @@ def check_style(
     pictures: files; two synthetic ones where there are none. device: as `StyleMeter` takes it, which chooses its backend itself.
     A network of several styles draws in the one that is called like the painting's file.
     against: the graph that an engine was built from, which ONNX Runtime draws on the CPU.
-    backend: draws a package's graphs; "auto" is ONNX Runtime on the CPU, which draws those of all families.
+    backend: draws a package's graphs; "auto" is ONNX Runtime on the CPU, which draws those of all target backends.
     Raises OptionError where there is nothing to compare, and what `StyleMeter` and `impasto.load` raise.
     """
     painting = Path(style.painting)

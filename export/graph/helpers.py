@@ -28,10 +28,12 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copied
 
 
-def graph_file(name: str, model: onnx.ModelProto, precision: str = "fp32", family: str | None = None) -> NewFile:
+def graph_file(
+    name: str, model: onnx.ModelProto, precision: str = "fp32", target_backend: str | None = None
+) -> NewFile:
     """A graph as a file of a package. name: CONTEXT for a context graph, else a picture graph's."""
     role = "context" if name == CONTEXT else "model"
-    return NewFile(name, role, model.SerializeToString(deterministic=True), precision, family)
+    return NewFile(name, role, model.SerializeToString(deterministic=True), precision, target_backend)
 
 
 def bodies(node: NodeProto) -> list[onnx.GraphProto]:

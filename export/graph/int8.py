@@ -38,7 +38,7 @@ _BINS = {"percentile": 2048, "entropy": 256}
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a family of backends wants Q/DQ. Layers' inputs are quantized for all of them."""
+    """Where a target backend wants Q/DQ. Layers' inputs are quantized for all of them."""
 
     outputs: bool
     """Whether layers' outputs are quantized as well."""
@@ -116,13 +116,13 @@ def learnt_ranges(model: onnx.ModelProto, learnt: Mapping[str, float]) -> Any:
     return calibrate.TensorsData(calibrate.CalibrationMethod.MinMax, ranges)
 
 
-def quantized(model: onnx.ModelProto, ranges: Any, excluded: Collection[str], family: str) -> onnx.ModelProto:
-    """The graph with Q/DQ where this family wants them, around all layers but the excluded ones.
+def quantized(model: onnx.ModelProto, ranges: Any, excluded: Collection[str], target_backend: str) -> onnx.ModelProto:
+    """The graph with Q/DQ where the target backend wants them, around all layers but the excluded ones.
 
     model: float32, with node names. ranges: of `find_ranges`.
     """
     quantization = _library()
-    placement = PLACEMENTS[family]
+    placement = PLACEMENTS[target_backend]
     wanted = [layer for layer in layers_of(model) if layer not in excluded]
     source = onnx.shape_inference.infer_shapes(model)
     kind = quantization.QuantType

@@ -107,13 +107,38 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField | None:
     model: as `onnx` loads it, constants as initializers. None where the graph looks at the whole picture, where it draws differently
     from place to place, or uses something that is not known here, such as an opset below 13.
     """
+    found = _walked(model)
+    result = found.get(model.graph.output[0].name)
+    if result is None:
+        return None
+    steps = {reach.step for view in found.values() if view for reach in view.reaches}
+    return ReceptiveField(_radius(result), math.lcm(*(step.numerator for step in steps)))
+
+
+def radii(model: onnx.ModelProto) -> dict[str, int | None]:
+    """For each tensor of the picture path, how many pixels its positions see beyond their own; None where that cannot be told.
+
+    model: as for `receptive_field`. Empty for a graph that is no picture's, or of an opset below 13.
+    """
+    return {name: view and _radius(view) for name, view in _walked(model).items()}
+
+
+def _radius(view: _View) -> int:
+    # Positions at p · step belong to the input pixel before them, and what they see are whole pixels.
+    return max(
+        math.floor(max(bound for reach in view.reaches for bound in (-reach.low, reach.high + 1 - reach.step))), 0
+    )
+
+
+def _walked(model: onnx.ModelProto) -> dict[str, _View | None]:
+    """What each tensor of the picture path sees."""
     graph = model.graph
     if opset(model) < LEAST_OPSET:
-        return None
+        return {}
     picture = graph.input[0]
     sizes = [dimension.dim_value for dimension in picture.type.tensor_type.shape.dim]
     if len(sizes) != 4:
-        return None
+        return {}
     start = _Reach(Fraction(1), Fraction(0), Fraction(0))
     axes = (1, 2) if sizes[3] == 3 and sizes[1] != 3 else (2, 3)
     found: dict[str, _View | None] = {picture.name: _View(4, axes, (start, start))}
@@ -122,13 +147,7 @@ def receptive_field(model: onnx.ModelProto) -> ReceptiveField | None:
         # What is inside a branch or a loop may read any tensor, and nobody looks there.
         if bodies(node) or any(name in found for name in node.input):
             found |= dict.fromkeys(filter(None, node.output), _seen(node, found, others))
-    result = found.get(graph.output[0].name)
-    if result is None:
-        return None
-    steps = {reach.step for view in found.values() if view for reach in view.reaches}
-    # Output pixels at q · step belong to the input pixel before them, and what they see are whole pixels.
-    far = max(bound for reach in result.reaches for bound in (-reach.low, reach.high + 1 - reach.step))
-    return ReceptiveField(max(math.floor(far), 0), math.lcm(*(step.numerator for step in steps)))
+    return found
 
 
 def _seen(node: NodeProto, found: Mapping[str, _View | None], others: _Others) -> _View | None:

@@ -14,7 +14,7 @@ from impasto import images
 from impasto.errors import MissingDependency, OptionError, PictureError, install
 from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import open_graph
-from impasto.runtime.inference.context import AskedStrength, Context, PictureContext
+from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource
 from impasto.runtime.inference.padding import reflect_into
 from impasto.styles import mixture, painted
 
@@ -184,10 +184,10 @@ class _Feeds:
         self._spec = spec
         self._inputs = inputs
         self._styles = painted(spec.styles)
-        self._context: Context | None = AskedStrength() if spec.strength else None
+        self._context: ContextSource | None = ChosenStrength() if spec.strength else None
         if context is not None and spec.thumbnail:
             backend = open_graph(context, "onnxruntime-cpu", 0)
-            self._context = PictureContext(backend, spec.thumbnail, mixture(spec.styles))
+            self._context = ContextGraph(backend, spec.thumbnail, mixture(spec.styles))
         self._random = np.random.default_rng(0)
 
     def __enter__(self) -> _Feeds:
@@ -230,7 +230,7 @@ class _Feeds:
         padded = np.empty((*self._spec.size.padded(height, width), 3), np.uint8)
         reflect_into(padded, part, self._spec.border, self._spec.border)
         feed = {self._inputs[0]: padded[None]}
-        if isinstance(self._context, PictureContext):
+        if isinstance(self._context, ContextGraph):
             self._context.mixture = mixture(self._spec.styles, style)
         if self._context:
             feed[self._inputs[1]] = self._context.of_picture(np.ascontiguousarray(picture)).copy()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from impasto.errors import OptionError, PackageError
 from impasto.export.graph.weight_storage import with_shared_weights
-from impasto.package.manifest import FAMILIES, LOCK, MANIFEST, Manifest, PackageFile, read_manifest
+from impasto.package.manifest import LOCK, MANIFEST, TARGET_BACKENDS, Manifest, PackageFile, read_manifest
 from impasto.package.writer import NewFile, PackageChange, change_package, check_folder
 from impasto.runtime.loading.source import Source, is_shipped
 
@@ -81,7 +81,9 @@ def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
     kept = []
     for file in source.manifest.files:
         if file.role in ("context", "checkpoint") or (file.role, file.precision) == ("model", "fp32"):
-            copied = change.add(NewFile(file.name, file.role, source.path / file.name, file.precision, file.family))
+            copied = change.add(
+                NewFile(file.name, file.role, source.path / file.name, file.precision, file.target_backend)
+            )
             if copied != file:
                 raise PackageError(f"{source.path / file.name} has changed meanwhile; quantize it again")
             kept.append(file)
@@ -107,7 +109,7 @@ def _require_same(source: Source, folder: Path) -> Manifest:
 
 
 def _order(file: PackageFile) -> tuple[bool, str, int]:
-    """Other files first, as they were; then precisions, their families in the order that `manifest.FAMILIES` explains."""
+    """Other files first, as they were; then precisions, their target backends in the order that `manifest.TARGET_BACKENDS` explains."""
     if file.role != "model" or file.precision == "fp32":
         return False, "", 0
-    return True, file.precision, FAMILIES.index(file.family) if file.family else -1
+    return True, file.precision, TARGET_BACKENDS.index(file.target_backend) if file.target_backend else -1

@@ -11,18 +11,20 @@ import onnx
 from impasto.export.graph.fp16 import Fp32Node
 from impasto.export.graph.helpers import graph_file
 from impasto.package.writer import NewFile
+from impasto.public_names import renamed
 
 from .quality import Quality
 from .sensitivity import Assignment, LayerLoss
 
 
+@renamed(family="target_backend")
 @dataclass(frozen=True)
 class QuantizedGraph:
     """A graph that holds its budget."""
 
     model: onnx.ModelProto = field(repr=False)
     precision: str
-    family: str | None
+    target_backend: str | None
     layers: int
     """Layers that could compute in the precision."""
     assignment: Assignment
@@ -39,13 +41,13 @@ class QuantizedGraph:
 
     @property
     def key(self) -> str:
-        """Its precision and, where it was made for some backends only, those: "int8-openvino". A part of its file's name."""
-        return f"{self.precision}-{self.family}" if self.family else self.precision
+        """Its precision and, where it was made for one target backend, that: "int8-openvino". A part of its file's name."""
+        return f"{self.precision}-{self.target_backend}" if self.target_backend else self.precision
 
     @property
     def file(self) -> NewFile:
         """The graph as a file of a package."""
-        return graph_file(f"model.{self.key}.onnx", self.model, self.precision, self.family)
+        return graph_file(f"model.{self.key}.onnx", self.model, self.precision, self.target_backend)
 
     @property
     def quality(self) -> Quality:
@@ -63,12 +65,15 @@ class QuantizedGraph:
     def for_manifest(self) -> dict[str, Any]:
         """What the package's manifest says of it."""
         calibration = {"calibration": self.method} if self.method else {}
+        # Where somebody looked: what each layer alone costs, to be seen in `impasto inspect --html`.
+        losses = {"losses": {loss.label: round(loss.psnr, 2) for loss in self.losses}} if self.losses else {}
         return {
             "against FP32": self.quality.to_json(),
             **self.about,
             "artificial pictures": {"psnr": self.artificial},
             "spared": list(self.excluded),
             **calibration,
+            **losses,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -76,7 +81,7 @@ class QuantizedGraph:
         return {
             "path": str(self.path),
             "precision": self.precision,
-            "family": self.family,
+            "family": self.target_backend,
             "layers": self.layers,
             "spared": list(self.excluded),
             "islands": [{"node": fp32_node.node, "reason": fp32_node.reason} for fp32_node in self.fp32_nodes],

@@ -17,8 +17,10 @@ from impasto.export.graph.fp16 import exact_pixels, find_fp32_nodes, rounded, to
 from impasto.export.graph.helpers import LEAST_OPSET, opset, with_names
 from impasto.export.graph.qdq_lint import require_parsable
 from impasto.export.graph.weight_storage import without_fp16_storage
-from impasto.package.manifest import FAMILIES
+from impasto.package.manifest import TARGET_BACKENDS
 from impasto.package.spec import PERCEPTUAL
+from impasto.progress import Progress, silent
+from impasto.public_names import renamed
 from impasto.runtime.loading.source import resolve
 
 from . import modelopt
@@ -27,7 +29,7 @@ from .package_graphs import package_of, target_of, write_graphs
 from .quality import Budget, Judge, Quality
 from .quantized_graph import QuantizedGraph
 from .ranges import observe, require_finite
-from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, Progress, assign, groups, labels, losses_of
+from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, assign, groups, labels, losses_of
 from .speed import Timing, fastest
 from .style_distance import Distance, paintings_of, style_distance
 
@@ -39,6 +41,7 @@ _WORTHWHILE = 0.1
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger", "QLinearMatMul")
 
 
+@renamed(families="target_backends")
 @dataclass(frozen=True)
 class QuantizeOptions:
     """What is wanted."""
@@ -47,8 +50,8 @@ class QuantizeOptions:
     """Folder of pictures like those that the model will be given, or clean ones for a restorer (see `damage`)."""
     to: str = "int8"
     """One of TARGETS; "auto" is the fastest that holds the budget."""
-    families: tuple[str, ...] = ()
-    """Of `runtime.manifest.FAMILIES`; empty for all."""
+    target_backends: tuple[str, ...] = ()
+    """Of `impasto.package.manifest.TARGET_BACKENDS`; empty for all."""
     budget: Budget | None = None
     """None for `Budget.default` of each precision."""
     method: str | None = None
@@ -69,15 +72,17 @@ class QuantizeOptions:
     def __post_init__(self) -> None:
         if self.to not in TARGETS:
             raise OptionError(f"unknown precision {self.to!r}; choose one of {', '.join(TARGETS)}")
-        if unknown := set(self.families) - set(FAMILIES):
-            raise OptionError(f"unknown family {', '.join(sorted(unknown))}; choose among {', '.join(FAMILIES)}")
+        if unknown := set(self.target_backends) - set(TARGET_BACKENDS):
+            raise OptionError(
+                f"unknown target backend {', '.join(sorted(unknown))}; choose among {', '.join(TARGET_BACKENDS)}"
+            )
         if self.method is not None and self.method not in int8.METHODS:
             raise OptionError(f"unknown calibration {self.method!r}; choose one of {', '.join(int8.METHODS)}")
-        if self.to == "fp16" and self.families:
-            raise OptionError("one FP16 graph suits every family; leave --for out")
+        if self.to == "fp16" and self.target_backends:
+            raise OptionError("one FP16 graph suits every target backend; leave --for out")
         if self.to == "fp16" and self.method is not None:
             raise OptionError(f"FP16 needs no calibration by {self.method}; leave --calibration out, or say --to int8")
-        if self.modelopt is not None and (self.families != ("tensorrt",) or self.to != "int8"):
+        if self.modelopt is not None and (self.target_backends != ("tensorrt",) or self.to != "int8"):
             raise OptionError("ModelOpt quantizes to INT8 for TensorRT; say --to int8 --for tensorrt beside --modelopt")
         if self.modelopt is not None and self.method not in (None, *modelopt.METHODS):
             raise OptionError(f"ModelOpt does not calibrate by {self.method}; choose {' or '.join(modelopt.METHODS)}")
@@ -94,7 +99,7 @@ class QuantizeResult:
     model: str
     made: tuple[QuantizedGraph, ...]
     timings: tuple[Timing, ...]
-    """With "auto": what was compared for each family."""
+    """With "auto": what was compared for each target backend."""
     pictures: int
     skipped: tuple[str, ...]
     damage: str
@@ -123,15 +128,13 @@ class QuantizeResult:
         }
 
 
-def quantize(
-    model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = lambda words, done=0, total=None: None
-) -> QuantizeResult:
+def quantize(model: str | os.PathLike[str], options: QuantizeOptions, progress: Progress = silent) -> QuantizeResult:
     """Write FP16 or INT8 graphs of a package that hold a budget of quality: all that was asked for, or nothing.
 
     Args:
         model: a package by path or name.
         options: the precision, the pictures to calibrate on and judge by, and the budget.
-        progress: called with one line for each step.
+        progress: called with one line for each step, and with the layers that are done while each one's cost is measured.
 
     Returns:
         QuantizeResult: the graphs that were written, their quality, and which layers were left out.
@@ -221,26 +224,26 @@ class PrecisionSearch:
 
     def drafts(self) -> tuple[list[QuantizedGraph], tuple[Timing, ...]]:
         """What was asked for; with "auto", what was compared for it."""
-        families = self._options.families or FAMILIES
+        target_backends = self._options.target_backends or TARGET_BACKENDS
         if self._options.to == "fp16":
             return [self._half()], ()
         if self._options.to == "int8":
-            return [self._whole(family) for family in families], ()
+            return [self._whole(target_backend) for target_backend in target_backends], ()
         drafts: list[QuantizedGraph] = []
         timings = []
-        for family in families:
-            found = self._holding(family)
+        for target_backend in target_backends:
+            found = self._holding(target_backend)
             graphs = {"fp32": self._model} | {draft.precision: draft.model for draft in found}
-            self._progress(f"timing {', '.join(graphs)} for {family}")
-            timing = fastest(family, graphs, self._pictures.whole[0].feed)
+            self._progress(f"timing {', '.join(graphs)} for {target_backend}")
+            timing = fastest(target_backend, graphs, self._pictures.whole[0].feed)
             timings.append(timing)
             drafts += [draft for draft in found if draft.precision == timing.chosen and draft not in drafts]
         return drafts, tuple(timings)
 
-    def _holding(self, family: str) -> list[QuantizedGraph]:
-        """Each lower precision that holds its budget for this family."""
+    def _holding(self, target_backend: str) -> list[QuantizedGraph]:
+        """Each lower precision that holds its budget for this target backend."""
         found: list[QuantizedGraph] = []
-        makers: tuple[Callable[[], QuantizedGraph], ...] = (self._half, lambda: self._whole(family))
+        makers: tuple[Callable[[], QuantizedGraph], ...] = (self._half, lambda: self._whole(target_backend))
         for make in makers:
             try:
                 found.append(make())
@@ -265,23 +268,23 @@ class PrecisionSearch:
         artificial = self._on_artificial(result)
         return QuantizedGraph(result, "fp16", None, len(self._layers), assignment, self._fp32_nodes, None, artificial)
 
-    def _whole(self, family: str) -> QuantizedGraph:
+    def _whole(self, target_backend: str) -> QuantizedGraph:
         """An INT8 graph with the calibration that is best without excluding a layer; where that misses the budget, with others."""
         refused: NoAssignment | None = None
-        for model, ranges, method in self._bases(family):
+        for model, ranges, method in self._bases(target_backend):
             try:
-                return self._calibrated(family, model, ranges, method)
+                return self._calibrated(target_backend, model, ranges, method)
             except NoAssignment as error:
                 self._progress(f"{method}: {error}")
                 refused = refused or error
         assert refused
         raise refused
 
-    def _calibrated(self, family: str, model: onnx.ModelProto, ranges: Any, method: str) -> QuantizedGraph:
-        placement = int8.PLACEMENTS[family]
+    def _calibrated(self, target_backend: str, model: onnx.ModelProto, ranges: Any, method: str) -> QuantizedGraph:
+        placement = int8.PLACEMENTS[target_backend]
 
         def ours(excluded: Collection[str]) -> onnx.ModelProto:
-            return int8.quantized(model, ranges, excluded, family)
+            return int8.quantized(model, ranges, excluded, target_backend)
 
         plain = self._modelopt if self._options.modelopt else ours
 
@@ -290,15 +293,15 @@ class PrecisionSearch:
             return to_half(graph, self._half_fp32_nodes(())) if placement.half else graph
 
         judged: Build = (lambda excluded: rounded(build(excluded))) if placement.half else build
-        # Families that want the same Q/DQ lose the same by a layer, whatever the rest computes in.
+        # Target backends that want the same Q/DQ lose the same by a layer, whatever the rest computes in.
         assignment = self._assign("int8", judged, (placement.outputs, placement.unsigned, method), ours)
         result = build(assignment.excluded)
-        if family == "tensorrt":
+        if target_backend == "tensorrt":
             require_parsable(result, "the graph that was just made")
         if placement.half:
             self._require_finite(result, "INT8 with FP16")
         artificial = self._on_artificial(result)
-        return QuantizedGraph(result, "int8", family, len(self._layers), assignment, (), method, artificial)
+        return QuantizedGraph(result, "int8", target_backend, len(self._layers), assignment, (), method, artificial)
 
     def _budget(self, precision: str) -> Budget:
         return self._options.budget or Budget.default(precision, restores=self._pictures.truth)
@@ -315,25 +318,25 @@ class PrecisionSearch:
             found = replace(found, losses=losses())
         return found
 
-    def _bases(self, family: str) -> Iterator[tuple[onnx.ModelProto, Any, str]]:
+    def _bases(self, target_backend: str) -> Iterator[tuple[onnx.ModelProto, Any, str]]:
         """Graphs to quantize, with ranges and the calibration that gave them: what promises most, then whatever else there is."""
-        best = self._once(("base", family), lambda: self._find_base(family))
+        best = self._once(("base", target_backend), lambda: self._find_base(target_backend))
         yield best
         if best[2].split(",")[0] in int8.METHODS and self._options.method is None:
             for method in int8.METHODS:
                 if method != best[2]:
                     yield self._model, self._ranges(method), method
 
-    def _find_base(self, family: str) -> tuple[onnx.ModelProto, Any, str]:
-        """The FP32 graph to quantize for a family, with its ranges, and the calibration that gave them: the best on pieces."""
+    def _find_base(self, target_backend: str) -> tuple[onnx.ModelProto, Any, str]:
+        """The FP32 graph to quantize for a target backend, with its ranges, and the calibration that gave them: the best on pieces."""
         options = self._options
         if options.modelopt is not None:  # it finds its own; these only tell which layers cost most
             return self._model, self._ranges("min-max"), f"ModelOpt, {options.method or 'entropy'}"
-        if self._learnt is not None and options.method is None and not int8.PLACEMENTS[family].outputs:
+        if self._learnt is not None and options.method is None and not int8.PLACEMENTS[target_backend].outputs:
             return self._model, self._learnt, "learnt"  # the weights are used to these, whatever pictures suggest
 
         def quality(model: onnx.ModelProto, ranges: Any) -> Quality:
-            return self._judge.on_pieces(int8.quantized(model, ranges, (), family))
+            return self._judge.on_pieces(int8.quantized(model, ranges, (), target_backend))
 
         def best() -> str:
             return max(found, key=lambda name: found[name].mean_psnr)

@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import onnx
 
 from impasto.errors import PrecisionError
 from impasto.export.graph.helpers import producers
 from impasto.export.tensorrt.layer_report import LEAST_SHARE
+from impasto.progress import Progress
 
 from .quality import Budget, Judge, Quality
 
 Build = Callable[[Collection[str]], onnx.ModelProto]
 """Makes the graph to judge in which the named layers are excluded from the precision."""
-
-
-class Progress(Protocol):
-    """Called with what is being done, and how much of it is done where that is counted."""
-
-    def __call__(self, words: str, done: int = 0, total: int | None = None) -> None: ...
 
 
 class NoAssignment(PrecisionError):

@@ -1,4 +1,4 @@
-"""Which precision is fastest for a family of backends: measured where they run, by a rule where they do not."""
+"""Which precision is fastest on a target backend: measured where it runs, by a rule where it does not."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ import numpy as np
 import onnx
 
 from impasto.errors import ImpastoError
+from impasto.public_names import renamed
 from impasto.runtime.backends import Backend, open_graph
 
 from .calibration import Feed
 
 _ROUNDS = 7
 _BACKENDS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino"}
-"""What a family is measured by. TensorRT would have to build an engine first, on a GPU."""
+"""The backend that measures for each target backend. TensorRT would have to build an engine first, on a GPU."""
 _RULE = ("int8", "fp16", "fp32")
 """Fastest first, where nothing can be measured: tensor cores double their rate from FP32 to FP16 and from FP16 to INT8."""
 
 
+@renamed(family="target_backend")
 @dataclass(frozen=True)
 class Timing:
     """What was compared."""
 
-    family: str
+    target_backend: str
     chosen: str
     """The precision."""
     latency_ms: dict[str, float] | None
@@ -40,30 +42,33 @@ class Timing:
 
     def __str__(self) -> str:
         if self.latency_ms is None:
-            return f"{self.family}: {self.chosen}, by rule ({', '.join(_RULE)}); nothing here runs it"
+            return f"{self.target_backend}: {self.chosen}, by rule ({', '.join(_RULE)}); nothing here runs it"
         times = ", ".join(f"{name} {value:.1f} ms" for name, value in self.latency_ms.items())
-        return f"{self.family}: {self.chosen}, the fastest of {times} at {self.size[0]} x {self.size[1]}"
+        return f"{self.target_backend}: {self.chosen}, the fastest of {times} at {self.size[0]} x {self.size[1]}"
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return asdict(self)
+        found = asdict(self)
+        return {"family": found.pop("target_backend"), **found}
 
 
-def fastest(family: str, graphs: Mapping[str, onnx.ModelProto], feed: Feed) -> Timing:
+def fastest(target_backend: str, graphs: Mapping[str, onnx.ModelProto], feed: Feed) -> Timing:
     """The fastest of these graphs by precision, on one picture."""
     _, height, width, _ = next(iter(feed.values())).shape
-    latency = _measured(family, graphs, feed)
+    latency = _measured(target_backend, graphs, feed)
     if latency is None:
-        return Timing(family, next(name for name in _RULE if name in graphs), None, (height, width))
-    return Timing(family, min(latency, key=lambda name: latency[name]), latency, (height, width))
+        return Timing(target_backend, next(name for name in _RULE if name in graphs), None, (height, width))
+    return Timing(target_backend, min(latency, key=lambda name: latency[name]), latency, (height, width))
 
 
-def _measured(family: str, graphs: Mapping[str, onnx.ModelProto], feed: Feed) -> dict[str, float] | None:
-    if family not in _BACKENDS:
+def _measured(target_backend: str, graphs: Mapping[str, onnx.ModelProto], feed: Feed) -> dict[str, float] | None:
+    if target_backend not in _BACKENDS:
         return None
     with ExitStack() as opened, tempfile.TemporaryDirectory() as folder:
         try:
-            backends = {name: _open(graph, Path(folder) / f"{name}.onnx", family) for name, graph in graphs.items()}
+            backends = {
+                name: _open(graph, Path(folder) / f"{name}.onnx", target_backend) for name, graph in graphs.items()
+            }
         except ImpastoError:  # not installed, or too old to know the backend
             return None
         for backend in backends.values():
@@ -79,6 +84,6 @@ def _measured(family: str, graphs: Mapping[str, onnx.ModelProto], feed: Feed) ->
         return {name: statistics.median(values[1:]) for name, values in times.items()}  # the first run warms up
 
 
-def _open(graph: onnx.ModelProto, path: Path, family: str) -> Backend:
+def _open(graph: onnx.ModelProto, path: Path, target_backend: str) -> Backend:
     onnx.save(graph, str(path))
-    return open_graph(path, _BACKENDS[family], 0)
+    return open_graph(path, _BACKENDS[target_backend], 0)

@@ -17,10 +17,11 @@ from impasto.files import sha256, write_bytes
 from impasto.package.engine_record import EngineLayer, EngineRecord, Range, count_precisions
 from impasto.package.shared_weights import self_contained, verify_weights
 from impasto.package.spec import ModelSpec
+from impasto.progress import Progress, silent
 from impasto.runtime.backends.tensorrt.api import TensorRT
 
 from . import fp32_layers
-from .builder_thread import Progress, interruptible, monitor
+from .builder_thread import interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
 from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
@@ -125,7 +126,7 @@ class EngineBuilder:
         *,
         role: str = "model",
         context_sha256: str | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
         waiting: Callable[[], None] | None = None,
         held: contextlib.ExitStack | None = None,
     ) -> tuple[CacheEntry, bool]:
@@ -175,7 +176,7 @@ class EngineBuilder:
         """The one GPU that the engine is tuned on; None where any of its compute capabilities will do."""
         return None if self.options.hardware_compatible else self.target.gpu
 
-    def _build_and_record(self, key: str, progress: Progress | None) -> tuple[EngineRecord, bytes]:
+    def _build_and_record(self, key: str, progress: Progress) -> tuple[EngineRecord, bytes]:
         by_target = self._layers_of_further_targets(progress)
         engine = self.compile(progress)
         if by_target:
@@ -199,7 +200,7 @@ class EngineBuilder:
         )
         return record, engine.plan
 
-    def _layers_of_further_targets(self, progress: Progress | None) -> dict[str, tuple[EngineLayer, ...]]:
+    def _layers_of_further_targets(self, progress: Progress) -> dict[str, tuple[EngineLayer, ...]]:
         """The layers for each target above the lowest, by compute capability, each built alone.
 
         The log of a build for several targets names the layers of the lowest alone (seen with TensorRT-RTX 1.7.1; a test holds
@@ -220,7 +221,7 @@ class EngineBuilder:
             found[capability(name)] = alone.compile(progress).layers
         return found
 
-    def compile(self, progress: Progress | None = None) -> CompiledEngine:
+    def compile(self, progress: Progress = silent) -> CompiledEngine:
         """Run TensorRT's builder, on a thread of its own.
 
         Raises ExportError with TensorRT's own words, PrecisionMismatch, and KeyboardInterrupt after Ctrl-C.
@@ -228,8 +229,8 @@ class EngineBuilder:
         stop = threading.Event()
         return interruptible(lambda: self._compile(progress, stop), stop)
 
-    def _compile(self, progress: Progress | None, stop: threading.Event) -> CompiledEngine:
-        """All that TensorRT does and says, on the builder's thread: contexts of GPUs are current in one thread at a time."""
+    def _compile(self, progress: Progress, stop: threading.Event) -> CompiledEngine:
+        """All that TensorRT does and says, on the builder's thread: a CUDA context is current in one thread."""
         api = self.api
         with self._active_gpu(), api.log.recording() as lines:
             builder = api.make("builder", api.module.Builder, api.log.vendor)
@@ -266,7 +267,7 @@ class EngineBuilder:
 
     @contextlib.contextmanager
     def _active_gpu(self) -> Iterator[None]:
-        """The GPU's context, where one takes part in the build."""
+        """Makes the GPU's CUDA context current, if a GPU takes part in the build."""
         if self.target.gpu is None:
             yield
             return
@@ -303,7 +304,7 @@ class EngineBuilder:
         if preview is not None and options.has_free_sizes:
             # Only the compiler inside TensorRT 8.5 ("Myelin") casts uint8, and without this it is not made for free sizes.
             config.set_preview_feature(preview, True)
-            if api.profile_sharing is not None:  # 8.6: a stream's slots are contexts of one engine
+            if api.profile_sharing is not None:  # 8.6: the slots of a stream have execution contexts of one engine
                 config.set_preview_feature(api.profile_sharing, True)
         if options.workspace_bytes is not None:
             config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)

@@ -7,10 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from impasto.progress import Progress
 from impasto.runtime.backends.tensorrt.api import TensorRT
-
-Progress = Callable[[str, float], None]
-"""Called on the builder's thread, with the name of its phase and the share of that which is done, 0 to 1."""
 
 _NAME = "impasto-build"
 _PATIENCE_S = 10.0
@@ -59,8 +57,11 @@ def is_building() -> bool:
     return any(thread.name == _NAME for thread in threading.enumerate())
 
 
-def monitor(api: TensorRT, progress: Progress | None, stop: threading.Event) -> Any:
-    """The vendor's progress monitor over ours; the builder asks it after every step whether to go on."""
+def monitor(api: TensorRT, progress: Progress, stop: threading.Event) -> Any:
+    """The vendor's progress monitor, which the builder asks after every step whether to go on.
+
+    progress: called on the builder's thread with the name of its phase, and its steps.
+    """
 
     class Monitor(api.module.IProgressMonitor):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -68,18 +69,19 @@ def monitor(api: TensorRT, progress: Progress | None, stop: threading.Event) -> 
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase: str, parent: str | None, steps: int) -> None:
-            self._steps[phase] = steps
-            self._tell(phase, 0.0)
+            self._steps[phase] = max(steps, 1)
+            self._tell(phase, 0)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            self._tell(phase, (step + 1) / max(self._steps.get(phase, 1), 1))
+            self._tell(phase, step + 1)
             return not stop.is_set()
 
         def phase_finish(self, phase: str) -> None:
-            self._tell(phase, 1.0)
+            self._tell(phase, self._steps.get(phase, 1))
 
-        def _tell(self, phase: str, share: float) -> None:
-            if progress is not None and not stop.is_set():
-                progress(phase, min(share, 1.0))
+        def _tell(self, phase: str, done: int) -> None:
+            steps = self._steps.get(phase, 1)
+            if not stop.is_set():
+                progress(phase, min(done, steps), steps)
 
     return Monitor()

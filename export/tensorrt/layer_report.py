@@ -80,12 +80,12 @@ def _inspect(api: TensorRT, engine: Any, profile: dict[str, Range]) -> str:
     text = str(inspector.get_engine_information(kind))
     if not hides_formats(text):
         return text
-    context = engine.create_execution_context()
-    if context is None:  # no memory for one; the weights' types still tell
+    execution_context = engine.create_execution_context()
+    if execution_context is None:  # no memory for one; the weights' types still tell
         return text
     for name, (_, best, _) in profile.items():
-        context.set_input_shape(name, best)
-    inspector.execution_context = context
+        execution_context.set_input_shape(name, best)
+    inspector.execution_context = execution_context
     return str(inspector.get_engine_information(kind))
 
 

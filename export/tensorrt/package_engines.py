@@ -17,13 +17,13 @@ from impasto.package.engine_record import EngineRecord
 from impasto.package.manifest import MANIFEST, read_manifest, verify
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.package.writer import NewFile, change_package
+from impasto.progress import Progress, silent
 from impasto.runtime.backends.tensorrt.api import TensorRT
 from impasto.runtime.backends.tensorrt.compatibility import why_not_here
 from impasto.runtime.loading.source import Source, is_shipped, quantize_command, resolve
 from impasto.runtime.loading.stored_engines import ENGINES
 
 from .builder import EngineBuilder
-from .builder_thread import Progress
 from .cache import CacheEntry, EngineCache
 from .options import BuildOptions, Sizes, only_size
 from .targets import find_builder
@@ -78,7 +78,7 @@ def build_engine(
     product: str = "auto",
     device: int = 0,
     cache: EngineCache | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     waiting: Callable[[], None] | None = None,
 ) -> BuildResult:
     """Build the engines of a model, or find them in the cache.
@@ -91,7 +91,7 @@ def build_engine(
         product: "tensorrt", "tensorrt-rtx", or "auto", which takes the one that is installed.
         device: the GPU's number.
         cache: by default the user's, `$IMPASTO_CACHE`.
-        progress: called on the builder's thread with the name of its phase and the share that is done, 0 to 1.
+        progress: called on the builder's thread with the name of its phase, the steps of it that are done, and their number.
         waiting: called once where another process is building the same engine.
 
     Returns:

@@ -76,7 +76,7 @@ def run_video(
     sound: bool = True,
     longest_side: int | None = None,
     meter: StyleMeter | None = None,
-    progress: videos.Progress | None = None,
+    progress: videos.FramesWritten | None = None,
 ) -> VideoRun:
     """Draw a video. longest_side: larger frames are scaled down to it, in pixels, before they are drawn. meter: measures each drawn
     frame's style. sound: whether a file's is carried.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+
+from impasto.errors import OptionError
 
 from . import options
 from .console import err, out, write_json, write_page
@@ -31,11 +34,26 @@ def bench(
         Optional[list[int]],  # noqa: UP045
         typer.Option(help="Also time the graph on so many pictures at once; may be repeated.", min=1),
     ] = None,
+    predict: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Run nothing: predict for a device, such as orin-nano, h100 or cpu, or one that a .json file describes. An unknown "
+            "name lists them.",
+            show_default=False,
+        ),
+    ] = None,
     html: options.Html = None,
     json: options.Json = None,
 ) -> None:
-    """Measure latency and throughput: the graph alone, and from picture to picture."""
-    from impasto.benchmarks import benchmark
+    """Measure latency and throughput: the graph alone, and from picture to picture. Or predict them for a device that is not here."""
+    if predict is not None:
+        if energy or batch or layout:
+            raise OptionError(
+                "--predict knows --size, --precision and --backend; leave --energy, --batch and --layout away"
+            )
+        _predict(model, predict, size, precision, backend, html, json)
+        return
+    from impasto.benchmarks import BenchmarkOptions, benchmark
     from impasto.report.benchmarks import benchmark_report
 
     from .tables import benchmark_table
@@ -48,11 +66,8 @@ def bench(
             precision=precision,
             device=device,
             layout=layout,
-            iterations=iterations,
-            warmup=warmup,
-            batches=batch or (),
-            energy=energy,
-            progress=lambda step: status.update(f"measuring {step}"),
+            options=BenchmarkOptions(iterations, warmup, tuple(batch or ()), energy),
+            progress=lambda step, *_: status.update(f"measuring {step}"),
         )
     out.print(benchmark_table(report))
     for result in report.results:
@@ -63,3 +78,24 @@ def bench(
             err.print(f"{result.height}x{result.width}: {peak:,.0f} MB of memory at most", markup=False)
     write_page(html, partial(benchmark_report, report))
     write_json(json, report.to_json())
+
+
+def _predict(
+    model: str, device: str, sizes: list[str], precision: str, backend: str, html: Path | None, json: Path | None
+) -> None:
+    from impasto.benchmarks.measurement.report import describe_machine
+    from impasto.benchmarks.prediction import predict
+    from impasto.report.predictions import prediction_report
+
+    from .tables import prediction_table
+
+    found = predict(model, device, sizes, precision=precision, backend=backend)
+    out.print(prediction_table(found))
+    for size in found.sizes:
+        longest = ", ".join(
+            f"{time.layer.name} {100 * size.windows * time.likely_ms / size.likely_ms:.0f} %"
+            for time in size.dominant[:3]
+        )
+        err.print(f"{size.height}x{size.width} {size.precision}: the longest layers are {longest}", markup=False)
+    write_page(html, partial(prediction_report, found, describe_machine()))
+    write_json(json, found.to_json())

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Optional
 
+import rich.progress
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from impasto.errors import CheckFailed
 from impasto.package.spec import PERCEPTUAL
+from impasto.progress import Progress
 
 from . import options
 from .console import Commands, err, out, say_stopped, write_json, write_measured
@@ -199,7 +201,7 @@ def _check(result: BuildResult, device: int) -> None:
 
 
 @contextmanager
-def _bar_or_exit(title: str) -> Iterator[tuple[Callable[[str, float], None], Callable[[], None]]]:
+def _bar_or_exit(title: str) -> Iterator[tuple[Progress, Callable[[], None]]]:
     """As `_bar`; after Ctrl-C the process ends here where TensorRT's builder goes on, since Python would wait for it."""
     try:
         with _bar(title) as functions:
@@ -216,14 +218,14 @@ def _bar_or_exit(title: str) -> Iterator[tuple[Callable[[str, float], None], Cal
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[tuple[Callable[[str, float], None], Callable[[], None]]]:
+def _bar(title: str) -> Iterator[tuple[Progress, Callable[[], None]]]:
     """A progress bar, and the two functions that move it: for the builder's phases, and for waiting."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with rich.progress.Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(title, total=None, phase="")
 
-        def report(phase: str, share: float) -> None:
-            bar.update(task, total=1.0, completed=share, phase=phase[:60])
+        def report(phase: str, done: int = 0, total: int | None = None, /) -> None:
+            bar.update(task, total=total, completed=done, phase=phase[:60])
 
         def waiting() -> None:
             bar.update(task, phase="another process is building it; waiting")

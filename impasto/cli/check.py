@@ -73,7 +73,7 @@ def check(
             style=reference,
             backend=backend,
             device=device,
-            progress=status.update,
+            progress=lambda line, *_: status.update(line),
         )
     out.print(_table(found))
     write_measured(json, found.to_json())

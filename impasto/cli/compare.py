@@ -55,7 +55,7 @@ def compare(
             size=parse_size(size) if size else None,
             rounds=rounds,
             device=device,
-            progress=lambda done: bar.say("", done, rounds),
+            progress=bar.say,
         )
     out.print(comparison_table(found))
     if sheet is not None:

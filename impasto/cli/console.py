@@ -74,7 +74,7 @@ class Commands(TyperGroup):
                 return super().invoke(ctx)
         except ImpastoError as error:
             fail(error)
-            _end_if_work_goes_on(1)
+            _end_if_a_run_was_abandoned(1)
             raise Exit(1) from None
         except ModuleNotFoundError as error:
             told = missing(error)
@@ -84,7 +84,7 @@ class Commands(TyperGroup):
             raise Exit(1) from None
         except KeyboardInterrupt:
             say_stopped()
-            _end_if_work_goes_on(130)
+            _end_if_a_run_was_abandoned(130)
             raise Exit(130) from None
         except OSError as error:
             if working_folder_is_gone():
@@ -101,10 +101,10 @@ class Commands(TyperGroup):
             raise Exit(1) from None
 
 
-def _end_if_work_goes_on(code: int) -> None:
-    """End the process here where a graph still runs that nobody waits for: Python would wait for it."""
-    stoppable = sys.modules.get("impasto.runtime.stoppable")
-    if stoppable and stoppable.goes_on():
+def _end_if_a_run_was_abandoned(code: int) -> None:
+    """End the process at once if an abandoned run is still computing. Python's own exit would wait for it."""
+    runner = sys.modules.get("impasto.runtime.runner")
+    if runner and runner.has_abandoned_runs():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

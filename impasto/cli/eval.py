@@ -66,7 +66,7 @@ def evaluate(
         raise OptionError("--style is a stylizer's; leave it away, or judge one with --painting FILE")
     if every_precision and (precision != "auto" or sheet is not None):
         raise OptionError("--every-precision takes no --precision and no --sheet; they are of one graph")
-    # Only ONNX Runtime on the CPU draws the graphs of all families.
+    # Only ONNX Runtime on the CPU draws the graphs of all target backends.
     how = LoadOptions("onnxruntime-cpu" if every_precision and backend == "auto" else backend, precision, device)
     judge: Callable[..., Evaluation] = partial(
         judge_on_photos,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from impasto.errors import OptionError
+
 from . import options
-from .console import out, write_json
+from .console import err, out, write_json, write_page
 
 
 def inspect(
@@ -18,10 +21,41 @@ def inspect(
         str,
         typer.Argument(help="A model's name, a package, an .onnx file, a checkpoint or an engine.", show_default=False),
     ],
+    html: options.Html = None,
+    photo: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="With --html: a photo, to see what each stage sees in it and what steers its drawing.",
+            show_default=False,
+        ),
+    ] = None,
+    painting: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="With --html and --photo: the painting, to compare Gram matrices with.", show_default=False),
+    ] = None,
+    network: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="With --painting: the perceptual network, as impasto export vgg16 makes it; vgg16 by default."
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="With --html: JSON of impasto quantize --sensitivity --json, where the package does not hold it."
+        ),
+    ] = None,
     json: options.Json = None,
 ) -> None:
     """Show what a package, graph, checkpoint or engine is, and whether its files are the ones its manifest describes."""
     from impasto.export.inspection import inspect_path
+
+    if html is None and (photo or painting or network or sensitivity):
+        raise OptionError(
+            "--photo, --painting, --network and --sensitivity are shown on a page; name one with --html FILE"
+        )
+    if network and painting is None:
+        raise OptionError("--network needs the painting to compare with: --painting PAINTING")
 
     found = inspect_path(path)
     table = Table(title=escape(found.title), title_justify="left", show_header=False)
@@ -50,3 +84,19 @@ def inspect(
         out.print(layers)
     write_json(json, found.to_json())
     found.require_intact()
+    if html is not None:
+        _write_page(html, path, photo, painting, network, sensitivity)
+
+
+def _write_page(
+    html: Path, path: str, photo: Path | None, painting: Path | None, network: str | None, sensitivity: Path | None
+) -> None:
+    from impasto.benchmarks.measurement.report import describe_machine
+    from impasto.export.inside.look import look_inside
+    from impasto.report.inspections import inspection_report
+
+    with err.status("looking inside") as status:
+        inside = look_inside(
+            path, photo, painting, network=network or "vgg16", sensitivity=sensitivity, progress=status.update
+        )
+    write_page(html, partial(inspection_report, inside, describe_machine()))

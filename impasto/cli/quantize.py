@@ -28,7 +28,7 @@ def quantize(
         Path, typer.Option(help="Folder of pictures to calibrate on and to judge by.", show_default=False)
     ],
     to: Annotated[str, typer.Option(help="fp16, int8, or auto: the fastest that holds the budget.")] = "int8",
-    family: Annotated[
+    target_backend: Annotated[
         Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
         typer.Option("--for", help="For INT8: tensorrt, openvino or onnxruntime; may be repeated. All by default."),
     ] = None,
@@ -85,7 +85,7 @@ def quantize(
     wanted = QuantizeOptions(
         calibrate=calibrate,
         to=to,
-        families=tuple(family or ()),
+        target_backends=tuple(target_backend or ()),
         budget=Budget.parse(budget) if budget is not None else None,
         method=calibration,
         damage=degrade,
@@ -116,7 +116,7 @@ def _show(result: QuantizeResult) -> None:
 
 def _bars(made: QuantizedGraph) -> Table:
     """One row for each layer, with a bar as long as its cost."""
-    name = made.precision + (f" for {made.family}" if made.family else "")
+    name = made.precision + (f" for {made.target_backend}" if made.target_backend else "")
     table = Table(
         title=f"{name}: RMS difference in levels of 255 with one layer in it",
         title_justify="left",

@@ -117,9 +117,9 @@ def run(
                 device=device,
                 layout=layout,
                 working_size=_working_size(working_size),
-                keep_colors=keep_colors,
             )
         )
+        loaded.keep_colors = keep_colors
         wanted = parse(style) if style else None
         loaded.set_style(wanted, strength=strength)
         drawn = (

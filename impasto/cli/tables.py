@@ -11,6 +11,7 @@ from impasto.benchmarks import BenchmarkReport, Latency
 
 if TYPE_CHECKING:
     from impasto.benchmarks.measurement.compare import Comparison, Standing
+    from impasto.benchmarks.prediction import Prediction
     from impasto.export.checks.engine import EngineCheck
 
 
@@ -36,6 +37,24 @@ def benchmark_table(*reports: BenchmarkReport) -> Table:
 def _figures(latency: Latency) -> list[str]:
     times = (latency.median_ms, latency.percentile_ms(90), latency.percentile_ms(99), latency.standard_deviation_ms)
     return [*(f"{value:.2f}" if value < 100 else f"{value:.1f}" for value in times), f"{latency.images_per_second:.1f}"]
+
+
+def prediction_table(found: Prediction) -> Table:
+    """One row for each size and precision."""
+    table = Table(title="Predicted, in ms; nothing was run", title_justify="left", caption_justify="left")
+    table.add_column("size", no_wrap=True)
+    table.add_column("precision")
+    for heading in ("at least", "likely", "end to end", "memory"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for size in found.sizes:
+        times = (f"{value:.2f}" for value in (size.bound_ms, size.likely_ms, size.end_to_end_ms))
+        precision = size.precision + (" (assumed)" if size.assumed else "")
+        table.add_row(f"{size.height}x{size.width}", precision, *times, f"{size.memory_bytes / 1e6:,.0f} MB")
+    assumed = "assumed: the package holds no such graph; " if any(size.assumed for size in found.sizes) else ""
+    table.caption = escape(
+        f"{found.model} on {found.device.name}, {found.backend}; {assumed}compared with: {found.device.checked}"
+    )
+    return table
 
 
 def comparison_table(found: Comparison) -> Table:

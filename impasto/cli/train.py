@@ -383,9 +383,9 @@ def _with_bar(options: Any, train: Callable[..., FitResult]) -> FitResult:
     with Bar("steps", quiet=not chief) as bar:
         bar.say("reading the photos", 0, options.fit.steps)
 
-        def report(progress: training.Progress) -> None:
-            text = "  ".join(f"{key} {value:.4f}" for key, value in progress.losses.items())
-            bar.say(text, progress.step, options.fit.steps)
+        def report(now: training.StepReport) -> None:
+            text = "  ".join(f"{key} {value:.4f}" for key, value in now.losses.items())
+            bar.say(text, now.step, options.fit.steps)
 
         try:
             return train(options, report)

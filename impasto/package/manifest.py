@@ -8,6 +8,7 @@ from typing import Any
 
 from impasto.errors import PackageError
 from impasto.files import sha256
+from impasto.public_names import renamed
 
 from . import schema
 from .shared_weights import verify_weights
@@ -22,11 +23,14 @@ MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetenso
 LOCK = ".lock"
 """Who changes a package holds this file of it: exports, quantizations and builds may end at once."""
 PRECISIONS = ("fp32", "fp16", "int8")
-FAMILIES = ("onnxruntime", "openvino", "tensorrt")
-"""Kinds of backends that want INT8 placed differently in a graph. A package lists their files in this order: readers older
-than families take the first, and ONNX Runtime is all that runs graphs there, so the schema's number need not rise."""
+TARGET_BACKENDS = ("onnxruntime", "openvino", "tensorrt")
+"""Each wants INT8 placed differently in a graph. A package lists their files in this order: readers that know no target
+backends take the first, and ONNX Runtime is all that runs graphs there, so the schema's number need not rise."""
+FAMILIES = TARGET_BACKENDS
+"""The old name of TARGET_BACKENDS."""
 
 
+@renamed(family="target_backend")
 @dataclass(frozen=True)
 class PackageFile:
     """One file of a package."""
@@ -37,12 +41,12 @@ class PackageFile:
     """"model" (the picture path), "context" (thumbnail to scales and shifts), "checkpoint" or "engine"."""
     sha256: str
     precision: str = "fp32"
-    family: str | None = None
-    """One of FAMILIES where the file was made for those backends; None where it suits all."""
+    target_backend: str | None = None
+    """One of TARGET_BACKENDS where the file was made for that one; None where it suits all."""
 
     def to_json(self) -> dict[str, Any]:
-        family = {"family": self.family} if self.family else {}
-        return {"role": self.role, "precision": self.precision, **family, "sha256": self.sha256}
+        target = {"family": self.target_backend} if self.target_backend else {}
+        return {"role": self.role, "precision": self.precision, **target, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,13 @@ class Manifest:
     backends: dict[str, BackendCheck] = field(default_factory=dict)
     """What was compared at export, by the backend's name; nothing of those that were not installed there."""
 
-    def find(self, role: str, precision: str = "fp32", family: str | None = None) -> PackageFile | None:
-        """The file with this role and precision that was made for `family`; otherwise the one that suits all; or None."""
-        held = {file.family: file for file in reversed(self.held(role, precision))}
-        return held.get(family, held.get(None))
+    def find(self, role: str, precision: str = "fp32", target_backend: str | None = None) -> PackageFile | None:
+        """The file with this role and precision that was made for `target_backend`; otherwise the one that suits all; or None."""
+        held = {file.target_backend: file for file in reversed(self.held(role, precision))}
+        return held.get(target_backend, held.get(None))
 
     def held(self, role: str, precision: str) -> tuple[PackageFile, ...]:
-        """Every file with this role and precision, whatever its family."""
+        """Every file with this role and precision, whatever its target backend."""
         return tuple(file for file in self.files if (file.role, file.precision) == (role, precision))
 
     def precisions(self) -> tuple[str, ...]:
@@ -89,9 +93,9 @@ class Manifest:
         return tuple(p for p in PRECISIONS if self.held("model", p))
 
     def graphs(self) -> dict[str, PackageFile]:
-        """Every graph of the picture path by precision and, where it has one, family, such as "int8 openvino"; FP32 first."""
+        """Every graph of the picture path by precision and, where it has one, target backend, such as "int8 openvino"; FP32 first."""
         found = [file for precision in PRECISIONS for file in self.held("model", precision)]
-        return {f"{file.precision} {file.family or ''}".strip(): file for file in found}
+        return {f"{file.precision} {file.target_backend or ''}".strip(): file for file in found}
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary that `from_json` reads."""
@@ -173,13 +177,13 @@ def _file(name: str, entry: Any) -> PackageFile:
     schema.inner_path(name)
     if not isinstance(entry, dict):
         raise schema.Malformed(f"the entry of {name} is not an object")
-    family = entry.get("family")
+    target = entry.get("family")
     return PackageFile(
         name,
         role=schema.text(entry.get("role") or "unknown", f"role of {name}"),
         sha256=schema.digest(entry.get("sha256"), name),
         precision=schema.one_of(entry.get("precision", "fp32"), f"precision of {name}", PRECISIONS),
-        family=None if family is None else schema.one_of(family, f"family of {name}", FAMILIES),
+        target_backend=None if target is None else schema.one_of(target, f"family of {name}", TARGET_BACKENDS),
     )
 
 

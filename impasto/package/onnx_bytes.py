@@ -22,8 +22,21 @@ _NAME = 1
 """Of ValueInfoProto."""
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
-_ROUNDING = frozenset({"Cast", "Clip", "Identity", "Round", "Transpose"})
-"""Operators between a network's result and the picture; all but the Cast to uint8 leave NaN as it is."""
+_BOUNDING = frozenset({"Clip", "HardSigmoid", "Max", "Min", "Relu"})
+"""Operators that make something of NaN and infinity which a picture does not show: OpenVINO's give a number for NaN."""
+_ROUNDING = frozenset({"Cast", "Round"})
+"""A Cast makes 0 of NaN; what is rounded is next to it."""
+_PASSED = _BOUNDING | _ROUNDING | {"Add", "Div", "Gather", "Identity", "Mul", "Sub", "Transpose"}
+"""Operators between a network's result and the picture. Of two inputs, one is a constant."""
+
+
+@dataclass(frozen=True)
+class Unbounded:
+    """The values that become a picture, before anything hides that some of them are none."""
+
+    tensor: str
+    infinite: bool
+    """Whether they may be infinite, since the network itself bounds them afterwards."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +46,8 @@ class _Node:
     outputs: tuple[str, ...]
 
 
-def unrounded(model: bytes) -> str | None:
-    """The tensor that is rounded to the model's first output; None where that is not rounded at all.
+def unbounded(model: bytes) -> Unbounded | None:
+    """What is bounded and rounded to the model's first output; None where that is neither.
 
     Raises ValueError for what is no ONNX file.
     """
@@ -44,15 +57,23 @@ def unrounded(model: bytes) -> str | None:
         for number, value in _fields(graph):
             if number == _NODE and isinstance(value, memoryview):
                 node = _node(value)
-                nodes.update(dict.fromkeys(node.outputs, node))
+                if node.operator != "Constant":
+                    nodes.update(dict.fromkeys(node.outputs, node))
             elif number == _OUTPUT and isinstance(value, memoryview):
                 outputs += [str(name, "utf-8") for name in _messages(value, _NAME)]
     if not outputs:
         raise ValueError("the file has no graph")
-    tensor = outputs[0]
-    while (found := nodes.get(tensor)) and found.operator in _ROUNDING:
-        tensor = found.inputs[0]
-    return tensor if found and tensor != outputs[0] else None
+    tensor, found, bounds, rounds = outputs[0], None, 0, False
+    while (node := nodes.get(tensor)) and node.operator in _PASSED:
+        computed = [name for name in node.inputs if name in nodes]
+        if len(computed) != 1:
+            break
+        tensor = computed[0]
+        rounds |= node.operator in _ROUNDING
+        bounds += node.operator in _BOUNDING
+        if node.operator in _BOUNDING | _ROUNDING:
+            found = Unbounded(tensor, bounds > rounds)  # bytes are bounded anyway
+    return found
 
 
 def with_output(model: bytes, tensor: str) -> bytes:

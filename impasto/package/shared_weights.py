@@ -27,27 +27,30 @@ def verify_weights(graph_path: Path) -> None:
     _model_and_weights(graph_path)
 
 
-def self_contained(graph_path: Path) -> bytes:
-    """The graph's bytes with all weights inside. Raises PackageError as `verify_weights` does, and OSError."""
-    model, files = _model_and_weights(graph_path)
+def self_contained(graph_path: Path, *, trust: bool = False) -> bytes:
+    """The graph's bytes with all weights inside. trust: take the files that hold them as they are.
+
+    Raises PackageError as `verify_weights` does, and OSError.
+    """
+    model, files = _model_and_weights(graph_path, trust)
     try:
         return with_weights(model, files) if files else model
     except (KeyError, ValueError) as error:
         raise PackageError(f"the weights of {graph_path} cannot be read ({error}); export the model again") from None
 
 
-def _model_and_weights(graph_path: Path) -> tuple[bytes, dict[str, bytes]]:
+def _model_and_weights(graph_path: Path, trust: bool = False) -> tuple[bytes, dict[str, bytes]]:
     model = graph_path.read_bytes()
     try:
         names, pinned = weight_files(model), metadata(model).get(WEIGHTS_KEY)
     except (KeyError, ValueError):
         return model, {}
-    return model, {name: _weights(graph_path, name, pinned) for name in names}
+    return model, {name: _weights(graph_path, name, pinned, trust) for name in names}
 
 
-def _weights(graph_path: Path, name: str, pinned: str | None) -> bytes:
+def _weights(graph_path: Path, name: str, pinned: str | None, trust: bool) -> bytes:
     """The content of the file beside the graph. Raises PackageError."""
-    if pinned is None or name in ("", ".", "..") or "/" in name or "\\" in name:
+    if (pinned is None and not trust) or name in ("", ".", "..") or "/" in name or "\\" in name:
         raise PackageError(
             f"{graph_path} keeps weights in {name!r} and does not say that file's SHA-256, so nobody could tell whether they changed; "
             "put everything into one package: impasto export"
@@ -60,7 +63,7 @@ def _weights(graph_path: Path, name: str, pinned: str | None) -> bytes:
             f"cannot read {path}, which holds the weights of {graph_path.name}: {error.strerror or error}; keep the package's files "
             "together, or quantize the model again"
         ) from None
-    if hashlib.sha256(content).hexdigest() != pinned:
+    if not trust and hashlib.sha256(content).hexdigest() != pinned:
         raise PackageError(
             f"{path} has changed since {graph_path.name}, whose weights it holds, was made; quantize the model again"
         )

@@ -33,7 +33,7 @@ class NewFile:
     content: bytes | Path
     """What it holds, or the file to copy."""
     precision: str = "fp32"
-    family: str | None = None
+    target_backend: str | None = None
 
 
 @dataclass
@@ -51,7 +51,7 @@ class PackageChange:
         """Write a file under a temporary name. Returns its entry for the manifest. Raises OutputError."""
         target = self.folder / file.name
         if isinstance(file.content, Path) and same_file(file.content, target):
-            return PackageFile(file.name, file.role, sha256(target), file.precision, file.family)
+            return PackageFile(file.name, file.role, sha256(target), file.precision, file.target_backend)
         if target.parent != self.folder:
             make_folder(target.parent)
         path = self.renames.enter_context(atomic_path(target))
@@ -59,7 +59,7 @@ class PackageChange:
             shutil.copyfile(file.content, path)
         else:
             path.write_bytes(file.content)
-        return PackageFile(file.name, file.role, sha256(path), file.precision, file.family)
+        return PackageFile(file.name, file.role, sha256(path), file.precision, file.target_backend)
 
 
 @contextmanager

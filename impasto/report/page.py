@@ -15,7 +15,7 @@ from impasto.errors import MissingDependency, install
 from impasto.files import write_text
 
 from .charts import Bars, Curves, Distributions, Scatter
-from .pictures import PictureGroup
+from .pictures import Gallery, PictureGroup
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -58,7 +58,7 @@ class Listing:
     kind = "listing"
 
 
-Part = PictureGroup | Grid | Words | Listing | Distributions | Scatter | Bars | Curves
+Part = PictureGroup | Gallery | Grid | Words | Listing | Distributions | Scatter | Bars | Curves
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,39 @@ class PictureGroup:
     kind = "pictures"
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """Small pictures beside each other, shown pixel by pixel."""
+
+    title: str
+    views: tuple[View, ...]
+    caption: str = ""
+    wide: bool = False
+    """Whether each gets a third of the page instead of an eighth."""
+
+    kind = "gallery"
+
+
+def gallery(title: str, views: Sequence[tuple[str, np.ndarray]], caption: str = "", *, wide: bool = False) -> Gallery:
+    """views: names and pictures, uint8 (h, w) or (h, w, 3)."""
+    coloured = [
+        (name, picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)) for name, picture in views
+    ]
+    return Gallery(title, tuple(View(name, picture) for name, picture in coloured), caption, wide)
+
+
+_HEAT = np.array(((0, 0, 0), (70, 15, 90), (190, 50, 75), (250, 150, 30), (255, 250, 190)), np.float32)
+"""From nothing to the most."""
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Values from 0 to 1, (h, w), as colours from black over violet, red and orange to pale yellow: uint8 (h, w, 3)."""
+    places = np.clip(values, 0, 1) * (len(_HEAT) - 1)
+    low = np.minimum(places.astype(int), len(_HEAT) - 2)
+    share = (places - low)[..., None]
+    return np.rint(_HEAT[low] * (1 - share) + _HEAT[low + 1] * share).astype(np.uint8)
+
+
 def group(
     title: str,
     views: Sequence[tuple[str, np.ndarray]],

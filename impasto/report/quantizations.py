@@ -37,7 +37,7 @@ def quantization_report(result: QuantizeResult, folder: Path, machine: Mapping[s
         Section(
             "Latency against quality",
             _fronts(result),
-            "Where a family's backend is installed, its graphs were timed in turn.",
+            "Where a target backend is installed, its graphs were timed in turn.",
         ),
         Section("Layers that were excluded", _excluded(result), _SPARED),
         Section("What each layer costs", _costs(result), "With this layer alone in the precision, against FP32."),
@@ -63,8 +63,8 @@ def quantization_report(result: QuantizeResult, folder: Path, machine: Mapping[s
 
 
 _SEEN = (
-    "Drawn by ONNX Runtime on the CPU, which draws the graphs of all families. The maps show how each drawing differs from FP32's, "
-    "times 8. Drag the handle, or focus the slider and press the arrow keys."
+    "Drawn by ONNX Runtime on the CPU, which draws the graphs of all target backends. The maps show how each drawing differs from "
+    "FP32's, times 8. Drag the handle, or focus the slider and press the arrow keys."
 )
 _LIKENESS = (
     "PSNR of the picture that came off worst, and the mean. Above 40 dB nobody sees a difference, below 30 dB one does."
@@ -73,7 +73,7 @@ _SPARED = "They stay in FP32 or FP16, because the budget would not hold with the
 
 
 def _name(made: QuantizedGraph) -> str:
-    return f"{made.precision} for {made.family}" if made.family else made.precision
+    return f"{made.precision} for {made.target_backend}" if made.target_backend else made.precision
 
 
 def _pictures(result: QuantizeResult, folder: Path) -> tuple[PictureGroup, ...]:
@@ -133,9 +133,13 @@ def _fronts(result: QuantizeResult) -> tuple[Part, ...]:
         if timing.latency_ms is None:
             parts.append(Words(str(timing)))
             continue
-        quality = {made.precision: made.quality.psnr for made in result.made if made.family in (None, timing.family)}
+        quality = {
+            made.precision: made.quality.psnr
+            for made in result.made
+            if made.target_backend in (None, timing.target_backend)
+        }
         points = [
-            (f"{timing.family}, {name}", milliseconds, float("inf") if name == "fp32" else quality[name])
+            (f"{timing.target_backend}, {name}", milliseconds, float("inf") if name == "fp32" else quality[name])
             for name, milliseconds in timing.latency_ms.items()
             if name == "fp32" or name in quality
         ]

@@ -22,8 +22,11 @@ Draw = Callable[[Iterator[np.ndarray]], Iterator[np.ndarray]]
 """Takes frames, uint8 (H, W, 3) RGB, and gives as many drawn ones in their order, all of one size and each an array of its own:
 `Model.stream`, for one."""
 
-Progress = Callable[[int, "int | None"], None]
+FramesWritten = Callable[[int, "int | None"], None]
 """Called with the frames written, and how many there are; None where the video does not say."""
+
+Progress = FramesWritten
+"""Its old name."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def redraw(
     *,
     crf: int = CRF,
     sound: bool = True,
-    progress: Progress | None = None,
+    progress: FramesWritten | None = None,
 ) -> Redrawn:
     """Write `target`: every frame of `source` as `draw` draws it, shown when that is shown, with the sound copied bit by bit.
 

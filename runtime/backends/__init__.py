@@ -1,4 +1,4 @@
-"""The backends by name. Each vendor's library is imported by one module, on first use."""
+"""Opens graphs and engines in backends by name. One module imports each vendor's library, on first use."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from impasto.package.engine_record import EngineRecord
 from .base import Backend, SizeLimits, Slot, TensorSpec, is_x86_64
 
 NAMES = ("tensorrt", "onnxruntime-cpu", "onnxruntime-cuda", "openvino")
+"""Names of backends, as in `impasto.load(backend=…)`."""
 
 __all__ = [
     "NAMES",
@@ -28,38 +29,39 @@ __all__ = [
 
 
 def target_backend(backend: str) -> str:
-    """The kind of graphs that a backend of NAMES runs: "onnxruntime" for "onnxruntime-cpu" and "onnxruntime-cuda"."""
+    """The target backend of the graphs that a backend runs: "onnxruntime" for "onnxruntime-cpu" and "onnxruntime-cuda"."""
     return backend.split("-")[0]
 
 
 @dataclass(frozen=True)
 class Preference:
-    """What "auto" takes."""
+    """The backends that "auto" tries."""
 
     names: tuple[str, ...]
-    """Of NAMES, best first; at least one."""
+    """At least one of NAMES, best first."""
     passed_over: str | None = None
-    """Why one that would come first is not among them."""
+    """Why the backend that would come first is not in `names`; None if it is."""
 
 
 def preferred(precision: str = "auto") -> Preference:
-    """What "auto" takes for a graph of a precision, among what is installed and draws it right on this CPU.
+    """The backends that "auto" tries for a graph of this precision: those that are installed and compute it right on this CPU.
 
-    OpenVINO comes first on x86-64: there it was faster for every network and precision that was measured
-    (`benchmarks/results/cpu/precision.json`). Elsewhere nobody has measured, and it is taken only where ONNX Runtime is missing.
-    Nothing is measured when a model loads.
+    OpenVINO comes first on x86-64, where it was faster for every measured network and precision
+    (`benchmarks/results/cpu/precision.json`). On other CPUs there are no measurements, and OpenVINO is taken only if ONNX Runtime is
+    missing. Loading a model measures nothing.
     """
     if find_spec("openvino") is None:
         return Preference(("onnxruntime-cpu",))
     if precision == "int8" and (why := _no_int8_on_openvino()):
         return Preference(("onnxruntime-cpu",), why if is_x86_64() else None)
     if is_x86_64():
-        # A graph that OpenVINO does not read may be one that ONNX Runtime does.
+        # ONNX Runtime reads some graphs that OpenVINO does not.
         return Preference(("openvino", "onnxruntime-cpu"))
     return Preference(("openvino",) if find_spec("onnxruntime") is None else ("onnxruntime-cpu",))
 
 
 def _no_int8_on_openvino() -> str | None:
+    """Why OpenVINO cannot run INT8 graphs here; None if it can."""
     from . import openvino
 
     try:
@@ -69,10 +71,10 @@ def _no_int8_on_openvino() -> str | None:
 
 
 def open_graph(path: Path, backend: str, device: int, *, features: bool = False) -> Backend:
-    """Load a graph. backend: one of NAMES. device: the CUDA device's number, where one is used.
+    """Load a graph. backend: one of NAMES. device: number of the CUDA device, for a backend that uses one.
 
-    features: whether it may have several outputs. Raises OptionError for an unknown name, MissingDependency, or BackendError
-    where it cannot load or run here.
+    features: allow several outputs, as of a perceptual network. Raises OptionError for an unknown backend, MissingDependency, or
+    BackendError if the graph cannot be loaded or run here.
     """
     if backend not in NAMES:
         raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
@@ -92,7 +94,7 @@ def _open(path: Path, backend: str, device: int) -> Backend:
 
 
 def _checked(loaded: Backend, path: Path, features: bool) -> Backend:
-    """The graph, unless it has several outputs and may not."""
+    """The loaded graph. Raises BackendError if it has several outputs and `features` is False."""
     if len(loaded.outputs) > 1 and not features:
         loaded.close()
         raise BackendError(f"{path} has {len(loaded.outputs)} outputs; a picture model has one")
@@ -104,8 +106,8 @@ def open_engine(
 ) -> Backend:
     """Load a TensorRT engine whose bytes are trusted.
 
-    record: None where nothing is known of it. rebuild: the command that builds a fitting one, for error messages. features: as
-    for `open_graph`.
+    record: the engine's record; None if it has none. rebuild: the command that builds a fitting engine, for error messages.
+    features: allow several outputs, as of a perceptual network.
     Raises OptionError for a backend that runs no engines, EngineMismatch, MissingDependency, BackendError.
     """
     if backend not in ("auto", "tensorrt"):

@@ -1,4 +1,4 @@
-"""What every backend promises. The public methods check; the private ones trust."""
+"""The interface of every backend. Public methods check their arguments; private methods trust them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from impasto.errors import BackendError, NoNumbers, ShapeError
-from impasto.runtime.stoppable import Runner
+from impasto.runtime.runner import Runner
 
 
 def is_x86_64() -> bool:
@@ -26,7 +26,7 @@ class TensorSpec:
     name: str
     dtype: np.dtype
     shape: tuple[int | None, ...]
-    """None where the size is free."""
+    """The size of each axis; None for an axis of any size."""
 
     def check(self, array: np.ndarray) -> None:
         """Raises ShapeError unless the array has this dtype, rank and fixed sizes, and is C-contiguous."""
@@ -45,15 +45,15 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """What heights and widths an engine was built for, or a graph exported with."""
+    """The heights and widths that an engine was built for, or a graph was exported with."""
 
     ranges: tuple[tuple[tuple[int, int], tuple[int, int]], ...]
-    """(smallest, largest) as (height, width) each, one for each optimization profile."""
+    """For each optimization profile the smallest and the largest size, each (height, width) in pixels."""
     rebuild: str | None
-    """The command that builds another engine, without its --size; None for a graph."""
+    """The command that builds another engine, without --size; None for a graph."""
 
     def whole(self, height: int, width: int) -> tuple[int, int] | None:
-        """The smallest size that the engine takes and that holds height x width, or None where that is too large."""
+        """The smallest size within the limits that holds height x width pixels; None if there is none."""
         holding = (
             (max(height, low[0]), max(width, low[1]))
             for low, high in self.ranges
@@ -62,12 +62,12 @@ class SizeLimits:
         return min(holding, key=lambda size: size[0] * size[1], default=None)
 
     def window(self, height: int, width: int) -> tuple[int, int]:
-        """The largest part of a picture of height x width that the engine takes, or a little more where it is too small."""
+        """The largest size within the limits that is no larger than height x width, or the smallest size if all are larger."""
         windows = ((max(min(height, high[0]), low[0]), max(min(width, high[1]), low[1])) for low, high in self.ranges)
         return max(windows, key=lambda size: size[0] * size[1])
 
     def refusal(self, height: int, width: int, why: str) -> ShapeError:
-        """The error for a picture of height x width that is too large to run in one piece and cannot be cut."""
+        """The error for a picture that exceeds the limits and cannot be cut into tiles. why: the reason, a sentence part."""
         held = " or ".join(f"{high[0]} x {high[1]}" for _, high in self.ranges)
         what, remedy = (
             ("engine", f"build one for it: {self.rebuild} --size {height}x{width}")
@@ -75,21 +75,21 @@ class SizeLimits:
             else ("graph", "scale the picture down, or export the graph with free height and width")
         )
         return ShapeError(
-            f"the picture is {height} x {width}, this {what} holds up to {held} with the border, and {why}; {remedy}"
+            f"the picture is {height} x {width}, this {what} takes up to {held} with the border, and {why}; {remedy}"
         )
 
 
 class Slot(ABC):
-    """Room for one run beside others: while one slot computes, neighbours copy. One thread at a time."""
+    """Memory for one run. Several slots run at once: while one computes, others copy. Not thread-safe."""
 
     images: list[np.ndarray]
-    """Arrays to fill before `start`, one for each input of the graph."""
+    """The arrays to fill before `start`, one for each input of the graph."""
     result: np.ndarray
-    """Holds the picture after `wait`."""
+    """The array that holds the picture after `wait`."""
 
     @abstractmethod
     def start(self) -> None:
-        """Begin a run on what `images` hold, and return at once. Raises BackendError."""
+        """Begin a run on the content of `images`, and return at once. Raises BackendError."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -97,61 +97,68 @@ class Slot(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Wait, and free what the slot holds."""
+        """Wait for the run, and free the slot's memory."""
 
 
 class InnerValues(ABC):
     """The floats that become a picture inside a graph."""
 
-    always: bool
-    """Whether every run is looked at, and not only those that give nothing but black, which is what a picture of NaN becomes."""
-
     @abstractmethod
     def check(self, inputs: Sequence[np.ndarray]) -> None:
-        """Compute them once more. Raises NoNumbers where one is NaN, BackendError."""
+        """Compute them once more. Raises NoNumbers where one is none, BackendError."""
 
     @abstractmethod
     def close(self) -> None: ...
 
 
-def require_numbers(values: np.ndarray) -> None:
-    """Raises NoNumbers where a float array, of any shape, holds NaN."""
-    if values.size and np.isnan(
-        values.max()
-    ):  # a maximum of anything and NaN is NaN, and is found ten times as fast as NaNs are
+def require_numbers(values: np.ndarray, *, infinite: bool = False) -> None:
+    """Raises NoNumbers where a float array, of any shape, holds NaN or, unless `infinite` allows it, infinity."""
+    if not values.size:
+        return
+    # Of anything and NaN the maximum is NaN, and is found ten times as fast as NaNs are.
+    most = values.max()
+    if np.isnan(most):
         raise NoNumbers(
             "the network gave values that are no numbers (NaN) for this picture, which would come out black; some networks divide "
             "by a picture's contrast, which one of a single colour does not have"
         )
+    if not infinite and (np.isinf(most) or np.isinf(values.min())):
+        raise NoNumbers(
+            "the network gave infinite values for this picture, which would come out black or white; some networks divide by what "
+            "is 0 in such a picture, or exceed what half precision holds"
+        )
 
 
 def _is_black(picture: np.ndarray) -> bool:
-    """Whether all of it is 0; of nearly every picture that is not, a few values tell."""
+    """Whether all values are 0. A few values are looked at first: they settle it for nearly every picture."""
     return not picture.reshape(-1)[::4099].any() and not picture.any()
 
 
 class Backend(ABC):
-    """One graph, loaded and ready to run on one device. Not thread-safe: one caller at a time.
+    """One graph, loaded and ready to run on one device. Not thread-safe.
 
-    Runs can be left by Ctrl-C, as `stoppable` says.
+    Ctrl-C and `runner.time_limit` can abandon a run.
     """
 
     name: str
-    """As in `impasto.load(backend=…)`."""
+    """One of `NAMES`, as in `impasto.load(backend=…)`."""
     device: str
-    """What it computes on, for people to read."""
+    """The device's name, such as "CPU"."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    """A picture model has one; a perceptual network has one for each of its layers."""
+    """A picture model has one output, a perceptual network has one for each style layer."""
     metadata: dict[str, str]
-    """Key-value pairs that the graph carries."""
+    """Key-value pairs of the ONNX file."""
     precision: str = "fp32"
-    """The lowest one that the graph's own operators compute in, where the backend can tell: backends round INT8 and halves apart."""
+    """The lowest precision in which the graph's operators compute, if the backend can tell.
+
+    Backends round FP16 and INT8 differently, so results are compared less strictly then.
+    """
     limits: SizeLimits | None = None
-    """Where the picture's size is limited to what the graph was built for."""
+    """The picture sizes that the graph takes; None: any size."""
 
     inner_values: InnerValues | None = None
-    """Of a graph that gives uint8, where somebody can look into it."""
+    """Of a graph that gives uint8, to be looked at where that is nothing but black: a picture of NaN becomes so."""
 
     _open = True
 
@@ -161,25 +168,25 @@ class Backend(ABC):
 
     @property
     def output(self) -> TensorSpec:
-        """The first output: a picture model's picture."""
+        """The first output, which is a picture model's picture."""
         return self.outputs[0]
 
     def run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         """Run once. inputs: one array for each of `self.inputs`; out: filled. All C-contiguous, as the specs say.
 
-        For graphs of one output. Raises ShapeError for arrays that do not fit, NoNumbers where the result holds NaN, BackendError
-        where the vendor's library fails.
+        For graphs of one output. Raises ShapeError for arrays that do not fit, NoNumbers where the result holds NaN or infinity,
+        BackendError where the vendor's library fails.
         """
         self._check_inputs(inputs)
         self.output.check(out)
         self._runner(lambda: self._run(inputs, out))
         if out.dtype.kind == "f":
             require_numbers(out)
-        elif self.inner_values and (self.inner_values.always or _is_black(out)):
+        elif self.inner_values and _is_black(out):
             self.inner_values.check(inputs)
 
     def run_all(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Run once and give every output, in new arrays. Raises as `run`."""
+        """Run once. Returns every output in a new array. Raises what `run` raises."""
         self._check_inputs(inputs)
         results = self._runner(lambda: self._run_all(inputs))
         for result in results:
@@ -188,21 +195,21 @@ class Backend(ABC):
         return results
 
     def measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
-        """The output's shape for these inputs, where the graph does not say; may cost a run. Raises BackendError."""
+        """The output's shape for these inputs. It may take a run of the graph. Raises ShapeError, BackendError."""
         for spec, array in zip(self.inputs, inputs, strict=True):
             spec.check(array)
         return self._runner(lambda: self._measure(inputs))
 
     def computation(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> Callable[[], None]:
-        """A function that repeats the graph's work of a run on these arrays, and no more. For benchmarks. It raises as `run`."""
+        """A function that repeats the graph's work of one run, for benchmarks. It raises what `run` raises."""
         return partial(self.run, inputs, out)
 
     def slot(self, shapes: tuple[tuple[int, ...], ...]) -> Slot | None:
-        """A new slot for inputs of these shapes, or None where the backend runs one picture at a time."""
+        """A new slot for inputs of these shapes; None if the backend runs one picture at a time."""
         return None
 
     def close(self) -> None:
-        """Free what the graph holds; a closed backend refuses to run. Closing twice does nothing."""
+        """Free all memory. A closed backend raises BackendError when it is run. Closing twice does nothing."""
         if self._open:
             self._open = False
             self._close()
@@ -236,4 +243,4 @@ class Backend(ABC):
     def _close(self) -> None: ...
 
     def _stop(self) -> None:  # noqa: B027 (not every vendor's library can)
-        """Ask the library to end a run that nobody waits for any more; called from another thread than that runs."""
+        """Ask the vendor's library to end an abandoned run. It is called from another thread than the run's."""

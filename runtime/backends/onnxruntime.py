@@ -1,4 +1,4 @@
-"""ONNX Runtime, the only module that imports it."""
+"""Runs graphs in ONNX Runtime. This is the only module of the runtime that imports it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from impasto.errors import BackendError, MissingDependency, first_line, install
 
 from .base import Backend, TensorSpec
 
-# From 1.29 on it reports to Microsoft, and keeps an identity in the home folder: who runs a model did not ask for that.
-# It looks at this when it is first imported.
+# From 1.29 on, ONNX Runtime sends telemetry to Microsoft and keeps an identity in the home folder. Users of Impasto did not ask for
+# that. ONNX Runtime reads this variable when it is first imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _PROVIDERS = {"onnxruntime-cpu": "CPUExecutionProvider", "onnxruntime-cuda": "CUDAExecutionProvider"}
@@ -27,11 +27,11 @@ _DTYPES: dict[str, np.dtype] = {
 
 
 def cuda_advice() -> str:
-    """Where an ONNX Runtime with CUDA comes from on this machine."""
-    alone = f"{install('gpu')} in an environment of its own: it and the CPU package break each other"
+    """How to install an ONNX Runtime with CUDA on this machine, for error messages."""
+    alone = f"{install('gpu')} in a separate environment: it and the CPU package break each other"
     if platform.machine() != "aarch64":
         return alone
-    # PyPI's wheels for aarch64 begin with Python 3.11 and are linked against CUDA 13, which JetPack 6 and older have not.
+    # PyPI's aarch64 wheels need Python 3.11 and CUDA 13, which JetPack 6 and older lack.
     return (
         f"on JetPack 6 and older, the onnxruntime-gpu that NVIDIA builds for it; with Python 3.11 and CUDA 13, {alone}"
     )
@@ -50,13 +50,13 @@ def onnxruntime() -> Any:
 
 
 def session_options(*, exact: bool = True) -> Any:
-    """What sessions are opened with: who judges a graph must compute as who runs it does.
+    """The options of every session, so that a graph is judged and run by the same arithmetic.
 
-    exact: INT8 products are exact on every CPU. ONNX Runtime (1.32) cannot have that where dequantized tensors are outputs.
+    exact: compute INT8 products exactly on every CPU. ONNX Runtime (1.32) cannot do so if a dequantized tensor is an output.
     """
     options = onnxruntime().SessionOptions()
-    options.log_severity_level = 4  # failures come back as exceptions, with the same text
-    if exact:  # without VNNI, the fast products of x86-64 CPUs saturate; has no effect elsewhere
+    options.log_severity_level = 4  # failures are raised as exceptions with the same text
+    if exact:  # fast products saturate on x86-64 CPUs without VNNI; no effect on other CPUs
         options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
@@ -65,20 +65,20 @@ class OnnxRuntimeBackend(Backend):
     """An ONNX graph in an ONNX Runtime session on the CPU or on a CUDA device."""
 
     def __init__(self, path: Path, name: str, device: int) -> None:
-        """Raises MissingDependency, or BackendError where the graph does not load or the provider does not run."""
+        """Raises MissingDependency, or BackendError if the graph does not load or the provider does not run."""
         ort = onnxruntime()
         provider = _PROVIDERS[name]
         if provider not in ort.get_available_providers():
             raise BackendError(
                 f"{name} cannot run: the installed ONNX Runtime {ort.__version__} has no {provider}; "
-                f"choose backend='onnxruntime-cpu', or get one that has it ({cuda_advice()})"
+                f"choose backend='onnxruntime-cpu', or install one that has it ({cuda_advice()})"
             )
         try:
             choice = (provider, {"device_id": device}) if name == "onnxruntime-cuda" else provider
             self._session = ort.InferenceSession(str(path), session_options(), providers=[choice], enable_fallback=0)
         except Exception as error:  # the vendor's exceptions have no common base
             raise BackendError(f"ONNX Runtime cannot load {path}: {first_line(error)}") from error
-        # Asked for CUDA, ONNX Runtime falls back to the CPU with a log line; we do not.
+        # Without CUDA, ONNX Runtime falls back to the CPU and only logs it. Here that is an error.
         if self._session.get_providers()[0] != provider:
             raise BackendError(
                 f"{name} cannot run here: ONNX Runtime fell back to {self._session.get_providers()[0]}; "
@@ -110,11 +110,11 @@ class OnnxRuntimeBackend(Backend):
             binding.clear_binding_outputs()
 
     def _run_on_device(self, held: _DeviceTensors, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
-        """The same through inputs that stay on the device: one copy each way, nothing allocated per picture."""
+        """Run on inputs that stay on the device: one copy each way, and no allocation for each picture."""
         try:
             held.hold(self.inputs, inputs)
             held.upload(inputs)
-            # Each time, and after the upload: a graph that begins on the CPU gets a copy of what is bound, not a pointer to it.
+            # For each run, and after the upload: a graph that begins on the CPU gets a copy at binding, not a pointer.
             held.bind(self._binding)
             self._bind_output(out)
             self._session.run_with_iobinding(self._binding, self._new_options())
@@ -123,7 +123,7 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
 
     def _bind_output(self, out: np.ndarray) -> None:
-        """Have the result written straight into the caller's array, from wherever it is computed."""
+        """Let ONNX Runtime write the result into the caller's array, also from a device."""
         self._binding.bind_output(self.output.name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
 
     def _measure(self, inputs: Sequence[np.ndarray]) -> tuple[int, ...]:
@@ -137,12 +137,12 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
 
     def _new_options(self) -> Any:
-        """For one run: those of a run that was stopped stay so."""
+        """New options for each run: options that stopped one run would stop every later one."""
         self._options = self._ort.RunOptions()
         return self._options
 
     def _stop(self) -> None:
-        self._options.terminate = True  # it looks between two nodes, those of a loop's body too
+        self._options.terminate = True  # read between two nodes, also inside a loop's body
 
     def _close(self) -> None:
         self._held = None
@@ -151,7 +151,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 class _DeviceTensors:
-    """A graph's inputs on a device, for the shapes used last."""
+    """A graph's inputs on a device, for one set of shapes at a time."""
 
     def __init__(self, ort: Any, kind: str, number: int) -> None:
         """kind, number: the device, as ONNX Runtime names it: "cuda", 0."""
@@ -161,7 +161,7 @@ class _DeviceTensors:
         self._shapes: tuple[tuple[int, ...], ...] = ()
 
     def hold(self, specs: Sequence[TensorSpec], inputs: Sequence[np.ndarray]) -> None:
-        """Allocate for these shapes, unless they are the last ones."""
+        """Allocate memory for these shapes, unless they are the last call's."""
         shapes = tuple(array.shape for array in inputs)
         if shapes == self._shapes:
             return
@@ -173,17 +173,19 @@ class _DeviceTensors:
         self._shapes = shapes
 
     def bind(self, binding: Any) -> None:
+        """Make these inputs the binding's, and clear its outputs."""
         binding.clear_binding_inputs()
         binding.clear_binding_outputs()
         for name, value in self._inputs.items():
             binding.bind_ortvalue_input(name, value)
 
     def upload(self, inputs: Sequence[np.ndarray]) -> None:
+        """Copy the arrays to the device."""
         for value, array in zip(self._inputs.values(), inputs, strict=True):
             value.update_inplace(array)
 
     def forget(self) -> None:
-        """Hold everything anew at the next run."""
+        """Allocate again at the next run."""
         self._shapes = ()
 
 

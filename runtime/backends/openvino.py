@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, the only module that imports it."""
+"""Runs graphs in OpenVINO on the CPU. This is the only module that imports it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ from impasto.locks import ReentrantLock
 from .base import Backend, TensorSpec, is_x86_64
 
 KEPT_SHAPES = 2
-"""Compiled graphs kept for the input shapes used last, each with memory for all that passes between its layers."""
+"""Number of input shapes whose compiled graphs are kept. Each holds memory for all its activations."""
 
 NO_INT8 = "OpenVINO does not compute INT8 right on this CPU (on x86-64 it needs VNNI instructions)"
-"""Said where `computes_int8` is false."""
+"""The reason to give if `computes_int8` is False."""
 
 _DTYPES = ("uint8", "float32", "float16")
 
 _loading = ReentrantLock()
-"""Taken to import OpenVINO, load and compile. What its bindings make on first use, such as the table of types, they make with
-C++'s lock held and Python's given away: a second thread that comes then waits for the first with Python's held, for ever."""
+"""Held while OpenVINO is imported and while graphs are loaded and compiled.
+
+Its bindings create objects on first use, such as the table of types. They hold a C++ lock then and release Python's lock. A second
+thread would wait for the C++ lock while it holds Python's, and both would wait for ever.
+"""
 
 
 def openvino() -> Any:
     """The installed openvino module. Raises MissingDependency with the command that installs it."""
     try:
-        with _loading, _untold():
+        with _loading, _without_telemetry():
             import openvino
             import openvino.frontend
     except ImportError as error:
@@ -44,10 +47,11 @@ def openvino() -> Any:
 
 
 @contextmanager
-def _untold() -> Iterator[None]:
-    """Importing OpenVINO tells Google Analytics, unless there is no openvino_telemetry: who runs a model did not ask for that.
+def _without_telemetry() -> Iterator[None]:
+    """Hide the module openvino_telemetry, so that importing OpenVINO sends nothing to Google Analytics.
 
-    It also leaves an identity in the home folder, and waits for the network when the process ends.
+    Users of Impasto did not ask for telemetry. It also keeps an identity in the home folder, and waits for the network when the
+    process ends.
     """
     hidden = "openvino" not in sys.modules and "openvino_telemetry" not in sys.modules
     if hidden:
@@ -61,20 +65,22 @@ def _untold() -> Iterator[None]:
 
 @cache
 def _core() -> Any:
-    """The process's one core, kept to its end; to be called with `_loading` taken, since `cache` makes one for each thread at once.
+    """The process's only core, which lives until the process ends. The caller holds `_loading`: `cache` does not keep two threads
+    from making a core each.
 
-    On CPUs with AMX each core's CPU plugin gives the thread a signal stack of its own, and puts back the one before when it ends. Where
-    several end out of order, that one is freed already, and the next signal, such as Ctrl-C, kills the process (OpenVINO 2026.4).
+    On CPUs with AMX, a core's CPU plugin gives the thread a signal stack, and restores the previous stack when the core is destroyed.
+    If several cores are destroyed in another order, the restored stack is freed memory, and the next signal, such as Ctrl-C, kills
+    the process (OpenVINO 2026.4).
     """
     return openvino().Core()
 
 
 _compiled_in: int | None = None
-"""The process that compiled a graph first, by its number."""
+"""Number of the process that last compiled a graph; None if none did."""
 
 
 def _compile(graph: Any, options: dict[str, Any]) -> Any:
-    """A compiled graph; to be called with `_loading` taken. Raises BackendError in a process that was forked from one that compiled."""
+    """Compile a graph. The caller holds `_loading`. Raises what `require_own_threads` raises."""
     global _compiled_in
     require_own_threads()
     if _compiled_in is None and hasattr(os, "register_at_fork"):
@@ -84,29 +90,29 @@ def _compile(graph: Any, options: dict[str, Any]) -> Any:
 
 
 def _keep_core() -> None:
-    """Never destroy the core in a forked process: that would wait for the threads that did not come along, when Python ends."""
+    """Keep a forked process from destroying the core when Python ends: that would wait for threads of the parent process."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_core()))
 
 
 def require_own_threads() -> None:
     """Raises BackendError in a process that was forked from one that compiled a graph.
 
-    OpenVINO keeps idle threads for its next graph. A fork takes the list of them along and not the threads, and compiling would
-    wait for them for ever (OpenVINO 2026.4). What was compiled before runs on.
+    OpenVINO keeps idle threads for its next graph. A forked process has a copy of their list, but not the threads, and compiling would
+    wait for them for ever (OpenVINO 2026.4). Graphs that were compiled before the fork still run.
     """
     if _compiled_in not in (None, os.getpid()):
         raise BackendError(
-            "this process was forked from one that had used OpenVINO, whose threads did not come along; choose "
+            "this process was forked from one that had used OpenVINO, and a forked process has none of OpenVINO's threads; choose "
             "backend='onnxruntime-cpu', or start processes with multiprocessing's 'spawn'"
         )
 
 
 @cache
 def computes_int8() -> bool:
-    """Whether OpenVINO's INT8 convolutions are right on this CPU, tried on one. Raises MissingDependency.
+    """Whether OpenVINO computes INT8 convolutions right on this CPU. Raises MissingDependency.
 
-    x86-64 CPUs without VNNI add products of 8 bits in pairs to 16, and large pairs saturate; on aarch64 OpenVINO computes in halves.
-    Which instructions it takes is its own affair, so a sum of the largest products is computed instead of reading the CPU's flags.
+    x86-64 CPUs without VNNI add pairs of 8-bit products in 16 bits, and large sums saturate. On aarch64 OpenVINO computes in FP16.
+    The CPU's flags do not tell which instructions OpenVINO uses, so one convolution with the largest products is computed.
     """
     require_own_threads()
     with _loading:
@@ -120,8 +126,8 @@ def computes_int8() -> bool:
         weights = op.convert(op.constant(np.full((channels, channels, 3, 3), weight, np.int8)), "f32")
         scaled = op.multiply(weights, op.constant(np.ones((channels, 1, 1, 1), np.float32)))
         drawn = op.convolution(op.fake_quantize(pixels, *limits, most + 1), scaled, [1, 1], [0, 0], [0, 0], [1, 1])
-        # A CPU with AMX would round the right sum to BF16 on its way out, which is not what is asked here. Elsewhere graphs run
-        # as the plugin likes, and are tried so.
+        # A CPU with AMX would round the sum to BF16 at the output, which is another matter. On other CPUs graphs run with the
+        # plugin's own choice, and so does this one.
         options = {"INFERENCE_PRECISION_HINT": "f32"} if is_x86_64() else {}
         compiled = _compile(Model([drawn], [pixels]), options)
         (sums,) = compiled.create_infer_request().infer({0: np.full((1, channels, 8, 8), most, np.float32)}).values()
@@ -129,17 +135,17 @@ def computes_int8() -> bool:
 
 
 class OpenVinoBackend(Backend):
-    """An ONNX graph, compiled anew for every shape of its inputs.
+    """An ONNX graph, compiled for each shape of its inputs.
 
-    A graph compiled for free sizes would serve all of them, but is slower: by 10 % in FP32 and 76 % in INT8 (great-wave, 512 x 512,
-    two cores, `python -m impasto.benchmarks.precision --variants`). Compiling takes 0.1 to 0.2 s, once a size.
+    A graph compiled for free sizes would serve every shape, but is slower: by 10 % in FP32 and 76 % in INT8 (great-wave, 512 x 512,
+    two cores, `python -m impasto.benchmarks.precision --variants`). Compiling takes 0.1 to 0.2 s for each shape.
     """
 
     name = "openvino"
     device = "CPU"
 
     def __init__(self, path: Path) -> None:
-        """Raises MissingDependency, or BackendError where the graph does not load, or would be drawn wrong on this CPU."""
+        """Raises MissingDependency, or BackendError if the graph does not load, or is INT8 that this CPU computes wrong."""
         require_own_threads()
         self._vendor = openvino()
         with _loading:
@@ -148,7 +154,7 @@ class OpenVinoBackend(Backend):
 
     def _load(self, path: Path) -> None:
         try:
-            # Its general reader tries the readers of six formats in turn, and each prints what it thinks of a broken file.
+            # OpenVINO's general reader tries six formats in turn, and each prints its own complaint about a broken file.
             reader = self._vendor.frontend.FrontEndManager().load_by_framework("onnx")
             self._graph = reader.convert(reader.load(str(path)))
             self._core = _core()
@@ -160,16 +166,16 @@ class OpenVinoBackend(Backend):
         self.precision = _precision(self._graph)
         if self.precision == "int8" and not computes_int8():
             raise BackendError(
-                f"{path} is INT8, which OpenVINO does not compute right on this CPU (on x86-64 it needs VNNI instructions). Choose "
-                "backend='onnxruntime-cpu', which does, or precision='fp32'"
+                f"{path} is INT8, which OpenVINO does not compute right on this CPU (on x86-64 it needs VNNI instructions); choose "
+                "backend='onnxruntime-cpu' or precision='fp32'"
             )
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         try:
             request = self._fed(inputs)
-            # The result is written straight into the caller's array.
+            # OpenVINO writes the result into the caller's array.
             request.set_output_tensor(self._shared(out))
-            request.infer(share_outputs=True)  # otherwise it also returns a copy
+            request.infer(share_outputs=True)  # False would return a copy as well
         except BackendError:
             raise
         except Exception as error:
@@ -182,7 +188,7 @@ class OpenVinoBackend(Backend):
         try:
             request = self._fed(inputs)
             request.infer()
-            # The request keeps its tensors for the next run.
+            # Copies: the request writes into its own tensors again in the next run.
             return [np.array(request.get_output_tensor(index).data) for index in range(len(self.outputs))]
         except BackendError:
             raise
@@ -194,14 +200,14 @@ class OpenVinoBackend(Backend):
         del self._graph
 
     def _fed(self, inputs: Sequence[np.ndarray]) -> Any:
-        """The request for inputs of these shapes, given them."""
+        """The request for these shapes, with these inputs set."""
         request = self._request(tuple(array.shape for array in inputs))
         for index, array in enumerate(inputs):
             request.set_input_tensor(index, self._shared(array))
         return request
 
     def _request(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
-        """What runs the graph for inputs of these shapes: kept, or compiled now."""
+        """The infer request for these shapes: a kept one, or one of a graph that is compiled now."""
         request = self._requests.pop(shapes, None)
         if request is None:
             while len(self._requests) >= KEPT_SHAPES:
@@ -211,7 +217,7 @@ class OpenVinoBackend(Backend):
         return request
 
     def _compile(self, shapes: tuple[tuple[int, ...], ...]) -> Any:
-        require_own_threads()  # before the lock, which a thread of the other process may have held
+        require_own_threads()  # before the lock: a thread of the parent process may have held it at the fork
         with _loading:
             graph = self._graph.clone()
             graph.reshape({graph.input(index): list(shape) for index, shape in enumerate(shapes)})
@@ -220,16 +226,16 @@ class OpenVinoBackend(Backend):
     def _options(self) -> dict[str, Any]:
         options = {"PERFORMANCE_HINT": "LATENCY"}
         if self.precision != "int8":
-            # Left alone, OpenVINO computes float32 layers in BF16 where the CPU can (AMX): four times as fast, and another
-            # picture, 51 dB from FP32 on great-wave. In an INT8 graph it may: INT8 has rounded much more than BF16 does, and the
-            # layers that were excluded from INT8 are cheap then: 12.3 ms and 39.1 dB from FP32, with float32 15.9 ms and 38.1 dB
+            # By default OpenVINO computes float32 layers in BF16 on CPUs with AMX. That is four times as fast, but it changes the
+            # picture: 51 dB from FP32 on great-wave. In an INT8 graph BF16 is allowed, since INT8 rounds much more. It makes the
+            # layers cheap that are excluded from INT8: 12.3 ms and 39.1 dB from FP32, against 15.9 ms and 38.1 dB in float32
             # (`python -m impasto.benchmarks.precision great-wave --variants`).
             options["INFERENCE_PRECISION_HINT"] = "f32"
         return options
 
     def _shared(self, array: np.ndarray) -> Any:
-        """The array as a tensor on the same memory, which the caller keeps alive for the run."""
-        if not array.flags.writeable:  # OpenVINO shares no read-only memory; it does not write to inputs
+        """A tensor on the array's memory. The caller keeps the array alive during the run."""
+        if not array.flags.writeable:  # OpenVINO refuses read-only memory, though it never writes to inputs
             memory = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
             array = np.frombuffer(memoryview(memory), array.dtype).reshape(array.shape)
         return self._vendor.Tensor(array, shared_memory=True)
@@ -242,13 +248,15 @@ def _tensor(port: Any, path: Path) -> TensorSpec:
             f"{path}: {port.any_name} is {dtype}; expected uint8, float32 or float16; export it again in float32"
         )
     if port.partial_shape.rank.is_dynamic:
-        raise BackendError(f"{path} does not say how many dimensions {port.any_name} has; a picture model does")
+        raise BackendError(
+            f"{path} does not say how many dimensions {port.any_name} has; export it again with a known number"
+        )
     shape = tuple(size.get_length() if size.is_static else None for size in port.partial_shape)
     return TensorSpec(port.any_name, np.dtype(dtype), shape)
 
 
 def _precision(graph: Any) -> str:
-    """The lowest precision that an operator of the graph computes in; weights may be stored in halves and widened."""
+    """The lowest precision in which an operator of the graph computes. FP16 weights that are cast to FP32 do not count."""
     computing = [node for node in graph.get_ops() if node.get_type_name() != "Constant"]
     if any(node.get_type_name() == "FakeQuantize" for node in computing):
         return "int8"
@@ -257,13 +265,13 @@ def _precision(graph: Any) -> str:
 
 
 def _metadata(graph: Any) -> dict[str, str]:
-    """The ONNX file's key-value pairs, which OpenVINO's reader keeps under "framework"."""
+    """The ONNX file's metadata. OpenVINO's reader keeps it under "framework"."""
     held = dict(graph.get_rt_info()).get("framework", {})
     return {str(key): str(value.value) for key, value in held.items()}
 
 
 def _reason(error: Exception) -> str:
-    """The part of the vendor's text that tells what is wrong; its other lines tell where in its sources that was noticed."""
+    """The lines of OpenVINO's error that say what is wrong, without those that name places in OpenVINO's sources."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [
         line for line in lines if line and not line.endswith(":") and not line.startswith(("Exception from", "Check '"))

@@ -1,4 +1,4 @@
-"""An external float graph with pixel input and output: uint8 pictures."""
+"""Gives an external graph uint8 pictures as input and output."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from impasto.package.spec import Pixels
 
 from .base import Backend, TensorSpec
 
-MULTIPLE_HINT = 'if the graph needs sizes of a certain multiple, say so in a sidecar: {"multiple": 8}'
-"""What may be wrong where a graph takes one size and not another."""
+MULTIPLE_HINT = 'if the graph needs sides of a certain multiple, write that into a sidecar: {"multiple": 8}'
+"""Advice for a graph that takes one size and refuses another."""
 
 _UINT8 = np.dtype(np.uint8)
 
 
 class PixelAdapter(Backend):
-    """Converts pixels in NumPy around another backend. Canonical graphs do this inside and need none of it."""
+    """Converts pixels in NumPy before and after another backend. A canonical graph does this itself, and needs no adapter."""
 
     def __init__(self, inner: Backend, pixels: Pixels) -> None:
-        """inner: one float or uint8 input (N, 3, H, W) or (N, H, W, 3), one output of either form.
+        """inner: a graph with one input, float or uint8, (N, 3, H, W) or (N, H, W, 3), and one output of either form.
 
-        Raises BackendError where the graph has another form.
+        Raises BackendError for a graph of another form.
         """
         if len(inner.inputs) != 1 or len(inner.inputs[0].shape) != 4:
             found = ", ".join(f"{spec.name} {spec}" for spec in inner.inputs)
@@ -56,7 +56,7 @@ class PixelAdapter(Backend):
         out[...] = self._pixels.decode(result.transpose(0, 3, 1, 2) if self._gives_channels_last else result)
 
     def _room(self, out: np.ndarray) -> np.ndarray:
-        """An array for what the graph gives for this picture."""
+        """An empty array for the graph's output. out: of the same picture, uint8 (N, H, W, 3)."""
         batch, height, width, _ = out.shape
         return np.empty(out.shape if self._gives_channels_last else (batch, 3, height, width), self._inner.output.dtype)
 
@@ -70,12 +70,12 @@ class PixelAdapter(Backend):
         return shape if self._gives_channels_last else (shape[0], shape[2], shape[3], 3)
 
     def _hint(self, image: np.ndarray) -> str:
-        """What may be wrong with a picture's size."""
+        """Advice about a picture's size, for an error message."""
         if self._worked in (None, image.shape[1:3]):
             return MULTIPLE_HINT
         height, width = self._worked
         return (
-            f"the graph works at {height} x {width}; {MULTIPLE_HINT}; if it works at that size alone, "
+            f"the graph works at {height} x {width}; {MULTIPLE_HINT}; if it works at no other size, "
             f'{{"size": {{"fixed": [{height}, {width}]}}}}'
         )
 
@@ -91,14 +91,14 @@ class PixelAdapter(Backend):
 
 
 def _sides(shape: Sequence[int | None]) -> tuple[int | None, int | None]:
-    """A picture's height and width, where its shape says which they are."""
+    """The height and width in a picture's shape; (None, None) if the shape does not tell which axis has the channels."""
     if len(shape) != 4 or (shape[1] == 3) == (shape[3] == 3):
         return None, None
     return (shape[1], shape[2]) if shape[3] == 3 else (shape[2], shape[3])
 
 
 def _are_last(shape: Sequence[int | None], otherwise: bool) -> bool:
-    """Whether a picture's 3 channels are the last axis, where its shape, of 4 sizes, says so."""
+    """Whether the channels are a picture's last axis. otherwise: the answer if the shape does not tell."""
     if len(shape) != 4 or (shape[1] == 3) == (shape[3] == 3):
         return otherwise
     return shape[3] == 3

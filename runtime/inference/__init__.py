@@ -1,1 +1,1 @@
-"""From a picture of any size to what a graph takes, and back: tiles, borders, contexts, sizes, streams of frames."""
+"""Prepares pictures of any size for a graph and takes its results back: tiles, borders, contexts, working sizes, streams."""

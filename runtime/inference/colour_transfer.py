@@ -1,17 +1,17 @@
-"""A painting's strokes in a photo's colours."""
+"""Gives a drawing the photo's colours, for `Model.keep_colors`."""
 
 from __future__ import annotations
 
 import numpy as np
 
 _VALUES = 1 << 18
-"""Of a picture, that are worked on at once, so that little memory is needed."""
+"""Values of the picture that are computed at once, which bounds the memory."""
 
 
 def keep_colours(photo: np.ndarray, drawing: np.ndarray) -> None:
-    """Give the drawing the photo's colours, in place: photo + (Y of the drawing - Y of the photo), clipped, in whole numbers.
+    """Give the drawing the photo's colours, in place: photo + (Y of the drawing - Y of the photo), clipped to 0..255.
 
-    How bright a place is, and so every stroke, is the drawing's; its chroma is the photo's. Both: uint8 (H, W, 3).
+    The luminance, and with it every stroke, is the drawing's; the chroma is the photo's. photo, drawing: uint8 (H, W, 3).
     """
     rows = max(1, _VALUES // (3 * photo.shape[1]))
     for start in range(0, len(photo), rows):
@@ -22,7 +22,7 @@ def keep_colours(photo: np.ndarray, drawing: np.ndarray) -> None:
 
 
 def luma(picture: np.ndarray) -> np.ndarray:
-    """Y of ITU-R BT.601, rounded: uint8 (H, W, 3) to uint16 (H, W), 0 to 255."""
+    """Luminance Y of ITU-R BT.601, rounded: uint8 (H, W, 3) to uint16 (H, W), 0 to 255."""
     total = np.full(picture.shape[:2], 128, np.uint16)
     for channel, weight in enumerate((77, 150, 29)):  # of 256
         total += np.multiply(picture[..., channel], weight, dtype=np.uint16)

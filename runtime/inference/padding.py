@@ -1,4 +1,4 @@
-"""Reflection around a picture, in place: no picture-sized array is allocated."""
+"""Pads pictures by reflection, in place: no picture-sized array is allocated."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from impasto.runtime.host_copies import copy_into
 
 
 def reflect_into(padded: np.ndarray, image: np.ndarray, top: int, left: int) -> None:
-    """Copy `image` into `padded` at (top, left) and fill what is left by reflecting it about its edges.
+    """Copy `image` into `padded` at (top, left), and fill the margins by reflecting it about its edges.
 
-    padded: (H', W', C); image: (H, W, C), same dtype, H' >= top + H, W' >= left + W. The edge pixel is not repeated
-    (NumPy's "reflect"), also when the margin is wider than the picture; a side of 1 pixel has no reflection and is
-    repeated instead.
+    padded: (H', W', C). image: (H, W, C), of the same dtype, H' >= top + H, W' >= left + W. The edge pixel is not repeated, as in
+    NumPy's "reflect". A margin may be wider than the picture. A side of 1 pixel has no reflection, and is repeated instead.
     """
     height, width = image.shape[:2]
     rows = padded[top : top + height]
     copy_into(rows[:, left : left + width], image)
-    # Columns first, on the picture's own rows; then whole rows, which carries the corners along. Columns are taken by their
-    # places: slices of pixels in reverse would be copied three bytes at a time, which is half as fast.
+    # Columns first, on the picture's rows; then whole rows, which fills the corners too. Columns are taken by index: a reversed
+    # slice of pixels would be copied three bytes at a time, which takes twice as long.
     places = left + _reflected(left, width, padded.shape[1])
     for margin in (slice(0, left), slice(left + width, None)):
         if len(places[margin]):
@@ -27,7 +26,7 @@ def reflect_into(padded: np.ndarray, image: np.ndarray, top: int, left: int) -> 
 
 
 def _reflected(start: int, length: int, whole: int) -> np.ndarray:
-    """For each of `whole` places, of which `length` from `start` on are a picture's own, the picture's place that it shows."""
+    """For each of `whole` padded positions, the position in the picture that it shows. The picture has `length`, from `start` on."""
     period = max(2 * (length - 1), 1)
     place = np.abs(np.arange(whole) - start) % period
     nearest: np.ndarray = np.minimum(place, period - place)
@@ -35,7 +34,7 @@ def _reflected(start: int, length: int, whole: int) -> np.ndarray:
 
 
 def _fill(buffer: np.ndarray, start: int, stop: int) -> None:
-    """Grow the valid part [start, stop) of the first axis to the whole axis, by reflecting what is there."""
+    """Fill the first axis outside [start, stop) by reflecting the rows inside."""
     length = len(buffer)
     if stop - start == 1:
         buffer[:start] = buffer[start]

@@ -1,4 +1,4 @@
-"""Frames in flight: while the GPU computes one, the next is padded and copied there and the one before is copied back."""
+"""Runs several frames at once: while the GPU computes one, the next is copied to it and the one before is copied back."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 
 from impasto.locks import may_wait, never_wait
 from impasto.runtime.backends.base import Slot
-from impasto.runtime.stoppable import GRACE_S, leave_running
+from impasto.runtime.runner import GRACE_S, abandon_runs
 
 Fill = Callable[[Slot, np.ndarray], None]
-"""Puts a frame into a slot's `images`."""
+"""Writes a frame into a slot's `images`."""
 Crop = Callable[[Slot, np.ndarray], np.ndarray]
-"""Takes a frame's result out of a slot's `result`, into an array of the caller's own."""
+"""Copies a frame's result from a slot's `result` into a new array."""
 Open = Callable[[np.ndarray], "Slot | None"]
-"""A new slot for pictures of this frame's size, or None where such a frame does not fit into one."""
+"""Opens a slot for frames of this frame's size; None if such a frame does not fit into a slot."""
 
 
 class SlotPool:
-    """Idle slots. One thread takes them, another may give back, and any may close, also in the midst of the others' steps."""
+    """Idle slots. One thread takes slots, another thread may give them back, and any thread may close the pool at any time."""
 
     def __init__(self, open_slot: Open) -> None:
         self._open_slot = open_slot
         self._idle: deque[tuple[tuple[int, ...], Slot]] = deque()
 
     def take(self, frame: np.ndarray) -> Slot | None:
-        """An idle slot for this frame, or a new one; None where the frame does not fit into one. Those of other sizes are freed."""
+        """An idle slot for this frame, or a new one; None if the frame fits into no slot. Idle slots of other sizes are freed."""
         for shape, slot in self._taken():
             if shape == frame.shape:
                 return slot
@@ -37,7 +37,7 @@ class SlotPool:
         return self._open_slot(frame)
 
     def give_back(self, slot: Slot, frame: np.ndarray) -> None:
-        """The slot is idle again; it served this frame."""
+        """Make the slot idle. frame: the one that it was used for."""
         self._idle.append((frame.shape, slot))
 
     def close(self) -> None:
@@ -46,7 +46,8 @@ class SlotPool:
             slot.close()
 
     def _taken(self) -> Iterator[tuple[tuple[int, ...], Slot]]:
-        # No lock, which the garbage collector may find held by its own thread: a deque gives each slot once, whoever asks.
+        # A deque gives each slot to one thread only. A lock could deadlock: the garbage collector may close the pool in the thread
+        # that holds it.
         with suppress(IndexError):
             while True:
                 yield self._idle.popleft()
@@ -60,10 +61,10 @@ def overlapped(
     crop: Crop,
     alone: Callable[[np.ndarray], np.ndarray],
 ) -> Iterator[np.ndarray]:
-    """The results in order, with up to `depth` frames in flight. `alone` draws a frame that fits into no slot.
+    """The results in order, each a new array, with up to `depth` frames in work.
 
-    One thread fills slots and starts them, the caller's own waits for them and takes the results out. What `frames` raises comes
-    after the results of the frames before it.
+    A worker thread fills slots and starts them. The caller's thread waits for them and copies the results. alone: draws a frame that
+    fits into no slot. An exception of `frames` is raised after the results of the frames before it.
     """
     pending: deque[tuple[np.ndarray, Future[Slot | np.ndarray]]] = deque()
     worker = ThreadPoolExecutor(1, thread_name_prefix="impasto-stream", initializer=never_wait)
@@ -72,7 +73,7 @@ def overlapped(
     def finish() -> np.ndarray:
         frame, begun = pending[0]
         slot = begun.result()
-        pending.popleft()  # not before: Ctrl-C while it waits would lose the slot
+        pending.popleft()  # only now: Ctrl-C during `begun.result()` would lose the slot
         if isinstance(slot, np.ndarray):
             return slot
         try:
@@ -92,32 +93,34 @@ def overlapped(
         while pending:
             yield finish()
     except KeyboardInterrupt:
-        if wait([future for _, future in pending], GRACE_S).not_done:  # a graph may never end
-            leave_running()
+        if wait([future for _, future in pending], GRACE_S).not_done:  # a graph that may never end
+            abandon_runs()
         raise
-    finally:  # also when the caller stops early: nothing may go on behind its back
+    finally:  # also if the caller stops early: no work may continue after the stream is closed
         worker.shutdown(wait=False, cancel_futures=True)
         begun = [future for _, future in pending if not future.cancelled()]
-        if may_wait():  # else the garbage collector found this stream in a thread that the worker may be waiting for
+        if (
+            may_wait()
+        ):  # False if the garbage collector closes this stream in a thread that the worker may be waiting for
             wait(begun)
         for future in begun:
-            future.add_done_callback(_discard)  # called at once where it is done
+            future.add_done_callback(_discard)  # runs at once if the future is done
         pool.close()
     if failures:
         raise failures.pop()
 
 
 def _until_failure(frames: Iterator[np.ndarray], failures: list[Exception]) -> Iterator[np.ndarray]:
-    """The frames before the first failure, which is put into the list."""
+    """The frames before the first exception, which is appended to `failures`."""
     try:
-        for frame in frames:  # noqa: UP028 (`yield from` would also close them with this)
+        for frame in frames:  # noqa: UP028 (`yield from` would close `frames` with this generator)
             yield frame
     except Exception as error:
         failures.append(error)
 
 
 def _discard(begun: Future[Slot | np.ndarray]) -> None:
-    """Free the slot of a frame that nobody takes."""
+    """Free the slot of a frame whose result is no longer wanted."""
     if not begun.exception() and isinstance(slot := begun.result(), Slot):
         slot.close()
 
@@ -125,6 +128,7 @@ def _discard(begun: Future[Slot | np.ndarray]) -> None:
 def _begin(
     frame: np.ndarray, pool: SlotPool, fill: Fill, alone: Callable[[np.ndarray], np.ndarray]
 ) -> Slot | np.ndarray:
+    """The slot in which the frame is running, or the frame's result if no slot takes it."""
     slot = pool.take(frame)
     if slot is None:
         return alone(frame)

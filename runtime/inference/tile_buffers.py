@@ -1,4 +1,4 @@
-"""The memory for pictures of one size, and the runs of a backend on it: pad, compute tile by tile, crop."""
+"""The buffers for pictures of one size, and the steps of a run in them: pad, compute each tile, crop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tile_plan import TilePlan
 
 
 class TileBuffers:
-    """Arrays for one `TilePlan`. One caller at a time."""
+    """The arrays that one `TilePlan` needs. Not thread-safe."""
 
     def __init__(self, plan: TilePlan) -> None:
         self.plan = plan
@@ -27,14 +27,14 @@ class TileBuffers:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """Size of all arrays, in bytes."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
     def run(self, backend: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
-        """Pad, compute, and crop into `out`.
+        """Pad the picture, compute it, and crop the result into `out`.
 
-        image: uint8 (H, W, 3) of the plan's size. out: uint8 (H x scale, W x scale, 3), C-contiguous. extra: the backend's
-        further inputs. Raises what `Backend.run` raises.
+        image: uint8 (H, W, 3) of the plan's size. out: uint8 (H x scale, W x scale, 3), C-contiguous. extra: the graph's inputs
+        after the picture. Raises what `Backend.run` raises.
         """
         if not self.plan.padded:
             self._run_pieces(backend, np.ascontiguousarray(image), out, extra)
@@ -46,9 +46,9 @@ class TileBuffers:
     def computation(
         self, backend: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...], *, batch: int = 1
     ) -> Callable[[], None]:
-        """A function that repeats the backend's work of the last `run`, once for each tile, on what that left in the buffers.
+        """A function that repeats the graph's work of the last `run`, once for each tile, on the data that is still in the buffers.
 
-        batch: how many copies one run of the backend works on.
+        batch: how many copies of the tile one run of the backend takes.
         """
         if self.plan.tiled:
             image, out = self._tile, self._tile_result
@@ -80,7 +80,7 @@ class TileBuffers:
 
 
 def pad_into(padded: np.ndarray, image: np.ndarray, plan: TilePlan) -> None:
-    """Write what the network sees of a picture. padded: uint8 (*plan.padded_size, 3). image: uint8 (*plan.size, 3)."""
+    """Write the picture and its border into `padded`, uint8 (*plan.padded_size, 3). image: uint8 (*plan.size, 3)."""
     if plan.padded:
         reflect_into(padded, image, plan.border, plan.border)
     else:

@@ -1,4 +1,4 @@
-"""How a picture of one size is padded and cut into overlapping windows, so that the results join exactly."""
+"""Plans how a picture of one size is padded and cut into overlapping tiles, so that the results join exactly."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from impasto.package.spec import ModelSpec
 from impasto.runtime.backends.base import Backend, SizeLimits
 
 TILE = 1024
-"""Side of a window, in pixels. It bounds the memory that a network takes for large pictures."""
+"""Side of a tile, in pixels. It bounds the memory that a network needs for large pictures."""
 
 WHOLE_PIXELS = 1920 * 1280
-"""A padded picture of at most this many pixels runs in one piece."""
+"""A padded picture with at most this many pixels is not cut."""
 
 Size = tuple[int, int]
 """Height and width, in pixels."""
@@ -20,51 +20,51 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Span:
-    """One window along one axis."""
+    """One tile along one axis."""
 
     start: int
-    """Where the window begins in the padded picture."""
+    """The tile's first position in the padded picture."""
     keep_from: int
-    """First position, in the padded picture, whose result is taken from this window."""
+    """First position, in the padded picture, whose result comes from this tile."""
     keep_to: int
-    """One past the last such position."""
+    """One past the last position whose result comes from this tile."""
 
     @property
     def length(self) -> int:
-        """Positions whose result is taken from this window."""
+        """Number of positions whose result comes from this tile."""
         return self.keep_to - self.keep_from
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """The geometry for pictures of one size. It holds no memory; `TileBuffers` does."""
+    """The geometry for pictures of one size. `TileBuffers` holds the memory."""
 
     size: Size
-    """The picture's own."""
+    """The picture's size, without border."""
     border: int
-    """Pixels of reflection above and left of the picture; below and right there may be more."""
+    """Pixels of reflection above and to the left of the picture, >= 0. Below and to the right there may be more."""
     scale: int
-    """Side of the result divided by the side of the picture."""
+    """Side of the result divided by side of the picture, >= 1."""
     padded_size: Size
-    """What the network sees, unless it is cut into tiles."""
+    """Size of the picture with its border."""
     window: Size
-    """What one run of the backend takes: a tile, or the whole padded picture."""
+    """Size of one run's input: a tile, or the whole padded picture."""
     tiles: tuple[tuple[Span, Span], ...] = ()
-    """Rows and columns of each tile. Empty: the padded picture runs in one piece."""
+    """Rows and columns of each tile; empty if the padded picture is not cut."""
 
     @property
     def tiled(self) -> bool:
-        """Whether the picture is cut."""
+        """Whether the picture is cut into tiles."""
         return bool(self.tiles)
 
     @property
     def padded(self) -> bool:
-        """Whether the network sees more than the picture itself."""
+        """Whether the picture gets a border."""
         return self.padded_size != self.size
 
     @property
     def crop(self) -> tuple[slice, slice]:
-        """The picture's own part of the result: rows and columns."""
+        """Rows and columns of the result that belong to the picture, without border."""
         return self.scaled(self.border, self.border, *self.size)
 
     def scaled(self, top: int, left: int, height: int, width: int) -> tuple[slice, slice]:
@@ -78,11 +78,11 @@ class TilePlan:
 
 
 def plan_tiles(spec: ModelSpec, limits: SizeLimits | None, height: int, width: int) -> TilePlan:
-    """The plan for pictures of height x width.
+    """The plan for pictures of height x width pixels.
 
-    limits: what `size_limits` gives. Raises ShapeError if a picture exceeds the limits and cannot be cut.
+    limits: from `size_limits`. Raises ShapeError if a picture exceeds the limits and cannot be cut.
     """
-    rule = replace(spec.size, fixed=None)  # a fixed size is one of the limits
+    rule = replace(spec.size, fixed=None)  # `limits` holds a fixed size
     padded = rule.padded(height + 2 * spec.border, width + 2 * spec.border)
     plan = TilePlan((height, width), spec.border, spec.scale, padded, padded)
     if limits:
@@ -90,19 +90,19 @@ def plan_tiles(spec: ModelSpec, limits: SizeLimits | None, height: int, width: i
     if padded[0] * padded[1] <= WHOLE_PIXELS or spec.receptive_field is None:
         return plan
     overlap = spec.size.round_up(spec.receptive_field)
-    # In a small window most pixels belong to the overlap and are computed several times.
+    # In a small tile most pixels would belong to the overlap, and would be computed several times.
     side = spec.size.round_up(max(TILE, 4 * overlap))
     return _cut(plan, (min(side, padded[0]), min(side, padded[1])), overlap)
 
 
 def size_limits(spec: ModelSpec, backend: Backend) -> SizeLimits | None:
-    """The sizes that the backend takes: an engine's profiles or a graph's fixed size. None: any size."""
+    """The sizes that the backend takes: those of an engine's optimization profiles, or a graph's fixed size. None: any size."""
     fixed = spec.size.fixed
     return backend.limits or (SizeLimits(((fixed, fixed),), None) if fixed else None)
 
 
 def tiling_text(spec: ModelSpec, limits: SizeLimits | None) -> str:
-    """Which pictures are cut into tiles, in words."""
+    """A sentence part that says which pictures are cut into tiles."""
     if spec.receptive_field is None:
         return "never: the network looks at the whole picture, or its receptive field is unknown"
     if limits:
@@ -112,17 +112,17 @@ def tiling_text(spec: ModelSpec, limits: SizeLimits | None) -> str:
 
 
 def spans(length: int, window: int, overlap: int) -> list[Span]:
-    """Windows of `window` positions that cover `length`. Neighbours share at least 2 x `overlap` positions.
+    """Tiles of `window` positions that cover `length` positions. Neighbouring tiles share at least 2 x `overlap` positions.
 
-    A kept position is at least `overlap` away from a window's end, unless that end is the picture's own. If `overlap` is at
-    least the receptive field's radius, the position therefore sees exactly what it sees in the whole picture.
-    Raises ValueError if the window is not larger than both overlaps.
+    A kept position is at least `overlap` away from its tile's ends, except where an end of the tile is an end of the picture. If
+    `overlap` is at least the receptive field's radius, the position's result is therefore the same as without tiles.
+    Raises ValueError if the window is not larger than two overlaps.
     """
     if window >= length:
         return [Span(0, 0, length)]
     step = window - 2 * overlap
     if step < 1:
-        raise ValueError(f"a window of {window} with an overlap of {overlap} on each side never moves on")
+        raise ValueError(f"a tile of {window} positions is too small for an overlap of {overlap} on each side")
     result = []
     kept = 0
     for start in _starts(length, window, step):
@@ -141,16 +141,16 @@ def _starts(length: int, window: int, step: int) -> Iterator[int]:
 
 
 def _within(plan: TilePlan, limits: SizeLimits, spec: ModelSpec) -> TilePlan:
-    """The plan with the picture padded to a size that the limits allow, or cut into windows of the largest such size."""
+    """The plan with the picture padded to a size within the limits, or cut into tiles of the largest size within them."""
     whole = limits.whole(*plan.padded_size)
     if whole:
         return replace(plan, padded_size=whole, window=whole)
     if spec.receptive_field is None:
-        raise limits.refusal(*plan.size, "this network cannot be cut into tiles")
+        raise limits.refusal(*plan.size, "this network's pictures cannot be cut into tiles")
     overlap = spec.size.round_up(spec.receptive_field)
     window = limits.window(*plan.padded_size)
     padded = (max(plan.padded_size[0], window[0]), max(plan.padded_size[1], window[1]))
-    # At least a quarter of a window must be new, or everything is computed again and again.
+    # At least a fifth of a tile must be new pixels. Below that, nearly every pixel would be computed many times.
     if any(all_ > side and side < 2.5 * overlap for all_, side in zip(padded, window, strict=True)):
         raise limits.refusal(*plan.size, f"tiles of that size are mostly their overlap of {overlap}")
     return _cut(replace(plan, padded_size=padded), window, overlap)

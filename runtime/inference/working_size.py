@@ -1,4 +1,4 @@
-"""Drawing at the size that a network's strokes were made for: the picture scaled down to it, the drawing scaled back up."""
+"""The working size: a larger picture is scaled down to it, drawn, and the drawing is scaled up to the picture's size."""
 
 from __future__ import annotations
 
@@ -7,56 +7,56 @@ from dataclasses import dataclass
 import numpy as np
 
 _ROWS = 4
-"""Rows that are made together, of a few of the source's, which they share."""
+"""Rows of the result that one matrix product computes. They share most of their source rows."""
 
 _PRODUCT = 1 << 17
-"""Multiplications of one product. From twice as many on, OpenBLAS has threads share it: they wait for one another in busy loops, and
-beside other work a picture took seconds."""
+"""Largest number of multiplications in one matrix product. From twice as many on, OpenBLAS uses several threads, which wait for one
+another in busy loops: on a busy machine one picture took seconds."""
 
 
 class Scaling:
-    """From one picture size to the working size and back, with the buffers that both need. One caller at a time.
+    """Scales pictures of one size to the working size and drawings back, in buffers of its own. Not thread-safe.
 
-    Both are sums of rows and sums of columns, which are the rows of the picture on its side.
+    Both directions are weighted sums of rows, then of columns. Columns are the rows of the transposed picture.
     """
 
     def __init__(self, height: int, width: int, longest: int) -> None:
-        """height, width: of the pictures, of which the longer is above `longest`, the working size in pixels."""
+        """height, width: of the pictures, in pixels. longest: the working size, in pixels; one of the sides is larger."""
         small_height, small_width = drawn_size(height, width, longest)
         self._down = _means(height, small_height), _means(width, small_width)
         self._up = _cubics(small_height, height), _cubics(small_width, width)
         self.small = np.empty((small_height, small_width, 3), np.uint8)
-        """What `shrink` makes."""
+        """The scaled-down picture that `shrink` writes."""
         self.drawn = np.empty_like(self.small)
-        """Room for what the network makes of it; `enlarge` reads it."""
-        # Both lie on their side: columns first.
+        """The network's drawing of `small`. The caller writes it, and `enlarge` reads it."""
+        # These two are transposed: columns first.
         self._wide = np.empty((width, small_height, 3), np.float32)
         self._narrow = np.empty((small_width, small_height, 3), np.float32)
 
     @property
     def nbytes(self) -> int:
-        """What the buffers take."""
+        """Size of the buffers, in bytes."""
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
-        """`small`, of which each pixel is the mean of its part of the picture. image: uint8 (H, W, 3)."""
+        """Fill and return `small`: each of its pixels is the mean of an area of the picture. image: uint8 (H, W, 3)."""
         rows, columns = self._down
-        _add_up(rows, image, _turned(self._wide))
-        _add_up(columns, self._wide, self._narrow)
+        _weighted_sums(rows, image, _transposed(self._wide))
+        _weighted_sums(columns, self._wide, self._narrow)
         np.rint(self._narrow, out=self._narrow)
-        self.small[...] = _turned(self._narrow)
+        self.small[...] = _transposed(self._narrow)
         return self.small
 
     def enlarge(self, out: np.ndarray) -> None:
-        """`drawn` at the pictures' size, by cubic convolution: Keys 1981, a = -1/2. out: uint8 (H, W, 3)."""
+        """Scale `drawn` up into `out`, uint8 (H, W, 3), by cubic convolution (Keys 1981, a = -1/2)."""
         rows, columns = self._up
-        self._narrow[...] = _turned(self.drawn)
-        _add_up(columns, self._narrow, self._wide)
-        _add_up(rows, _turned(self._wide), out)
+        self._narrow[...] = _transposed(self.drawn)
+        _weighted_sums(columns, self._narrow, self._wide)
+        _weighted_sums(rows, _transposed(self._wide), out)
 
 
 def drawn_size(height: int, width: int, longest: int | None) -> tuple[int, int]:
-    """Height and width at which a picture of height x width is drawn: its own, unless the longer is above `longest`."""
+    """Height and width at which a picture is drawn, in pixels: its own, unless a side is larger than `longest`."""
     if longest is None or max(height, width) <= longest:
         return height, width
     share = longest / max(height, width)
@@ -65,16 +65,18 @@ def drawn_size(height: int, width: int, longest: int | None) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Band:
-    """Some rows of a result, as sums of rows of a source."""
+    """Some rows of a result, as weighted sums of rows of a source."""
 
     made: slice
+    """Rows of the result."""
     read: slice
+    """Rows of the source."""
     weights: np.ndarray
     """float32 (rows made, rows read)."""
 
 
-def _add_up(bands: list[_Band], source: np.ndarray, result: np.ndarray) -> None:
-    """source: (H, W, 3), uint8 or float32; result: (H', W, 3), of either type, rounded and clipped where it is uint8."""
+def _weighted_sums(bands: list[_Band], source: np.ndarray, result: np.ndarray) -> None:
+    """Compute the bands. source: (H, W, 3), uint8 or float32. result: (H', W, 3), uint8 (rounded and clipped) or float32."""
     made = np.empty((_ROWS, source.shape[1] * 3), np.float32)
     for band in bands:
         rows = np.ascontiguousarray(source[band.read], np.float32).reshape(-1, made.shape[1])
@@ -87,14 +89,14 @@ def _add_up(bands: list[_Band], source: np.ndarray, result: np.ndarray) -> None:
         result[band.made] = sums.reshape(-1, *source.shape[1:])
 
 
-def _turned(picture: np.ndarray) -> np.ndarray:
-    """(H, W, 3) to (W, H, 3), the same memory."""
-    turned: np.ndarray = picture.transpose(1, 0, 2)
-    return turned
+def _transposed(picture: np.ndarray) -> np.ndarray:
+    """The transposed picture, (H, W, 3) to (W, H, 3), on the same memory."""
+    transposed: np.ndarray = picture.transpose(1, 0, 2)
+    return transposed
 
 
 def _means(source: int, result: int) -> list[_Band]:
-    """Each of `result` pixels in a row is the mean of its part of `source`."""
+    """Area averages: each of `result` positions is the mean of its share of `source` positions."""
     ends = np.arange(result + 1) * (source / result)
     taps = np.arange(int(np.ceil(source / result)) + 1)
     places = np.floor(ends[:-1, None]).astype(np.intp) + taps
@@ -103,7 +105,7 @@ def _means(source: int, result: int) -> list[_Band]:
 
 
 def _cubics(source: int, result: int) -> list[_Band]:
-    """Each of `result` pixels in a row from the four of `source` around its middle; those at the ends are repeated."""
+    """Cubic convolution: each of `result` positions from the four `source` positions around it. End positions are repeated."""
     middles = (np.arange(result)[:, None] + 0.5) * (source / result) - 0.5
     places = np.floor(middles).astype(np.intp) + np.arange(-1, 3)
     distance = np.abs(middles - places)
@@ -113,7 +115,7 @@ def _cubics(source: int, result: int) -> list[_Band]:
 
 
 def _bands(places: np.ndarray, weights: np.ndarray) -> list[_Band]:
-    """places, weights: (rows made, taps), which rows are read for each, and how much of them."""
+    """Bands of _ROWS rows. places, weights: (rows made, taps), the rows that each row is summed from, and their weights."""
     found = []
     for start in range(0, len(places), _ROWS):
         taken, shares = places[start : start + _ROWS], weights[start : start + _ROWS]

@@ -1,1 +1,1 @@
-"""From what a caller names to an open model: which file, which precision, which backend."""
+"""Opens the model that a caller names: finds its files, and chooses precision and backend."""

@@ -14,15 +14,22 @@ from typing import TypeVar
 
 import numpy as np
 
-from impasto.errors import BackendError, ImpastoError, MissingDependency, OptionError, ShapeError
+from impasto.errors import (
+    BackendError,
+    ImpastoError,
+    MissingDependency,
+    NoNumbers,
+    OptionError,
+    PackageError,
+    ShapeError,
+)
 from impasto.metrics import independent, psnr
 from impasto.package.manifest import Manifest
 from impasto.package.spec import ModelSpec, Pixels
 from impasto.runtime.backends import NAMES, Backend, Preference, open_graph, preferred, target_backend
-from impasto.runtime.backends.inner_values import ValuesBeforeRounding, wanted_always
-from impasto.runtime.backends.pixels import PixelAdapter
+from impasto.runtime.backends.inner_values import VARIABLE, ValuesBeforeRounding, open_watched, wanted_always
 
-from .opening import describe, open_context, open_source
+from .opening import describe, open_context_graph, open_source
 from .source import ModelFiles, Source
 
 LEVELS = 2
@@ -31,6 +38,9 @@ LEAST_PSNR = {"fp16": 50.0, "int8": 30.0}
 """In dB, between two backends that round halves or INT8 each in its way."""
 _COMPARED = (61, 83), (64, 96)
 """Heights and widths of pictures that two backends draw, rounded up to what the graph takes: odd ones, unless it refuses those."""
+LEVELS_OF_PLAIN = {0: "black", 255: "white"}
+"""Pictures of one colour, for which networks that divide by a picture's contrast give NaN: of these ONNX Runtime's operators make
+NaN, and OpenVINO's Clip and Relu make numbers."""
 
 Opened = TypeVar("Opened")
 
@@ -51,13 +61,13 @@ class OpenModel:
     source: Source
     backend: Backend
     spec: ModelSpec
-    context: Backend | None
+    context_graph: Backend | None
     """The context graph, where the network has one."""
 
     def close(self) -> None:
         self.backend.close()
-        if self.context:
-            self.context.close()
+        if self.context_graph:
+            self.context_graph.close()
 
 
 def open_model(
@@ -134,7 +144,7 @@ def _against(manifest: Manifest, precision: str, backend: str) -> str | None:
     if found is None or found.passed:
         return None
     if found.max_difference is None:
-        return f"{backend} could not draw {manifest.spec.name} when it was exported"
+        return f"{backend} did not draw {manifest.spec.name} as ONNX Runtime does when it was exported"
     return f"{backend} draws {manifest.spec.name} {_apart(found.max_difference)}, as its export found"
 
 
@@ -173,10 +183,32 @@ def difference(one: OpenModel, other: OpenModel) -> str | None:
             one.backend.run((image,), drawn)
         except (BackendError, ShapeError) as error:
             return f"{one.backend.name}: {error}"
-        if agree(drawn, wanted, one.backend.precision):
-            return None
-        return f"{one.backend.name} draws this model {_apart(largest_difference(drawn, wanted))}"
-    return None
+        if not agree(drawn, wanted, one.backend.precision):
+            return f"{one.backend.name} draws this model {_apart(largest_difference(drawn, wanted))}"
+        break
+    plain = next((level for level in LEVELS_OF_PLAIN if _refuses(other, level) and not _refuses(one, level)), None)
+    return None if plain is None else f"{one.backend.name} {draws_no_numbers(plain)}"
+
+
+def draws_no_numbers(level: int) -> str:
+    """What is said of a backend that hides NaN. level: of the picture, one of LEVELS_OF_PLAIN."""
+    return f"draws something of a {LEVELS_OF_PLAIN[level]} picture, of which ONNX Runtime says that the network gives no numbers for it"
+
+
+def _refuses(model: OpenModel, level: int) -> bool:
+    """Whether the network gives no numbers for a picture that is all of this level."""
+    height, width = model.spec.size.padded(*_COMPARED[-1])
+    scale = model.spec.scale
+    try:
+        model.backend.run(
+            (np.full((1, height, width, 3), level, np.uint8),),
+            np.empty((1, height * scale, width * scale, 3), np.uint8),
+        )
+    except NoNumbers:
+        return True
+    except (BackendError, ShapeError):
+        return False
+    return False
 
 
 def agree(drawn: np.ndarray, wanted: np.ndarray, precision: str) -> bool:
@@ -196,35 +228,53 @@ def _apart(levels: int) -> str:
 
 def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values: bool) -> OpenModel:
     source, backend = candidate.source, candidate.backend
-    loaded = open_source(source, backend, device)
+    loaded = _loaded(candidate, device, check_values)
     try:
         loaded, spec = describe(loaded, source, pixels)
-        _watch(loaded, candidate, device, check_values)
         if not spec.thumbnail:
             return OpenModel(source, loaded, spec, None)
         if source.context_path is None:
             raise BackendError(f"{source.path} needs its context graph beside it; load the package folder instead")
-        return OpenModel(source, loaded, spec, open_context(source, source.context_path, backend, device))
+        return OpenModel(source, loaded, spec, open_context_graph(source, source.context_path, backend, device))
     except BaseException:
         loaded.close()
         raise
 
 
-def _watch(loaded: Backend, candidate: Candidate, device: int, always: bool) -> None:
-    """Let a graph that gives uint8 be looked into for NaN. Raises OptionError where that is wanted and cannot be."""
-    source = candidate.source
+def _loaded(candidate: Candidate, device: int, check_values: bool) -> Backend:
+    """The picture path, looked at for NaN: in every run where that is wanted, or the network is somebody's and its floats are near."""
+    source, backend = candidate.source, candidate.backend
     if source.is_engine:
-        if always:
+        if check_values:
             raise OptionError(
                 "nobody can look for NaN inside an engine; choose backend='onnxruntime-cpu', which shows them"
             )
-        return
+        return open_source(source, backend, device)
 
     def open_copy(path: Path) -> Backend:
-        return open_graph(path, candidate.backend, device, features=True)
+        return open_graph(path, backend, device, features=True)
 
-    if not isinstance(loaded, PixelAdapter):  # which sees the floats itself
-        loaded.inner_values = ValuesBeforeRounding(source.graph_path, open_copy, always=always)
+    blind: Exception | None = None
+    if check_values or (_is_somebodys(source) and backend != "onnxruntime-cuda"):
+        try:
+            if watched := open_watched(source.graph_path, open_copy):
+                return watched
+        except (OSError, ValueError, BackendError, PackageError) as error:
+            blind = error
+    loaded = open_source(source, backend, device)  # says what is wrong, if anything is
+    if blind and check_values:
+        loaded.close()
+        raise BackendError(
+            f"cannot look for NaN in {source.graph_path}: {blind}; leave check_values and ${VARIABLE} out"
+        )
+    if loaded.output.dtype == np.uint8:
+        loaded.inner_values = ValuesBeforeRounding(source.graph_path, open_copy)
+    return loaded
+
+
+def _is_somebodys(source: Source) -> bool:
+    """Whether others made the network: ours divide by nothing that can be 0."""
+    return source.manifest is None or "origin" in source.manifest.recipe
 
 
 def _next(candidates: Iterator[Candidate], attempt: Callable[[Candidate], OpenModel]) -> OpenModel | None:
@@ -242,4 +292,4 @@ def _needs_comparison(model: OpenModel) -> bool:
     manifest = model.source.manifest
     if len(model.backend.inputs) > 1 or model.source.engine:
         return False
-    return manifest is None or ("origin" in manifest.recipe and model.backend.name not in manifest.backends)
+    return _is_somebodys(model.source) and (manifest is None or model.backend.name not in manifest.backends)

@@ -1,4 +1,4 @@
-"""From files to a graph that is ready to run, and to what is known of it."""
+"""Opens a model's files in a backend, and reads or measures the model's spec."""
 
 from __future__ import annotations
 
@@ -20,48 +20,52 @@ from impasto.runtime.backends.pixels import MULTIPLE_HINT, PixelAdapter
 from .sidecar import Sidecar
 from .source import Source
 
-_BAKED = (128, 224, 256, 384, 512)
-"""Sides of pictures that networks are exported with, tried where 64 will not do: exporters bake them in, and call them free."""
+_COMMON_SIDES = (128, 224, 256, 384, 512)
+"""Sides that networks are often exported with. They are tried if 64 fails: some graphs work at one side only, and call it free."""
 
 SPEC_KEY = "impasto.spec"
-"""The key of our ONNX metadata under which the exporter writes the ModelSpec as JSON."""
+"""The key of an ONNX file's metadata under which our exporter writes the ModelSpec as JSON."""
 
 
 def open_source(source: Source, backend: str, device: int, *, features: bool = False) -> Backend:
-    """The picture path, or with `features` a perceptual network: an engine or an ONNX graph. Raises what the backends raise."""
+    """Open the picture graph or its engine. features: for a perceptual network, which has several outputs.
+
+    Raises what the backends raise.
+    """
     if not source.is_engine:
         return open_graph(source.graph_path, backend, device, features=features)
     return open_engine(source.graph_path, source.engine, backend, device, _rebuild(source), features=features)
 
 
-def open_context(source: Source, path: Path, backend: str, device: int) -> Backend:
-    """The context path, likewise."""
+def open_context_graph(source: Source, path: Path, backend: str, device: int) -> Backend:
+    """Open the context graph or its engine. path: of the file. Raises what the backends raise."""
     if source.context_engine is None:
         return open_graph(path, backend, device)
     return open_engine(path, source.context_engine, backend, device, _rebuild(source))
 
 
 def _rebuild(source: Source) -> str:
-    """The command that builds another engine, without its --size."""
+    """The command that builds another engine, without --size."""
     if source.engine is None and source.manifest is None:
-        return "impasto build MODEL, of the model that it was built from"
+        return "impasto build MODEL, where MODEL is the model that the engine was built from"
     name = str(source.engine.spec.get("name", source.path)) if source.engine else str(source.path)
     return f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
 
 
 def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
-    """The backend, adapted if the graph is external, and its spec from the manifest, its own metadata or the sidecar.
+    """The backend, with pixel conversion if the graph needs it, and the model's spec.
 
-    pixels: the layout that was asked for. Raises OptionError where the graph leaves no choice, PackageError and BackendError.
+    The spec comes from the manifest, the engine's record, the graph's metadata or the sidecar; what they do not say is measured.
+    pixels: the layout that the caller asked for. Raises OptionError if the graph has a known layout, PackageError and BackendError.
     """
     if not loaded.inputs:
         raise BackendError(
-            f"{source.graph_path} takes nothing, so it is no picture model (an empty file?); export it again"
+            f"{source.graph_path} has no input, so it is no picture model (an empty file?); export it again"
         )
     canonical = loaded.inputs[0].dtype == np.uint8 and loaded.inputs[0].shape[3:] == (3,)
     if pixels and (canonical or loaded.limits or source.manifest or SPEC_KEY in loaded.metadata):
         raise OptionError(
-            f"{source.path} says how its pixels are laid out, {loaded.inputs[0]} RGB; leave layout out (--layout at the command line)"
+            f"{source.path} has a layout of its own, {loaded.inputs[0]} RGB; leave layout out (--layout at the command line)"
         )
     if loaded.limits and source.engine is None and source.graph_path.suffix == ".plan":
         return loaded, _measured(loaded, loaded.limits, source.graph_path)
@@ -80,7 +84,7 @@ def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Ba
         pixels = pixels or (sidecar.pixels if sidecar else None)
         if pixels is None:
             raise BackendError(
-                f"{source.graph_path} takes {loaded.inputs[0]} and does not say how pixels are laid out in it; "
+                f"{source.graph_path} takes {loaded.inputs[0]}, and its pixel layout is unknown; "
                 f"load it with layout='rgb 0..1' ('bgr 0..255', 'rgb -1..1', …; --layout at the command line), or write that into "
                 f'{source.graph_path.with_suffix(".json").name}: {{"layout": "rgb 0..1"}}'
             )
@@ -89,19 +93,19 @@ def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Ba
 
 
 def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> ModelSpec:
-    """What was known when the engine was built, but for what the sidecar says: that may have been corrected since."""
+    """The spec of the engine's record, with the sidecar's fields in place: the sidecar may have been corrected since the build."""
     described = sidecar.described if sidecar else {}
     size = {**engine.spec["size"], **(described.get("size") or {})}
     return ModelSpec.from_json({**engine.spec, **described, "size": size}, str(path))
 
 
 def spec_in_metadata(text: str, graph_path: Path) -> ModelSpec:
-    """What the exporter wrote under SPEC_KEY. Raises PackageError for anything else."""
+    """The spec in a graph's metadata. text: the value of SPEC_KEY. Raises PackageError if it is no spec."""
     return ModelSpec.from_json(metadata_json(text, graph_path), str(graph_path))
 
 
 def metadata_json(text: str, graph_path: Path) -> Any:
-    """The same as the exporter wrote it, without what is left out being filled in. Raises PackageError for what is no JSON."""
+    """The JSON value in a graph's metadata, without defaults for absent fields. Raises PackageError if it is no JSON."""
     try:
         return schema.parse_json(text)
     except schema.Malformed as error:
@@ -111,21 +115,21 @@ def metadata_json(text: str, graph_path: Path) -> Any:
 
 
 def _probe(loaded: Backend, spec: ModelSpec) -> ModelSpec:
-    """Complete an external graph's spec by one run on a small picture: fixed size, and output side / input side."""
+    """Complete an external graph's spec with its fixed size and its scale, by one run on a small picture."""
     batch, height, width, _ = loaded.inputs[0].shape
     if len(loaded.inputs) != 1 or batch not in (None, 1):
         taken = " and ".join(map(str, loaded.inputs))
-        raise BackendError(f"the graph takes {taken}; a picture model takes one picture at a time, so N is 1 or free")
+        raise BackendError(f"the graph takes {taken}; a picture model takes one input with N = 1 or free")
     size = replace(spec.size, fixed=(height, width)) if height and width else spec.size
     height, width = size.padded(64, 64)
     try:
         shape = _measured_shape(loaded, height, width)
     except BackendError as error:
-        side = next((side for side in _BAKED if size == SizeRule() and _takes(loaded, side)), None)
+        side = next((side for side in _COMMON_SIDES if size == SizeRule() and _takes(loaded, side)), None)
         if side is None:
             raise
         raise BackendError(
-            f"{error}; the graph works at {side} x {side}. If at that size alone, say so in a sidecar: "
+            f"{error}; the graph works at {side} x {side}. If it works at no other size, write this into a sidecar: "
             f'{{"size": {{"fixed": [{side}, {side}]}}}}; {MULTIPLE_HINT}'
         ) from None
     if len(shape) != 4:
@@ -135,7 +139,7 @@ def _probe(loaded: Backend, spec: ModelSpec) -> ModelSpec:
             f"the graph turns {height} x {width} into {shape[1]} x {shape[2]}; expected one whole scale factor ({MULTIPLE_HINT})"
         )
     if None not in loaded.output.shape[1:3] and not size.fixed:
-        size = replace(size, fixed=(height, width))  # whatever it takes, it gives one size
+        size = replace(size, fixed=(height, width))  # its output has one size, so its input has one too
     return replace(spec, size=size, scale=shape[1] // height)
 
 
@@ -152,9 +156,11 @@ def _measured_shape(loaded: Backend, height: int, width: int) -> tuple[int, ...]
 
 
 def _measured(loaded: Backend, limits: SizeLimits, path: Path) -> ModelSpec:
-    """What can be known of a trusted engine without a record: its scale."""
+    """The spec of a trusted engine without a record: its file's name and its measured scale."""
     if len(loaded.inputs) != 1 or loaded.inputs[0].dtype != np.uint8 or loaded.inputs[0].shape[3:] != (3,):
-        raise BackendError(f"{path} takes {', '.join(map(str, loaded.inputs))}; pictures are one uint8 (?, ?, ?, 3)")
+        raise BackendError(
+            f"{path} takes {', '.join(map(str, loaded.inputs))}; a picture model takes one input, uint8 (?, ?, ?, 3)"
+        )
     height, width = limits.ranges[0][0]
     shape = loaded.measure((np.zeros((loaded.inputs[0].shape[0] or 1, height, width, 3), np.uint8),))
     return ModelSpec(path.stem, scale=max(shape[1] // height, 1))

@@ -1,4 +1,4 @@
-"""`NAME.json` beside an external `NAME.onnx`: what the file itself does not say."""
+"""Sidecars: `NAME.json` beside an external `NAME.onnx`, with what the ONNX file does not say."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from impasto.package.spec import ModelSpec, Pixels
 
 @dataclass(frozen=True)
 class Sidecar:
-    """The content, such as {"layout": "rgb 0..1", "multiple": 4, "task": "denoise"}."""
+    """A sidecar's content, such as {"layout": "rgb 0..1", "multiple": 4, "task": "denoise"}."""
 
     pixels: Pixels | None
-    """The layout of the graph's input and output. None: not given."""
+    """The pixel layout of the graph's input and output; None if the sidecar does not give it."""
     described: dict[str, Any]
-    """Fields of a ModelSpec."""
+    """Fields of a ModelSpec, by their JSON keys."""
 
 
 def read_sidecar(graph_path: Path) -> Sidecar | None:
-    """The sidecar of an ONNX file. None if there is no such file. Raises PackageError if it cannot be read."""
+    """The sidecar of an ONNX file; None if it has none. Raises PackageError if the sidecar cannot be read."""
     path = graph_path.with_suffix(".json")
     if not path.is_file():
         return None
@@ -40,7 +40,7 @@ def read_sidecar(graph_path: Path) -> Sidecar | None:
     layout = data.pop("layout", None)
     if "multiple" in data:
         data["size"] = {"multiple": data.pop("multiple")}
-    spec = described_spec(graph_path, data, path)  # raises before anything is loaded
+    spec = described_spec(graph_path, data, path)  # a wrong field raises before the graph is loaded
     known = set(spec.to_json())
     if unknown := set(data) - known:
         told = ", ".join(sorted(unknown)[:4])
@@ -50,9 +50,9 @@ def read_sidecar(graph_path: Path) -> Sidecar | None:
 
 
 def described_spec(graph_path: Path, described: dict[str, Any], source: Path) -> ModelSpec:
-    """The spec with these fields; its name is the file's if none is given. source: for error messages. Raises PackageError.
+    """The spec with these fields, and the file's name if no name is given. source: for error messages. Raises PackageError.
 
-    The file's own name is not checked: it is part of a path already, and may hold any bytes.
+    A file's name is not checked: it is part of a path already, and may hold any bytes.
     """
     if "name" in described:
         return ModelSpec.from_json(described, str(source))

@@ -1,4 +1,4 @@
-"""From what a user wrote to the files to load and what is known of them."""
+"""Finds the files of a model by path or name, and what is known of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .stored_engines import (
 )
 
 SEARCH_VARIABLE = "IMPASTO_MODELS"
-"""Environment variable with folders of model packages, separated as in PATH."""
+"""Environment variable that lists folders of model packages, separated as in PATH."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +39,33 @@ class Source:
     path: Path
     """The package's folder, the ONNX file or the engine."""
     graph_path: Path
-    """The ONNX file of the picture path, or its engine."""
+    """The ONNX file of the picture graph, or its engine."""
     precision: str
+    """The precision: "fp32", "fp16" or "int8"; "unknown" for an engine without a record."""
     context_path: Path | None = None
-    """The ONNX file of the context graph, or its engine."""
+    """The ONNX file of the context graph, or its engine; None for a model without a context graph."""
     manifest: Manifest | None = None
-    """None for a single file."""
+    """The package's manifest; None for a single file."""
     sidecar: Sidecar | None = None
-    """What a JSON file beside an ONNX file says of it."""
+    """The content of the sidecar, a JSON file beside an external ONNX file."""
     engine: EngineRecord | None = None
     """The engine's record, if `graph_path` is an engine that has one."""
     context_engine: EngineRecord | None = None
-    """The record of `context_path`, if that is an engine."""
+    """The record of the engine at `context_path`, if that file is an engine."""
 
     @property
     def is_engine(self) -> bool:
-        """Whether TensorRT runs it."""
+        """Whether `graph_path` is a TensorRT engine."""
         return self.engine is not None or self.graph_path.suffix == ".plan"
 
     def described_spec(self) -> ModelSpec:
-        """The spec of an external ONNX file as far as its sidecar gives it."""
+        """The spec of an external ONNX file: the sidecar's fields, and defaults for the others."""
         return described_spec(self.graph_path, self.sidecar.described if self.sidecar else {}, self.graph_path)
 
     def graphs(self) -> dict[str, Path]:
-        """The paths of a package's `Manifest.graphs`. Raises PackageError for a wrong hash, OptionError for a single file."""
+        """The paths of `Manifest.graphs`. Raises PackageError for a file with another hash, OptionError for a single file."""
         if self.manifest is None:
-            raise OptionError(f"{self.path} is a single graph; name the package folder that holds all its precisions")
+            raise OptionError(f"{self.path} is a single graph; name the package folder, which holds every precision")
         return {name: verify(self.path, file) for name, file in self.manifest.graphs().items()}
 
 
@@ -74,20 +75,20 @@ def resolve(
     trust: bool = False,
     target_backend: str | None = None,
 ) -> Source:
-    """Find a model: a path as it is, otherwise a name in $IMPASTO_MODELS, then among the models that ship.
+    """Find a model by path, or by name: first in the folders of $IMPASTO_MODELS, then among the models that ship.
 
-    precision: "auto" (the package's FP32 model) or one of PRECISIONS. trust: skip the comparison of hashes. target_backend: the
-    backend that is to run it, one of the manifest's FAMILIES; None takes the first graph of the precision, whatever backend it is for.
-    Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of a kind that nothing here runs.
+    precision: "auto" (FP32) or one of PRECISIONS. trust: do not compare hashes. target_backend: the backend that will run the graph,
+    one of the manifest's TARGET_BACKENDS; None takes the first graph of the precision, for whatever backend.
+    Raises ModelNotFound, PackageError, OptionError, or BackendError for a file of another kind.
     """
     return ModelFiles(path_or_name, trust).source(precision, target_backend)
 
 
 class ModelFiles:
-    """The files of one model, for one load: found once, the manifest read once, and each file hashed at most once."""
+    """The files of one model, for one load. Each is found, read and hashed at most once."""
 
     def __init__(self, path_or_name: str | os.PathLike[str], trust: bool = False) -> None:
-        """trust: do not compare hashes. Nothing is looked up yet."""
+        """trust: do not compare hashes. Files are looked up on first use."""
         self._named = path_or_name
         self._trust = trust
         self._verified: dict[Path, Path] = {}
@@ -103,7 +104,7 @@ class ModelFiles:
         return read_manifest(self.path) if self.path.is_dir() else None
 
     def source(self, precision: str = "auto", target_backend: str | None = None) -> Source:
-        """What to load, without a choice of engines. Arguments and errors as `resolve` has them."""
+        """The files to load if no engine is chosen. Takes and raises the same as `resolve`."""
         if precision not in ("auto", *PRECISIONS):
             raise OptionError(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
         if self.manifest:
@@ -115,16 +116,16 @@ class ModelFiles:
             if self.path.suffix == ".safetensors":
                 advice = f"; export the checkpoint first: impasto export {shlex.quote(str(self.path))}"
             raise BackendError(
-                f"{self.path} is no model that can be run: expected a package folder or an .onnx file "
-                f"(or a .plan of impasto build){advice}"
+                f"{self.path} is no model that can be run; expected a package folder, an .onnx file, or a .plan file of "
+                f"impasto build{advice}"
             )
         return self._from_graph(precision)
 
     def engine_source(self, precision: str, device: int, *, required: bool = False) -> Source | None:
-        """The engine that fits this machine: the file itself, or one out of the package or the user's cache.
+        """The engine that fits this machine: the named file, or an engine of the package or of the user's cache.
 
-        device: the CUDA device's number. None if none fits, unless it is required: then EngineMismatch with the command that
-        builds one. Raises what `source` raises.
+        device: the CUDA device's number. Returns None if no engine fits and `required` is False. If it is True, raises
+        EngineMismatch with the command that builds one. Raises what `source` raises.
         """
         if Path(model_text(self._named)).suffix.lower() == ".plan":
             return self.source(precision)
@@ -140,7 +141,7 @@ class ModelFiles:
         ]
         found = best_fitting(built, among, device)
         if isinstance(found, tuple):
-            return self._with_engine(source, *found)
+            return self._with_engines(source, *found)
         if not required:
             return None
         wanted = "fp16" if precision == "auto" else precision
@@ -151,7 +152,7 @@ class ModelFiles:
         )
 
     def _verify(self, folder: Path, file: PackageFile) -> Path:
-        """The file's path, after its hash has been compared, unless files are trusted. Raises PackageError."""
+        """The file's path. Raises PackageError if its hash is not the manifest's, unless files are trusted."""
         path = folder / file.name
         if not self._trust and path not in self._verified:
             self._verified[path] = verify(folder, file)
@@ -165,7 +166,7 @@ class ModelFiles:
         if graph is None and held and target_backend is None:
             graph = held[0]
         if graph is None and held:
-            backends = ", ".join(str(file.family) for file in held)
+            backends = ", ".join(str(file.target_backend) for file in held)
             raise PackageError(
                 f"{folder} holds {wanted} models for {backends}, none for {target_backend}; "
                 f"make one: {quantize_command(folder, wanted, target_backend)}"
@@ -176,81 +177,81 @@ class ModelFiles:
             raise PackageError(
                 f"{folder} holds no {wanted} model; it holds: {precisions}. Load it with precision='auto'{make}"
             )
-        context = manifest.find("context")
-        if (context is None) != (manifest.spec.thumbnail is None):
+        context_graph = manifest.find("context")
+        if (context_graph is None) != (manifest.spec.thumbnail is None):
             raise PackageError(
-                f"{folder / MANIFEST} names a thumbnail without a context graph or the reverse; export it again"
+                f"{folder / MANIFEST} has a thumbnail without a context graph, or a context graph without a thumbnail; export it again"
             )
-        context_path = self._verify(folder, context) if context else None
+        context_path = self._verify(folder, context_graph) if context_graph else None
         return Source(folder, self._verify(folder, graph), wanted, context_path, manifest)
 
     def _from_graph(self, precision: str) -> Source:
-        """A single ONNX file. If it lies in its package, it finds its context there and its precision is known."""
+        """The source of a single ONNX file. If it lies in its package, the manifest gives its precision and context graph."""
         path, folder = self.path, self.path.parent
         listed = read_manifest(folder).files if (folder / MANIFEST).is_file() else ()
         own = next((file for file in listed if file.name == path.name), None)
-        context = next((file for file in listed if file.role == "context"), None)
+        context_graph = next((file for file in listed if file.role == "context"), None)
         if own is not None:
             self._verify(folder, own)
         if own is None or own.role != "model":
             return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=read_sidecar(path))
         if precision not in ("auto", own.precision):
             raise PackageError(f"{path} is {own.precision}, not {precision}; load its package to choose: {folder}")
-        context_path = self._verify(folder, context) if context else None
+        context_path = self._verify(folder, context_graph) if context_graph else None
         return Source(path, path, own.precision, context_path, sidecar=read_sidecar(path))
 
     def _from_plan(self, precision: str) -> Source:
-        """A single engine, with the record that `impasto build` left beside it and the engine of its context."""
+        """The source of a single engine, with its record and the engine of its context graph, which lie beside it."""
         path = self.path
         if self._trust and not path.with_suffix(".json").exists():
             if precision != "auto":
                 raise PackageError(
-                    f"{path} has no record, so nobody knows whether it is {precision}; leave the precision out"
+                    f"{path} has no record, so its precision is unknown; leave precision={precision!r} out"
                 )
             return Source(path, path, "unknown")
         stored = read_stored(path)
         if precision not in ("auto", stored.record.precision):
             raise PackageError(
-                f"{path} is {stored.record.precision}, not {precision}; leave the precision out, or load the model that it was built "
-                f"from: {stored.record.spec['name']}"
+                f"{path} is {stored.record.precision}, not {precision}; leave the precision out, or load the model that the engine was "
+                f"built from: {stored.record.spec['name']}"
             )
-        context = None
+        for_context = None
         if stored.record.context_sha256:
-            context = context_engine(stored, stored_in(path.parent))
-            if context is None:
+            for_context = context_engine(stored, stored_in(path.parent))
+            if for_context is None:
                 raise PackageError(
-                    f"{path} needs the engine of its context graph beside it, and there is none; "
+                    f"{path} needs the engine of its context graph beside it, and there is none there; "
                     f"build both again: impasto build {shlex.quote(stored.record.spec['name'])}"
                 )
-        return self._with_engine(Source(path, path, stored.record.precision), stored, context)
+        return self._with_engines(Source(path, path, stored.record.precision), stored, for_context)
 
-    def _with_engine(self, source: Source, stored: StoredEngine, context: StoredEngine | None) -> Source:
-        """The source with engines in place of its graphs. Raises PackageError if a plan is not what was recorded."""
+    def _with_engines(self, source: Source, stored: StoredEngine, for_context: StoredEngine | None) -> Source:
+        """The source with engines in place of its graphs. Raises PackageError if a plan's hash is not the recorded one."""
         return replace(
             source,
             graph_path=plan_to_load(stored, self._trust),
             precision=stored.record.precision,
             engine=stored.record,
-            context_path=None if context is None else plan_to_load(context, self._trust),
-            context_engine=None if context is None else context.record,
+            context_path=None if for_context is None else plan_to_load(for_context, self._trust),
+            context_engine=None if for_context is None else for_context.record,
         )
 
     def _engines(self, source: Source) -> list[StoredEngine]:
         """Every engine of the package and of the user's cache."""
         own = stored_in_package(source.path, source.manifest) if source.manifest else []
-        with contextlib.suppress(OutputError):  # without a cache folder there are no engines in it
+        with contextlib.suppress(OutputError):  # no cache folder, so no engines in it
             return [*own, *stored_in(cache_folder())]
         return own
 
     def _model_hashes(self, source: Source) -> set[str]:
-        """SHA-256 of every ONNX file of the picture path."""
+        """SHA-256 of every picture graph, one for each precision and target backend."""
         if source.manifest:
             return {file.sha256 for file in source.manifest.files if file.role == "model"}
         return {sha256(source.graph_path)}
 
 
 def search_path() -> list[Path]:
-    """The folders that names are looked up in, first to last."""
+    """The folders in which names are looked up, first to last."""
     given = [Path(folder) for folder in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if folder]
     return [*given, shipped_models()]
 
@@ -263,29 +264,29 @@ def shipped_models() -> Path:
 
 
 def is_shipped(package: Path) -> bool:
-    """Whether this package came with Impasto, however it is named: those stay as they are."""
+    """Whether this package is one that ships with Impasto. Those are never changed. package: any path to it."""
     return package.resolve().parent == shipped_models().resolve()
 
 
 def quantize_command(folder: Path, precision: str, target_backend: str | None = None) -> str:
-    """What to type so that a package gets graphs of a precision; what ships is left alone and a copy made."""
+    """The command that adds graphs of a precision to a package. For a model that ships, it makes a copy instead."""
     shipped = is_shipped(folder)
     name = folder.resolve().name if shipped else shlex.quote(str(folder))
     words = ["impasto quantize", name, "--to", precision, "--calibrate PHOTOS"]
-    if target_backend and precision == "int8":  # one FP16 graph suits every backend
+    if target_backend and precision == "int8":  # one FP16 graph serves every backend
         words += ["--for", target_backend]
     return " ".join([*words, *(["-o COPY"] if shipped else [])])
 
 
 def known_names() -> dict[str, Path]:
-    """Every name that `load` knows, with the package that it means. Raises OptionError where $IMPASTO_MODELS names no folders."""
+    """Every name that `load` knows, with its package. Raises OptionError if a folder of $IMPASTO_MODELS cannot be read."""
     found: dict[str, Path] = {}
     for folder in search_path():
         try:
             manifests = sorted(folder.glob(f"*/{MANIFEST}"))
         except OSError as error:
             raise OptionError(
-                f"${SEARCH_VARIABLE} names {str(folder)!r:.200}, which cannot be searched: {error.strerror}; name folders of packages"
+                f"${SEARCH_VARIABLE} lists {str(folder)!r:.200}, which cannot be read: {error.strerror}; list folders of packages"
             ) from None
         for manifest in manifests:
             found.setdefault(manifest.parent.name, manifest.parent)
@@ -296,12 +297,12 @@ def _locate(path_or_name: str | os.PathLike[str]) -> Path:
     text = model_text(path_or_name)
     try:
         return _found(text)
-    except OSError as error:  # too long a name, or a folder that may not be looked into
+    except OSError as error:  # the name is too long, or a folder may not be read
         raise ModelNotFound(f"{text:.200} cannot be looked up: {error.strerror}; check the path") from None
 
 
 def model_text(path_or_name: str | os.PathLike[str]) -> str:
-    """What names a model, as text. Raises OptionError for other types."""
+    """The path or name as a str. Raises OptionError for another type, or an empty name."""
     text = os.fspath(path_or_name) if isinstance(path_or_name, str | os.PathLike) else None
     if not isinstance(text, str) or not text:
         raise OptionError(
@@ -317,7 +318,7 @@ def _found(text: str) -> Path:
     known = known_names()
     if text in known:
         return known[text]
-    if path.is_file():  # after the names: what else lies in the working folder hides no model
+    if path.is_file():  # only now: a file in the working folder does not hide a model of the same name
         return path
     if path.is_dir():
         raise ModelNotFound(
@@ -331,5 +332,5 @@ def _found(text: str) -> Path:
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ModelNotFound(
         f"no model is called {text!r}; {hint}known here: {', '.join(known) or 'none'}. "
-        f"Other folders of packages are searched when ${SEARCH_VARIABLE} names them"
+        f"Set ${SEARCH_VARIABLE} to search other folders of packages too"
     )

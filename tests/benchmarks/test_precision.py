@@ -33,10 +33,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     export_checkpoint(folder / "checkpoint.safetensors")
     Image.fromarray(picture(40, 50)).save(folder / "picture.jpg")
     manifest = json.loads((folder / "manifest.json").read_text())
-    for family in ("onnxruntime", "openvino"):
-        name = f"model.int8-{family}.onnx"
+    for target_backend in ("onnxruntime", "openvino"):
+        name = f"model.int8-{target_backend}.onnx"
         (folder / name).write_bytes((folder / "model.onnx").read_bytes())
-        entry = {"role": "model", "precision": "int8", "family": family, "sha256": sha256(folder / name)}
+        entry = {"role": "model", "precision": "int8", "family": target_backend, "sha256": sha256(folder / name)}
         manifest["files"][name] = entry
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

@@ -155,7 +155,7 @@ class TestSizes:
         made = import_onnx(saved(sketch.model(sizes=(1, 24, 32))), layout="rgb 0..1")
         assert made.spec.receptive_field is None
         assert "never cut into tiles" in str(made)
-        with pytest.raises(ShapeError, match=r"holds up to 24 x 32 .*free height and width"):
+        with pytest.raises(ShapeError, match=r"takes up to 24 x 32 .*free height and width"):
             drawn(made.folder, picture(25, 32))
 
     def test_tiles_of_a_free_size_join(self, saved, monkeypatch):

@@ -209,14 +209,18 @@ def read(name: str, content: bytes) -> None:
             assert "\n" not in str(error), f"several lines: {error}"
 
 
-def look(name: str, examples: int) -> None:
-    """Raises what `read` raises, with the smallest bytes that were found to do so in `FOUND`'s folder of the reader."""
-    smallest = b""
+def look(name: str, examples: int) -> int:
+    """How many inputs were tried, about `examples`.
+
+    Raises what `read` raises; the smallest bytes that were found to do so then lie in `FOUND`'s folder of the reader.
+    """
+    smallest, tried = b"", 0
 
     @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(damaged(name))
     def reads(content: bytes) -> None:
-        nonlocal smallest
+        nonlocal smallest, tried
+        tried += 1
         try:
             read(name, content)
         except BaseException:
@@ -229,6 +233,7 @@ def look(name: str, examples: int) -> None:
         (FOUND / name).mkdir(parents=True, exist_ok=True)
         (FOUND / name / hashlib.sha256(smallest).hexdigest()[:8]).write_bytes(smallest)
         raise
+    return tried
 
 
 def main() -> None:
@@ -238,11 +243,10 @@ def main() -> None:
     options = parser.parse_args()
     sys.path.append(str(Path(__file__).parents[1]))
     for name in options.readers or READERS:
-        end, examples = time.monotonic() + 60 * options.minutes, 0
-        while time.monotonic() < end:
-            look(name, 1000)
-            examples += 1000
-        print(f"{name}: {examples} examples, all read or refused", flush=True)
+        start, tried = time.monotonic(), 0
+        while time.monotonic() - start < 60 * options.minutes:
+            tried += look(name, 100)
+        print(f"{name}: {tried} inputs in {time.monotonic() - start:.0f} s, all read or refused", flush=True)
 
 
 if __name__ == "__main__":

@@ -196,11 +196,11 @@ def test_bench_holds_distribution_memory_and_batches(make_package, tmp_path):
 
 
 def _refused(package: Path) -> str:
-    from impasto.benchmarks import benchmark
+    from impasto.benchmarks import BenchmarkOptions, benchmark
     from impasto.errors import OptionError
 
     with pytest.raises(OptionError) as refused:
-        benchmark(package, ["8x8"], batches=[0])
+        benchmark(package, ["8x8"], options=BenchmarkOptions(batches=(0,)))
     return str(refused.value)
 
 

@@ -70,15 +70,17 @@ def test_a_picture_that_is_no_array_is_told_how_to_become_one(make_package):
     pillow = pytest.importorskip("PIL.Image")
     with impasto.load(make_package()) as model:
         for given, remedy in (
-            ("photo.png", r'read it first.*np\.asarray\(Image\.open\(path\)\.convert\("RGB"\)\)'),
-            (Path("photo.png"), r"read it first"),
+            ("photo.png", r'read the file first.*np\.asarray\(Image\.open\(path\)\.convert\("RGB"\)\)'),
+            (Path("photo.png"), r"read the file first.*or use impasto run$"),
             (pillow.new("RGBA", (8, 8)), r'pass np\.asarray\(image\.convert\("RGB"\)\)'),
         ):
             for work in (model, model.output_shape, lambda picture: list(model.stream([picture]))):
                 with pytest.raises(ShapeError, match=remedy):
                     work(given)
         for frames in (3, "clip.mp4"):
-            with pytest.raises(ShapeError, match="frames is"):
+            with pytest.raises(
+                ShapeError, match=r"frames is \w+; wanted an iterable of NumPy arrays, uint8 \(H, W, 3\) RGB$"
+            ):
                 model.stream(frames)
 
 

@@ -457,7 +457,7 @@ def test_a_user_without_a_home_runs_models(make_package, tmp_path):
     )
     done = alone(from_main)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "this user has no home folder to keep engines in; name a folder with $IMPASTO_CACHE" in done.stderr
+    assert "this user has no home folder to keep engines in; set $IMPASTO_CACHE to a folder" in done.stderr
     assert alone(from_main, XDG_CACHE_HOME="/x").stdout.strip() == "/x/impasto/engines"
 
 
@@ -535,7 +535,10 @@ class TestExternal:
         described = {"name": "own", "size": {"multiple": 4}}
         graph.metadata_props.add(key="impasto.spec", value=json.dumps(described))
         for path in (make_package(), self.save(tmp_path, canonical_graph(), multiple=4), self.save(tmp_path, graph)):
-            with pytest.raises(OptionError, match=r"says how its pixels are laid out, uint8 .* leave layout out"):
+            with pytest.raises(
+                OptionError,
+                match=r"has a layout of its own, uint8 .* RGB; leave layout out \(--layout",
+            ):
                 load(path, layout="bgr 0..1")
             load(path).close()
 
@@ -572,7 +575,7 @@ class TestExternal:
     def test_a_fixed_size_takes_smaller_pictures_and_refuses_larger_ones(self, load, tmp_path):
         with load(self.save(tmp_path, float_graph(side=32), layout="rgb 0..1")) as model:
             assert model(picture(20, 32)).shape == (20, 32, 3)
-            with pytest.raises(ShapeError, match=r"holds up to 32 x 32 .* free height and width"):
+            with pytest.raises(ShapeError, match=r"takes up to 32 x 32 .* free height and width"):
                 model(picture(33, 32))
 
     def test_the_scale_is_found_by_trying(self, load, tmp_path):

@@ -96,7 +96,7 @@ def test_frames_of_a_stream_are_measured_one_by_one(network, make_package):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (picture(31, 64), "31 x 64; small measures style from 32 x 32"),
+        (picture(31, 64), "31 x 64; small needs at least 32 x 32; enlarge the picture"),
         (picture(40, 40).astype(np.float32), r"got float32 \(40, 40, 3\)"),
         (picture(40, 40)[..., 0], r"got uint8 \(40, 40\)"),
         ("picture.png", "got str"),
@@ -111,7 +111,7 @@ def test_networks_that_are_none_are_refused_with_the_command_to_run(network, tmp
     painting = picture(48, 70)
     with pytest.raises(ModelNotFound, match="impasto export vgg16"):
         StyleMeter(painting, tmp_path / "missing")
-    with pytest.raises(OptionError, match=r"draws pictures \(denoise\).*impasto export vgg16"):
+    with pytest.raises(OptionError, match=r"is a network for denoise, and style is measured.*impasto export vgg16"):
         StyleMeter(painting, make_package())
     onnx.save(float_graph(), str(tmp_path / "external.onnx"))
     with pytest.raises(OptionError, match="does not say that it is a perceptual network"):

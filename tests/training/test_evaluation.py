@@ -205,7 +205,7 @@ def test_every_precision_of_a_package_is_judged(doing_nothing, clean, tmp_path):
         (("--degrade", "down:2"), "leave down: away"),
         (("--degrade", "noise:25", "--painting", "x.png"), "--degrade DAMAGE"),
         (("--degrade", "noise:25", "--style", "wave"), "--style is a stylizer's"),
-        (("--degrade", "noise:25", "--strength", "0.5"), "which takes none"),
+        (("--degrade", "noise:25", "--strength", "0.5"), "takes no strength"),
         (("--degrade", "noise:25", "--sheet", "sheet.doc"), "picture format"),
         (("--painting", "missing.png"), "missing.png does not exist"),
         (("--degrade", "noise:25", "--vgg", "missing.safetensors"), "no VGG16 weights"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ def read_pairs(
     targets: str | os.PathLike[str],
     *,
     smallest: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Photos:
     """Decode two folders of which each picture has a partner of the same file stem in the other; broken pairs are skipped.
 
@@ -29,7 +28,7 @@ def read_pairs(
     """
     files = _partners(Path(sources), Path(targets))
     pictures, wanted, names, digests, skipped, held = [], [], [], [], [], 0
-    for (source, target), result in in_threads(lambda pair: _decode_pair(*pair, smallest), files, progress):
+    for (source, target), result in in_threads(lambda pair: _decode_pair(*pair, smallest), files):
         if isinstance(result, str):
             skipped.append(result)
             continue

@@ -84,7 +84,6 @@ def read_photos(
     smallest: int,
     longest: int | None = None,
     enlarged_to: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Photos:
     """Decode a folder of photos in background threads; unusable files are skipped and listed.
 
@@ -95,7 +94,7 @@ def read_photos(
     """
     files = images.list_folder(folder)
     pictures, names, digests, skipped, held = [], [], [], [], 0
-    for file, result in in_threads(lambda f: decode(f, smallest, longest, enlarged_to), files, progress):
+    for file, result in in_threads(lambda f: decode(f, smallest, longest, enlarged_to), files):
         if isinstance(result, str):
             skipped.append(result)
         else:
@@ -139,14 +138,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_threads(
-    work: Callable[[Item], Result], items: Sequence[Item], progress: Callable[[int, int], None]
-) -> Iterator[tuple[Item, Result]]:
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
     """Each item with what `work` makes of it, in order."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        for done, pair in enumerate(zip(items, pool.map(work, items), strict=True), 1):
-            progress(done, len(items))
-            yield pair
+        yield from zip(items, pool.map(work, items), strict=True)
 
 
 def held_bytes(folder: str | os.PathLike[str], before: int, *pictures: np.ndarray) -> int:

@@ -92,20 +92,26 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a progress bar shows."""
+class StepReport:
+    """What a training tells every few steps, while it goes on."""
 
     step: int
+    """Steps that are done."""
     steps: int
+    """Steps in all."""
     losses: Mapping[str, float]
+    """The mean of each term of the loss since the last report, without its weight."""
 
 
-Report = Callable[[Progress], None]
-"""What a training calls with its progress."""
+Progress = StepReport
+"""Its old name."""
+
+Report = Callable[[StepReport], None]
+"""What a training calls with each StepReport."""
 
 
-def silent(progress: Progress) -> None:
-    """The Report of a training whose progress nobody looks at."""
+def silent(report: StepReport) -> None:
+    """The Report of a training that nobody watches."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,48 @@ def cut_log(folder: Path, step: int) -> None:
     if path.exists():
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
         write_text(path, "".join(f"{line}\n" for line in lines if _step_of(line) <= step))
+
+
+CURVE_POINTS = 64
+"""A training of any length keeps so many points of each curve: a few kilobytes of the recipe."""
+
+
+def curves(folder: Path) -> dict[str, Any]:
+    """The log in short, for the recipe: {"losses": {"steps": […], term: […]}, "validation": {"steps": […], figure: […]}}.
+
+    Of more than CURVE_POINTS lines each point is the mean of neighbours. Empty without a log; lines that cannot be read are skipped.
+    """
+    path = folder / LOG
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    entries = [json.loads(line) for line in lines if math.isfinite(_step_of(line))]
+    losses = [entry for entry in entries if "validation" not in entry]
+    validations = [{"step": entry["step"], **entry["validation"]} for entry in entries if "validation" in entry]
+    found = {"losses": _thinned(losses), "validation": _thinned(validations)}
+    return {kind: curve for kind, curve in found.items() if curve}
+
+
+def _thinned(entries: list[Mapping[str, Any]]) -> dict[str, list[float]]:
+    if not entries:
+        return {}
+    names = [
+        name
+        for name, value in entries[-1].items()
+        if isinstance(value, int | float) and name not in ("step", "seconds")
+    ]
+    complete = [entry for entry in entries if all(isinstance(entry.get(name), int | float) for name in names)]
+    count = min(CURVE_POINTS, len(complete))
+    bounds = [number * len(complete) // count for number in range(count + 1)]
+    parts = [complete[start:stop] for start, stop in pairwise(bounds)]
+    return {
+        "steps": [part[-1]["step"] for part in parts],
+        **{name: [_mean(entry[name] for entry in part) for part in parts] for name in names},
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    """To four significant digits, which is more than a picture of it shows."""
+    found = list(values)
+    return float(f"{sum(found) / len(found):.4g}")
 
 
 def _step_of(line: str) -> float:

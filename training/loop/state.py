@@ -14,6 +14,7 @@ from torch import Tensor
 from impasto.errors import TrainingError, first_line
 from impasto.files import atomic_path
 from impasto.training.networks import Network
+from impasto.training.recipe import public_recipe
 
 from .options import FitOptions
 from .run_folder import STATE
@@ -119,6 +120,7 @@ def fingerprint(recipe: dict[str, Any], options: FitOptions, network: Network) -
 def differences(saved: str, own: str) -> list[str]:
     """What two fingerprints do not agree in, such as "batch was 2 and is 3"; empty where they agree."""
     (recipe, *before), (own_recipe, *now) = json.loads(saved), json.loads(own)
+    recipe = public_recipe(recipe)  # earlier versions wrote absolute paths
     own_recipe = {key: value for key, value in own_recipe.items() if key in recipe or key not in _UNTOLD}
     return [
         line

@@ -32,9 +32,9 @@ from . import stages
 from .cuda_graph import Replay
 from .device import fast_precision, keep_freed_memory, pick_device
 from .interrupt import Interrupt
-from .options import FitOptions, FitResult, ModelInfo, Progress, Report, silent
+from .options import FitOptions, FitResult, ModelInfo, Report, StepReport, silent
 from .processes import Processes, Together, launched
-from .run_folder import BOARD, CHECKPOINT, LOG, PREVIEW, STATE, cut_log, is_unfinished, log
+from .run_folder import BOARD, CHECKPOINT, LOG, PREVIEW, STATE, curves, cut_log, is_unfinished, log
 from .state import Best, RunState, StateFile, all_finite, fingerprint
 from .task import Task
 from .tensorboard import Board
@@ -121,6 +121,7 @@ def _finish(trainer: Trainer, folder: Path, model: ModelInfo, test: Photos | Non
         "optimizer": {"adam, one-cycle": asdict(options)},
         "losses": dict(task.weights),
         **trainer.history(),
+        **_curves(folder),
         **_circumstances(trainer.state.seconds),
     }
     save_checkpoint(folder / CHECKPOINT, network, name=model.name, task=model.task, recipe=recipe, quality=quality)
@@ -138,6 +139,11 @@ def _finish(trainer: Trainer, folder: Path, model: ModelInfo, test: Photos | Non
         len(recipe.get("data", {}).get("skipped", ())),
         trainer.unfinished,
     )
+
+
+def _curves(folder: Path) -> dict[str, Any]:
+    found = curves(folder)
+    return {"curves": found} if found else {}
 
 
 def _write_preview(path: Path, task: Task, network: Network) -> None:
@@ -291,7 +297,7 @@ class Trainer:
         """
         step = self.state.step
         self.last_losses = dict(zip(self._names, terms.mean(0).tolist(), strict=True))
-        report(Progress(step, self.options.steps, self.last_losses))
+        report(StepReport(step, self.options.steps, self.last_losses))
         if self._board is not None:
             self._board.scalars("loss", self.last_losses, step)
         log(self._folder, {"step": step, "seconds": round(self.state.seconds, 2), **self.last_losses})

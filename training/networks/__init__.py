@@ -24,7 +24,7 @@ def build(architecture: str, config: dict[str, Any]) -> Network:
     if architecture not in ARCHITECTURES:
         raise OptionError(f"unknown architecture {architecture!r}; choose one of {', '.join(ARCHITECTURES)}")
     try:
-        return ARCHITECTURES[architecture](**config)
+        return ARCHITECTURES[architecture].from_config(config)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         # Torch raises RuntimeError for sizes that cannot be.
         raise OptionError(f"{architecture} cannot be built from {config}: {first_line(error)}") from None

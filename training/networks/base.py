@@ -22,7 +22,7 @@ class Network(nn.Module):
     """The name under which `build` knows the class."""
 
     config: dict[str, Any]
-    """The constructor's arguments, as JSON can hold them."""
+    """What `from_config` builds the network from again, as JSON can hold it."""
 
     scale: int = 1
     """Output side / input side."""
@@ -42,6 +42,11 @@ class Network(nn.Module):
     strength: float = 0.0
     """The largest strength that can be asked of it: `forward` then takes one for each picture, float32 (N, 1), in place of a
     context; None is 1. 0: it takes none."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Network:
+        """A network with fresh weights. config: arguments of the constructor by name, unless a subclass has another way."""
+        return cls(**config)
 
     def context(self, thumbnail: Tensor) -> Tensor:
         """(N, 3, T, T) in 0..1, T = self.thumbnail, to scales and shifts; computed once per picture.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,52 @@ from torch import Tensor, nn
 from impasto.styles import painted
 
 from .base import Film, Network, ResidualBlock, modulated, repeat_over_cells
+
+
+@dataclass(frozen=True)
+class ThumbnailStylizerOptions:
+    """The size of a ThumbnailStylizer and what it has. The fields are the keys of its config. Raises ValueError."""
+
+    fine: int = 64
+    """Channels at 1/4 of the picture's side."""
+    coarse: int = 96
+    """Channels at 1/8."""
+    before: int = 1
+    """Residual blocks at 1/4 before those at 1/8."""
+    blocks: int = 4
+    """Residual blocks at 1/8."""
+    after: int = 2
+    """Residual blocks at 1/4 after those at 1/8."""
+    code: int = 48
+    """Length of the thumbnail's summary."""
+    thumbnail: int = 96
+    """Side of the thumbnail in pixels, a multiple of 16."""
+    styles: tuple[str, ...] = ()
+    """Names, for a network of several styles, which differ in nothing but scales and shifts."""
+    finish: bool = False
+    """One more convolution, at full resolution. Every pixel shares it, so that it can take away what differs by the place in a cell."""
+    norm: bool = False
+    """Instance norm at 1/8 (Ulyanov et al. 2016). It sees the whole picture, which then cannot be cut into tiles."""
+
+    def __post_init__(self) -> None:
+        if self.thumbnail < 16 or self.thumbnail % 16:
+            raise ValueError(f"a thumbnail's side is a multiple of 16; got {self.thumbnail}")
+        object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives a list
+
+    def to_json(self) -> dict[str, Any]:
+        """The config that `from_config` reads. What is rarely used appears only where it is."""
+        return {
+            "fine": self.fine,
+            "coarse": self.coarse,
+            "before": self.before,
+            "blocks": self.blocks,
+            "after": self.after,
+            "code": self.code,
+            "thumbnail": self.thumbnail,
+            **({"styles": list(self.styles)} if self.styles else {}),
+            **({"finish": True} if self.finish else {}),
+            **({"norm": True} if self.norm else {}),
+        }
 
 
 class ThumbnailStylizer(Network):
@@ -25,55 +72,41 @@ class ThumbnailStylizer(Network):
     multiple = 8
     border = 32
 
-    def __init__(
-        self,
-        fine: int = 64,
-        coarse: int = 96,
-        before: int = 1,
-        blocks: int = 4,
-        after: int = 2,
-        code: int = 48,
-        thumbnail: int = 96,
-        styles: Sequence[str] = (),
-        finish: bool = False,
-        norm: bool = False,
-    ) -> None:
-        """fine, coarse: channels at 1/4 and 1/8. before, blocks, after: residual blocks at 1/4, at 1/8, and at 1/4 again.
-
-        code: length of the thumbnail's summary. thumbnail: its side, a multiple of 16. styles: names, for a network of several
-        styles, which differ in nothing but scales and shifts. finish: one more convolution, at full resolution, that every pixel
-        shares, so that it can take away what differs by the place in a cell. norm: instance norm at 1/8 (Ulyanov et al. 2016),
-        which sees the whole picture: such a picture cannot be cut into tiles.
-        """
+    def __init__(self, options: ThumbnailStylizerOptions = ThumbnailStylizerOptions()) -> None:
         super().__init__()
-        if thumbnail < 16 or thumbnail % 16:
-            raise ValueError(f"a thumbnail's side is a multiple of 16; got {thumbnail}")
-        self.config = {
-            "fine": fine,
-            "coarse": coarse,
-            "before": before,
-            "blocks": blocks,
-            "after": after,
-            "code": code,
-            "thumbnail": thumbnail,
-            **({"styles": list(styles)} if styles else {}),
-            **({"finish": True} if finish else {}),
-            **({"norm": True} if norm else {}),
-        }
-        self.styles = tuple(styles)
-        self.thumbnail = thumbnail
+        self.config = options.to_json()
+        self.styles = options.styles
+        self.thumbnail = options.thumbnail
+        self._add_picture_layers(options)
+        # Channels that take a scale and a shift, in the order in which forward asks for them.
+        fine, coarse = options.fine, options.coarse
+        self._widths = [fine, *[fine] * options.before, coarse, *[coarse] * options.blocks, *[fine] * options.after]
+        self.reader = ThumbnailReader(options.code, 2 * sum(self._widths) * max(1, len(self.styles)))
+        # Radius: stem and head 3 x 3 on cells of 4; each block two 3 x 3 convolutions on cells of 4 or 8; down 3 x 3, stride 2.
+        reach = 4 * (2 + 2 * (options.before + options.after)) + 8 * (1 + 2 * options.blocks) + 8 + options.finish
+        self.receptive_field = None if options.norm else reach
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ThumbnailStylizer:
+        return cls(ThumbnailStylizerOptions(**config))
+
+    def _add_picture_layers(self, options: ThumbnailStylizerOptions) -> None:
+        """The layers that a picture goes through, in the order in which a seed has always filled them."""
+        fine, coarse = options.fine, options.coarse
         self.stem = nn.Conv2d(48, fine, 3, padding=1)
-        self.before = nn.ModuleList(ResidualBlock(fine) for _ in range(before))
+        self.before = nn.ModuleList(ResidualBlock(fine) for _ in range(options.before))
         self.down = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
-        self.body = nn.ModuleList(ResidualBlock(coarse) for _ in range(blocks))
+        self.body = nn.ModuleList(ResidualBlock(coarse) for _ in range(options.blocks))
         self.up = nn.Conv2d(coarse, 4 * fine, 1)
-        self.after = nn.ModuleList(ResidualBlock(fine) for _ in range(after))
-        self.head = nn.Conv2d(fine, 96 if finish else 48, 3, padding=1)
-        self.norms = nn.ModuleList(nn.InstanceNorm2d(coarse, affine=True) for _ in range(blocks if norm else 0))
+        self.after = nn.ModuleList(ResidualBlock(fine) for _ in range(options.after))
+        self.head = nn.Conv2d(fine, 96 if options.finish else 48, 3, padding=1)
+        self.norms = nn.ModuleList(
+            nn.InstanceNorm2d(coarse, affine=True) for _ in range(options.blocks if options.norm else 0)
+        )
         repeat_over_cells(self.up, 2)
         repeat_over_cells(self.head, 4)
         self.finish = None
-        if finish:
+        if options.finish:
             self.finish = nn.Conv2d(6, 3, 3, padding=1)
             with torch.no_grad():  # begin as relu(x) − relu(−x), which is x
                 self.head.weight[48:] = -self.head.weight[:48]
@@ -83,12 +116,6 @@ class ThumbnailStylizer(Network):
                 for colour in range(3):
                     self.finish.weight[colour, colour, 1, 1] = 1
                     self.finish.weight[colour, 3 + colour, 1, 1] = -1
-        # Channels that take a scale and a shift, in the order in which forward asks for them.
-        self._widths = [fine, *[fine] * before, coarse, *[coarse] * blocks, *[fine] * after]
-        self.reader = ThumbnailReader(code, 2 * sum(self._widths) * max(1, len(self.styles)))
-        # Radius: stem and head 3 x 3 on cells of 4; each block two 3 x 3 convolutions on cells of 4 or 8; down 3 x 3, stride 2.
-        reach = 4 * (2 + 2 * (before + after)) + 8 * (1 + 2 * blocks) + 8 + (1 if finish else 0)
-        self.receptive_field = None if norm else reach
 
     def context(self, thumbnail: Tensor) -> Tensor:
         films: Tensor = self.reader(thumbnail)

@@ -19,7 +19,7 @@ export const roundEven = (value) => {
 export function spans(length, window, overlap) {
   if (window >= length) return [{ start: 0, from: 0, to: length }];
   const step = window - 2 * overlap;
-  if (step < 1) throw new Error(`a window of ${window} with an overlap of ${overlap} on each side never moves on`);
+  if (step < 1) throw new Error(`a tile of ${window} positions is too small for an overlap of ${overlap} on each side`);
   const starts = [];
   for (let start = 0; start + window < length; start += step) starts.push(start);
   starts.push(length - window);

@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: engines on a CUDA device."""
+"""Runs engines of TensorRT and TensorRT-RTX on a CUDA device."""

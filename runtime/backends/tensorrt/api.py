@@ -1,7 +1,7 @@
-"""TensorRT's products and versions behind one face; the only module that imports them.
+"""One interface to TensorRT's products and versions. This is the only module that imports them.
 
-8.5 and 8.6 take precision from builder flags, TensorRT 10 from flags or from the graph, 11 and TensorRT-RTX from the graph
-alone. Whatever differs is asked for with `hasattr`, never by comparing version numbers.
+TensorRT 8.5 and 8.6 take precision from builder flags, 10 from flags or from the graph, 11 and TensorRT-RTX from the graph alone.
+`hasattr` finds out what a version can do; version numbers are never compared.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import numpy as np
 from impasto.errors import BackendError, MissingDependency, OptionError, install
 
 PRODUCTS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-"""Product -> the Python module that holds it."""
+"""The Python module of each product."""
 
 _INSTALL = {
     "tensorrt": "on a Jetson use JetPack's (python3 -m venv --system-site-packages), elsewhere: pip install tensorrt",
     "tensorrt-rtx": install("rtx"),
 }
 _KEPT_LINES = 8
-
+"""Number of TensorRT's last errors, and of its last warnings, that are kept for messages."""
 
 _loading = threading.Lock()
 
 
 def tensorrt(product: str = "auto") -> TensorRT:
-    """The installed TensorRT. product: one of PRODUCTS, or "auto": TensorRT where it is installed, otherwise TensorRT-RTX.
+    """The installed TensorRT. product: one of PRODUCTS, or "auto": TensorRT if it is installed, otherwise TensorRT-RTX.
 
     Raises OptionError for an unknown product and MissingDependency with the command that installs it.
     """
@@ -42,10 +42,10 @@ def tensorrt(product: str = "auto") -> TensorRT:
     reasons = []
     for name in PRODUCTS if product == "auto" else (product,):
         try:
-            with _loading:  # threads that come first together get the same one, and with it the same log
+            with _loading:  # two threads may not make two objects, each with a log of its own
                 return _loaded(name)
-        except (ImportError, OSError, RuntimeError) as error:  # a library that does not load comes as any of these
-            if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C met the library's own initialization
+        except (ImportError, OSError, RuntimeError) as error:  # a library that does not load raises any of these
+            if isinstance(error.__cause__, KeyboardInterrupt):  # Ctrl-C during the library's initialization
                 raise KeyboardInterrupt from None
             reasons.append(f"{name} does not load ({error}); {_INSTALL[name]}")
     raise MissingDependency("TensorRT is needed here: " + "; ".join(reasons))
@@ -58,81 +58,89 @@ def _loaded(product: str) -> TensorRT:
 
 @dataclass(frozen=True, eq=False)
 class TensorRT:
-    """One TensorRT module and what it can do."""
+    """One product's TensorRT module, and what it can do."""
 
     module: Any
     product: str
-    """As in PRODUCTS."""
+    """One of PRODUCTS."""
     log: Log = field(init=False)
-    """The process's one logger for this product: TensorRT keeps the first that it is given."""
+    """The process's only logger for this product: TensorRT keeps the first logger that it is given."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "log", Log(self.module))
 
     @property
     def version(self) -> str:
+        """TensorRT's version, such as "10.13.3"."""
         return str(self.module.__version__)
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether a network's own types decide each layer's precision; otherwise builder flags do."""
+        """Whether the graph's types can decide each layer's precision. Otherwise builder flags decide."""
         return hasattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @property
     def has_precision_flags(self) -> bool:
+        """Whether builder flags can decide precision."""
         return hasattr(self.module.BuilderFlag, "FP16")
 
     @property
     def chooses_targets(self) -> bool:
-        """Whether engines can be built for GPUs that are not here."""
+        """Whether engines can be built for GPUs that this machine does not have."""
         return hasattr(self.module, "ComputeCapability")
 
     @property
     def profile_sharing(self) -> Any | None:
-        """The builder's preview feature that lets execution contexts share an optimization profile, or None."""
+        """The preview feature of the builder that lets execution contexts share an optimization profile; None if there is none."""
         return getattr(getattr(self.module, "PreviewFeature", None), "PROFILE_SHARING_0806", None)
 
     @property
     def shares_profiles(self) -> bool:
-        """Whether several execution contexts of one engine may use one optimization profile: from 10 on they may, in 8.6 if
-        `profile_sharing` was asked for, in 8.5 never (developer guides of each, "Working with Dynamic Shapes")."""
+        """Whether several execution contexts of one engine may use one optimization profile.
+
+        From TensorRT 10 on they may; in 8.6 they may if the engine was built with `profile_sharing`; in 8.5 they may not (developer
+        guides, "Working with Dynamic Shapes").
+        """
         return self.strongly_typed or self.profile_sharing is not None
 
     @property
     def has_timing_cache(self) -> bool:
-        # TensorRT-RTX keeps the names and does nothing behind them.
+        """Whether a timing cache makes builds faster."""
+        # TensorRT-RTX has the functions, and they do nothing.
         return hasattr(self.module.IBuilderConfig, "create_timing_cache") and not self.chooses_targets
 
     @property
     def has_workspace_limit(self) -> bool:
+        """Whether the builder's workspace memory can be limited."""
         return not self.chooses_targets
 
     @property
     def has_tactic_sources(self) -> bool:
-        # TensorRT-RTX keeps the names and builds the same engine whatever is chosen.
+        """Whether tactic sources can be chosen."""
+        # TensorRT-RTX has the functions, and builds the same engine for every choice.
         return not self.chooses_targets
 
     @property
     def max_opset(self) -> int:
-        """The newest ONNX opset that its parser reads."""
+        """The newest ONNX opset that the parser reads."""
         return 20 if self.strongly_typed else 17
 
     def network_flags(self, *, typed: bool) -> int:
-        """What `Builder.create_network` takes here for a network typed by its graph, or by builder flags."""
+        """The flags for `Builder.create_network`. typed: whether the graph's types decide precision."""
         flag = self.module.NetworkDefinitionCreationFlag
         name = "STRONGLY_TYPED" if typed and self.strongly_typed else "EXPLICIT_BATCH"
-        # TensorRT 10 and later know explicit batches only, and some have no flag for it.
+        # TensorRT 10 and later know explicit batches only, and some versions have no flag for them.
         return 1 << int(getattr(flag, name)) if hasattr(flag, name) else 0
 
     def targets(self) -> dict[str, Any]:
-        """Compute capabilities that an engine can be built for without such a GPU: "sm86" -> the module's constant."""
+        """The compute capabilities that engines can be built for without such a GPU, such as "sm86", with the module's constants."""
         if not self.chooses_targets:
             return {}
         members = self.module.ComputeCapability.__members__
         return {name.lower(): value for name, value in members.items() if name.startswith("SM")}
 
     def numpy_dtype(self, dtype: Any) -> np.dtype:
-        """NumPy's name for a tensor type. Raises BackendError for types that NumPy lacks."""
+        """The NumPy dtype of a tensor type. Raises BackendError for a type that NumPy lacks."""
         known = {
             "FLOAT": "float32",
             "HALF": "float16",
@@ -142,30 +150,32 @@ class TensorRT:
             "INT64": "int64",
         }
         if dtype.name not in known:
-            raise BackendError(f"an engine's tensor is {dtype.name}; pictures go in and out as uint8")
+            raise BackendError(
+                f"an engine's tensor is {dtype.name}, which NumPy lacks; build an engine with uint8 pictures"
+            )
         return np.dtype(known[dtype.name])
 
     def make(self, what: str, constructor: Callable[..., Any], *arguments: Any) -> Any:
-        """What the vendor's constructor makes. what: for the message. Raises BackendError with TensorRT's own words.
+        """Call one of TensorRT's constructors. what: the object's name, for messages. Raises BackendError with TensorRT's errors.
 
-        Where the library makes nothing, methods return None and classes raise TypeError ("factory function returned nullptr"). The
-        reason is in the log alone: mostly a driver that is too old for this TensorRT, or a GPU without free memory.
+        A failing method returns None, and a failing class raises TypeError ("factory function returned nullptr"). Only the log has the
+        reason. Mostly the driver is too old for this TensorRT, or the GPU has no free memory.
         """
         self.log.forget()
         try:
             made = constructor(*arguments)
         except Exception as error:  # the bindings raise RuntimeError, TypeError or a vendor class
-            raise BackendError(f"{self} makes no {what} here: {error}; {self.log.errors()}") from error
+            raise BackendError(f"{self} failed to create the {what}: {error}; {self.log.errors()}") from error
         if made is None:
-            raise BackendError(f"{self} makes no {what} here: {self.log.errors()}")
+            raise BackendError(f"{self} failed to create the {what}: {self.log.errors()}")
         return made
 
     def create_runtime(self) -> Any:
-        """A runtime. Raises BackendError."""
+        """A TensorRT runtime. Raises BackendError."""
         return self.make("runtime", self.module.Runtime, self.log.vendor)
 
     def deserialize(self, runtime: Any, plan: bytes) -> Any:
-        """The engine in these bytes. Raises BackendError with TensorRT's own words: some versions raise, some return None."""
+        """The engine in these bytes. Raises BackendError with TensorRT's errors: some versions raise, others return None."""
         self.log.forget()
         try:
             engine = runtime.deserialize_cuda_engine(plan)
@@ -182,7 +192,7 @@ class TensorRT:
 
 
 class Log:
-    """What TensorRT says: its last errors and warnings, and every line while somebody records."""
+    """Collects TensorRT's log: its last errors and warnings, and every line during a recording."""
 
     def __init__(self, module: Any) -> None:
         self._errors: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -192,27 +202,27 @@ class Log:
 
         class Vendor(module.ILogger):
             def __init__(self) -> None:
-                super().__init__()  # pybind refuses objects whose base was not initialised
+                super().__init__()  # pybind refuses an object whose base is not initialised
 
             def log(self, severity: Any, message: str) -> None:
                 collector.receive(severity.name, message)
 
         self.vendor = Vendor()
-        """What the vendor's constructors take."""
+        """The ILogger for TensorRT's constructors."""
 
     def receive(self, severity: str, message: str) -> None:
-        """Keep one line. severity: "INTERNAL_ERROR", "ERROR", "WARNING", "INFO" or "VERBOSE"."""
+        """Take one line of the log. severity: "INTERNAL_ERROR", "ERROR", "WARNING", "INFO" or "VERBOSE"."""
         if severity.endswith("ERROR"):
             self._errors.append(message.strip())
         elif severity.endswith("WARNING"):
             self._warnings.append(message.strip())
-        recorded = self._recorded  # read once: a recording may end while a builder that cannot be stopped goes on
+        recorded = self._recorded  # read once: a recording may end while an abandoned builder still logs
         if recorded is not None:
             recorded.append(message)
 
     @contextmanager
     def recording(self) -> Iterator[list[str]]:
-        """Every line that is said inside the block, in order. One recording at a time."""
+        """A list that gets every line logged inside the block, in order. Only one recording may run at a time."""
         lines: list[str] = []
         self._recorded = lines
         try:
@@ -221,10 +231,10 @@ class Log:
             self._recorded = None
 
     def forget(self) -> None:
-        """Begin a new operation: earlier lines are not its own."""
+        """Drop the kept lines, before a new operation."""
         self._errors.clear()
         self._warnings.clear()
 
     def errors(self) -> str:
-        """The errors since `forget`, as one sentence part; without any the warnings, as which some versions tell CUDA's errors."""
+        """The errors since `forget`, as a sentence part. Without errors, the warnings: some versions report CUDA errors as warnings."""
         return " | ".join(dict.fromkeys(self._errors or self._warnings)) or "it gave no reason"

@@ -1,4 +1,4 @@
-"""Which engines run on this machine: TensorRT's product and version, and the GPU, against the engine's record."""
+"""Compares an engine's record with this machine: TensorRT's product and version, and the GPU."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .api import TensorRT, tensorrt
 def is_ampere_plus(device: cuda.Device) -> bool:
     """Whether this GPU builds and runs hardware-compatible engines.
 
-    NVIDIA's header says "compatible with Ampere and newer GPUs", those that a version does not know yet as far as CUDA's forward
-    compatibility goes, and built on such a GPU only. Its guide says "not supported on NVIDIA DRIVE OS or JetPack", whose GPUs
-    are integrated.
+    NVIDIA's header says that such an engine is "compatible with Ampere and newer GPUs", and is built on such a GPU only. GPUs newer
+    than the TensorRT version run it as far as CUDA's forward compatibility goes. NVIDIA's guide says "not supported on NVIDIA DRIVE OS
+    or JetPack"; GPUs of these are integrated.
     """
     return int(device.compute_capability.split(".")[0]) >= 8 and not device.integrated
 
 
 def mismatch(record: EngineRecord, api: TensorRT, device: cuda.Device) -> str | None:
-    """Why an engine cannot run on this TensorRT and GPU, as half a sentence. None if it can."""
+    """Why an engine cannot run with this TensorRT on this GPU, as a sentence part; None if it can."""
     here = {device.compute_capability, *([AMPERE_PLUS] if is_ampere_plus(device) else [])}
     if (
         (record.product, record.version) == (api.product, api.version)
@@ -37,7 +37,7 @@ def mismatch(record: EngineRecord, api: TensorRT, device: cuda.Device) -> str | 
 
 
 def why_not_here(record: EngineRecord, device: int) -> str | None:
-    """Why an engine cannot run on this machine, missing libraries included. None if it can. device: the CUDA device's number."""
+    """Why an engine cannot run on this machine, be it for a missing library; None if it can. device: number of the CUDA device."""
     try:
         return mismatch(record, tensorrt(record.product), cuda.device(device))
     except ImpastoError as error:
@@ -45,7 +45,7 @@ def why_not_here(record: EngineRecord, device: int) -> str | None:
 
 
 def require_match(record: EngineRecord, api: TensorRT, device: cuda.Device, rebuild: str) -> None:
-    """Raises EngineMismatch if an engine cannot run here. rebuild: the command that builds another, for the message."""
+    """Raises EngineMismatch if an engine cannot run here. rebuild: the command that builds a fitting one, for the message."""
     reason = mismatch(record, api, device)
     if reason:
         raise EngineMismatch(f"{reason}. Build one for it: {rebuild}")

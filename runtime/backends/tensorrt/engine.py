@@ -1,6 +1,6 @@
-"""TensorRT and TensorRT-RTX engines on a CUDA device.
+"""Engines of TensorRT and TensorRT-RTX on a CUDA device.
 
-A picture runs in a `TensorRTSlot`. Several slots run at once, so that one picture's copies overlap with another's computing.
+A picture runs in a `TensorRTSlot`. Several slots may run at once: the copies of one picture then overlap with the computing of another.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from impasto.runtime.host_copies import copy_into
 
 from .api import tensorrt
 from .compatibility import require_match
-from .copies import EngineCopies, Seat
+from .engine_copies import EngineCopies, ProfileLease
 from .kernel_cache import KernelCache
 from .slot import OutputBinding, PictureOutput, Shapes, TensorRTSlot
 
 KEPT_SLOTS = 4
-"""Slots kept for the shapes used last."""
+"""Number of input shapes whose slots are kept. The shapes used longest ago are dropped."""
 
 
 class TensorRTBackend(Backend):
@@ -34,10 +34,11 @@ class TensorRTBackend(Backend):
     name = "tensorrt"
 
     def __init__(self, plan: bytes, record: EngineRecord | None, device: int, rebuild: str) -> None:
-        """plan: trusted bytes; a plan is executable code. record: what is known of it, checked against this machine first.
+        """plan: the engine's bytes, from a trusted source: a plan is executable code.
 
+        record: the engine's record, which is compared with this machine first; None if it has none. device: number of the CUDA device.
         rebuild: the command that builds a fitting engine, for error messages.
-        Raises EngineMismatch for another GPU, version or product, MissingDependency, BackendError.
+        Raises EngineMismatch for an engine for another GPU, version or product, MissingDependency, BackendError.
         """
         self._api = tensorrt(record.product if record else "auto")
         self._rebuild = rebuild
@@ -45,7 +46,7 @@ class TensorRTBackend(Backend):
         if record:
             require_match(record, self._api, self._device, rebuild)
         with self._device.active():
-            runtime = self._api.create_runtime()  # what stops this has nothing to do with the engine
+            runtime = self._api.create_runtime()  # outside of the `try`: an error here is not about the engine
             try:
                 self._copies = EngineCopies(self._api, runtime, plan)
             except BackendError as error:
@@ -62,16 +63,16 @@ class TensorRTBackend(Backend):
         return self.bound_slot(shapes, PictureOutput())
 
     def bound_slot(self, shapes: Shapes, output: OutputBinding) -> TensorRTSlot:
-        """A new slot whose outputs `output` receives; the caller closes it. Raises ShapeError, BackendError."""
+        """A new slot whose outputs go to `output`; the caller closes it. Raises ShapeError, BackendError."""
         self.require_open()
         with self._device.active():
-            seat = self._copies.seat(self._profile(shapes))
-        left = replace(seat, leave=lambda: self._slot_gone(seat))
-        return TensorRTSlot(self._device, self._api, left, self._kernels, self.inputs, self.outputs, shapes, output)
+            lease = self._copies.lease(self._profile(shapes))
+        watched = replace(lease, release=lambda: self._slot_closed(lease))
+        return TensorRTSlot(self._device, self._api, watched, self._kernels, self.inputs, self.outputs, shapes, output)
 
-    def _slot_gone(self, seat: Seat) -> None:
-        seat.leave()
-        if not self._open and not self._copies.seated:  # the last of a stream that outlived the model
+    def _slot_closed(self, lease: ProfileLease) -> None:
+        lease.release()
+        if not self._open and not self._copies.leases:  # the last slot of a stream that outlived the model
             self._device.trim()
 
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
@@ -99,7 +100,7 @@ class TensorRTBackend(Backend):
         return slot
 
     def _profile(self, shapes: Shapes) -> int:
-        """The optimization profile whose best shape is nearest among those that hold these shapes. Raises ShapeError."""
+        """Of the optimization profiles that take these shapes, the index of the one whose opt shape is nearest. Raises ShapeError."""
         fitting: list[tuple[float, int]] = []
         ranges = []
         for index in range(self._engine.num_optimization_profiles):
@@ -110,17 +111,17 @@ class TensorRTBackend(Backend):
         if not fitting:
             size = f" --size {shapes[0][1]}x{shapes[0][2]}" if self.limits else ""
             raise ShapeError(
-                f"this engine takes {self.inputs[0].name} of {' or '.join(ranges)} (N, H, W, C), and this one is {shapes[0]}. "
-                f"Build one for it: {self._rebuild}{size} --batch {shapes[0][0]}"
+                f"this engine takes {self.inputs[0].name} of {' or '.join(ranges)} (N, H, W, C), and got {shapes[0]}; "
+                f"build one for it: {self._rebuild}{size} --batch {shapes[0][0]}"
             )
         return min(fitting)[1]
 
     def _describe(self) -> None:
-        """Read the names, types and shapes of inputs and outputs off the engine."""
+        """Read the names, types and shapes of inputs and outputs from the engine."""
         engine, api = self._engine, self._api
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         inputs = [name for name in names if engine.get_tensor_mode(name) == api.module.TensorIOMode.INPUT]
-        # The picture first: engines may list their inputs in any order.
+        # Engines list their inputs in any order; the picture comes first here.
         inputs.sort(key=lambda name: len(engine.get_tensor_shape(name)) != 4)
         self.inputs = tuple(self._tensor(name) for name in inputs)
         self.outputs = tuple(self._tensor(name) for name in names if name not in inputs)
@@ -145,6 +146,7 @@ class TensorRTBackend(Backend):
 
 
 def _profile_shape(engine: Any, name: str, profile: int) -> tuple[tuple[int, ...], ...]:
+    """The min, opt and max shape of an input in an optimization profile."""
     return tuple(tuple(int(n) for n in shape) for shape in engine.get_tensor_profile_shape(name, profile))
 
 
@@ -152,5 +154,6 @@ def _inside(shape: tuple[int, ...], low: tuple[int, ...], high: tuple[int, ...])
     return len(shape) == len(low) and all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
 
 
-def _distance(shape: tuple[int, ...], best: tuple[int, ...]) -> float:
-    return float(sum(abs(np.log(n / b)) for n, b in zip(shape, best, strict=True)))
+def _distance(shape: tuple[int, ...], opt: tuple[int, ...]) -> float:
+    """Sum over axes of |log(size / opt size)|."""
+    return float(sum(abs(np.log(n / o)) for n, o in zip(shape, opt, strict=True)))

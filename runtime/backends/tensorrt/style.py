@@ -1,7 +1,7 @@
-"""Style on the GPU: feature maps stay where a TensorRT engine leaves them, and the Gram kernel compares them with a painting's.
+"""Style distances on the GPU: an engine writes feature maps to device memory, and the Gram kernel compares them with a painting's.
 
-A picture's pixels go to the GPU, and a few hundred numbers come back. The kernel is launched on the engine's own stream, and
-becomes part of the slot's CUDA graph.
+A picture's pixels are copied to the GPU, and a few hundred numbers are copied back. The kernel runs on the engine's stream, and is
+part of the slot's CUDA graph.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .engine import TensorRTBackend
 from .slot import OutputBinding, TensorRTSlot
 
 _DTYPES = {"float32": "f32", "float16": "f16"}
-"""The Gram kernel's dtype by the type of the feature maps; sums are float32 in each."""
+"""The Gram kernel's dtype for each type of feature maps. Sums are float32 in both."""
 
 _FLOAT32 = np.dtype(np.float32)
 
 
 class DeviceDistances(StyleDistances):
-    """A perceptual engine and a painting's Gram matrices on one GPU."""
+    """Compares pictures with one painting's Gram matrices, on the GPU of a perceptual engine."""
 
     def __init__(self, backend: TensorRTBackend, painting: np.ndarray) -> None:
         """painting: uint8 (1, H, W, 3), of a size that the engine takes. Raises ShapeError, BackendError, KernelError."""
@@ -53,7 +53,7 @@ class DeviceDistances(StyleDistances):
         self._targets.free()
 
     def _slot_for(self, shape: tuple[int, ...]) -> FeatureSlot:
-        """The last picture's slot if that had the same size, as in a video; a new one otherwise."""
+        """The last picture's slot if the size is the same, as in a video; otherwise a new slot."""
         if self._last is not None and (self._last.slot.broken or self._last.slot.images[0].shape != shape):
             self._close_slot()
         if self._last is None:
@@ -67,7 +67,7 @@ class DeviceDistances(StyleDistances):
 
 
 class FeatureSlot:
-    """A slot of a perceptual engine, and the kernel's results for each layer."""
+    """A slot of a perceptual engine, which gives the kernel's results for each layer."""
 
     def __init__(self, backend: TensorRTBackend, shape: tuple[int, ...], output: FeatureOutput) -> None:
         """shape: of the pictures, (1, H, W, 3). Raises ShapeError, BackendError, KernelError."""
@@ -76,7 +76,7 @@ class FeatureSlot:
         """The caller closes it."""
 
     def run(self, picture: np.ndarray) -> list[np.ndarray]:
-        """Each layer's part of the result, valid until the next run. picture: uint8 (1, H, W, 3) of the slot's size."""
+        """The results of each layer, float32, valid until the next run. picture: uint8 (1, H, W, 3) of the slot's size."""
         self.slot.images[0][...] = picture
         self.slot.start()
         self.slot.wait()
@@ -85,31 +85,32 @@ class FeatureSlot:
 
 
 class Targets:
-    """A painting's Gram matrices on the GPU, one behind another."""
+    """A painting's Gram matrices in one block of device memory, one after the other."""
 
     def __init__(self, device: Device, block: DeviceBlock, sizes: Sequence[int], scales: Sequence[float]) -> None:
-        """block: device memory that holds the matrices; `free` gives it back. sizes: their values. scales: `relative_scale`."""
+        """block: holds the matrices; `free` gives it back. sizes: number of values of each matrix. scales: of `relative_scale`."""
         self._device = device
         self._block: DeviceBlock | None = block
         self.pointers = [block.pointer + offset for offset in _offsets(sizes)]
         self.scales = scales
 
     def free(self) -> None:
-        """Give the memory back; no slot may use it any more. Freeing twice does nothing."""
+        """Give the memory back. No slot may use it any more. Freeing twice does nothing."""
         if self._block is not None:
             self._device.give_back(self._block)
             self._block = None
 
 
 class FeatureOutput(OutputBinding):
-    """Outputs stay on the GPU, where the Gram kernel reads them; the result is what the kernel makes of them."""
+    """Leaves outputs in device memory, where the Gram kernel reads them. The result is the kernel's."""
 
     sizes: tuple[int, ...]
-    """Values of the result for each layer, one layer's behind another's."""
+    """Number of result values of each layer. Layers lie one after the other."""
 
     def bind(self, slot: TensorRTSlot) -> HostBuffer:
+        """Give each output device memory, and the result pinned memory. Raises BackendError, KernelError."""
         self._dtype = _dtype(slot.outputs)
-        self._layers = self._arranged(slot, [_feature_map(slot, spec) for spec in slot.outputs])
+        self._layers = self._kernel_layers(slot, [_feature_map(slot, spec) for spec in slot.outputs])
         needed = launch.workspace_bytes(self._layers, self._dtype)
         self._workspace = slot.take(needed + _FLOAT32.itemsize)
         self._loss = self._workspace.pointer + needed
@@ -118,35 +119,35 @@ class FeatureOutput(OutputBinding):
         return self._host
 
     def compute(self, stream: Stream) -> None:
-        """Begin the kernel."""
+        """Begin the Gram kernel. Raises BackendError."""
         try:
             launch.forward(self._layers, self._dtype, self._workspace.pointer, self._loss, stream.handle)
         except KernelError as error:
             raise BackendError(f"the Gram kernel failed: {error}") from error
 
     def download(self, stream: Stream) -> None:
-        """Begin the copy, also on an integrated GPU: the kernel's results lie in memory of its own."""
-        stream.download(self._host, *self._made())
+        """Begin the copy of the result, also on an integrated GPU: the kernel's results are in device memory."""
+        stream.download(self._host, *self._result_place())
 
     @abstractmethod
-    def _arranged(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
-        """What the kernel is to do with each layer's feature maps."""
+    def _kernel_layers(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
+        """The kernel's task for each layer's feature maps."""
 
     @abstractmethod
     def _result_sizes(self) -> tuple[int, ...]: ...
 
     @abstractmethod
-    def _made(self) -> tuple[DeviceBlock, int]:
-        """Where the kernel leaves the result: a block and an offset in bytes."""
+    def _result_place(self) -> tuple[DeviceBlock, int]:
+        """Where the kernel writes the result: a block and an offset in bytes."""
 
 
 class GramOutput(FeatureOutput):
-    """The Gram matrices of a picture."""
+    """Computes the Gram matrices of a picture."""
 
     grams: DeviceBlock
-    """The matrices on the GPU, one layer's behind another's."""
+    """The matrices in device memory, one layer after the other."""
 
-    def _arranged(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
+    def _kernel_layers(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         self._squares = tuple(features.shape[1] ** 2 for features in maps)
         self.grams = slot.take(sum(self._squares) * _FLOAT32.itemsize)
         offsets = _offsets(self._squares)
@@ -158,18 +159,18 @@ class GramOutput(FeatureOutput):
     def _result_sizes(self) -> tuple[int, ...]:
         return self._squares
 
-    def _made(self) -> tuple[DeviceBlock, int]:
+    def _result_place(self) -> tuple[DeviceBlock, int]:
         return self.grams, 0
 
 
 class DistanceOutput(FeatureOutput):
-    """The distances of a picture's Gram matrices from a painting's: what the kernel adds its loss up from."""
+    """Computes the distances of a picture's Gram matrices from a painting's: the addends of the kernel's loss."""
 
     def __init__(self, targets: Targets) -> None:
-        """targets: freed after the slot is closed."""
+        """targets: the caller frees them after the slot is closed."""
         self._targets = targets
 
-    def _arranged(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
+    def _kernel_layers(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         targets = zip(maps, self._targets.pointers, self._targets.scales, strict=True)
         return [launch.Layer(features, target=target, weight=scale) for features, target, scale in targets]
 
@@ -177,12 +178,12 @@ class DistanceOutput(FeatureOutput):
         self._offset, sizes = launch.loss_parts(self._layers, self._dtype)
         return sizes
 
-    def _made(self) -> tuple[DeviceBlock, int]:
+    def _result_place(self) -> tuple[DeviceBlock, int]:
         return self._workspace, self._offset
 
 
 def _feature_map(slot: TensorRTSlot, spec: TensorSpec) -> FeatureMap:
-    """Give an output its memory, on the GPU alone."""
+    """Give an output device memory."""
     N, C, H, W = slot.output_shape(spec)
     block = slot.take(N * C * H * W * spec.dtype.itemsize)
     slot.set_address(spec, block.pointer)
@@ -190,7 +191,7 @@ def _feature_map(slot: TensorRTSlot, spec: TensorSpec) -> FeatureMap:
 
 
 def _dtype(outputs: tuple[TensorSpec, ...]) -> str:
-    """The Gram kernel's dtype for these feature maps, such as "f16". Raises BackendError where it has none for all of them."""
+    """The Gram kernel's dtype for these feature maps, such as "f16". Raises BackendError if the kernel cannot compare them."""
     types = sorted({spec.dtype.name for spec in outputs})
     if len(types) > 1 or types[0] not in _DTYPES or len(outputs) > launch.MAX_LAYERS:
         raise BackendError(
@@ -201,10 +202,10 @@ def _dtype(outputs: tuple[TensorSpec, ...]) -> str:
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
-    """Where runs of these lengths begin if they follow one another."""
+    """The start of each run of values, if runs of these lengths follow one another."""
     return [0, *accumulate(sizes)][:-1]
 
 
 def _offsets(sizes: Sequence[int]) -> list[int]:
-    """Where runs of these lengths begin, in bytes of float32."""
+    """The start of each run of float32 values, in bytes."""
     return [start * _FLOAT32.itemsize for start in _starts(sizes)]

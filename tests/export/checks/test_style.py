@@ -36,14 +36,14 @@ def painting(tmp_path: Path) -> Path:
 
 
 def add(folder: Path, *graphs: tuple[str, str, str | None, int]) -> None:
-    """Write graphs into a package: file name, precision, family and the seed of their weights."""
+    """Write graphs into a package: file name, precision, target backend and the seed of their weights."""
     manifest = read_manifest(folder)
     files = {file.name: file for file in manifest.files}
-    for name, precision, family, seed in graphs:
+    for name, precision, target_backend, seed in graphs:
         graph = canonical_graph(seed=seed)
         graph.metadata_props.add(key=SPEC_KEY, value=json.dumps(manifest.spec.to_json()))
         onnx.save(graph, str(folder / name))
-        files[name] = PackageFile(name, "model", sha256(folder / name), precision, family)
+        files[name] = PackageFile(name, "model", sha256(folder / name), precision, target_backend)
     (folder / MANIFEST).write_text(json.dumps(replace(manifest, files=tuple(files.values())).to_json()))
 
 
@@ -109,7 +109,7 @@ def test_a_nan_is_no_pass(package, painting, network):
         (["{tiny}/model.onnx"], "is a single graph"),
         (["{tiny}", "--style", "missing.png"], "missing.png does not exist"),
         (["{tiny}", "--network", "missing"], "no perceptual network at missing"),
-        (["{tiny}", "--network", "{tiny}"], "draws pictures (denoise)"),
+        (["{tiny}", "--network", "{tiny}"], "is a network for denoise, and style is measured by a perceptual network"),
         (["{tiny}", "--network", "{external}"], "does not say that it is a perceptual network"),
         (["{tiny}", "--max-style-change", "-1"], "give 0 or more"),
         (["{tiny}", "--min-psnr", "30"], "another check"),

@@ -23,18 +23,18 @@ from impasto.metrics import psnr
 
 
 def whole(
-    model: onnx.ModelProto, family: str, method: str = "min-max", excluded: tuple[str, ...] = ()
+    model: onnx.ModelProto, target_backend: str, method: str = "min-max", excluded: tuple[str, ...] = ()
 ) -> onnx.ModelProto:
-    return quantized(model, find_ranges(model, feeds(), method), excluded, family)
+    return quantized(model, find_ranges(model, feeds(), method), excluded, target_backend)
 
 
 def pairs(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
 
 
-@pytest.mark.parametrize("family", ["tensorrt", "openvino"])
-def test_values_are_signed_and_symmetric_and_biases_stay_floats(family: str) -> None:
-    model = whole(chain(), family)
+@pytest.mark.parametrize("target_backend", ["tensorrt", "openvino"])
+def test_values_are_signed_and_symmetric_and_biases_stay_floats(target_backend: str) -> None:
+    model = whole(chain(), target_backend)
     stored, types = constants(model.graph), element_types(model)
     assert pairs(model)
     for node in pairs(model):
@@ -46,23 +46,23 @@ def test_values_are_signed_and_symmetric_and_biases_stay_floats(family: str) -> 
         assert stored[node.input[2]].dtype == np.float32
 
 
-@pytest.mark.parametrize("family", ["tensorrt", "openvino"])
-def test_what_passes_a_layer_by_is_not_rounded(family: str) -> None:
+@pytest.mark.parametrize("target_backend", ["tensorrt", "openvino"])
+def test_what_passes_a_layer_by_is_not_rounded(target_backend: str) -> None:
     """first -> conv -> + first: the sum reads the tensor, the convolution what is left of it in 8 bits."""
     weights = {"w": np.random.default_rng(0).normal(0, 0.1, (3, 3, 3, 3)).astype(np.float32)}
     nodes = [
         helper.make_node("Conv", ["first", "w"], ["c"], "conv", pads=[1, 1, 1, 1]),
         helper.make_node("Add", ["first", "c"], ["last"], "sum"),
     ]
-    model = whole(canonical(nodes, weights), family)
+    model = whole(canonical(nodes, weights), target_backend)
     by, read = producers(model.graph), {node.name: list(node.input) for node in model.graph.node}
     assert "first" in read["sum"]
     assert by[read["conv"][0]].op_type == "DequantizeLinear"
 
 
-@pytest.mark.parametrize("family", ["tensorrt", "openvino", "onnxruntime"])
-def test_weights_have_one_scale_a_channel_and_inputs_one_alone(family: str) -> None:
-    model = whole(chain(), family)
+@pytest.mark.parametrize("target_backend", ["tensorrt", "openvino", "onnxruntime"])
+def test_weights_have_one_scale_a_channel_and_inputs_one_alone(target_backend: str) -> None:
+    model = whole(chain(), target_backend)
     stored, by = constants(model.graph), producers(model.graph)
     for node in (node for node in model.graph.node if node.op_type == "Conv"):
         before, weight = by[node.input[0]], by[node.input[1]]
@@ -73,20 +73,20 @@ def test_weights_have_one_scale_a_channel_and_inputs_one_alone(family: str) -> N
 
 
 def test_outputs_are_quantized_for_onnx_runtime_alone() -> None:
-    for family, outputs in (("tensorrt", False), ("openvino", False), ("onnxruntime", True)):
-        model = whole(chain(3), family)
+    for target_backend, outputs in (("tensorrt", False), ("openvino", False), ("onnxruntime", True)):
+        model = whole(chain(3), target_backend)
         quantizers = {node.input[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
         ends = {node.output[0] for node in model.graph.node if node.op_type == "Conv"}
-        assert bool(quantizers & ends) == outputs, family
+        assert bool(quantizers & ends) == outputs, target_backend
     kinds = {constants(model.graph)[node.input[2]].dtype for node in pairs(model) if node.op_type == "QuantizeLinear"}
     assert kinds == {np.dtype(np.uint8)}, "its x86 kernels are made for uint8 activations"
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", ["openvino", "onnxruntime"])
-def test_every_calibration_keeps_the_picture(method: str, family: str) -> None:
+@pytest.mark.parametrize("target_backend", ["openvino", "onnxruntime"])
+def test_every_calibration_keeps_the_picture(method: str, target_backend: str) -> None:
     model = chain(3)
-    exact, narrow = Session(model), Session(whole(model, family, method))
+    exact, narrow = Session(model), Session(whole(model, target_backend, method))
     assert min(psnr(exact.draw(feed), narrow.draw(feed)) for feed in feeds()) >= 25
 
 

@@ -35,7 +35,7 @@ def test_quantize_writes_shows_and_reports(make_package: MakePackage, tmp_path: 
     ("options", "words"),
     [
         (("--to", "int4"), "unknown precision 'int4'; choose one of fp16, int8, auto"),
-        (("--for", "coral"), "unknown family coral"),
+        (("--for", "coral"), "unknown target backend coral"),
         (("--budget", "lots"), "cannot read the budget 'lots'"),
         (("--calibration", "guess"), "unknown calibration"),
         (("--budget", "style=3%"), "--painting"),

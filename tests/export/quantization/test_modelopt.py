@@ -87,7 +87,7 @@ def wanted(tmp_path: Path, budget: float, python: str = sys.executable) -> Quant
 
 def test_its_graph_is_judged_and_packed(stand_in: Path, model: Path, tmp_path: Path) -> None:
     (made,) = quantize(model, wanted(tmp_path, 1)).made
-    assert (made.family, made.method, made.excluded) == ("tensorrt", "ModelOpt, entropy", ())
+    assert (made.target_backend, made.method, made.excluded) == ("tensorrt", "ModelOpt, entropy", ())
     graph = onnx.load(str(made.path))
     assert problems(graph) == ()
     assert [entry.value for entry in graph.metadata_props] == ["kept"]
@@ -137,14 +137,14 @@ def test_an_environment_without_it_is_told_how_to_make_one(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"families": ()}, "--for tensorrt"),
-        ({"families": ("openvino",)}, "--for tensorrt"),
+        ({"target_backends": ()}, "--for tensorrt"),
+        ({"target_backends": ("openvino",)}, "--for tensorrt"),
         ({"to": "auto"}, "--to int8"),
         ({"method": "percentile"}, "does not calibrate by percentile; choose entropy or min-max"),
     ],
 )
 def test_it_quantizes_to_int8_for_tensorrt(tmp_path: Path, change: dict[str, object], reason: str) -> None:
-    options = {"to": "int8", "families": ("tensorrt",), "modelopt": Path(sys.executable)}
+    options = {"to": "int8", "target_backends": ("tensorrt",), "modelopt": Path(sys.executable)}
     with pytest.raises(OptionError, match=reason):
         QuantizeOptions(tmp_path, **(options | change))  # type: ignore[arg-type]
 

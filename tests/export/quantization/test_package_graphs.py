@@ -1,4 +1,4 @@
-"""Files of several precisions and families inside a package."""
+"""Files of several precisions and target backends inside a package."""
 
 from __future__ import annotations
 
@@ -30,32 +30,35 @@ SPEC = ModelSpec("tiny", size=SizeRule(4))
 
 
 def add(package: Path, *files: tuple[str, str | None]) -> None:
-    """Put graphs of (precision, family) into the package."""
+    """Put graphs of (precision, target backend) into the package."""
     manifest = read_manifest(package)
     added = []
-    for precision, family in files:
-        name = f"model.{precision}-{family}.onnx" if family else f"model.{precision}.onnx"
+    for precision, target_backend in files:
+        name = f"model.{precision}-{target_backend}.onnx" if target_backend else f"model.{precision}.onnx"
         onnx.save(canonical_graph(seed=len(added) + 1), str(package / name))
-        added.append(PackageFile(name, "model", sha256(package / name), precision, family))
+        added.append(PackageFile(name, "model", sha256(package / name), precision, target_backend))
     complete = Manifest(manifest.spec, (*manifest.files, *added))
     (package / MANIFEST).write_text(json.dumps(complete.to_json()))
 
 
-def test_a_family_gets_its_own_file_and_otherwise_the_one_for_all(make_package: MakePackage) -> None:
+def test_a_target_backend_gets_its_own_file_and_otherwise_the_one_for_all(make_package: MakePackage) -> None:
     package = make_package()
     add(package, ("fp16", None), ("int8", "onnxruntime"), ("int8", "tensorrt"))
-    for family in (None, "onnxruntime", "openvino", "tensorrt"):
-        assert resolve(package, "fp16", target_backend=family).graph_path.name == "model.fp16.onnx"
-        assert resolve(package, "auto", target_backend=family).graph_path.name == "model.onnx"
-    for family in ("onnxruntime", "tensorrt"):
-        assert resolve(package, "int8", target_backend=family).graph_path.name == f"model.int8-{family}.onnx"
+    for target_backend in (None, "onnxruntime", "openvino", "tensorrt"):
+        assert resolve(package, "fp16", target_backend=target_backend).graph_path.name == "model.fp16.onnx"
+        assert resolve(package, "auto", target_backend=target_backend).graph_path.name == "model.onnx"
+    for target_backend in ("onnxruntime", "tensorrt"):
+        assert (
+            resolve(package, "int8", target_backend=target_backend).graph_path.name
+            == f"model.int8-{target_backend}.onnx"
+        )
     assert resolve(package, "int8").graph_path.name == "model.int8-onnxruntime.onnx"
     with pytest.raises(PackageError, match=r"int8 models for onnxruntime, tensorrt, none for openvino.*--for openvino"):
         resolve(package, "int8", target_backend="openvino")
     assert read_manifest(package).precisions() == ("fp32", "fp16", "int8")
 
 
-def test_a_manifest_without_families_is_written_as_before(make_package: MakePackage) -> None:
+def test_a_manifest_without_target_backends_is_written_as_before(make_package: MakePackage) -> None:
     package = make_package()
     add(package, ("int8", None))
     written = json.loads((package / MANIFEST).read_text())
@@ -64,7 +67,7 @@ def test_a_manifest_without_families_is_written_as_before(make_package: MakePack
     assert resolve(package, "int8", target_backend="openvino").graph_path.name == "model.int8.onnx"
 
 
-def test_an_unknown_family_is_refused(make_package: MakePackage) -> None:
+def test_an_unknown_target_backend_is_refused(make_package: MakePackage) -> None:
     package = make_package()
     add(package, ("int8", "tensorrt"))
     path = package / MANIFEST

@@ -58,7 +58,7 @@ def test_every_precision_is_written_with_what_it_is_worth(tmp_path: Path, folder
         result = quantize(model, QuantizeOptions(folder, to))
         assert [made.path.parent for made in result.made] == [model] * len(result.made)
     manifest = read_manifest(model)
-    assert [(file.precision, file.family) for file in manifest.files] == [
+    assert [(file.precision, file.target_backend) for file in manifest.files] == [
         ("fp32", None),
         ("fp16", None),
         ("int8", "onnxruntime"),
@@ -152,12 +152,12 @@ def test_a_budget_that_nothing_holds_writes_nothing(tmp_path: Path, folder: Path
 def test_auto_takes_the_fastest_that_holds(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small")
     result = quantize(model, QuantizeOptions(folder, "auto", ("tensorrt", "onnxruntime")))
-    by_family = {timing.family: timing for timing in result.timings}
-    assert (by_family["tensorrt"].chosen, by_family["tensorrt"].latency_ms) == ("int8", None)
-    measured = by_family["onnxruntime"].latency_ms
+    by_target = {timing.target_backend: timing for timing in result.timings}
+    assert (by_target["tensorrt"].chosen, by_target["tensorrt"].latency_ms) == ("int8", None)
+    measured = by_target["onnxruntime"].latency_ms
     assert measured
     assert set(measured) == {"fp32", "fp16", "int8"}
-    assert by_family["onnxruntime"].chosen == min(measured, key=lambda name: measured[name])
+    assert by_target["onnxruntime"].chosen == min(measured, key=lambda name: measured[name])
     strict = quantize(model, QuantizeOptions(folder, "auto", ("tensorrt",), Budget(psnr=58)))
     assert strict.timings[0].chosen == "fp16", "INT8 does not hold 58 dB"
 
@@ -168,8 +168,8 @@ def test_a_copy_leaves_the_package_alone(tmp_path: Path, folder: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / LOCK).touch()  # what a try leaves that failed for a full disk
-    for to, families in (("fp16", ()), ("int8", ("openvino",))):
-        quantize(model, QuantizeOptions(folder, to, families, output=copy))
+    for to, target_backends in (("fp16", ()), ("int8", ("openvino",))):
+        quantize(model, QuantizeOptions(folder, to, target_backends, output=copy))
     assert state(model) == before
     assert {file.precision for file in read_manifest(copy).files} == {"fp32", "fp16", "int8"}
     inspect_path(str(copy)).require_intact()
@@ -206,8 +206,8 @@ def test_what_is_no_package_is_named_what_to_do(tmp_path: Path, folder: Path) ->
 
 def test_what_is_narrow_already_is_refused(tmp_path: Path, folder: Path) -> None:
     narrow = {}
-    for to, families in (("fp16", ()), ("int8", ("openvino",))):
-        (made,) = quantize(package(tmp_path / to, chain(2)), QuantizeOptions(folder, to, families)).made
+    for to, target_backends in (("fp16", ()), ("int8", ("openvino",))):
+        (made,) = quantize(package(tmp_path / to, chain(2)), QuantizeOptions(folder, to, target_backends)).made
         narrow[to] = onnx.load(str(made.path))
     for to, words in (("int8", "is quantized already .*the FP32 model"), ("fp16", "is in FP16 already")):
         with pytest.raises(PrecisionError, match=words):
@@ -408,9 +408,9 @@ def test_a_budget_says_what_is_missed() -> None:
     ("changes", "words"),
     [
         ({"to": "int4"}, "unknown precision 'int4'"),
-        ({"families": ("coral",)}, "unknown family coral"),
+        ({"target_backends": ("coral",)}, "unknown target backend coral"),
         ({"method": "guess"}, "unknown calibration 'guess'"),
-        ({"to": "fp16", "families": ("openvino",)}, "suits every family; leave --for out"),
+        ({"to": "fp16", "target_backends": ("openvino",)}, "suits every target backend; leave --for out"),
         ({"to": "fp16", "method": "entropy"}, "no calibration by entropy; leave --calibration out"),
         ({"budget": Budget(style=0.03)}, "--painting"),
         ({"paintings": (Path("x.jpg"),)}, "style=3%"),
@@ -469,7 +469,7 @@ def test_a_restorer_is_judged_by_the_truth_too(tmp_path: Path, folder: Path) -> 
         quantize(model, QuantizeOptions(folder, "int8", budget=Budget(truth=0.1), damage="none"))
 
 
-def test_the_package_resolves_by_family(tmp_path: Path, folder: Path) -> None:
+def test_the_package_resolves_by_target_backend(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small", canonical_graph())
     quantize(model, QuantizeOptions(folder, "int8", ("tensorrt", "onnxruntime"), Budget(psnr=20)))
     assert resolve(model, "int8").graph_path.name == "model.int8-onnxruntime.onnx", "what old readers take"

@@ -108,12 +108,12 @@ def test_two_builders_of_one_engine_build_it_once(graphs: dict[str, Path], tmp_p
 
 
 def test_progress_is_told_by_phase(graphs: dict[str, Path], tmp_path: Path) -> None:
-    seen: list[tuple[str, float]] = []
+    seen: list[tuple[str, int, int | None]] = []
     options = BuildOptions("fp16", SIZES, targets=("sm89",))
     builder = EngineBuilder(graphs["fp16"], SPEC, options, cache=EngineCache(tmp_path))
-    builder.build(progress=lambda phase, share: seen.append((phase, share)))
-    assert len({phase for phase, _ in seen}) > 1
-    assert all(0 <= share <= 1 for _, share in seen)
+    builder.build(progress=lambda phase, done=0, total=None: seen.append((phase, done, total)))
+    assert len({phase for phase, _, _ in seen}) > 1
+    assert all(total is not None and 0 <= done <= total for _, done, total in seen)
 
 
 def press_ctrl_c() -> None:
@@ -126,7 +126,7 @@ def test_ctrl_c_stops_the_builder_and_leaves_nothing(
     pressed: list[str] = []
     returned: list[bool] = []
 
-    def press_once(phase: str, share: float) -> None:
+    def press_once(phase: str, done: int = 0, total: int | None = None, /) -> None:
         if not pressed:
             pressed.append(phase)
             press_ctrl_c()

@@ -20,7 +20,7 @@ from impasto.export.tensorrt.parser_graph import prepare
 from impasto.package.manifest import read_manifest
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.runtime.backends.tensorrt.api import tensorrt
-from impasto.runtime.inference.context import PictureContext
+from impasto.runtime.inference.context import ContextGraph
 from impasto.runtime.loading.source import known_names
 from impasto.styles import mixture
 
@@ -144,7 +144,7 @@ def test_the_real_library_refuses_what_is_no_plan_of_its_own(tmp_path: Path) -> 
 def _context(package: Path, spec: ModelSpec) -> np.ndarray:
     from impasto.runtime.backends import open_graph
 
-    context = PictureContext(
+    context = ContextGraph(
         open_graph(package / "context.onnx", "onnxruntime-cpu", 0), spec.thumbnail or 0, mixture(spec.styles)
     )
     found = context.of_picture(picture(100, 100)).copy()

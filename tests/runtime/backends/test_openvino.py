@@ -66,10 +66,10 @@ def saved(path, graph):
     return path
 
 
-def add_int8(package, *families: str) -> None:
-    """Put INT8 graphs for these families into a package."""
+def add_int8(package, *target_backends: str) -> None:
+    """Put INT8 graphs for these target backends into a package."""
     manifest = json.loads((package / "manifest.json").read_text())
-    for name in families:
+    for name in target_backends:
         file = saved(package / f"model.int8-{name}.onnx", int8_graph())
         entry = {"role": "model", "precision": "int8", "family": name, "sha256": sha256(file)}
         manifest["files"][file.name] = entry

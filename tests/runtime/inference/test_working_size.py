@@ -134,7 +134,7 @@ class TestModel:
 
     @pytest.mark.parametrize("given", [0, 31, -5, True, 100.0, "full"])
     def test_nonsense_is_refused(self, stylizer, given):
-        with pytest.raises(OptionError, match=r"working_size is .* pixels from 32 on"):
+        with pytest.raises(OptionError, match=r"working_size is .*, or 32 pixels or more$"):
             impasto.load(stylizer(), working_size=given)
 
     @pytest.mark.parametrize(("task", "scale"), [("denoise", 1), ("upscale", 2)])
@@ -142,15 +142,28 @@ class TestModel:
         package = make_package(task=task, scale=scale)
         with pytest.raises(OptionError, match=f"a network for {task}"):
             impasto.load(package, working_size=64)
-        with pytest.raises(OptionError, match=f"a network for {task}"):
-            impasto.load(package, keep_colors=True)
-        with impasto.load(package) as model, pytest.raises(OptionError, match="--keep-colors"):
+        with impasto.load(package) as model, pytest.raises(OptionError, match=f"a network for {task}.*--keep-colors"):
             model.keep_colors = True
+
+    def test_load_still_takes_keep_colors_and_warns(self, stylizer, make_package):
+        said = r"^impasto\.load no longer takes keep_colors; set model\.keep_colors after loading$"
+        with pytest.warns(DeprecationWarning, match=said) as told, impasto.load(stylizer(), keep_colors=True) as model:
+            assert model.keep_colors
+        assert [warning.filename for warning in told] == [__file__]
+        with pytest.warns(DeprecationWarning, match=said), impasto.load(make_package(), keep_colors=False) as model:
+            assert not model.keep_colors
+        with pytest.raises(OptionError, match="a network for denoise"):
+            impasto.load(make_package("other"), keep_colors=True)
+
+    def test_load_refuses_keywords_that_it_never_took(self, stylizer):
+        with pytest.raises(TypeError, match=r"^load\(\) got an unexpected keyword argument 'keep_colours'$"):
+            impasto.load(stylizer(), keep_colours=True)
 
     @pytest.mark.parametrize("size", [64, None])
     def test_streams_and_pictures_are_drawn_alike(self, load, stylizer, size):
         image = picture(90, 130)
-        with load(stylizer(size), keep_colors=True) as model:
+        with load(stylizer(size)) as model:
+            model.keep_colors = True
             (streamed,) = model.stream([image])
             assert np.array_equal(streamed, model(image))
 
@@ -171,7 +184,8 @@ class TestModel:
 
     def test_after_the_first_picture_nothing_large_is_allocated(self, stylizer):
         image = picture(1000, 1500)
-        with impasto.load(stylizer(512), keep_colors=True) as model:
+        with impasto.load(stylizer(512)) as model:
+            model.keep_colors = True
             out = model(image)
             tracemalloc.start()
             model.run_into(image, out)
@@ -214,20 +228,21 @@ def test_the_command_line(stylizer, make_package, tmp_path):
     def run(*options: str, model=package):
         return cli("run", model, tmp_path / "a.png", "-o", target, *options)
 
-    for options, changes in (
-        ((), {}),
-        (("--working-size", "full"), {"working_size": None}),
-        (("--working-size", "100"), {"working_size": 100}),
-        (("--keep-colors",), {"keep_colors": True}),
+    for options, changes, keep_colors in (
+        ((), {}, False),
+        (("--working-size", "full"), {"working_size": None}, False),
+        (("--working-size", "100"), {"working_size": 100}, False),
+        (("--keep-colors",), {}, True),
     ):
         assert run(*options)[0] == 0
         with impasto.load(package, **changes) as model:
+            model.keep_colors = keep_colors
             assert np.array_equal(images.read(target).rgb, model(image)), options
     assert "working size 64" in run()[1]
     for options, model, said in (
         (("--working-size", "large"), package, "write auto, full, or pixels such as 1024"),
-        (("--working-size", "5"), package, "pixels from 32 on"),
-        (("--working-size", "64"), restorer, "is for a stylizer's strokes"),
+        (("--working-size", "5"), package, "or 32 pixels or more"),
+        (("--working-size", "64"), restorer, "a working size is for stylizers, and "),
         (("--keep-colors",), restorer, "is a network for denoise"),
     ):
         code, _, error = run(*options, model=model)

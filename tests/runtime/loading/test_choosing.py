@@ -64,8 +64,16 @@ DRAWN_OTHERWISE = {
     "antialias": (resized(mode="cubic", antialias=1, cubic_coeff_a=-0.5, exclude_outside=1), 1, "draws"),
     "exclude_outside": (resized(mode="cubic", exclude_outside=1), 1, "draws"),
     "softmax": (old_softmax(), 1, "draws"),
-    "same_upper": (transposed("SAME_UPPER"), 2, "64 x 64 into 129 x 129|could not draw|Can't set the output tensor"),
-    "same_lower": (transposed("SAME_LOWER"), 2, "64 x 64 into 129 x 129|could not draw|Can't set the output tensor"),
+    "same_upper": (
+        transposed("SAME_UPPER"),
+        2,
+        "64 x 64 into 129 x 129|did not draw|Can't set the output tensor|was expected",
+    ),
+    "same_lower": (
+        transposed("SAME_LOWER"),
+        2,
+        "64 x 64 into 129 x 129|did not draw|Can't set the output tensor|was expected",
+    ),
 }
 
 

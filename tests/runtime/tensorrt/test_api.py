@@ -94,15 +94,15 @@ def test_a_vendor_that_makes_nothing_says_why(bindings: Bindings, gpu: Any, tmp_
 
     bindings.module.Runtime = bindings.module.Builder = nothing
     with pytest.raises(
-        BackendError, match=r"makes no runtime here: pybind11.*; CUDA initialization failure with error: 35"
+        BackendError, match=r"failed to create the runtime: pybind11.*; CUDA initialization failure with error: 35"
     ):
         bindings.api.create_runtime()
     onnx.save(network(4, 32, 1), str(tmp_path / "model.onnx"))
-    with pytest.raises(BackendError, match=r"makes no builder here: .*error: 35"):
+    with pytest.raises(BackendError, match=r"failed to create the builder: .*error: 35"):
         compiled(bindings, tmp_path)
     bindings.module.Builder = lambda log: bindings.builder
     bindings.builder.create_network.return_value = None
-    with pytest.raises(BackendError, match="makes no network here: it gave no reason"):
+    with pytest.raises(BackendError, match="failed to create the network: it gave no reason"):
         compiled(bindings, tmp_path)
 
 

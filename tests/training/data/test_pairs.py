@@ -130,8 +130,8 @@ def test_pairs_are_learnt_and_told(tmp_path, restoring):
     assert result.quality["psnr"] > result.quality["psnr_before"] + 3, "a darkening by 0.8 is soon undone"
     made = checkpoint.load(result.checkpoint)
     assert (made.task, made.network.scale) == ("restore", 1)
-    assert made.recipe["data"]["folder"] == str(pairs[0])
-    assert made.recipe["data"]["targets"] == str(pairs[1])
+    assert made.recipe["data"]["folder"] == pairs[0].name
+    assert made.recipe["data"]["targets"] == pairs[1].name
     assert "degradation" not in made.recipe
     names = made.recipe["split"]
     assert sorted(names["train"] + names["validation"] + names["test"]) == [f"{i}.bmp" for i in range(6)]
@@ -208,7 +208,7 @@ def test_a_folder_of_its_own_for_the_test_set(others, stylizing):
     result = train_style(stylizing(test=others))
     made = checkpoint.load(result.checkpoint)
     assert len(made.recipe["split"]["test"]) == 6
-    assert made.recipe["data"]["test"]["folder"] == str(others)
+    assert made.recipe["data"]["test"]["folder"] == others.name
     assert set(made.quality["test"]) == set(made.quality["validation"])
 
 

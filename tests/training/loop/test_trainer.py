@@ -343,7 +343,7 @@ def test_a_folder_to_judge_by_leaves_all_photos_to_train_on(restoring, photos, o
     result = train_restorer(restoring(validation=others))
     recipe = checkpoint.load(result.checkpoint).recipe
     assert recipe["data"]["photos"] == 6
-    assert recipe["data"]["validation"]["folder"] == str(others)
+    assert recipe["data"]["validation"]["folder"] == others.name
     assert sum("tiny.png" in line for line in recipe["data"]["skipped"]) == 2, "of both folders"
     with pytest.raises(OptionError, match=r"6 of the photos for validation are also for training, such as 0\.png"):
         train_restorer(restoring(validation=photos))

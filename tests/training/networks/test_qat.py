@@ -146,7 +146,7 @@ def replace_border(network):
 
 def test_quantize_takes_the_learnt_ranges(mended, photos, tmp_path):
     package = export_checkpoint(mended[1].checkpoint, tmp_path / "package")
-    options = QuantizeOptions(photos, families=("openvino",), budget=Budget(psnr=20.0), damage="none")
+    options = QuantizeOptions(photos, target_backends=("openvino",), budget=Budget(psnr=20.0), damage="none")
     made = quantize(package, options).made[0]
     assert made.method == "learnt"
     held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(str(made.path)).graph.initializer}

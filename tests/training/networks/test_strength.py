@@ -300,7 +300,7 @@ class TestPackage:
     def test_a_network_without_says_how_it_gets_one(self, packages):
         with impasto.load(packages[0]) as model:
             model.strength = 1
-            with pytest.raises(OptionError, match=r"tiny, which takes none; .* --with-strength"):
+            with pytest.raises(OptionError, match=r"tiny takes no strength; .* --with-strength"):
                 model.strength = 0.5
 
     def test_a_stylizer_that_knows_strength_keeps_its_style(self, tmp_path):
@@ -336,8 +336,8 @@ class TestLowerPrecision:
         # What convolutions give is multiplied by 0, so that this holds on CPUs where OpenVINO's are wrong.
         monkeypatch.setattr(openvino, "computes_int8", lambda: True)
         own = shutil.copytree(packages[most], tmp_path / "own")
-        for to, families in (("fp16", ()), ("int8", ("onnxruntime", "openvino"))):
-            quantize(own, QuantizeOptions(photos, to=to, families=families, budget=Budget(psnr=5)))
+        for to, target_backends in (("fp16", ()), ("int8", ("onnxruntime", "openvino"))):
+            quantize(own, QuantizeOptions(photos, to=to, target_backends=target_backends, budget=Budget(psnr=5)))
         image = photo(70, 90)
         for precision in ("fp16", "int8"):
             for backend in ("onnxruntime-cpu", "openvino"):
@@ -390,9 +390,9 @@ class TestCommandLine:
         assert cli("run", packages[1], tmp_path / "a.png", "-o", target, "--strength", 0)[0] == 0
         np.testing.assert_array_equal(images.read(target).rgb, image)
         code, _, said = cli("run", packages[1], tmp_path / "a.png", "-o", target, "--strength", 1.5)
-        assert (code, "to 1, where 1 is the network's own judgement" in said) == (1, True)
+        assert (code, "to 1, where 1 is the full effect" in said) == (1, True)
         code, _, said = cli("run", packages[0], tmp_path / "a.png", "-o", target, "--strength", 0.5)
-        assert (code, "which takes none" in said) == (1, True)
+        assert (code, "takes no strength" in said) == (1, True)
 
     def test_export_and_inspect(self, packages, tmp_path):
         code, _, said = cli("export", packages[0], "-o", tmp_path / "given", "--with-strength")

@@ -1,6 +1,7 @@
-"""Work inside a vendor's library that Ctrl-C or a time limit leaves behind: Python can stop no thread that is in there.
+"""Runs graphs in worker threads, so that Ctrl-C and time limits can abandon a run that does not end.
 
-A graph may loop for ever. The work is done by a thread of its own, so that whoever waits for it hears signals, and can go.
+Python cannot stop a thread inside a vendor's library, and a graph may loop for ever. Each run therefore gets a thread of its own.
+The caller waits for that thread, hears signals meanwhile, and can go on without it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from impasto.errors import BackendError, TookTooLong
 from impasto.locks import never_wait
 
 GRACE_S = 2.0
-"""Seconds that work gets to end by itself after Ctrl-C: what ends leaves everything in order."""
+"""Seconds between Ctrl-C and abandoning a run. A run that ends within them leaves everything in order."""
 _STEP_S = 0.5
-"""Windows hears Ctrl-C between two waits, and not within one."""
+"""Seconds of one wait. Windows delivers Ctrl-C between two waits, and not during one."""
 
 Result = TypeVar("Result")
 
@@ -28,12 +29,12 @@ _thread = threading.local()
 _limit: ContextVar[float | None] = ContextVar("limit", default=None)
 _idle: deque[_Worker] = deque()
 _running: set[_Task] = set()
-_left: list[_Task] = []
+_abandoned: list[_Task] = []
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Let no single run of a graph within take longer: it raises TookTooLong."""
+    """Limit each run of a graph within the block to this many seconds. A longer run raises TookTooLong."""
     before = _limit.set(seconds)
     try:
         yield
@@ -41,34 +42,34 @@ def time_limit(seconds: float) -> Iterator[None]:
         _limit.reset(before)
 
 
-def leave_running() -> None:
-    """Let everybody who waits for a run, in any thread, go at once: they get a BackendError."""
+def abandon_runs() -> None:
+    """Abandon all runs of this process. Every thread that waits for one gets a BackendError at once."""
     for task in list(_running):
-        task.leave()
+        task.release()
 
 
-def goes_on() -> bool:
-    """Whether work that was left still goes on. A process must then be ended by `os._exit`, or it waits for that."""
-    return any(not task.done.is_set() for task in _left)
+def has_abandoned_runs() -> bool:
+    """Whether an abandoned run is still computing. End the process by `os._exit` then: Python's own exit would wait for the run."""
+    return any(not task.done.is_set() for task in _abandoned)
 
 
 class Runner:
-    """Does one graph's work, one piece at a time."""
+    """Runs the work of one graph, one piece at a time."""
 
     def __init__(self, stop: Callable[[], None]) -> None:
-        """stop: asks the vendor's library to end the work that is left, where it knows how."""
+        """stop: asks the vendor's library to end an abandoned run, as far as the library can."""
         self._stop = stop
         self._last: _Task | None = None
 
     def __call__(self, work: Callable[[], Result]) -> Result:
-        """What `work` returns or raises.
+        """Run `work` in a worker thread. Returns what it returns, raises what it raises.
 
-        Raises TookTooLong beyond `time_limit`, BackendError where earlier work was left and goes on.
+        Raises TookTooLong after `time_limit`, and BackendError if an earlier run was abandoned and is still computing.
         """
         if getattr(_thread, "is_worker", False):
-            return work()  # of a graph within another, which is left with that
+            return work()  # a graph inside another graph's run: both are abandoned together
         if self._last and not self._last.done.is_set():
-            raise BackendError("a run of this model was stopped and still goes on; load the model again")
+            raise BackendError("an earlier run of this model was stopped and is still computing; load the model again")
         task = _Task(work)
         self._last = task
         seconds = _limit.get()
@@ -76,15 +77,15 @@ class Runner:
         _running.add(task)
         worker.tasks.put(task)
         try:
-            in_time = _wait(task.settled, seconds)
+            in_time = _wait(task.released, seconds)
         except BaseException:  # Ctrl-C
-            if not _wait(task.settled, GRACE_S):
-                self._leave(task)
+            if not _wait(task.released, GRACE_S):
+                self._abandon(task)
             raise
         finally:
             _running.discard(task)
         if not in_time or not task.done.is_set():
-            self._leave(task)
+            self._abandon(task)
             if in_time:
                 raise BackendError("the run was stopped")
             raise TookTooLong(f"the graph gave no picture within {seconds:g} s; it may never end")
@@ -94,17 +95,20 @@ class Runner:
             raise task.error
         return cast("Result", task.result)
 
-    def _leave(self, task: _Task) -> None:
-        _left.append(task)
+    def _abandon(self, task: _Task) -> None:
+        _abandoned.append(task)
         self._stop()
 
 
 class _Task:
+    """One piece of work, and its result or error."""
+
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work: Callable[[], Any] | None = work
         self.done = threading.Event()
-        self.settled = threading.Event()
-        """Done, or left."""
+        """Set when the work has ended."""
+        self.released = threading.Event()
+        """Set when nobody needs to wait any more: the work has ended, or is abandoned."""
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -114,16 +118,16 @@ class _Task:
             self.result = self._work()
         except BaseException as error:
             self.error = error
-        self._work = None  # and with it the arrays
+        self._work = None  # it holds the caller's arrays
         self.done.set()
-        self.settled.set()
+        self.released.set()
 
-    def leave(self) -> None:
-        self.settled.set()
+    def release(self) -> None:
+        self.released.set()
 
 
 class _Worker:
-    """A thread that never keeps a process from ending."""
+    """A daemon thread, which never keeps a process from ending."""
 
     def __init__(self) -> None:
         self.tasks: SimpleQueue[_Task] = SimpleQueue()
@@ -137,7 +141,7 @@ class _Worker:
 
 
 def _worker() -> _Worker:
-    """An idle one, or a new one."""
+    """An idle worker, or a new one."""
     try:
         return _idle.pop()
     except IndexError:
@@ -145,7 +149,7 @@ def _worker() -> _Worker:
 
 
 def _wait(event: threading.Event, seconds: float | None) -> bool:
-    """Whether it came in time; None waits for ever."""
+    """Whether the event was set in time. seconds: None waits without a limit."""
     while seconds is None or seconds > _STEP_S:
         if event.wait(_STEP_S):
             return True
@@ -154,4 +158,4 @@ def _wait(event: threading.Event, seconds: float | None) -> bool:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # a fork takes no threads along
+    os.register_at_fork(after_in_child=_idle.clear)  # a forked process has none of its parent's threads

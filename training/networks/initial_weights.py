@@ -10,11 +10,11 @@ import torch
 
 from impasto.errors import OptionError
 
-from . import checkpoint
-from .degrade import MISSING_COLOUR, Degradation, Missing
-from .networks import Network, UnetRestorer, build
-from .networks.spandrel_models import FOREIGN
-from .options import TrainingOptions
+from .. import checkpoint
+from ..degrade import MISSING_COLOUR, Degradation, Missing
+from ..options import TrainingOptions
+from . import Network, UnetRestorer, build
+from .spandrel_models import FOREIGN
 
 
 def new_network(

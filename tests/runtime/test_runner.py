@@ -1,4 +1,4 @@
-"""A graph that never ends: Ctrl-C and time limits leave it."""
+"""A graph that never ends: Ctrl-C and time limits abandon its run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ import impasto
 from impasto import images
 from impasto.errors import BackendError, ExportError, TookTooLong
 from impasto.export import from_onnx
-from impasto.runtime import stoppable
-from impasto.runtime.stoppable import Runner, leave_running, time_limit
+from impasto.runtime.runner import Runner, abandon_runs, has_abandoned_runs, time_limit
 
 BACKENDS = ("onnxruntime-cpu", "openvino")
 
@@ -84,9 +83,9 @@ def test_an_export_tries_for_a_limited_time(path, monkeypatch):
         from_onnx.import_onnx(path, path.parent / "package")
     assert not (path.parent / "package").exists()
     deadline = time.monotonic() + 20
-    while stoppable.goes_on() and time.monotonic() < deadline:  # ONNX Runtime is asked to stop, and does
+    while has_abandoned_runs() and time.monotonic() < deadline:  # ONNX Runtime is asked to stop, and does
         time.sleep(0.05)
-    assert not stoppable.goes_on()
+    assert not has_abandoned_runs()
 
 
 def test_work_is_done_in_order_and_its_errors_come_back():
@@ -97,20 +96,22 @@ def test_work_is_done_in_order_and_its_errors_come_back():
     assert runner(lambda: runner(lambda: "within")) == "within"
 
 
-def test_who_was_left_refuses_until_it_has_ended():
+def test_a_runner_refuses_work_until_its_abandoned_run_has_ended():
     stopped = []
     runner = Runner(lambda: stopped.append(True))
     with time_limit(0.1), pytest.raises(TookTooLong):
         runner(lambda: time.sleep(1))
     assert stopped == [True]
-    assert stoppable.goes_on()
-    with pytest.raises(BackendError, match="still goes on"):
+    assert has_abandoned_runs()
+    with pytest.raises(
+        BackendError, match="an earlier run of this model was stopped and is still computing; load the model again"
+    ):
         runner(lambda: None)
     time.sleep(1.2)
     assert runner(lambda: 7) == 7
 
 
-def test_everybody_who_waits_can_be_let_go():
+def test_abandoning_runs_releases_every_thread_that_waits():
     import threading
 
     told = []
@@ -124,7 +125,7 @@ def test_everybody_who_waits_can_be_let_go():
     thread = threading.Thread(target=wait)
     thread.start()
     time.sleep(0.2)
-    leave_running()
+    abandon_runs()
     thread.join(0.5)
     assert told == ["the run was stopped"]
 

@@ -1,0 +1,5 @@
+"""`python -m impasto.benchmarks.prediction`."""
+
+from .against import main
+
+main()

@@ -1,0 +1,247 @@
+"""Everything that can be seen of a model at once: its layers, and what they do with one photo."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+import impasto
+from impasto import images
+from impasto.errors import CheckpointError, OptionError, PackageError, first_line, install
+from impasto.export.graph.layers import Layer, layers_of
+from impasto.package.spec import ModelSpec
+from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
+from impasto.runtime.loading.source import Source, quantize_command, resolve
+
+from .feature_maps import Stage, stages_of
+from .style_layers import StyleLayer, style_layers
+
+if TYPE_CHECKING:
+    from impasto.training.input_gradient import InputGradient
+
+LONGEST = 512
+"""Pixels of the longest side at which a photo is looked at: feature maps of more would not fit a page."""
+PLACES = ((0.3, 0.3), (0.5, 0.55), (0.75, 0.4))
+"""Of the drawing, as shares of its height and width: a third from the top left, the middle, and low on the left."""
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """What INT8 costs, layer by layer."""
+
+    graph: str
+    """Such as "int8 for openvino"."""
+    psnr: Mapping[str, float]
+    """With this layer alone in INT8, against FP32, in dB."""
+    excluded: tuple[str, ...]
+    """Layers that the graph leaves out of INT8."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What was seen. What could not be shown is a sentence that says how to get it."""
+
+    spec: ModelSpec
+    height: int
+    width: int
+    """Of the picture that layers are counted for."""
+    parameters: int
+    layers: tuple[Layer, ...]
+    """Of the FP32 graph."""
+    precisions: Mapping[str, Mapping[str, str]]
+    """For each graph of the package, such as "int8 openvino", what each layer computes in."""
+    photo: np.ndarray | None
+    drawing: np.ndarray | None
+    stages: tuple[Stage, ...]
+    style: tuple[StyleLayer, ...] | str
+    steering: tuple[InputGradient, ...] | str
+    curves: Mapping[str, Mapping[str, list[float]]] | str
+    sensitivity: tuple[Sensitivity, ...] | str
+
+
+def look_inside(
+    model: str | os.PathLike[str],
+    photo: str | os.PathLike[str] | None = None,
+    painting: str | os.PathLike[str] | None = None,
+    *,
+    network: str = "vgg16",
+    sensitivity: str | os.PathLike[str] | None = None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Inside:
+    """Look inside a package or an ONNX file.
+
+    Args:
+        model: a name, a package or an .onnx file of ours.
+        photo: a picture to see with; of more than LONGEST pixels a side, it is scaled down.
+        painting: whose style to compare the drawing with.
+        network: the perceptual network for that, as `impasto export vgg16` makes it.
+        sensitivity: JSON of `impasto quantize --sensitivity --json`, where the package does not hold it.
+        progress: called with a line before each step.
+
+    Raises:
+        OptionError: an engine, a painting without a photo, or a file of another kind.
+        ModelNotFound, PackageError, PictureError: as elsewhere.
+        ExportError: a graph whose layers cannot be counted.
+
+    Example:
+        >>> from impasto.export.inside.look import look_inside
+        >>> found = look_inside("denoise", photo)
+        >>> found.stages[0].channels
+        48
+    """
+    if painting is not None and photo is None:
+        raise OptionError("a painting is compared with the drawing of a photo; name one with --photo")
+    source = resolve(model)
+    if source.is_engine:
+        raise OptionError(
+            f"{source.path} is an engine, whose layers are no longer the model's; name its package or .onnx file"
+        )
+    graph = _loaded(source.graph_path)
+    spec = _spec(source, graph)
+    picture = images.within(images.read(Path(photo)).rgb, LONGEST) if photo is not None else None
+    height, width = picture.shape[:2] if picture is not None else (LONGEST, LONGEST)
+    progress("counting layers")
+    layers = layers_of(graph, height, width)
+    drawing = None
+    stages: tuple[Stage, ...] = ()
+    if picture is not None:
+        progress("drawing the photo")
+        with impasto.load(source.path, backend="onnxruntime-cpu", precision="fp32", working_size=None) as loaded:
+            drawing = loaded(picture)
+        progress("looking at what each stage sees")
+        stages = stages_of(source, graph, spec, picture)
+    return Inside(
+        spec, height, width, sum(int(np.prod(tensor.dims)) for tensor in graph.graph.initializer), layers,
+        _precisions(source, layers, height, width), picture, drawing, stages,
+        _style(spec, network, painting, drawing, picture, progress),
+        _steering(source, picture, progress),
+        _curves(source),
+        _sensitivity(source, sensitivity),
+    )  # fmt: skip
+
+
+def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:
+    if source.manifest:
+        return source.manifest.spec
+    text = next((entry.value for entry in graph.metadata_props if entry.key == SPEC_KEY), None)
+    if text is None:
+        raise OptionError(
+            f"{source.path} was not written by Impasto; make a package of it first: impasto export {source.path} -o FOLDER"
+        )
+    return spec_in_metadata(text, source.graph_path)
+
+
+def _loaded(path: Path) -> onnx.ModelProto:
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
+        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
+
+
+def _precisions(source: Source, layers: tuple[Layer, ...], height: int, width: int) -> dict[str, dict[str, str]]:
+    """By the layer's name; of other graphs, those layers that have weights of the same name."""
+    if source.manifest is None:
+        return {"fp32": {layer.name: layer.precision for layer in layers}}
+    return {
+        name: {layer.name: layer.precision for layer in layers_of(_loaded(path), height, width)}
+        for name, path in source.graphs().items()
+    }
+
+
+def _style(
+    spec: ModelSpec,
+    network: str,
+    painting: str | os.PathLike[str] | None,
+    drawing: np.ndarray | None,
+    photo: np.ndarray | None,
+    progress: Callable[[str], None],
+) -> tuple[StyleLayer, ...] | str:
+    if spec.task != "stylize":
+        return ""
+    if painting is None or drawing is None or photo is None:
+        return "Name the painting with --painting, and a photo with --photo, to see what of its style the drawing has."
+    progress("comparing Gram matrices")
+    return style_layers(network, images.read_painting(Path(painting)), drawing, photo)
+
+
+def _steering(
+    source: Source, photo: np.ndarray | None, progress: Callable[[str], None]
+) -> tuple[InputGradient, ...] | str:
+    if photo is None:
+        return "Name a photo with --photo to see which of its parts steer a place of the drawing."
+    try:
+        from impasto.training.input_gradient import input_gradients
+    except ImportError as error:
+        return f"Gradients are computed with torch, which is not installed ({error}): {install('train')}"
+    progress("asking what steers the drawing")
+    height, width = photo.shape[:2]
+    places = [(int(down * height), int(across * width)) for down, across in PLACES]
+    try:
+        return tuple(input_gradients(source.path, photo, places))
+    except CheckpointError as error:
+        return f"Gradients need the network as training knows it, and this package does not hold it: {error}"
+
+
+def _curves(source: Source) -> Mapping[str, Mapping[str, list[float]]] | str:
+    recipe = source.manifest.recipe if source.manifest else {}
+    found = recipe.get("curves")
+    if not found:
+        return (
+            "This package does not hold them: it was trained before they were kept, or elsewhere. "
+            "Trainings keep their curves in the recipe from now on."
+        )
+    try:
+        return {
+            str(kind): {str(name): [float(value) for value in values] for name, values in curve.items()}
+            for kind, curve in found.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        return "The package's recipe holds curves in another form than training writes."
+
+
+def _sensitivity(source: Source, path: str | os.PathLike[str] | None) -> tuple[Sensitivity, ...] | str:
+    """From the file, else from the manifest, else how to get it. Raises OptionError for a file of another kind."""
+    if path is not None:
+        return _from_file(Path(path))
+    made = source.manifest.quality.get("precision") if source.manifest else None
+    found = [
+        Sensitivity(key.replace("-", " for ", 1), known["losses"], tuple(known.get("spared", ())))
+        for key, known in (made.items() if isinstance(made, dict) else ())
+        if key.startswith("int8") and isinstance(known, dict) and isinstance(known.get("losses"), dict)
+    ]
+    if found:
+        return tuple(found)
+    return (
+        f"Nobody has looked yet: {quantize_command(source.path, 'int8')} --sensitivity puts each layer alone into INT8 and "
+        "keeps what that costs in the package. With --json FILE it also writes a file for --sensitivity FILE."
+    )
+
+
+def _from_file(path: Path) -> tuple[Sensitivity, ...]:
+    try:
+        data: Any = json.loads(path.read_text(encoding="utf-8"))
+        found = tuple(
+            Sensitivity(
+                f"{made['precision']} for {made['family']}",
+                {loss["label"]: float(loss["psnr"]) for loss in made["losses"]},
+                tuple(made["spared"]),
+            )
+            for made in data["made"]
+            if made["precision"] == "int8" and made["losses"]
+        )
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise OptionError(f"{path} is no JSON of impasto quantize --json: {first_line(error)}") from None
+    if not found:
+        raise OptionError(
+            f"{path} holds no layer's loss in INT8; write it with impasto quantize --to int8 --sensitivity --json FILE"
+        )
+    return found
