@@ -24,8 +24,8 @@ setup: $(VENV)/.test-ready  ## .venv with everything that development needs
 demo: $(VENV)/.demo-ready  ## stylize and denoise a real photo through the whole path
 	$(BIN)/python -m impasto.demo --output build/demo
 
-test: $(VENV)/.test-ready lint types  ## lint, types, import directions and all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+test: $(VENV)/.test-ready lint  ## lint, types, import directions and all tests
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.test-ready  ## ruff
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ import numpy as np
 import impasto
 from impasto.errors import ImpastoError
 from impasto.files import check_writable, write_text
+from impasto.kernels import cuda_driver
 from impasto.metrics import psnr
 from impasto.runtime import cuda
 from impasto.runtime.backends import open_engine
@@ -53,7 +54,7 @@ def measure_folder(folder: Path, out: Path) -> dict[str, Any]:
         "driver_cuda": device.driver_major,
         "tensorrt": str(api),
         "python": sys.version.split()[0],
-        "graphs": cuda.graph_driver() is not None,
+        "graphs": cuda_driver.has_graphs(),
         "engines": [],
     }
     for plan in sorted(folder.glob("*.plan")):

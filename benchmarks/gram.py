@@ -23,7 +23,8 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -176,19 +177,19 @@ def with_gradients(loss: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def has_two_kernels() -> bool:
-    """Whether the fatbin has a second forward kernel for this GPU."""
+def has_wgmma() -> bool:
+    """Whether this GPU is a Hopper, for which gram.zip has a second forward kernel."""
     import torch
 
     return torch.cuda.get_device_capability() == (9, 0)
 
 
-def by_warpgroups(method: Callable[..., Any]) -> Callable[..., Any]:
+def with_wgmma(method: Callable[..., Any]) -> Callable[..., Any]:
     """The method with Hopper's own forward kernel."""
-    from impasto.kernels import launch
+    from impasto.kernels import module
 
     def run(*arguments: Any, **options: Any) -> Any:
-        with mock.patch.object(launch.loaded(), "by_warpgroups", True):
+        with mock.patch.object(module.loaded(), "use_wgmma", True):
             return method(*arguments, **options)
 
     return run
@@ -222,8 +223,8 @@ class Bench:
         from impasto.kernels import style_loss
 
         losses = {"impasto": style_loss, "torch eager": eager_style_loss}
-        if has_two_kernels():
-            losses["impasto wgmma"] = by_warpgroups(style_loss)
+        if has_wgmma():
+            losses["impasto wgmma"] = with_wgmma(style_loss)
         if compiled:
             losses["torch.compile"] = torch.compile(eager_style_loss, dynamic=False)
         against = {"targets": problem.targets, "weights": problem.weights}
@@ -241,8 +242,8 @@ class Bench:
         self.measure(problem, f"impasto gram{knobs and ', '}{knobs}", lambda features: gram(features[0]))
         if not others:
             return
-        if has_two_kernels():
-            self.measure(problem, "impasto gram wgmma", lambda features: by_warpgroups(gram)(features[0]))
+        if has_wgmma():
+            self.measure(problem, "impasto gram wgmma", lambda features: with_wgmma(gram)(features[0]))
 
         def product(features: list[Any]) -> Any:
             pixels = features[0].flatten(2)
@@ -321,15 +322,20 @@ def kernel_times(problem: Problem) -> dict[str, float]:
     return {event.key: event.device_time_total / event.count for event in profile.key_averages() if "gram" in event.key}
 
 
+def architecture() -> str:
+    """This GPU's, as the shipped cubins are named: 86, or 90a for Hopper."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return f"{major}{minor}" + ("a" if has_wgmma() else "")
+
+
 def compile_variants(folder: Path) -> dict[str, bytes]:
     """Cubins for this GPU of the float16 kernels with other knobs."""
-    import torch
 
     from impasto.kernels import build
 
-    major, minor = torch.cuda.get_device_capability()
-    chip = f"{major}{minor}" + ("a" if has_two_kernels() else "")  # as the shipped ones are built
-    target = f"-gencode=arch=compute_{chip},code=sm_{chip}"
+    target = f"-gencode=arch=compute_{architecture()},code=sm_{architecture()}"
 
     def compiled(knobs: tuple[int, int]) -> bytes:
         cubin = folder / f"{knobs}.cubin"
@@ -342,34 +348,38 @@ def compile_variants(folder: Path) -> dict[str, bytes]:
         return dict(zip(VARIANTS, pool.map(compiled, VARIANTS.values()), strict=True))
 
 
-def _shared_bytes(stages: int, _: int) -> int:
-    return stages * 32768
-
-
 def measure_variants(bench: Bench, grouped: Problem, layers: list[Problem]) -> None:
     """Our own methods again with each variant in the place of the shipped kernels."""
     import torch
 
-    from impasto.kernels import launch, style_loss
+    from impasto.kernels import style_loss
 
     with tempfile.TemporaryDirectory() as folder:
         images = compile_variants(Path(folder))
-    shipped = launch.fatbin, launch.dynamic_shared_bytes
     both = with_gradients(style_loss)
+    against: dict[str, Any] = {"targets": grouped.targets, "weights": grouped.weights}
     for name, image in images.items():
-        stages = VARIANTS[name][0]
-        launch.fatbin = partial(bytes, image)
-        launch.dynamic_shared_bytes = partial(_shared_bytes, stages)
-        launch._modules.clear()
-        against: dict[str, Any] = {"targets": grouped.targets, "weights": grouped.weights}
-        with torch.no_grad():
-            bench.measure(grouped, f"forward, {name}", partial(style_loss, **against))
-        bench.measure(grouped, f"forward + backward, {name}", partial(both, **against), backward=True)
-        for layer in layers:
-            bench.grams(layer, others=False, knobs=name)
-        print(kernel_times(grouped), flush=True)
-    launch.fatbin, launch.dynamic_shared_bytes = shipped
-    launch._modules.clear()
+        with variant_loaded(image, stages=VARIANTS[name][0]):
+            with torch.no_grad():
+                bench.measure(grouped, f"forward, {name}", partial(style_loss, **against))
+            bench.measure(grouped, f"forward + backward, {name}", partial(both, **against), backward=True)
+            for layer in layers:
+                bench.grams(layer, others=False, knobs=name)
+            print(kernel_times(grouped), flush=True)
+
+
+@contextmanager
+def variant_loaded(image: bytes, stages: int) -> Iterator[None]:
+    """This cubin in the place of the shipped one. stages: of its pipeline."""
+    from impasto.kernels import binaries, build, module
+
+    binary = binaries.Binary("cubin", architecture(), build.PTX[1])
+    with (
+        mock.patch.object(binaries, "for_gpu", lambda capability: (binary, image)),
+        mock.patch.object(module, "dynamic_shared_bytes", lambda capability_major: stages * 32768),
+        mock.patch.dict(module._modules, clear=True),
+    ):
+        yield
 
 
 def measure_fills(bench: Bench, layers: list[Problem]) -> None:

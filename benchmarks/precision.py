@@ -39,7 +39,7 @@ VARIANTS: dict[str, dict[str, dict[str, str]]] = {
     "fp32": {"free sizes": {}, "in BF16": {"INFERENCE_PRECISION_HINT": "bf16"}},
     "int8": {"free sizes": {}, "else float32": {"INFERENCE_PRECISION_HINT": "f32"}},
 }
-"""By precision: OpenVINO otherwise than the backend has it."""
+"""OpenVINO's options by precision that differ from the backend's own."""
 RUNTIMES = (("onnxruntime-cpu", "fp32"), ("onnxruntime-cpu", "int8"), ("openvino", "fp32"), ("openvino", "int8"))
 
 
@@ -50,7 +50,7 @@ class Result:
     name: str
     latency: Latency
     psnr_db: float | None
-    """Of its picture against torch's FP32 picture of the same network; None for another network."""
+    """PSNR of its picture against torch's FP32 picture of the same network; None for another network."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -139,7 +139,7 @@ def compare(
 
 
 class Variant(OpenVinoBackend):
-    """With other options than the backend's own, to see what those are worth."""
+    """OpenVINO with other options than the backend's own, to see what those are worth."""
 
     def __init__(self, path: Path, options: dict[str, str]) -> None:
         """options: OpenVINO's; none: compiled once for all sizes."""

@@ -30,7 +30,7 @@ def clip_changes(clip: Path) -> np.ndarray:
 
 
 def photo_changes(folder: Path) -> np.ndarray:
-    """The same between each photo of a folder and the next by name; sorted."""
+    """Mean absolute change of the thumbnail from each photo of a folder to the next by name, in levels of 255; sorted."""
     small = [images.thumbnail(images.read(path).rgb, SIDE).astype(np.int16) for path in images.list_folder(folder)]
     return np.sort([np.abs(one - other).mean() for one, other in pairwise(small)])
 

@@ -64,7 +64,7 @@ def compare(scratch: Curve, tuned: Curve, lower: bool) -> dict[str, float | None
 
 
 def plot(scratch: Curve, tuned: Curve, measure: str, path: Path) -> None:
-    """Both curves. Raises MissingDependency, OutputError."""
+    """Draw both curves. Raises MissingDependency, OutputError."""
     try:
         import matplotlib
     except ImportError:

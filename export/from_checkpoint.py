@@ -1,4 +1,4 @@
-"""From a checkpoint, or a backbone of training's, to a model package."""
+"""From a checkpoint, or a backbone that training uses, to a model package."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _missing(what: str, error: ImportError) -> MissingDependency:
 
 
 def _with_strength(loaded: Checkpoint) -> Checkpoint:
-    """With a network that can be asked for less than it does. Raises OptionError where there is none."""
+    """The checkpoint with a network that takes a strength from 0 to 1. Raises OptionError where the network cannot."""
     from impasto.training.networks import UnetRestorer, build
 
     network = loaded.network
@@ -104,7 +104,7 @@ def _with_strength(loaded: Checkpoint) -> Checkpoint:
 
 
 def _with_working_size(loaded: Checkpoint, pixels: int) -> Checkpoint:
-    """With a recipe that names it. Raises OptionError for what is no stylizer, and for sizes that cannot be."""
+    """The checkpoint with a recipe that names the working size. Raises OptionError for another network, and for a wrong size."""
     if loaded.task != "stylize":
         raise OptionError(f"a working size is for stylizers, and {loaded.name} is a network for {loaded.task}")
     if pixels < LEAST_WORKING_SIZE:

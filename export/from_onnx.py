@@ -42,7 +42,7 @@ from impasto.runtime.loading.source import Source, resolve
 from impasto.runtime.runner import time_limit
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-"""Of what sides may have to be multiples, as strides by two make it."""
+"""Numbers that sides may have to be multiples of, as strides by two make them."""
 _BAKED = (64, 32, 48, 96, 128, 192, 224, 256, 384, 512)
 """Sides that exporters bake into a graph, in a reshape for one, and say that they are free."""
 _LEAST_TRIED = 32
@@ -248,7 +248,7 @@ def _open(path: Path, pixels: Pixels | None = None) -> Backend:
 
 
 def _completed(spec: ModelSpec, described: dict[str, Any], graph: Backend, model: onnx.ModelProto) -> ModelSpec:
-    """With what trying and reading the graph says; what a sidecar says of sizes and reach is believed.
+    """The spec, completed by trying and reading the graph; what a sidecar says of sizes and reach is believed.
 
     Raises ExportError where no size can be found that the graph takes.
     """

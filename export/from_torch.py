@@ -1,4 +1,4 @@
-"""From a trained network to the canonical ONNX graph; the only file of this room that imports torch.
+"""From a trained network to the canonical ONNX graph; the only file of `export` that imports torch.
 
 The canonical graph takes and gives uint8 N x H x W x 3 RGB with free N, H and W; scaling and layout are inside it, so that
 every backend gets them for free. A network with a context becomes two graphs: `context` maps a thumbnail of the whole
@@ -137,7 +137,7 @@ class _PicturePath(nn.Module):
 
     def forward(self, image: Tensor, context: Tensor | None = None) -> Tensor:
         values = image.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255)
-        drawn = self.network(values) if context is None else self.network(values, context)
+        drawn: Tensor = self.network(values) if context is None else self.network(values, context)
         return (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
@@ -158,7 +158,8 @@ class _ContextPath(nn.Module):
         self.network = network
 
     def forward(self, thumbnail: Tensor) -> Tensor:
-        return self.network.context(thumbnail.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255))
+        context: Tensor = self.network.context(thumbnail.permute(0, 3, 1, 2).to(torch.float32) * (1 / 255))
+        return context
 
 
 def _pad_same(model: onnx.ModelProto) -> None:

@@ -96,7 +96,7 @@ def _graph(path: Path) -> Inspection:
 
 
 def _engine(path: Path) -> Inspection:
-    """From its record alone: whether the bytes are an engine is TensorRT's to say, on a machine that it fits."""
+    """An engine, by its record alone: only TensorRT can tell, on a machine that it fits, whether the bytes are an engine."""
     stored = read_stored(path)
     record = stored.record
     digest = sha256(path)

@@ -86,7 +86,7 @@ _EXTRAS = {
 
 
 def missing(error: ModuleNotFoundError) -> MissingDependency | None:
-    """The same with the command that installs it; None where it is no library of ours."""
+    """The error with the command that installs the library; None for a library that no extra brings."""
     name = (error.name or "").split(".")[0]
     return MissingDependency(f"{name} is not installed: {install(_EXTRAS[name])}") if name in _EXTRAS else None
 

@@ -13,10 +13,11 @@ import secrets
 import signal
 import stat
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from impasto.errors import OptionError, OutputError
+from impasto.errors import ImpastoWarning, OptionError, OutputError
 
 _LONGEST_NAME = 255
 """Bytes of a file's name on Linux's, Apple's and Windows' usual file systems."""
@@ -132,7 +133,7 @@ def check_name(target: str | os.PathLike[str]) -> None:
 
 
 def location(path: str | os.PathLike[str]) -> str:
-    """The same text for all ways to write where a file is, as far as that can be known from here."""
+    """One text for a file, however its path is written: absolute and without links where that can be found out."""
     try:
         return os.path.realpath(path)
     except OSError:  # the working folder is gone
@@ -232,22 +233,34 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
 
 
 def list_files(
-    folder: str | os.PathLike[str], *, recursive: bool = False, leaving_out: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    recursive: bool = False,
+    leaving_out: str | os.PathLike[str] | None = None,
+    everything: bool = False,
 ) -> list[Path]:
     """The files in a folder, sorted by path; hidden ones are none.
 
-    recursive: also those in the folders below, hidden ones and links to folders aside. leaving_out: a folder that is not looked into.
+    recursive: also those in the folders below, hidden ones and links to folders aside; one that may not be read is told in a warning.
+    leaving_out: a folder that is not looked into. everything: also links that lead nowhere and, unless recursive, folders.
     """
     left_out = None if leaving_out is None else location(leaving_out)
     files: list[Path] = []
-    for place, below, names in os.walk(folder):
+    for place, below, names in os.walk(folder, onerror=_tell_unread):
+        if everything and not recursive:
+            names += below
         below[:] = [name for name in below if not name.startswith(".")] if recursive else []
         if place != os.fspath(folder) and location(place) == left_out:
             below.clear()
             continue
         # macOS puts a ._photo.jpg of its own beside each photo.jpg on a foreign disk.
         files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(file for file in files if is_file(file))
+    return sorted(file for file in files if (not is_special(file) if everything else is_file(file)))
+
+
+def _tell_unread(error: OSError) -> None:
+    why = "no permission to read it" if isinstance(error, PermissionError) else error.strerror
+    warnings.warn(f"the folder {error.filename} was passed over: {why}", ImpastoWarning, stacklevel=4)
 
 
 @contextlib.contextmanager

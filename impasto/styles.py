@@ -17,7 +17,7 @@ Wanted = str | Mapping[str, float] | None
 
 
 def painted(known: Sequence[str]) -> list[str]:
-    """Those of a network's styles that a painting was learnt for."""
+    """The styles of a network that a painting was learnt for."""
     return [name for name in known if name != PHOTO]
 
 

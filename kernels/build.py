@@ -1,16 +1,16 @@
-"""Compiles gram.cu ahead of time: one fatbin for every architecture, and the table of what each kernel takes.
+"""Compile gram.cu for every architecture into gram.zip, and write the table of registers, shared memory and spills.
 
     python kernels/build.py            # also `make kernels`; needs nvcc 13.0, and fetches older compilers from PyPI
     python kernels/build.py --check    # compile, compare with what is committed, write nothing
     python kernels/build.py --fetch 11.8    # only fetch that compiler, into build/cuda
 
-A driver loads what a CUDA of its own major version or an older one compiled ("CUDA Compatibility", NVIDIA), and many
-devices cannot have a new driver: JetPack 5 knows CUDA 11.4, JetPack 6 CUDA 12. So each architecture is compiled by a
-CUDA as old as the drivers that its GPUs may have.
+A driver loads cubins of its own CUDA major version and of older ones (NVIDIA, "CUDA Compatibility"). Many devices cannot
+have a new driver: JetPack 5 supports CUDA 11.4, JetPack 6 CUDA 12. So each architecture is compiled by a CUDA as old as
+the drivers of its GPUs may be.
 
-The fatbin is committed and ships in the wheel, since users have no compiler. `gram.resources.json` beside it records the
-source that it was built from (SHA-256), the compilers, and registers, shared memory and spills per kernel and
-architecture. A changed source without a new fatbin fails the tests. The same source makes the same bytes.
+gram.zip is committed and ships in the wheel, because users have no compiler. `gram.resources.json` records the SHA-256 of
+the source and of each file in gram.zip, the compilers, and what each kernel needs on each architecture. Tests fail where
+source, zip file and table do not belong together. The same source makes the same cubins and the same PTX.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import argparse
 import concurrent.futures
 import ctypes
 import hashlib
+import io
 import json
 import os
 import re
@@ -26,17 +27,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SOURCE = HERE / "gram.cu"
-FATBIN = HERE / "gram.fatbin"
+ARCHIVE = HERE / "gram.zip"
 TABLE = HERE / "gram.resources.json"
 FETCHED = HERE.parent / "build" / "cuda"
-"""Where compilers from PyPI lie: a folder for each release, on no environment's path. CUDA 11's and 12's packages have files of
-the same names, and torch brings such packages of its own, so that no environment could hold them all."""
+"""The folder of compilers from PyPI, one folder a release, on no environment's path. CUDA 11's and 12's packages have files of
+the same names, and torch installs packages of its own with those names, so no environment can hold them all."""
 
 ARCHITECTURES = {
     "75": "11.8",
@@ -49,48 +51,48 @@ ARCHITECTURES = {
     "110": "13.0",
     "120": "12.9",
 }
-"""Turing, Ampere, its desktop chips, Orin, Ada, Hopper, Blackwell, Thor, Blackwell's desktop chips, and the CUDA that compiles each:
-the oldest major version that knows it. A binary also runs on later minor versions of its major one, but Hopper's (there is none: 9.0
-is all of them), which may name its own instructions for that. Of CUDA 12 it is the last release, since 12.6 and 12.8 spill in
-Hopper's float16 loop; every driver of CUDA 12 takes either."""
+"""Turing, Ampere, Ampere's desktop chips, Orin, Ada, Hopper, Blackwell, Thor, Blackwell's desktop chips, and the CUDA that compiles
+each: the oldest major version that supports it. A cubin also runs on later minor versions of its major one. Hopper has no later one,
+so its cubin is for 9.0a and may use instructions that only Hopper has. Of CUDA 12 the last release compiles, because 12.6 and 12.8
+spill in Hopper's float16 loop; every driver of CUDA 12 loads the cubins of either."""
 PTX = ("120", "13.0")
-"""For what comes after. A GPU younger than all of these has a driver younger than CUDA 13.0, and needs no older PTX."""
+"""Architecture and compiler of the PTX. GPUs newer than all of these have drivers newer than CUDA 13.0: no older PTX is needed."""
 PACKAGES = {
     "11.8": ("nvidia-cuda-nvrtc-cu11==11.8.89", "nvidia-cuda-nvcc-cu11==11.8.89", "nvidia-cuda-runtime-cu11==11.8.89"),
     "12.9": ("nvidia-cuda-nvrtc-cu12==12.9.86", "nvidia-cuda-nvcc-cu12==12.9.86", "nvidia-cuda-runtime-cu12==12.9.79"),
 }
-"""Compilers on PyPI: NVRTC (CUDA C++ to PTX), ptxas (PTX to machine code) and headers. They have no nvcc. The one release that is
-not here is nvcc's, on the PATH: its front end keeps addresses in shared memory in 32 bits, where NVRTC's takes 64."""
+"""Compilers on PyPI: NVRTC (CUDA C++ to PTX), ptxas (PTX to machine code) and headers, without nvcc. The release that is missing
+here is that of nvcc on the PATH. nvcc is preferred: it keeps addresses in shared memory in 32 bits, NVRTC in 64."""
 FLAGS = ("-std=c++17",)
 """For nvcc and NVRTC."""
 STDINT = b"""
 typedef unsigned char uint8_t; typedef unsigned short uint16_t; typedef unsigned int uint32_t; typedef unsigned long uint64_t;
 typedef signed char int8_t; typedef short int16_t; typedef int int32_t; typedef long int64_t;
 """
-"""NVRTC knows no host, and so no <stdint.h>. These are Linux's."""
+"""<stdint.h> for NVRTC, which has none: the types of Linux."""
 
 
 class BuildError(Exception):
-    """A compiler that is not there, or did not compile."""
+    """A compiler is missing or failed."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one kernel takes on one architecture."""
+    """What one kernel needs on one architecture."""
 
     registers: int
     """32-bit registers a thread."""
     shared_bytes: int
     """Static shared memory a block, in bytes; the launch adds what `gram_geometry` says."""
     stack_bytes: int
-    """Local memory a thread, in bytes: arrays that did not stay in registers."""
+    """Local memory a thread, in bytes: arrays that the compiler did not keep in registers."""
     spill_bytes: int
-    """Registers that were stored and loaded for want of room, in bytes. 0 is the aim."""
+    """Bytes of registers that are stored to and loaded from local memory. The aim is 0."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """One CUDA release's way from source to machine code."""
+    """The compiler of one CUDA release, from source to machine code."""
 
     release: str
     root: Path | None
@@ -101,14 +103,14 @@ class Compiler:
         return "ptxas" if self.root is None else str(self.root / "nvidia" / "cuda_nvcc" / "bin" / "ptxas")
 
     def version(self) -> str:
-        """Of its ptxas, such as 11.8.89."""
+        """The version of its ptxas, such as 11.8.89."""
         (version,) = _search(r"V(\d+\.\d+\.\d+)", _run([self.ptxas, "--version"]))
         return version
 
     def ptx(self, architecture: str, flags: Sequence[str] = ()) -> str:
-        """gram.cu as PTX. Raises BuildError with the compiler's words."""
+        """gram.cu as PTX. Raises BuildError with the compiler's output."""
         if self.root is not None:
-            # In a thread of its own, to which NVRTC leaves the C locale: whoever called would read and write ASCII from then on.
+            # NVRTC sets the C locale of its thread and leaves it so. The caller's thread would then read and write ASCII.
             with concurrent.futures.ThreadPoolExecutor(1) as thread:
                 text = thread.submit(self._nvrtc, [*FLAGS, f"-arch=compute_{architecture}", *flags]).result()
             return _without_process_numbers(text)
@@ -147,14 +149,14 @@ class Compiler:
             nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
     def assembled(self, ptx: str, architecture: str, cubin: Path) -> dict[str, Resources]:
-        """Writes machine code and says what its kernels take. Raises BuildError with ptxas's words."""
+        """Write machine code to `cubin`; return what each kernel needs. Raises BuildError with ptxas's output."""
         source = cubin.with_suffix(".ptx")
         source.write_text(ptx, encoding="utf-8")
         return parse_resources(_run([self.ptxas, "-v", "-arch", f"sm_{architecture}", "-o", str(cubin), str(source)]))
 
 
 def compiler(release: str, fetch: bool = True) -> Compiler:
-    """The compiler of this release, fetched if it must be. Raises BuildError where it cannot be had."""
+    """The compiler of this release, fetched from PyPI where needed. Raises BuildError where it is missing."""
     if release in PACKAGES:
         root = FETCHED / release
         if not root.is_dir():
@@ -163,7 +165,7 @@ def compiler(release: str, fetch: bool = True) -> Compiler:
             _fetch(release, root)
         return Compiler(release, root)
     if shutil.which("nvcc") is None:
-        raise BuildError(f"nvcc is not on the PATH; install CUDA {release}. The fatbin stays as it is.")
+        raise BuildError(f"nvcc is not on the PATH; install CUDA {release}. {ARCHIVE.name} stays as it is.")
     (found,) = _search(r"release (\d+\.\d+)", _run(["nvcc", "--version"]))
     if found != release:
         raise BuildError(
@@ -187,7 +189,7 @@ def _fetch(release: str, root: Path) -> None:
 
 
 def _without_process_numbers(ptx: str) -> str:
-    """PTX whose names from gram.cu's unnamed namespace lack the compiler's process number, so that two builds are one."""
+    """The PTX without the compiler's process number, which stands in names of gram.cu's unnamed namespace: builds repeat."""
     return re.sub(r"[0-9a-f]{8}_7_gram_cu_[0-9a-f]{8}_\d+", "gram_cu_", ptx)
 
 
@@ -197,7 +199,7 @@ def source_hash() -> str:
 
 
 def parse_resources(report: str) -> dict[str, Resources]:
-    """What `ptxas -v` says of each kernel, by the kernel's name."""
+    """What each kernel needs, by its name. report: the output of `ptxas -v`."""
     found = {}
     for part in re.split(r"Compiling entry function '", report)[1:]:
         name = part.split("'", 1)[0]
@@ -213,7 +215,7 @@ def parse_resources(report: str) -> dict[str, Resources]:
 def _search(pattern: str, text: str) -> tuple[str, ...]:
     match = re.search(pattern, text)
     if match is None:
-        raise BuildError(f"a compiler said nothing like {pattern!r}; its words have changed:\n{text}")
+        raise BuildError(f"no {pattern!r} in a compiler's output, whose format has changed:\n{text}")
     return match.groups()
 
 
@@ -230,49 +232,73 @@ def _run(command: list[str]) -> str:
 def compile_architecture(
     architecture: str, folder: Path, flags: Sequence[str] = (), fetch: bool = True
 ) -> tuple[Path, dict[str, Resources]]:
-    """One cubin in `folder`, and what its kernels take. flags: more for the source. Raises BuildError."""
+    """One cubin in `folder`, and what each of its kernels needs. flags: more for the source. Raises BuildError."""
     made_by = compiler(ARCHITECTURES[architecture], fetch)
-    cubin = folder / f"gram.sm_{architecture}.cubin"
+    cubin = folder / f"sm_{architecture}-cuda{made_by.release}.cubin"
     return cubin, made_by.assembled(made_by.ptx(architecture, flags), architecture, cubin)
 
 
-def compile_all(folder: Path) -> tuple[bytes, dict[str, dict[str, Resources]], dict[str, str]]:
-    """The fatbin's bytes, the table {architecture: {kernel: what it takes}}, and {architecture: its compiler's version}."""
+def compile_all(folder: Path) -> tuple[dict[str, bytes], dict[str, dict[str, Resources]], dict[str, str]]:
+    """gram.zip's files by name, the table {architecture: {kernel: what it needs}}, and {architecture: its compiler's version}."""
     newest, ptx_release = PTX
-    # The newest first: it alone cannot be fetched, so where it is missing nothing is.
+    # The newest first: it cannot be fetched, so where it is missing nothing is fetched.
     releases = sorted({*ARCHITECTURES.values(), ptx_release}, key=lambda release: release in PACKAGES)
     versions = {release: compiler(release).version() for release in releases}
     # NVRTC compiles one source at a time in a process, hence processes and not threads.
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
         ptx = pool.submit(compiler(ptx_release).ptx, newest)
-        built = dict(
-            zip(
-                ARCHITECTURES, pool.map(compile_architecture, ARCHITECTURES, [folder] * len(ARCHITECTURES)), strict=True
-            )
-        )
-        (folder / "newest.ptx").write_text(ptx.result(), encoding="utf-8")
-    images = [f"--image3=kind=elf,sm={a},file={cubin}" for a, (cubin, _) in built.items()]
-    images.append(f"--image3=kind=ptx,sm={newest},file={folder / 'newest.ptx'}")
-    fatbin = folder / "gram.fatbin"
-    # `speed` is LZ4, as CUDA 11 wrote it. The other modes are Zstandard, which drivers know from CUDA 12.4 on.
-    _run(["fatbinary", "--create", str(fatbin), "-64", "--compress-all", "--compress-mode=speed", *images])
+        compiled = pool.map(compile_architecture, ARCHITECTURES, [folder] * len(ARCHITECTURES))
+        built = dict(zip(ARCHITECTURES, compiled, strict=True))
+        files = {cubin.name: cubin.read_bytes() for cubin, _ in built.values()}
+        files[f"sm_{newest}-cuda{ptx_release}.ptx"] = ptx.result().encode()
     compilers = {architecture: versions[release] for architecture, release in ARCHITECTURES.items()}
     compilers["ptx"] = versions[ptx_release]
-    return fatbin.read_bytes(), {architecture: table for architecture, (_, table) in built.items()}, compilers
+    return files, {architecture: table for architecture, (_, table) in built.items()}, compilers
 
 
-def table_of(resources: dict[str, dict[str, Resources]], fatbin: bytes, compilers: dict[str, str]) -> dict[str, object]:
+def archived(files: dict[str, bytes]) -> bytes:
+    """A zip file of these files. It has no time of its own, so that the same files and the same zlib make the same bytes."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED, 9)
+    return made.getvalue()
+
+
+def committed() -> dict[str, bytes]:
+    """The files in gram.zip. Raises BuildError where it cannot be read."""
+    try:
+        with zipfile.ZipFile(ARCHIVE) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    except Exception as error:  # zipfile raises errors of a dozen types for damaged files
+        raise BuildError(f"{ARCHIVE} cannot be read: {error}") from error
+
+
+def table_of(
+    resources: dict[str, dict[str, Resources]], files: dict[str, bytes], compilers: dict[str, str]
+) -> dict[str, object]:
     """The committed table, ready for JSON."""
     return {
         "source_sha256": source_hash(),
-        "fatbin_sha256": hashlib.sha256(fatbin).hexdigest(),
+        "files_sha256": hashes(files),
         "compilers": compilers,
         "architectures": {a: {name: asdict(kernel) for name, kernel in t.items()} for a, t in resources.items()},
     }
 
 
+def hashes(files: dict[str, bytes]) -> dict[str, str]:
+    """SHA-256 of each file by name. Of the files and not of the zip file, whose bytes depend on zlib's version."""
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+def differences(table: dict[str, object]) -> list[str]:
+    """What of the committed files differs from this table of a fresh build: names in gram.resources.json and in gram.zip."""
+    stale = [name for name, value in json.loads(TABLE.read_text()).items() if value != table.get(name)]
+    return stale if hashes(committed()) == table["files_sha256"] else [*stale, ARCHIVE.name]
+
+
 def write(path: Path, data: bytes) -> None:
-    """All of the file or nothing: a build that is broken off leaves the old one."""
+    """Write all of the file or nothing: an interrupted build leaves the old file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(data)
     temporary.replace(path)
@@ -288,20 +314,21 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"CUDA {compiler(options.fetch).version()} is in {FETCHED}")
             return 0
         with tempfile.TemporaryDirectory() as folder:
-            fatbin, resources, compilers = compile_all(Path(folder))
+            files, resources, compilers = compile_all(Path(folder))
+        table = table_of(resources, files, compilers)
+        if options.check:
+            stale = differences(table)
+            print(f"{', '.join(stale)} differ: run python kernels/build.py" if stale else "All is as committed.")
+            return 1 if stale else 0
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    table = table_of(resources, fatbin, compilers)
-    if options.check:
-        stale = [key for key, value in json.loads(TABLE.read_text()).items() if value != table[key]]
-        print(f"{', '.join(stale)} differ: run python kernels/build.py" if stale else "All is as committed.")
-        return 1 if stale else 0
-    write(FATBIN, fatbin)
+    archive = archived(files)
+    write(ARCHIVE, archive)
     write(TABLE, (json.dumps(table, indent=1) + "\n").encode())
     worst = max(kernel.spill_bytes for kernels in resources.values() for kernel in kernels.values())
     print(
-        f"{FATBIN.name}: {len(fatbin) / 1024:.0f} KiB for {len(resources)} architectures; spills at worst {worst} bytes"
+        f"{ARCHIVE.name}: {len(archive) / 1024:.0f} KiB for {len(resources)} architectures; spills at worst {worst} bytes"
     )
     return 0
 

@@ -34,7 +34,7 @@
 
 #ifndef GRAM_STAGES
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
-#define GRAM_STAGES 2  // Turing has 64 KiB of shared memory a block; see dynamic_shared_bytes in kernels/launch.py
+#define GRAM_STAGES 2  // Turing has 64 KiB of shared memory a block; see dynamic_shared_bytes in kernels/module.py
 #else
 #define GRAM_STAGES 3
 #endif
@@ -570,7 +570,7 @@ template <class Op, bool PIXELS_INNER> __device__ __forceinline__ void forward(c
 constexpr int SQUARE = 64;
 constexpr int SQUARE_BYTES = SQUARE * ROW_BYTES;
 constexpr int WARPGROUP = 128;
-constexpr int MOST_STAGES = 8;  // whose barriers lie behind the stages; kernels/launch.py adds their bytes
+constexpr int MOST_STAGES = 8;  // whose barriers lie behind the stages; kernels/module.py adds their bytes
 
 __device__ __forceinline__ void make_barriers(uint32_t barriers, int count) {
   for (int i = 0; i < count; ++i) asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(barriers + i * 8) : "memory");

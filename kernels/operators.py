@@ -1,10 +1,10 @@
-"""The kernel as torch operators: `torch.ops.impasto.*`, with autograd and fake tensors, so torch.compile keeps them.
+"""The kernels as torch operators, `torch.ops.impasto.*`. They have gradients and fake tensors, so torch.compile keeps them.
 
-On CUDA they launch gram.cu on torch's current stream. Elsewhere they compute the same formulas in plain torch, which
-is how their gradients and their shapes are tested without a GPU; `impasto.kernels.style_loss` takes kernels/reference.py there.
+On CUDA the operators launch gram.cu on torch's current stream. On other devices they compute the same formulas in plain torch.
+That is how gradients and shapes are tested without a GPU; `impasto.kernels.style_loss` calls kernels/reference.py there.
 
-A *difference* is what the forward pass leaves to the backward pass: (G - A)'s symmetric half, N·C·C float32, and
-behind it per image the largest of its absolute values.
+The forward pass keeps a *difference* of each layer for the backward pass: the symmetric half of G - A as N·C·C float32, followed by
+its largest absolute value for each image.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import launch, reference
+from . import cuda_driver, launch, reference
+from .feature_map import FeatureMap
 
-_FLAVOURS = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
+_DTYPES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
 
 
 def gram(features: Tensor, mask: Tensor | None, tf32: bool = False) -> Tensor:
@@ -47,7 +48,7 @@ def style_forward(
     tf32: bool,
     differences: bool,
 ) -> list[Tensor]:
-    """The loss, and behind it each layer's difference, if asked for."""
+    """The loss, followed by each layer's difference if `differences`."""
     grams = [reference.gram(feature, mask) for feature, mask in zip(features, masks, strict=True)]
     loss = reference.style_loss(features, targets, weights, masks).to(grams[0].dtype)
     if not differences:
@@ -68,7 +69,7 @@ def _style_forward_cuda(
     targets = [target.float().contiguous() for target in targets]
     regions = [_region(mask) for mask in masks]
     losses = []
-    for flavour, indices in _launches(features, tf32):
+    for dtype, indices in _launches(features, tf32):
         layers = [
             launch.Layer(
                 _feature_map(features[i]),
@@ -80,7 +81,7 @@ def _style_forward_cuda(
             )
             for i in indices
         ]
-        losses.append(_forward(layers, flavour, features[0].device, with_loss=True))
+        losses.append(_forward(layers, dtype, features[0].device, with_loss=True))
     return [losses[0] if len(losses) == 1 else torch.stack(losses).sum(), *left]
 
 
@@ -182,7 +183,7 @@ def _write_style_gradients(
 ) -> None:
     regions = [_region(mask) for mask in masks]
     upstream = upstream.float()
-    for flavour, indices in _launches(features, tf32):
+    for dtype, indices in _launches(features, tf32):
         layers = [
             launch.Layer(
                 _feature_map(features[i]),
@@ -194,11 +195,11 @@ def _write_style_gradients(
             )
             for i in indices
         ]
-        _backward(layers, flavour, features[0].device, upstream)
+        _backward(layers, dtype, features[0].device, upstream)
 
 
 def _keep_for_style(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.set_materialize_grads(False)  # nobody asks for the differences' gradients: no zeros in their place
+    ctx.set_materialize_grads(False)  # the differences have no gradients, and zeros for them would cost memory
     features, _, weights, masks, tf32, _ = inputs
     ctx.save_for_backward(*features, *output[1:], *(mask for mask in masks if mask is not None))
     ctx.weights, ctx.tf32, ctx.has_mask = weights, tf32, [mask is not None for mask in masks]
@@ -207,11 +208,11 @@ def _keep_for_style(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def
 def _style_gradients(ctx, gradients):  # type: ignore[no-untyped-def]
     layers = len(ctx.weights)
     none = [None] * layers
-    # torch wants a list of gradients for a list of tensors; a list with a None in it counts as no tensors at all.
+    # torch needs a list of gradients for a list of tensors. It treats a list with a None in it as no tensors.
     none_for_masks = none if all(ctx.has_mask) else None
     if gradients[0] is None:
         return none, none, None, none_for_masks, None, None
-    saved = list(ctx.saved_tensors)  # asked for once: each time unpacks them all, which checkpoint() forbids
+    saved = list(ctx.saved_tensors)  # read once: each access unpacks all, and checkpoint() allows that only once
     features, differences = saved[:layers], saved[layers : 2 * layers]
     region = iter(saved[2 * layers :])
     masks = [next(region) if has_mask else None for has_mask in ctx.has_mask]
@@ -236,9 +237,9 @@ def _gram_forward_cuda(features: Tensor, mask: Tensor | None, tf32: bool) -> Ten
     N, C = features.shape[:2]
     result = features.new_empty((N, C, C), dtype=torch.float32)
     region = _region(mask)
-    ((flavour, _),) = _launches([features], tf32)
+    ((dtype, _),) = _launches([features], tf32)
     layer = launch.Layer(_feature_map(features), **_mask_pointers(region), gram=result.data_ptr())
-    _forward([layer], flavour, features.device, with_loss=False)
+    _forward([layer], dtype, features.device, with_loss=False)
     return result
 
 
@@ -257,7 +258,7 @@ def gram_backward(upstream: Tensor, features: Tensor, mask: Tensor | None, tf32:
 @gram_backward.register_kernel("cuda")
 def _gram_backward_cuda(upstream: Tensor, features: Tensor, mask: Tensor | None, tf32: bool) -> Tensor:
     gradient, difference, region = torch.empty_like(features), _difference(upstream.float()), _region(mask)
-    ((flavour, _),) = _launches([features], tf32)
+    ((dtype, _),) = _launches([features], tf32)
     layer = launch.Layer(
         _feature_map(features),
         **_mask_pointers(region),
@@ -265,7 +266,7 @@ def _gram_backward_cuda(upstream: Tensor, features: Tensor, mask: Tensor | None,
         gradient=_feature_map(gradient),
         gradient_scale=2 / features.shape[1],
     )
-    _backward([layer], flavour, features.device, None)
+    _backward([layer], dtype, features.device, None)
     return gradient
 
 
@@ -294,7 +295,7 @@ def _result_dtype(features: Tensor) -> torch.dtype:
 
 
 def _difference(matrix: Tensor) -> Tensor:
-    """The symmetric half of (N, C, C), and behind it the largest absolute values."""
+    """The symmetric half of (N, C, C), followed by the largest absolute value for each image."""
     half = 0.5 * (matrix + matrix.mT)
     return torch.cat([half.flatten(), half.abs().amax((1, 2))])
 
@@ -311,7 +312,7 @@ def _gradient(features: Tensor, difference: Tensor, mask: Tensor | None, scale: 
     region = torch.ones_like(pixels[:, 0]) if mask is None else mask.flatten(1).to(half.dtype)
     area = region.sum(1, keepdim=True)
     region = torch.where(area > 0, region / area, torch.zeros_like(region))
-    result = torch.empty_like(features)  # its strides are what the fake tensor promises
+    result = torch.empty_like(features)  # the fake tensor has these strides
     return result.copy_((scale * half @ pixels * region[:, None]).view(N, C, H, W))
 
 
@@ -319,24 +320,24 @@ def _gradient(features: Tensor, difference: Tensor, mask: Tensor | None, scale: 
 
 
 def _launches(features: Sequence[Tensor], tf32: bool) -> list[tuple[str, list[int]]]:
-    """What can go in one launch: (flavour, layers' indices), by dtype, layout and number."""
+    """The launches: (the kernel's dtype, indices of its layers). Layers of one launch share dtype and layout; MAX_LAYERS at most."""
     alike = defaultdict(list)
     for index, feature in enumerate(features):
-        flavour = "tf32" if tf32 and feature.dtype == torch.float32 else _FLAVOURS[feature.dtype]
-        alike[flavour, _feature_map(feature).layout].append(index)
+        dtype = "tf32" if tf32 and feature.dtype == torch.float32 else _DTYPES[feature.dtype]
+        alike[dtype, _feature_map(feature).layout].append(index)
     return [
-        (flavour, indices[start : start + launch.MAX_LAYERS])
-        for (flavour, _), indices in alike.items()
+        (dtype, indices[start : start + launch.MAX_LAYERS])
+        for (dtype, _), indices in alike.items()
         for start in range(0, len(indices), launch.MAX_LAYERS)
     ]
 
 
-def _feature_map(features: Tensor) -> launch.FeatureMap:
-    return launch.FeatureMap(features.data_ptr(), tuple(features.shape), features.stride())  # type: ignore[arg-type]
+def _feature_map(features: Tensor) -> FeatureMap:
+    return FeatureMap(features.data_ptr(), tuple(features.shape), features.stride())  # type: ignore[arg-type]
 
 
 def _region(mask: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """A mask and its area per image, as the kernel reads them."""
+    """A mask and its area for each image, float32 and contiguous, as the kernel reads them."""
     if mask is None:
         return None
     mask = mask.float().contiguous()
@@ -352,25 +353,25 @@ def _difference_pointers(difference: Tensor, features: Tensor) -> dict[str, Any]
     return {"difference": difference.data_ptr(), "peak": difference.data_ptr() + 4 * N * C * C}
 
 
-def _forward(layers: list[launch.Layer], flavour: str, device: torch.device, *, with_loss: bool) -> Tensor:
-    """Launches; the loss, if asked for, on the device."""
+def _forward(layers: list[launch.Layer], dtype: str, device: torch.device, *, with_loss: bool) -> Tensor:
+    """Launch, and return the loss on the device. Its value is undefined unless `with_loss`."""
     with torch.cuda.device(device):
-        launch.make_context_current(device.index)
-        size = launch.workspace_bytes(layers, flavour)
+        cuda_driver.make_context_current(device.index)
+        size = launch.workspace_bytes(layers, dtype)
         workspace = torch.empty(size, dtype=torch.uint8, device=device)
         loss = torch.empty((), dtype=torch.float32, device=device)
         stream = torch.cuda.current_stream(device).cuda_stream
-        launch.forward(layers, flavour, workspace.data_ptr(), loss.data_ptr() if with_loss else 0, stream)
+        launch.forward(layers, dtype, workspace.data_ptr(), loss.data_ptr() if with_loss else 0, stream)
     return loss
 
 
-def _backward(layers: list[launch.Layer], flavour: str, device: torch.device, upstream: Tensor | None) -> None:
+def _backward(layers: list[launch.Layer], dtype: str, device: torch.device, upstream: Tensor | None) -> None:
     with torch.cuda.device(device):
-        launch.make_context_current(device.index)
+        cuda_driver.make_context_current(device.index)
         packed = [
-            torch.empty(launch.packed_bytes(layer.features.shape, flavour), dtype=torch.uint8, device=device)
+            torch.empty(launch.packed_bytes(layer.features.shape, dtype), dtype=torch.uint8, device=device)
             for layer in layers
         ]
         layers = [replace(layer, packed=buffer.data_ptr()) for layer, buffer in zip(layers, packed, strict=True)]
         stream = torch.cuda.current_stream(device).cuda_stream
-        launch.backward(layers, flavour, upstream.data_ptr() if upstream is not None else 0, stream)
+        launch.backward(layers, dtype, upstream.data_ptr() if upstream is not None else 0, stream)

@@ -1,6 +1,7 @@
-"""How one launch is divided among layers: tiles, gangs of blocks and the workspace between the two passes.
+"""How one launch is divided among layers: tiles, gangs of blocks, and the workspace between the two passes.
 
-Pure arithmetic, shared by every way into the kernel and tested without a GPU. gram.cu explains the map itself.
+The pixels of a layer, all images behind one another, are cut into equal runs. A gang is the blocks of one run, one block for each
+tile of G. gram.cu explains the map of blocks. This module is arithmetic only and is tested without a GPU.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ FINISH_BLOCK = 32
 FINISH_STRIPS = 4
 """Blocks that share such a square; BLOCK / STRIP in gram.cu."""
 LEAST_BLOCKS = 4
-"""Blocks to a tile, over all layers, where the device runs fewer at once: with so few, a launch cannot be cut evenly in one wave."""
+"""Least blocks for each tile, over all layers. Where the device runs fewer at once, they come in several waves."""
 LONGEST_RUN = 1 << 17
-"""Pixels of one block. Tensor cores round toward zero, which takes 2.2e-8 of a sum at every step, on the emulated GPU: 1.8e-4 then, and
-3.5e-4 on Turing, whose steps are 8 pixels instead of 16. Of float16's tolerance, 1e-3, that leaves the rest to operands' rounding."""
+"""Most pixels of one block. Tensor cores round toward zero and lose 2.2e-8 of a sum at every step (on the emulated GPU). That is 1.8e-4
+for so many pixels, and 3.5e-4 on Turing, whose steps are 8 pixels instead of 16. The tolerance of float16 is 1e-3, and rounding the
+operands needs a part of it."""
 MICROSECONDS_PER_MB = {64: 77, 128: 49, 256: 83, 512: 113}
-"""In how long a block reads a MB of features, for layers of up to so many channels: their tiles stand alone, 64 or 128 wide, or in
-pairs. Slopes from batch 1 to batch 4 in benchmarks/results/h100/gram.json, over what a block read by the plan of that day. Only how
-they compare matters here."""
+"""Time in which a block reads a MB of features, by the layer's number of channels (up to the key). Measured on an H100: slopes from
+batch 1 to batch 4 in benchmarks/results/h100/gram.json, divided by what a block read then. Only their ratios matter here."""
 
 
 @dataclass(frozen=True)
 class LayerShape:
-    """What the plan needs to know of one layer."""
+    """The sizes of one layer that decide its part of the plan."""
 
     N: int
     C: int
@@ -58,7 +59,7 @@ class LayerShape:
 
     @property
     def rows_read(self) -> int:
-        """Rows of a chunk that the busiest block of a gang copies; off the diagonal, two tiles of channels."""
+        """Rows of a chunk that a block copies: one tile of channels on the diagonal, two off it. The largest in a gang."""
         return self.tile if self.side == 1 else 2 * self.tile
 
     @property
@@ -71,11 +72,11 @@ class LayerShape:
         return 4 * self.tile**2
 
     def run(self, gangs: int) -> float:
-        """Pixels of a block, where so many gangs share the layer."""
+        """Pixels of one block if this many gangs share the layer."""
         return self.N * self.pixels / gangs
 
     def most_gangs(self, partials: float) -> int:
-        """Runs that are worth cutting: writing a partial tile and reading it again moves `partials` times a run's bytes at most."""
+        """Most gangs that pay: writing and reading a partial tile moves at most `partials` times the bytes of a run."""
         line = self.N * self.chunks
         worth = partials * line * self.rows_read * CHUNK_BYTES / (2 * self.partial_tile_bytes)
         return max(1, min(line, math.floor(min(worth, line))))
@@ -101,18 +102,18 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """One layer's share of the launches."""
+    """One layer's part of the launches."""
 
     shape: LayerShape
     gangs: int
-    """Equal runs that the chunks of all images are cut into. 1 <= gangs <= N * chunks."""
+    """Number of equal runs into which the chunks of all images are cut. 1 <= gangs <= N * chunks."""
     first_forward: int
     first_finish: int
     first_pack: int
     first_backward: int
     """The layer's first block in each launch."""
     partial_offset: int
-    """Where the layer's partial tiles begin in the workspace, in bytes, a multiple of 16."""
+    """Offset of the layer's partial tiles in the workspace, in bytes, a multiple of 16."""
 
     @property
     def forward_blocks(self) -> int:
@@ -120,13 +121,13 @@ class LayerPlan:
 
     @property
     def partial_bytes(self) -> int:
-        """Each gang and each border between images begins a new partial tile."""
+        """Bytes of all partial tiles. Each gang and each border between images begins a new one."""
         return (self.gangs + self.shape.N - 1) * self.shape.tiles * self.shape.partial_tile_bytes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All layers of one launch. The workspace holds partial tiles, loss parts and a ticket, in this order."""
+    """All layers of one launch. In the workspace: partial tiles, parts of the loss, a counter of finished blocks, in this order."""
 
     layers: tuple[LayerPlan, ...]
 
@@ -160,7 +161,7 @@ class Plan:
 
 
 def triangle(side: int) -> int:
-    """Squares on and above the diagonal of a square of squares."""
+    """Number of tiles on and above the diagonal of a matrix of side x side tiles."""
     return side * (side + 1) // 2
 
 
@@ -172,14 +173,13 @@ def plan(
     least_blocks: int = LEAST_BLOCKS,
     weighed: bool = True,
 ) -> Plan:
-    """Divides `resident_blocks`, what the device runs at once, so that all layers end together.
+    """Divide the blocks that the device runs at once, `resident_blocks`, among the layers, so that all layers end together.
 
-    Where those are few for so many tiles, or runs would be longer than LONGEST_RUN, it is several times as many, which follow one
-    another in waves. Small feature maps get fewer: with all blocks at work on 16 MB, partial tiles would move twice as many bytes as
-    F itself.
-    partials: how many times the bytes that a run reads its partial tile may cost, written and read again.
-    weighed: blocks take equally long by `LayerShape.microseconds_per_mb`; otherwise they read equally much.
-    The same shapes and number of blocks always give the same plan: results repeat bit by bit on one kind of device.
+    Where that gives a tile too few blocks, or a block more than LONGEST_RUN pixels, the launch has several waves of as many blocks.
+    Small feature maps get fewer blocks: on 16 MB, partial tiles of all blocks would move twice as many bytes as F itself.
+    partials: limit of the bytes that a partial tile moves, as a multiple of the bytes that its run reads.
+    weighed: let blocks take equally long, by `LayerShape.microseconds_per_mb`; otherwise they read equally many bytes.
+    The same shapes and number of blocks always give the same plan, so results repeat bit by bit on one kind of device.
     """
     gangs = divide(shapes, resident_blocks, partials, least_blocks, weighed)
     layers = []
@@ -202,7 +202,7 @@ def divide(
     least_blocks: int = LEAST_BLOCKS,
     weighed: bool = True,
 ) -> list[int]:
-    """Gangs per layer, of as few waves of blocks as give every layer enough of them."""
+    """Gangs of each layer, with the fewest waves that keep both limits."""
     wanted = max(
         sum(least_blocks * shape.tiles for shape in shapes),
         sum(math.ceil(shape.run(1) / LONGEST_RUN) * shape.tiles for shape in shapes),
@@ -219,7 +219,7 @@ def divide(
 
 
 def _share(shapes: tuple[LayerShape, ...], blocks: int, partials: float, weighed: bool) -> list[int]:
-    """One gang each, then always one more for the layer whose blocks take the longest, while blocks last."""
+    """Give each layer one gang, then one more to the layer whose blocks take longest, until no blocks are left."""
     gangs = [1] * len(shapes)
     left = blocks - sum(shape.tiles for shape in shapes)
 
@@ -233,7 +233,7 @@ def _share(shapes: tuple[LayerShape, ...], blocks: int, partials: float, weighed
     while slowest:
         _, layer = heapq.heappop(slowest)
         shape = shapes[layer]
-        # A layer that cannot be helped any more ends the launch anyway; the others need not be cut finer than it.
+        # This layer can have no more gangs and ends last. More gangs for the others would not end the launch sooner.
         if shape.tiles > left or gangs[layer] == shape.most_gangs(partials):
             break
         gangs[layer] += 1

@@ -1,6 +1,6 @@
-"""Gram matrices and style losses in plain torch: what the CUDA kernel must equal, and what runs where there is no GPU.
+"""Gram matrices and style losses in plain torch. The CUDA kernel must give the same; without a GPU, this runs.
 
-Everything here is differentiable (twice), runs on any device, and accumulates in float32, or float64 for float64.
+Both functions are differentiable twice, run on any device, and add up in float32, or in float64 for float64.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def gram(features: Tensor, mask: Tensor | None = None) -> Tensor:
 
     from .self_product import SelfProduct
 
-    # Autocast would cast the product's operands back to half and add up in the order and precision of its choosing.
+    # Autocast would cast the product's operands to half, and add up in another order and precision.
     with torch.autocast(features.device.type, enabled=False):
         pixels = features.flatten(2)
         pixels = pixels if pixels.dtype == torch.float64 else pixels.float()

@@ -1,4 +1,7 @@
-"""F Fᵀ with a gradient of its own: at the top of a module, where torch.compile wants it, and of one that may import torch there."""
+"""F Fᵀ with a gradient of its own.
+
+torch.compile needs the class at the top of a module, and this module may import torch there.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ from torch import Tensor
 
 
 class SelfProduct(torch.autograd.Function):
-    """F Fᵀ of (N, C, P), whose gradient (Ġ + Ġᵀ) F is one product, in F's own memory layout.
+    """F Fᵀ of (N, C, P). The gradient (Ġ + Ġᵀ) F is one product, in F's own memory layout.
 
-    Autograd, which does not know that both operands are one, computes two, one of them transposed, and adds them: half the
-    time of a style loss on a CPU. Differentiable twice, since `backward` is made of differentiable operations.
+    Autograd does not know that both operands are the same tensor. It computes two products, one of them transposed, and adds them,
+    which is half the time of a style loss on a CPU. Differentiable twice, because `backward` consists of differentiable operations.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The two public functions: they check what they are given once, and choose between the kernel and plain torch."""
+"""The two public functions. They check their arguments, and choose between the kernel and plain torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_PIXELS = 2**31 - 256
-"""Of one image: the kernel counts them in 32 bits, and looks a little beyond their end."""
+"""Most pixels of one image: the kernel counts them in 32 bits, up to a little beyond the last one."""
 
 
 def gram(features: Tensor, mask: Tensor | None = None, *, tf32: bool = False) -> Tensor:
@@ -79,7 +79,7 @@ def style_loss(
 
 
 def _has_kernel(features: Tensor) -> bool:
-    """Whether the CUDA kernel computes this one: it has no float64 variant, plain torch is exact there."""
+    """Whether the CUDA kernel computes these features. It has no float64 variant; plain torch computes float64."""
     import torch
 
     return features.is_cuda and features.dtype != torch.float64

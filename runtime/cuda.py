@@ -1,4 +1,6 @@
-"""CUDA for the runtime: PyCUDA, and the driver's own functions for CUDA graphs. No other file of the runtime calls them.
+"""CUDA for the runtime: devices, memory, streams and graphs, through PyCUDA. No other file imports PyCUDA.
+
+PyCUDA lacks CUDA graphs. They come from `impasto.kernels.cuda_driver`, the one module that calls the driver's library.
 
 Each object belongs to a `Device`, and is made and freed while that device is active in the calling thread. PyCUDA's destructors
 cannot free objects here: in a thread that did not make the object they refuse to run, and leak.
@@ -16,21 +18,13 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import BackendError, KernelError, MissingDependency
+from impasto.kernels import cuda_driver
 
 _GRANULE = 1 << 16
 """Sizes of device memory blocks are multiples of this, in bytes, so that pictures of similar sizes can use the same blocks."""
 
 _HOST_ALLOC_MAPPED = 2
 _STREAM_NON_BLOCKING = 1
-_CAPTURE_THREAD_LOCAL = 1
-_GRAPH_CALLS = (
-    "cuStreamBeginCapture_v2",
-    "cuStreamEndCapture",
-    "cuGraphInstantiateWithFlags",
-    "cuGraphLaunch",
-    "cuGraphDestroy",
-    "cuGraphExecDestroy",
-)
 
 
 @functools.cache
@@ -49,18 +43,6 @@ def driver() -> Any:
             f"no CUDA device can be used: {error}; see nvidia-smi, or choose backend='onnxruntime-cpu'"
         ) from None
     return cuda
-
-
-@functools.cache
-def graph_driver() -> Any | None:
-    """The driver's library, for CUDA graphs, which PyCUDA lacks. None if the driver lacks them too (before CUDA 11.4)."""
-    from impasto.kernels import launch
-
-    try:
-        library = launch.driver()
-    except KernelError:
-        return None
-    return library if all(hasattr(library, name) for name in _GRAPH_CALLS) else None
 
 
 @contextmanager
@@ -267,24 +249,9 @@ class Stream:
 
         `work` may not allocate or wait. Raises what `work` raises; the stream stays usable then.
         """
-        library = graph_driver()
-        if library is None:
-            return None
-        stream, graph, executable = ctypes.c_void_p(self.handle), ctypes.c_void_p(), ctypes.c_void_p()
         with self._device.active():
-            if library.cuStreamBeginCapture_v2(stream, _CAPTURE_THREAD_LOCAL):
-                return None
-            try:
-                work()
-            except BaseException:
-                if not library.cuStreamEndCapture(stream, ctypes.byref(graph)):
-                    library.cuGraphDestroy(graph)
-                raise
-            if library.cuStreamEndCapture(stream, ctypes.byref(graph)):
-                return None
-            failed = library.cuGraphInstantiateWithFlags(ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
-            library.cuGraphDestroy(graph)
-        return None if failed else CudaGraph(self._device, library, executable, stream)
+            graph = cuda_driver.capture(self.handle, work)
+        return None if graph is None else CudaGraph(self._device, graph, self.handle)
 
     def free(self) -> None:
         """Free the stream. Call `wait` first."""
@@ -295,22 +262,20 @@ class Stream:
 class CudaGraph:
     """A CUDA graph: recorded work that one call runs again, on the stream on which it was recorded."""
 
-    def __init__(self, device: Device, library: Any, executable: ctypes.c_void_p, stream: ctypes.c_void_p) -> None:
+    def __init__(self, device: Device, graph: cuda_driver.Graph, stream: int) -> None:
         """Get it from `Stream.capture`."""
         self._device = device
-        self._library = library
-        self._executable = executable
+        self._graph = graph
         self._stream = stream
 
     def replay(self) -> None:
         """Begin the recorded work. The device must be active. Raises BackendError."""
-        status = self._library.cuGraphLaunch(self._executable, self._stream)
-        if status:
-            words = ctypes.c_char_p()
-            self._library.cuGetErrorString(status, ctypes.byref(words))
-            raise BackendError(f"CUDA failed while replaying a graph: {(words.value or b'unknown error').decode()}")
+        try:
+            self._graph.launch(self._stream)
+        except KernelError as error:
+            raise BackendError(f"CUDA failed while replaying a graph: {error}") from error
 
     def free(self) -> None:
         """Free the graph. It may not be running."""
         with self._device.active():
-            self._library.cuGraphExecDestroy(self._executable)
+            self._graph.destroy()

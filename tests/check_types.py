@@ -18,16 +18,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 def main() -> int:
     """Returns mypy's exit status."""
-    cache = REPOSITORY / ".mypy_cache"
     shutil.rmtree(REPOSITORY / "build" / "lib", ignore_errors=True)  # setuptools would pack files that are long gone
     with tempfile.TemporaryDirectory() as folder:
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check"]
         subprocess.run([*install, "--target", folder, str(REPOSITORY)], check=True)
-        # The wheel's folder comes first on the path, so that mypy reads it and not the editable install.
-        environment = {**os.environ, "PYTHONPATH": folder, "MYPYPATH": folder}
-        command = [sys.executable, "-m", "mypy", "--config-file", str(REPOSITORY / "pyproject.toml")]
-        options = ["--cache-dir", str(cache), "--package", "impasto"]
-        return subprocess.run([*command, *options], env=environment, cwd=folder, check=False).returncode
+        return check(Path(folder)).returncode
+
+
+def check(folder: Path, **options: bool) -> subprocess.CompletedProcess[str]:
+    """Run mypy on the package `impasto` in this folder. options: as `subprocess.run` takes them."""
+    # The folder comes first on the path, so that mypy reads it and not the editable install.
+    environment = {**os.environ, "PYTHONPATH": str(folder), "MYPYPATH": str(folder)}
+    command = [sys.executable, "-m", "mypy", "--config-file", str(REPOSITORY / "pyproject.toml")]
+    command += ["--cache-dir", str(REPOSITORY / ".mypy_cache"), "--package", "impasto"]
+    return subprocess.run(command, env=environment, cwd=folder, check=False, text=True, **options)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,23 @@ for name in (
     os.environ.pop(name, None)
 
 
+LONG_FILES = (
+    "test_wheel.py",
+    "test_engines.py",
+    "test_models.py",
+    "test_package_engines.py",
+    "test_from_checkpoint.py",
+    "test_gram_emulated.py",
+    "test_commands.py",
+)
+"""Files that take a minute or so. They begin first, so that at the end no process works at one of them alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture
 def make_package(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a small model package and returns its folder."""

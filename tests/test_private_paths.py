@@ -20,7 +20,7 @@ def test_no_file_names_a_private_folder() -> None:
         path = REPOSITORY / name
         if (
             not path.is_file()
-            or path.suffix in (".onnx", ".safetensors", ".jpg", ".png", ".fatbin")
+            or path.suffix in (".onnx", ".safetensors", ".jpg", ".png", ".zip")
             or path.name == "test_private_paths.py"
         ):
             continue

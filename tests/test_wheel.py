@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from check_types import check
 from support.small_models import REPOSITORY
 
 
@@ -46,6 +47,14 @@ def test_the_wheel_holds_every_module_and_every_model(wheel):
     assert "impasto/kernels/gram.cu" in held
     assert "impasto/benchmarks/results/peers.json" in held
     assert not [name for name in held if name.startswith(("tests/", "impasto/tests"))]
+
+
+@pytest.mark.timeout(900)
+def test_its_types_are_right(wheel, tmp_path):
+    """`make types`, on this wheel."""
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    done = check(tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_wheel_runs_a_shipped_model_without_torch(wheel, tmp_path):

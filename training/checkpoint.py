@@ -30,7 +30,7 @@ KEY = "impasto"
 SCHEMA = 1
 
 _LARGEST = 4096
-"""Of a network's channels, blocks and sides."""
+"""The largest number of channels, blocks and pixels that a network's config may ask for."""
 
 
 @dataclass(frozen=True)

@@ -26,25 +26,32 @@ class InputGradient:
     row: int
     column: int
     """The middle of the place, in pixels of the photo."""
-    influence: np.ndarray
-    """float32 (H, W): the absolute gradient, summed over colours; sums to 1. That of the thumbnail is spread over what it shows."""
-    through_thumbnail: float
-    """The share that goes through the thumbnail of the whole photo; 0 for a network without one."""
+    local: np.ndarray
+    """float32 (H, W): the absolute gradient that does not go through the thumbnail, summed over colours."""
+    thumbnail: np.ndarray
+    """The same of what does, spread over the pixels that each of the thumbnail's shows; 0 for a network without one.
+
+    Both together sum to 1.
+    """
+
+    @property
+    def influence(self) -> np.ndarray:
+        """All of it, float32 (H, W)."""
+        return self.local + self.thumbnail
+
+    @property
+    def through_thumbnail(self) -> float:
+        """The share that goes through the thumbnail of the whole photo."""
+        return float(self.thumbnail.sum(dtype=np.float64))
 
     def radius_of(self, share: float) -> int:
-        """How far from the place, along either axis, one must go to find this share of what does not go through the thumbnail."""
+        """How far from the place, along either axis, this share of `local` lies."""
         rows, columns = (
-            np.abs(np.arange(side) - at) for side, at in zip(self.influence.shape, (self.row, self.column), strict=True)
+            np.abs(np.arange(side) - at) for side, at in zip(self.local.shape, (self.row, self.column), strict=True)
         )
         distance = np.maximum(rows[:, None], columns[None])
-        local = np.bincount(distance.ravel(), self._local().ravel())
-        return int(np.searchsorted(np.cumsum(local), share * local.sum()))
-
-    def _local(self) -> np.ndarray:
-        # What the thumbnail adds is the same within each of its cells, far away too.
-        return (
-            np.clip(self.influence - np.median(self.influence), 0, None) if self.through_thumbnail else self.influence
-        )
+        within = np.cumsum(np.bincount(distance.ravel(), self.local.ravel()))
+        return int(np.searchsorted(within, share * within[-1]))
 
 
 def input_gradients(package: Path, image: np.ndarray, places: list[tuple[int, int]]) -> list[InputGradient]:
@@ -65,16 +72,14 @@ def _at(network: Network, image: np.ndarray, row: int, column: int) -> InputGrad
     rows, columns = (slice(max(at, 0), max(at, 0) + PATCH) for at in (top, left))
     drawn[..., rows, columns].sum().backward()
     assert photo.grad is not None
-    influence = photo.grad.abs().sum(1)[0]
-    local = float(influence.sum())
-    whole = 0.0
+    local = photo.grad.abs().sum(1)[0].double()
+    spread = torch.zeros_like(local)
     if thumbnail is not None and thumbnail.grad is not None:
-        cells = thumbnail.grad.abs().sum(1, keepdim=True)
-        whole = float(cells.sum())
-        spread = torch.nn.functional.interpolate(cells, influence.shape[-2:], mode="nearest")[0, 0]
-        influence = influence + spread * (whole / max(float(spread.sum()), 1e-30))
-    total = max(local + whole, 1e-30)
-    return InputGradient(row, column, (influence / total).numpy(), whole / total)
+        cells = thumbnail.grad.abs().sum(1, keepdim=True).double()
+        spread = torch.nn.functional.interpolate(cells, local.shape, mode="nearest")[0, 0]
+        spread *= cells.sum() / spread.sum().clamp_min(1e-300)
+    whole = (local.sum() + spread.sum()).clamp_min(1e-300)
+    return InputGradient(row, column, *((part / whole).float().numpy() for part in (local, spread)))
 
 
 def _extra(network: Network, image: np.ndarray) -> tuple[tuple[Tensor, ...], Tensor | None]:

@@ -57,9 +57,9 @@ class TrainingOptions:
     """The classifier in `training.backbones` whose features tell content and style; restorers need it for the
     perceptual term alone."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Of the loss terms."""
+    """The weights of the loss terms."""
     backbone_weights: Path | None = None
-    """Its weights; by default those in the cache, in an installed package, or from the official place."""
+    """The backbone's weights; by default those in the cache, in an installed package, or from the official place."""
 
     accepts_foreign: ClassVar[bool] = False
     """Whether `start` may be another project's network."""

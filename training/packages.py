@@ -23,7 +23,7 @@ class Packaged:
     """What a package knows of its training."""
 
     about: dict[str, Any]
-    """As in a checkpoint's metadata: name, task, network, recipe, quality."""
+    """What a checkpoint's metadata says: name, task, network, recipe, quality."""
     weights: dict[str, np.ndarray]
     checkpoint: Path | None
     """Holds the weights instead, where the graphs do not have them as they were trained."""

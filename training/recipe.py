@@ -74,7 +74,7 @@ def _public_argument(argument: str) -> str:
 
 
 def _quoted(argument: str) -> str:
-    """As a shell reads it; the data folder's variable stays outside of quotes, where the shell puts the folder in its place."""
+    """The argument quoted for a shell. The data folder's variable stays outside of quotes, where the shell replaces it."""
     variable = f"${VARIABLE}"
     if variable not in argument:
         return shlex.quote(argument)
@@ -141,7 +141,7 @@ def _data(options: TrainingOptions, split: Split) -> dict[str, Any]:
 
 
 def _read(options: TrainingOptions, split: Split) -> list[Photos]:
-    """Those of the sets that were read from a folder each; the others are shares, and their files are told with the rest."""
+    """The sets that were read from a folder each. The others are shares of it, and their files are told with the rest."""
     of_folders = [split.train]
     if options.validation is not None:
         of_folders.append(split.validation)

@@ -176,7 +176,7 @@ def _implied_strength(options: RestoreOptions, scale: int) -> dict[str, Any]:
 
 
 def _synthetic(options: RestoreOptions, photos: int) -> Photos:
-    """As many pictures made by program as make the wanted share of all."""
+    """Pictures made by program, so many that they are the wanted share of all."""
     count = round(photos * options.synthetic / (1 - options.synthetic))
     return synthetic_pictures(count, options.fit.seed) if count else Photos((), (), ())
 

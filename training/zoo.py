@@ -26,7 +26,7 @@ from impasto.training.loop.run_folder import CHECKPOINT, is_finished, is_unfinis
 
 VGG_VARIABLE = "IMPASTO_VGG"
 GPU_MINUTES = 9
-"""Of steps; a GPU that is lent for ten has to read photos and to judge, too."""
+"""Minutes of steps; a GPU that is lent for ten has to read photos and to judge, too."""
 
 CLEAN = ("photos/train", "photos/bsds", "photos/imagenet-half")
 """Photos that can be the truth for a restorer."""
@@ -43,11 +43,11 @@ class Recipe:
 
     about: str
     options: str
-    """Of every run."""
+    """Options of every run."""
     cores: tuple[str, ...]
-    """More of them for each run on two CPU cores; each run goes on from the one before."""
+    """More options for each run on two CPU cores; each run goes on from the one before."""
     gpu: tuple[str, ...]
-    """The same for a GPU."""
+    """More options for each run on a GPU."""
     paintings: tuple[str, ...] = ()
     """Files of `styles`, which name the styles where there are several; none for a restorer."""
     judged_by: tuple[str, ...] = ()
@@ -150,7 +150,7 @@ ZOO = {
         judged_by=("jpeg:10-40", "jpeg-twice:10-40", "jpeg:5-90", "none"),
     ),
 }
-"""By the models' names."""
+"""The recipes by the models' names."""
 
 
 @dataclass(frozen=True)

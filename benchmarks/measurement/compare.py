@@ -24,7 +24,7 @@ from .report import SCHEMA, describe_machine
 
 ROUNDS = 15
 LEAST_ROUNDS = 6
-"""With fewer, all of them lie on one side of the median more often than one time in twenty: they give no interval of 95 %."""
+"""The least number of rounds for an interval of 95 %: fewer lie all on one side of the median more often than one time in twenty."""
 _CHOICES = ("backend", "precision", "layout", "style", "strength")
 
 
@@ -33,7 +33,7 @@ class Contender:
     """A model, and how to load it."""
 
     text: str
-    """As it was asked for."""
+    """What was asked for, such as "denoise,precision=int8"."""
     model: str
     choices: dict[str, str]
 
@@ -78,14 +78,14 @@ class Standing:
     contender: Contender
     info: impasto.ModelInfo
     latency: Latency
-    """From a NumPy picture to a NumPy picture; the fastest call of each round."""
+    """Time from a NumPy picture to a NumPy picture; the fastest call of each round."""
     speed: tuple[float, float, float]
     """How many times as fast as the first, by rounds: the lower end of its interval, the median, the upper end. Without `certain`, the
     ends are the slowest and the fastest round's."""
     psnr_db: float | None
-    """Of its picture against the first's, infinite where they are equal; None where they have different sizes."""
+    """PSNR in dB of its picture against the first's, infinite where they are equal; None where they have different sizes."""
     drawn: np.ndarray
-    """Its picture, uint8 (H, W, 3)."""
+    """The picture that it drew, uint8 (H, W, 3)."""
 
     @property
     def name(self) -> str:
@@ -144,7 +144,7 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of each: the model's name, and where another of that name runs likewise, what was asked for, and its number if need be."""
+        """A name for each contender: the model's. Where two are equal, what was asked for is added, and a number if need be."""
         named = [(each.name, each.runs_on) for each in self.standings]
         texts = [each.contender.text for each in self.standings]
         return tuple(

@@ -14,7 +14,7 @@ from typing import Any
 from impasto.errors import BackendError, OptionError
 
 IDLE_SECONDS = 2.0
-"""For how long the machine does nothing before, to learn what it takes then."""
+"""Seconds for which the machine does nothing before, to measure its power then."""
 _INTERVAL = 0.02
 """Seconds between two readings of a rail: often enough for a picture's ups and downs, and few enough to cost nothing themselves."""
 _WHOLE = ("VDD_IN", "POM_5V_IN")
@@ -88,9 +88,9 @@ class Energy:
     pictures: int
     seconds: float
     joules: dict[str, float]
-    """By sensor: all that it counted meanwhile, also for what else the machine did."""
+    """Joules by sensor: all that it counted, also for what else the machine did."""
     idle_watts: dict[str, float]
-    """By sensor, with the model loaded and nothing to do."""
+    """Power by sensor, with the model loaded and nothing to do."""
 
     @property
     def main(self) -> str:

@@ -34,7 +34,7 @@ class Latency:
 
     @property
     def standard_deviation_ms(self) -> float:
-        """Of the sample (n - 1); 0 for a single one."""
+        """Standard deviation of the sample (n - 1); 0 for a single one."""
         return float(np.std(self.samples_ms, ddof=1)) if len(self.samples_ms) > 1 else 0.0
 
     def percentile_ms(self, percent: float) -> float:
@@ -43,7 +43,7 @@ class Latency:
 
     @property
     def images_per_second(self) -> float:
-        """Of one picture after the other: 1000 / median."""
+        """Pictures a second, one after the other: 1000 / median."""
         return 1000 / self.median_ms
 
     def to_json(self) -> dict[str, Any]:

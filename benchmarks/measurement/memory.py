@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class PeakMemory:
-    """Of a stretch of work, by Linux' own count: resident pages, so libraries, weights and buffers, without what lies on a GPU.
+    """The most memory that some work takes, by Linux' own count: resident pages (libraries, weights, buffers), without a GPU's.
 
     https://man7.org/linux/man-pages/man5/proc.5.html: 5 written to clear_refs sets the peak to what is resident now.
     """

@@ -40,7 +40,7 @@ class SizeResult:
     end_to_end: Latency
     """From a NumPy picture to a NumPy picture: padding, copies, compute, cropping."""
     energy: Energy | None = None
-    """Of the same, where it was asked for."""
+    """Energy of the same pictures; None where it was not asked for."""
     batches: Mapping[int, Latency] = field(default_factory=dict)
     """The graph alone on so many pictures at once, where that was asked for."""
     peak_memory_bytes: int | None = None
@@ -73,7 +73,7 @@ class BenchmarkReport:
     environment: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As `report.schema.json` says."""
+        """A plain dictionary of the form that `report.schema.json` describes."""
         return {
             "schema": SCHEMA,
             "kind": "impasto.benchmark",

@@ -163,6 +163,7 @@ def _gram_layer(measured: Measured) -> Layer:
         name=measured.model,
         label="",
         kind="MatMul",
+        nodes=(),
         precision="fp16",
         shape=(batch, channels, channels),
         macs=channels * values,

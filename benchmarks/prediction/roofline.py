@@ -10,12 +10,12 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx
 
-from impasto.errors import OptionError, PackageError, first_line
+from impasto.errors import OptionError
+from impasto.export.graph.helpers import read_graph
 from impasto.export.graph.layers import Assumed, Layer, layers_of, peak_bytes
 from impasto.images.sizes import parse_size
 from impasto.package.manifest import PRECISIONS
@@ -42,7 +42,7 @@ class LayerTime:
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        told = {key: value for key, value in asdict(self.layer).items() if key not in ("output", "inputs")}
+        told = {key: value for key, value in asdict(self.layer).items() if key not in ("nodes", "output", "inputs")}
         return {**told, "bound_ms": self.bound_ms, "likely_ms": self.likely_ms, "limit": self.limit}
 
 
@@ -191,8 +191,8 @@ def read_work(model: str | os.PathLike[str], precision: str, backend: str, likel
         source, assumed = resolve(model, precision, target_backend=backend), None
     elif precision == "fp32":
         assumed = None
-    graph = _loaded(source.graph_path)
-    context = _loaded(source.context_path) if source.context_path else None
+    graph = read_graph(source.graph_path)
+    context = read_graph(source.context_path) if source.context_path else None
     return Work(graph, context, _spec(source, graph), precision, assumed)
 
 
@@ -262,13 +262,6 @@ def _around_ms(work: Work, device: Device, likely: Likely, pictures: int) -> flo
     # Without a bus the picture is still read and written once more, into its padded place and out of it.
     copies = pictures / (bus.value * 1e9) if bus else 2 * pictures / (device.bytes_per_second() * likely.memory)
     return context + 1000 * copies
-
-
-def _loaded(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
 
 
 def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:

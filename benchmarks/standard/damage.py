@@ -24,7 +24,7 @@ _BAYER = {"red": ((0, 0),), "green": ((0, 1), (1, 0)), "blue": ((1, 1),)}
 """The RGGB mosaic: rows and columns of each colour's sensors in a cell of 2 x 2."""
 
 _GAMMA = 2.2
-"""Of the encoding that the sensor's pictures are taken to have."""
+"""The gamma of the encoding that the sensor's pictures are taken to have."""
 
 
 def levels(values: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def halved(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """By Pillow's bicubic filter."""
+    """The picture at this size, by Pillow's bicubic filter."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
@@ -215,7 +215,7 @@ def capped_psnr(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def luminance_psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """Of the luminance, two pixels of the border left off, as for super-resolution by two."""
+    """PSNR of the luminance, with two pixels of the border left off, which is the custom for super-resolution by two."""
     return capped_psnr(luminance(one)[2:-2, 2:-2], luminance(other)[2:-2, 2:-2])
 
 

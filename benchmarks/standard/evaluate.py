@@ -85,10 +85,10 @@ class Trial:
 
     damage: Damage
     models: tuple[str, ...]
-    """Those that ship for it."""
+    """The models that ship for this kind."""
     sets: tuple[str, ...] = ("CBSD68",)
     every: int = 6
-    """Takes each set's first picture, and then every so many, since some damages take long."""
+    """The step from one picture of a set to the next that is taken, since some damages take long."""
     scale: int = 1
     """What a model is to enlarge by."""
 
@@ -103,7 +103,7 @@ class Row:
     model: str
     pictures: int
     damaged_db: float
-    """Of what the model gets; for an upscaler enlarged by the bicubic filter."""
+    """The score of what the model gets; for an upscaler enlarged by the bicubic filter."""
     restored_db: float
 
 
@@ -176,7 +176,7 @@ KINDS: dict[str, tuple[Trial, ...]] = {
         Trial(half_size, ("upscale-x2",), (TEXT,), scale=2),
     ),
 }
-"""By name, what is measured."""
+"""What is measured, by name."""
 
 
 def measure(
@@ -240,7 +240,7 @@ def _measured(
 
 
 def _pictures(data: Path, of: str, every: int, limit: int | None) -> Iterator[np.ndarray]:
-    """Of a set, in the order of their names; none of one that is missing."""
+    """The pictures of a set, in the order of their names; none where the set is missing."""
     if of == TEXT:
         yield letters()
     elif (data / "sets" / of).is_dir():
@@ -329,5 +329,5 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def _console() -> Console:
-    """As wide as the terminal; wide where nobody's window is to be filled."""
+    """The console for tables: as wide as the terminal, or 200 columns in a pipe or a file."""
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=200)

@@ -32,7 +32,7 @@ class Peer:
     cost: str | None
     """Such as "213 kMAC a pixel"; None for what is no network."""
     figures: Mapping[str, Figures]
-    """By kind of damage."""
+    """The published rows by kind of damage."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.weights}; told {self.told}" + (f"; {self.cost}" if self.cost else "")

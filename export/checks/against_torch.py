@@ -29,11 +29,11 @@ class PictureCheck:
     picture: str
     size: tuple[int, int]
     max_difference: int
-    """In levels of 255."""
+    """The largest difference of a value, in levels of 255."""
     differing: float
     """Share of values that differ at all."""
     psnr: float
-    """In dB, of one drawing against the other; infinite where they are equal."""
+    """PSNR of one drawing against the other, in dB; infinite where they are equal."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; JSON has no infinity, so a PSNR of equal drawings is null."""
@@ -132,7 +132,7 @@ def synthetic(height: int, width: int) -> np.ndarray:
     picture = np.stack([255 * x / width, 255 * y / height, 127 + 127 * np.sin(x / 7) * np.cos(y / 11)], axis=-1)
     picture[(x - width / 2) ** 2 + (y - height / 2) ** 2 < (min(height, width) / 5) ** 2] = (255, 0, 0)
     picture += np.random.default_rng(0).normal(0, 6, picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
 
 def given_pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, np.ndarray]]:
@@ -143,5 +143,5 @@ def given_pictures(files: Sequence[str | os.PathLike[str]]) -> list[tuple[str, n
 
 
 def synthetic_pictures(sizes: Sequence[tuple[int, int]]) -> list[tuple[str, np.ndarray]]:
-    """The same of `synthetic`. sizes: heights and widths."""
+    """A name and a `synthetic` picture for each size. sizes: heights and widths."""
     return [(f"synthetic {height} x {width}", synthetic(height, width)) for height, width in sizes]

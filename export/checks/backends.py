@@ -80,7 +80,7 @@ def _compared_size(spec: ModelSpec) -> tuple[int, int]:
 
 
 def installed(backends: Sequence[str]) -> list[str]:
-    """Those whose library is there."""
+    """The backends whose library is installed."""
     return [name for name in backends if find_spec(name.split("-")[0]) is not None]
 
 

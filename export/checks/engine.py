@@ -19,7 +19,7 @@ from impasto.runtime.loading.source import resolve
 from .against_torch import PictureCheck, compare, given_pictures, synthetic_pictures
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 50.0, "int8": 30.0}
-"""In dB, by the engine's precision. FP32 kernels round a value apart now and then; INT8 costs what calibration leaves."""
+"""The least PSNR in dB by the engine's precision. FP32 kernels round a value apart now and then; INT8 costs what calibration leaves."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class Drawn:
     """How far a graph's drawings are from the painting."""
 
     graph: str
-    """Its precision and, where it was made for one target backend only, that: "int8 openvino"."""
+    """The precision and, where there is one, the target backend: "int8 openvino"."""
     backend: str
     distances: tuple[StyleDistance, ...]
     """One for each picture."""
@@ -81,7 +81,7 @@ class StyleCheck:
     others: tuple[Drawn, ...]
 
     def change(self, other: Drawn, layer: str | None = None) -> float:
-        """Of the mean distance against the reference's, as a share: 0.01 is one percent further from the painting."""
+        """Change of the mean distance against the reference's, as a share: 0.01 is one percent further from the painting."""
         return other.mean(layer) / self.reference.mean(layer) - 1
 
     def holds(self, other: Drawn) -> bool:

@@ -87,7 +87,7 @@ def is_modern(model: onnx.ModelProto) -> bool:
 
 
 def modernized(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same in float32 and opset 20, with constants computed, batch norms folded into convolutions and pixel shuffles whole.
+    """The graph in float32 and opset 20, with constants computed, batch norms folded into convolutions and pixel shuffles whole.
 
     Raises ExportError where it can be neither converted nor left as it is.
     """
@@ -191,7 +191,7 @@ def _keep_planes(graph: onnx.GraphProto) -> None:
 
 
 def finished(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without what other tools noted about their work, checked. Raises ExportError."""
+    """The graph without what other tools noted about their work, checked by onnx. Raises ExportError."""
     model.producer_name, model.producer_version, model.doc_string = "impasto", __version__, ""
     model.graph.name = "impasto"
     del model.metadata_props[:]
@@ -203,7 +203,7 @@ def finished(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _encoding(entry: ValueInfoProto, pixels: Pixels) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """From the uint8 picture to what the graph takes, and the constants for it."""
+    """The nodes from the uint8 picture to what the graph takes, and their constants."""
     chain = _Chain(_INPUT)
     chain.add("Cast", to=TensorProto.FLOAT)
     planes = not _channels_last(entry)
@@ -219,7 +219,7 @@ def _encoding(entry: ValueInfoProto, pixels: Pixels) -> tuple[list[NodeProto], d
 
 
 def _decoding(drawn: ValueInfoProto, pixels: Pixels) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
-    """From what the graph gives to the uint8 picture."""
+    """The nodes from what the graph gives to the uint8 picture."""
     chain = _Chain(drawn.name, _OUTPUT)
     if drawn.type.tensor_type.elem_type == TensorProto.UINT8:
         chain.add("Cast", to=TensorProto.FLOAT)
@@ -252,7 +252,7 @@ class _Chain:
         self._last = name
 
     def scale(self, kind: str, number: float, *, neutral: float) -> None:
-        """By a number, unless that changes nothing."""
+        """Multiply or add a number, unless that changes nothing."""
         if number != neutral:
             self.add(kind, self._constant(kind, np.float32(number)))
 
@@ -276,7 +276,7 @@ class _Chain:
 
 def _channels_last(value: ValueInfoProto) -> bool:
     sizes = [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-    return sizes[3] == 3 and sizes[1] != 3
+    return bool(sizes[3] == 3 and sizes[1] != 3)
 
 
 def _channels(value: ValueInfoProto) -> int:

@@ -244,8 +244,8 @@ class _Walk:
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:
-    """As halves; what lies beyond them, such as the ends of a Clip that clips nothing, becomes the largest one."""
-    return np.clip(values, -HIGHEST, HIGHEST).astype(np.float16)
+    """The values as halves. A larger value, such as an end of a Clip that clips nothing, becomes the largest half."""
+    return np.asarray(np.clip(values, -HIGHEST, HIGHEST), np.float16)
 
 
 def _renamed(node: NodeProto, old: str, new: str) -> NodeProto:

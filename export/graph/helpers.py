@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from impasto.errors import PackageError, first_line
 from impasto.package.manifest import CONTEXT
+from impasto.package.shared_weights import self_contained
 from impasto.package.writer import NewFile
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 OPSET = 20
-"""Of the graphs that we write: it keeps InstanceNormalization whole and dynamic sizes clean; older ones are derived where a device
-needs them."""
+"""The opset of the graphs that we write. It keeps InstanceNormalization whole and dynamic sizes clean. Older ones are derived where a
+device needs them."""
 LEAST_OPSET = 13
 """The first whose QuantizeLinear takes one scale a channel."""
+
+
+def read_graph(path: Path) -> onnx.ModelProto:
+    """An ONNX file with all its weights, also those that lie in another file of its package. Raises PackageError."""
+    try:
+        return onnx.load_from_string(self_contained(path))
+    except PackageError:
+        raise
+    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
+        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
 
 
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -56,7 +69,7 @@ def captured(node: NodeProto) -> Iterator[str]:
 
 
 def readers(graph: onnx.GraphProto) -> dict[str, list[NodeProto]]:
-    """For each tensor, the nodes that take it, once for each time; or read it in a graph inside them."""
+    """For each tensor the nodes that take it, once for each time, or read it in a graph inside them."""
     found: dict[str, list[NodeProto]] = {}
     for node in graph.node:
         for name in (*node.input, *captured(node)):
@@ -87,7 +100,7 @@ def drop_attributes(node: NodeProto, *names: str) -> None:
 
 
 def kernel_shape(node: NodeProto, stored: Mapping[str, np.ndarray], by: Mapping[str, NodeProto]) -> list[int]:
-    """Of a convolution: what it says, or what its weights say, through Q and DQ. Empty where neither does.
+    """A convolution's kernel shape: its attribute, or its weights' shape, through Q and DQ. Empty where neither is known.
 
     stored, by: the graph's `constants` and `producers`.
     """

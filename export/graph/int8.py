@@ -33,7 +33,7 @@ ARITHMETIC = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 _PERCENTILE = 99.99
 _BINS = {"percentile": 2048, "entropy": 256}
-"""Of the histograms that they look at. Entropy compares each bin's range in a Python loop, and takes seconds even so."""
+"""Bins of the histograms by calibration method. Entropy compares each bin's range in a Python loop, and takes seconds even so."""
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ def find_ranges(model: onnx.ModelProto, feeds: Sequence[Feed], method: str) -> A
 
 
 def learnt_ranges(model: onnx.ModelProto, learnt: Mapping[str, float]) -> Any:
-    """The same as `find_ranges` for what the layers read, from a quantization-aware training; None where that knows not all.
+    """The range of every tensor that a layer reads, as a quantization-aware training has learnt it; None where one is not known.
 
-    learnt: by layer of the network, such as "body.0.first", the largest magnitude that is not clipped. A tensor that two layers
-    read gets the larger one.
+    The form is that of `find_ranges`. learnt: by layer of the network, such as "body.0.first", the largest magnitude that is not
+    clipped. A tensor that two layers read gets the larger one.
     """
     calibrate = _library().calibrate
     layers = set(layers_of(model))

@@ -50,6 +50,8 @@ class Layer:
     """That of the weights that it computes with, or of those before it; empty before the first."""
     kind: str
     """Its operators, such as "Conv + Add + Relu"."""
+    nodes: tuple[str, ...]
+    """The names of its nodes. A graph of another precision has the same for the same work."""
     precision: str
     """One of BYTES."""
     shape: tuple[int, ...]
@@ -165,7 +167,7 @@ class _Group:
 
     @property
     def output(self) -> str:
-        return self.nodes[-1].output[0]
+        return str(self.nodes[-1].output[0])
 
 
 class _Fusion:
@@ -330,6 +332,7 @@ class _Fusion:
             name=name,
             label=group.label,
             kind=kind,
+            nodes=tuple(node.name for node in group.nodes),
             precision=precision,
             shape=self._shape(group.output),
             macs=sum(self._macs(node) for node in group.nodes),
@@ -372,12 +375,12 @@ class _Fusion:
             "Pad",
         ):
             return 0
-        window = math.prod(attribute(node, "kernel_shape", [1]))
+        window: int = math.prod(attribute(node, "kernel_shape", [1]))
         reads = self._elements(node.input[0]) if node.op_type.startswith("Reduce") else 0
         return max(self._elements(node.output[0]) * window, reads)
 
 
-_FLOATS = {
+_FLOATS: dict[int, str] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
     TensorProto.BFLOAT16: "bf16",

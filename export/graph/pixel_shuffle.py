@@ -25,7 +25,7 @@ _RESHAPES = ("Reshape", "Squeeze", "Unsqueeze")
 
 def unshuffle_order(channels: int, block: int) -> np.ndarray:
     """Which of SpaceToDepth's channels each of torch's pixel_unshuffle is: the one counts offsets first, the other channels."""
-    return np.arange(channels * block * block).reshape(block * block, channels).T.reshape(-1)
+    return np.ravel(np.arange(channels * block * block).reshape(block * block, channels).T)
 
 
 def fold_pixel_shuffles(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -49,7 +49,7 @@ def fold_pixel_shuffles(model: onnx.ModelProto) -> onnx.ModelProto:
 def _origin(graph: onnx.GraphProto, node: NodeProto) -> str:
     """The tensor that the chain begins with."""
     by = producers(graph)
-    name = node.input[0]
+    name: str = node.input[0]
     while name in by and by[name].op_type in _RESHAPES:
         name = by[name].input[0]
     return name
@@ -103,9 +103,9 @@ def _wanted(values: np.ndarray, block: int, unshuffles: bool) -> np.ndarray:
     N, C, H, W = values.shape
     if unshuffles:
         cells = values.reshape(N, C, H // block, block, W // block, block).transpose(_UNSHUFFLE)
-        return cells.reshape(N, C * block**2, H // block, W // block)
+        return np.reshape(cells, (N, C * block**2, H // block, W // block))
     cells = values.reshape(N, C // block**2, block, block, H, W).transpose(_SHUFFLE)
-    return cells.reshape(N, C // block**2, H * block, W * block)
+    return np.reshape(cells, (N, C // block**2, H * block, W * block))
 
 
 def _run(model: onnx.ModelProto, start: str, end: str, values: np.ndarray) -> np.ndarray | None:

@@ -24,7 +24,7 @@ class ReceptiveField:
     """What cutting a picture into tiles must respect."""
 
     radius: int
-    """In input pixels: an output pixel depends on no input further away, along either axis."""
+    """Radius in input pixels: an output pixel depends on no input further away, along either axis."""
     alignment: int
     """Tiles begin at multiples of this many pixels, or the network's strides fall on other pixels than in the whole picture."""
 
@@ -38,16 +38,16 @@ class _Reach:
     high: Fraction
 
     def window(self, stride: int, first: int, last: int) -> _Reach:
-        """Of a layer whose position p reads positions p · stride + first to p · stride + last of this one."""
+        """The reach of a layer whose position p reads positions p · stride + first to p · stride + last of this one."""
         return _Reach(self.step * stride, self.low + self.step * first, self.high + self.step * last)
 
     def spread(self, factor: Fraction | int, first: Fraction | int, last: Fraction | int) -> _Reach:
-        """Of a layer whose position p reads positions (p + first) / factor to (p + last) / factor of this one."""
+        """The reach of a layer whose position p reads positions (p + first) / factor to (p + last) / factor of this one."""
         step = self.step / factor
         return _Reach(step, self.low + step * first, self.high + step * last)
 
     def joined(self, other: _Reach) -> _Reach:
-        """Of a layer that reads both. Raises _Unknown where they do not lie pixel on pixel."""
+        """The reach of a layer that reads both. Raises _Unknown where they do not lie pixel on pixel."""
         if self.step != other.step:
             raise _Unknown
         return _Reach(self.step, min(self.low, other.low), max(self.high, other.high))
@@ -63,7 +63,7 @@ class _View:
     reaches: tuple[_Reach, _Reach]
 
     def each(self, change: Callable[[_Reach, int], _Reach]) -> _View:
-        """With both reaches changed. change: takes the reach and 0 for height, 1 for width."""
+        """The view with both of its reaches changed. change: takes the reach and 0 for height, 1 for width."""
         rows, columns = (change(reach, index) for index, reach in enumerate(self.reaches))
         return replace(self, reaches=(rows, columns))
 
@@ -94,7 +94,7 @@ class _Others:
         return tuple(shape)
 
     def shapes(self, node: NodeProto) -> list[tuple[int, ...]]:
-        """Of what the node takes beside the picture."""
+        """The shapes of what the node takes beside the picture."""
         return [self.shape(name) for name in node.input if name and name not in self._reached]
 
 
@@ -102,7 +102,7 @@ _Rule = Callable[[NodeProto, Sequence[_View], _Others], _View]
 
 
 def receptive_field(model: onnx.ModelProto) -> ReceptiveField | None:
-    """Of a picture graph: its first input and its only output are (N, H, W, 3) or (N, 3, H, W).
+    """The receptive field of a picture graph: its first input and its only output are (N, H, W, 3) or (N, 3, H, W).
 
     model: as `onnx` loads it, constants as initializers. None where the graph looks at the whole picture, where it draws differently
     from place to place, or uses something that is not known here, such as an opset below 13.
@@ -120,7 +120,7 @@ def radii(model: onnx.ModelProto) -> dict[str, int | None]:
 
     model: as for `receptive_field`. Empty for a graph that is no picture's, or of an opset below 13.
     """
-    return {name: view and _radius(view) for name, view in _walked(model).items()}
+    return {name: None if view is None else _radius(view) for name, view in _walked(model).items()}
 
 
 def _radius(view: _View) -> int:
@@ -304,7 +304,7 @@ def _space_to_depth(node: NodeProto, views: Sequence[_View], others: _Others) ->
 
 
 def _resize(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
-    """By constant factors: position q lies at (q + ½) / factor - ½, or q / factor, and takes from its neighbours there."""
+    """A Resize by constant factors: position q lies at (q + ½) / factor - ½, or q / factor, and reads its neighbours there."""
     scales = others.get(node.input[2]) if len(node.input) > 2 else None
     if scales is None or len(scales) != views[0].rank or attribute(node, "axes", None):
         raise _Unknown
@@ -366,7 +366,7 @@ def _transpose(node: NodeProto, views: Sequence[_View], others: _Others) -> _Vie
 
 
 def _matrix_product(node: NodeProto, views: Sequence[_View], others: _Others) -> _View:
-    """With constant weights on the last axis: channels are mixed at each pixel by itself."""
+    """A product with constant weights on the last axis: channels are mixed at each pixel by itself."""
     weights = others.get(node.input[1])
     if weights is None or weights.ndim != 2:
         raise _Unknown

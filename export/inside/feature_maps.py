@@ -13,7 +13,7 @@ from impasto.export.graph.layers import Layer, layers_of
 from impasto.export.quantization.ranges import Session, opened
 from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import open_graph
-from impasto.runtime.inference.context import AskedStrength, Context, PictureContext
+from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource
 from impasto.runtime.inference.padding import reflect_into
 from impasto.runtime.loading.source import Source
 from impasto.styles import mixture
@@ -94,7 +94,7 @@ def _stage(layer: Layer, values: np.ndarray, spec: ModelSpec, size: tuple[int, i
 def _levels(values: np.ndarray) -> np.ndarray:
     """Between the channel's 1st and 99th percentile, so that one bright value does not leave the rest dark."""
     low, high = np.percentile(values, (1, 99))
-    return np.clip(255 * (values - low) / max(float(high - low), 1e-12), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(255 * (values - low) / max(float(high - low), 1e-12), 0, 255), np.uint8)
 
 
 def _feed(source: Source, model: onnx.ModelProto, spec: ModelSpec, photo: np.ndarray) -> dict[str, np.ndarray]:
@@ -104,10 +104,10 @@ def _feed(source: Source, model: onnx.ModelProto, spec: ModelSpec, photo: np.nda
     padded = np.empty((*spec.size.padded(height, width), 3), np.uint8)
     reflect_into(padded, photo, spec.border, spec.border)
     feed = {inputs[0]: padded[None]}
-    context: Context | None = AskedStrength() if spec.strength else None
+    context: ContextSource | None = ChosenStrength() if spec.strength else None
     if source.context_path is not None and spec.thumbnail:
         graph = open_graph(source.context_path, "onnxruntime-cpu", 0)
-        context = PictureContext(graph, spec.thumbnail, mixture(spec.styles))
+        context = ContextGraph(graph, spec.thumbnail, mixture(spec.styles))
     if context is not None:
         feed[inputs[1]] = context.of_picture(photo).copy()
         context.close()

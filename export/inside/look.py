@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ import onnx
 
 import impasto
 from impasto import images
-from impasto.errors import CheckpointError, OptionError, PackageError, first_line, install
+from impasto.errors import CheckpointError, OptionError, first_line, install
+from impasto.export.graph.helpers import read_graph
 from impasto.export.graph.layers import Layer, layers_of
 from impasto.package.spec import ModelSpec
+from impasto.progress import Progress, silent
 from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
 from impasto.runtime.loading.source import Source, quantize_command, resolve
 
@@ -51,12 +54,14 @@ class Inside:
     spec: ModelSpec
     height: int
     width: int
-    """Of the picture that layers are counted for."""
+    """Of the photo, or of the picture that stands for one."""
+    padded: tuple[int, int]
+    """The same with its border: what layers are counted for."""
     parameters: int
     layers: tuple[Layer, ...]
     """Of the FP32 graph."""
     precisions: Mapping[str, Mapping[str, str]]
-    """For each graph of the package, such as "int8 openvino", what each layer computes in."""
+    """For each graph of the package, such as "int8 openvino", what each layer computes in, by its first node."""
     photo: np.ndarray | None
     drawing: np.ndarray | None
     stages: tuple[Stage, ...]
@@ -73,7 +78,7 @@ def look_inside(
     *,
     network: str = "vgg16",
     sensitivity: str | os.PathLike[str] | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> Inside:
     """Look inside a package or an ONNX file.
 
@@ -103,28 +108,40 @@ def look_inside(
         raise OptionError(
             f"{source.path} is an engine, whose layers are no longer the model's; name its package or .onnx file"
         )
-    graph = _loaded(source.graph_path)
+    graph = read_graph(source.graph_path)
     spec = _spec(source, graph)
-    picture = images.within(images.read(Path(photo)).rgb, LONGEST) if photo is not None else None
+    picture = _middle(images.within(images.read(Path(photo)).rgb, LONGEST), spec) if photo is not None else None
     height, width = picture.shape[:2] if picture is not None else (LONGEST, LONGEST)
     progress("counting layers")
-    layers = layers_of(graph, height, width)
+    padded = spec.size.padded(height + 2 * spec.border, width + 2 * spec.border)
+    layers = layers_of(graph, *padded)
     drawing = None
     stages: tuple[Stage, ...] = ()
     if picture is not None:
         progress("drawing the photo")
-        with impasto.load(source.path, backend="onnxruntime-cpu", precision="fp32", working_size=None) as loaded:
+        with impasto.load(
+            source.path, backend="onnxruntime-cpu", precision=source.precision, working_size=None
+        ) as loaded:
             drawing = loaded(picture)
         progress("looking at what each stage sees")
         stages = stages_of(source, graph, spec, picture)
     return Inside(
-        spec, height, width, sum(int(np.prod(tensor.dims)) for tensor in graph.graph.initializer), layers,
-        _precisions(source, layers, height, width), picture, drawing, stages,
+        spec, height, width, padded, sum(int(np.prod(tensor.dims)) for tensor in graph.graph.initializer), layers,
+        _precisions(source, layers, padded), picture, drawing, stages,
         _style(spec, network, painting, drawing, picture, progress),
         _steering(source, picture, progress),
         _curves(source),
         _sensitivity(source, sensitivity),
     )  # fmt: skip
+
+
+def _middle(photo: np.ndarray, spec: ModelSpec) -> np.ndarray:
+    """As much of a photo as a network of a fixed size takes at once; all of it for others."""
+    if spec.size.fixed is None:
+        return photo
+    most = [max(side - 2 * spec.border, 1) for side in spec.size.fixed]
+    top, left = (max(have - side, 0) // 2 for have, side in zip(photo.shape, most, strict=False))
+    return np.ascontiguousarray(photo[top : top + most[0], left : left + most[1]])
 
 
 def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:
@@ -138,19 +155,11 @@ def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:
     return spec_in_metadata(text, source.graph_path)
 
 
-def _loaded(path: Path) -> onnx.ModelProto:
-    try:
-        return onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
-
-
-def _precisions(source: Source, layers: tuple[Layer, ...], height: int, width: int) -> dict[str, dict[str, str]]:
-    """By the layer's name; of other graphs, those layers that have weights of the same name."""
+def _precisions(source: Source, layers: tuple[Layer, ...], padded: tuple[int, int]) -> dict[str, dict[str, str]]:
     if source.manifest is None:
-        return {"fp32": {layer.name: layer.precision for layer in layers}}
+        return {source.precision: {layer.nodes[0]: layer.precision for layer in layers}}
     return {
-        name: {layer.name: layer.precision for layer in layers_of(_loaded(path), height, width)}
+        name: {layer.nodes[0]: layer.precision for layer in layers_of(read_graph(path), *padded)}
         for name, path in source.graphs().items()
     }
 
@@ -161,7 +170,7 @@ def _style(
     painting: str | os.PathLike[str] | None,
     drawing: np.ndarray | None,
     photo: np.ndarray | None,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> tuple[StyleLayer, ...] | str:
     if spec.task != "stylize":
         return ""
@@ -171,9 +180,7 @@ def _style(
     return style_layers(network, images.read_painting(Path(painting)), drawing, photo)
 
 
-def _steering(
-    source: Source, photo: np.ndarray | None, progress: Callable[[str], None]
-) -> tuple[InputGradient, ...] | str:
+def _steering(source: Source, photo: np.ndarray | None, progress: Progress) -> tuple[InputGradient, ...] | str:
     if photo is None:
         return "Name a photo with --photo to see which of its parts steer a place of the drawing."
     try:
@@ -198,12 +205,15 @@ def _curves(source: Source) -> Mapping[str, Mapping[str, list[float]]] | str:
             "Trainings keep their curves in the recipe from now on."
         )
     try:
-        return {
+        curves = {
             str(kind): {str(name): [float(value) for value in values] for name, values in curve.items()}
             for kind, curve in found.items()
         }
-    except (AttributeError, TypeError, ValueError):
-        return "The package's recipe holds curves in another form than training writes."
+        if all(math.isfinite(value) for curve in curves.values() for values in curve.values() for value in values):
+            return curves
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        pass
+    return "The package's recipe holds curves in another form than training writes."
 
 
 def _sensitivity(source: Source, path: str | os.PathLike[str] | None) -> tuple[Sensitivity, ...] | str:
@@ -211,17 +221,23 @@ def _sensitivity(source: Source, path: str | os.PathLike[str] | None) -> tuple[S
     if path is not None:
         return _from_file(Path(path))
     made = source.manifest.quality.get("precision") if source.manifest else None
-    found = [
-        Sensitivity(key.replace("-", " for ", 1), known["losses"], tuple(known.get("spared", ())))
-        for key, known in (made.items() if isinstance(made, dict) else ())
-        if key.startswith("int8") and isinstance(known, dict) and isinstance(known.get("losses"), dict)
-    ]
-    if found:
-        return tuple(found)
+    found = [_recorded(key, known) for key, known in made.items()] if isinstance(made, dict) else []
+    if kept := tuple(one for one in found if one):
+        return kept
     return (
         f"Nobody has looked yet: {quantize_command(source.path, 'int8')} --sensitivity puts each layer alone into INT8 and "
         "keeps what that costs in the package. With --json FILE it also writes a file for --sensitivity FILE."
     )
+
+
+def _recorded(key: str, known: Any) -> Sensitivity | None:
+    """What the manifest says of one graph; None where it says nothing of its layers, or in another form than quantize writes."""
+    losses = known.get("losses") if isinstance(known, dict) else None
+    if not key.startswith("int8") or not isinstance(losses, dict) or not losses:
+        return None
+    if any(type(psnr) not in (int, float) or not 0 < psnr < 1000 for psnr in losses.values()):
+        return None
+    return Sensitivity(key.replace("-", " for ", 1), losses, tuple(map(str, known.get("spared") or ())))
 
 
 def _from_file(path: Path) -> tuple[Sensitivity, ...]:

@@ -29,7 +29,7 @@ class StyleLayer:
     distance: float
     """mean((G − A)²) / mean(A²) of the drawing, over all channels: 0 is the painting's own style."""
     photo_distance: float
-    """The same of the photo before it was drawn."""
+    """The distance of the photo from the painting's style, before it was drawn."""
 
 
 def style_layers(network: str, painting: np.ndarray, drawing: np.ndarray, photo: np.ndarray) -> tuple[StyleLayer, ...]:

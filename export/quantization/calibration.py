@@ -30,14 +30,14 @@ HELD_OUT = 4
 WHOLE = 6
 """Held-out pictures drawn whole at the end."""
 STRENGTHS = 5
-"""Of a damage, from a fifth of the worst to the worst, in turn. It has no divisor in common with HELD_OUT, so that the pictures to
-judge by go through all of them."""
+"""Number of strengths of a damage, from a fifth of the worst to the worst, in turn. It has no divisor in common with HELD_OUT, so that
+the pictures to judge by go through all of them."""
 CROP = 256
 """Side of the pieces that ranges are calibrated and layers compared on."""
 LARGEST = 1280
 """Side of the middle part that stands for a larger picture."""
 LEAST_SIDE = 11
-"""Of a drawing that can be judged, in pixels: that of SSIM's window."""
+"""The least side of a drawing that can be judged, in pixels: that of SSIM's window."""
 MARGIN = 384
 """Around LARGEST, what of a larger picture is damaged: that takes minutes where photos come from a camera, and no damage reaches
 further."""
@@ -167,7 +167,7 @@ class _Picture:
     truth: np.ndarray | None
 
     def cut(self, scale: int, top: int, left: int, height: int, width: int) -> _Picture:
-        """As much of this rectangle of `given` as there is, and the same place of the truth."""
+        """The part of this rectangle that lies inside of `given`, with the same place of the truth."""
         rows, columns = slice(top, top + height), slice(left, left + width)
         given = np.ascontiguousarray(self.given[rows, columns])
         if self.truth is None:

@@ -77,7 +77,7 @@ def quantized(
 
 
 def _require_quantized(model: onnx.ModelProto, excluded: Collection[str]) -> None:
-    """It leaves some layers by rules of its own, such as convolutions of few channels."""
+    """Raises PrecisionError where too many layers are left in floats. ModelOpt leaves some, such as convolutions of few channels."""
     by = producers(model.graph)
     layers = [node for node in model.graph.node if node.op_type in ARITHMETIC and node.name not in excluded]
     left = [node.name for node in layers if node.input[0] not in by or by[node.input[0]].op_type != "DequantizeLinear"]

@@ -22,10 +22,11 @@ HIGHEST_PSNR = 100.0
 """Stands for the infinite PSNR of equal pictures, in dB."""
 
 _DEFAULT_PSNR = {"fp16": LEAST_PSNR["fp16"] + 10, "int8": LEAST_PSNR["int8"]}
-"""In dB. An engine in FP16 must come within LEAST_PSNR; the graph leaves it 10 dB for what its kernels round otherwise."""
+"""The budget of PSNR by precision, in dB. An engine in FP16 must come within LEAST_PSNR; the graph leaves it 10 dB for what its
+kernels round otherwise."""
 
 _DEFAULT_LOSS = 0.15
-"""Of a restorer's PSNR against the truth, in dB, where the truth is known."""
+"""The budget of a restorer's loss of PSNR against the truth, in dB, where the truth is known."""
 
 _LIMITS = {
     "psnr": (HIGHEST_PSNR, "dB"),
@@ -41,10 +42,10 @@ class Quality:
     """A drawing compared with the FP32 drawing of the same pictures."""
 
     psnr: float
-    """In dB, of the picture that came off worst."""
+    """PSNR in dB of the picture that came off worst."""
     mean_psnr: float
     ssim: float | None
-    """Of the luma, of the worst picture; None where nobody asked, or the network draws nothing as large as its window."""
+    """SSIM of the luma, of the worst picture; None where it was not asked for, or no drawing is as large as its window."""
     style: float | None
     """Relative change of the mean distance to the painting; None without one."""
     truth: float | None
@@ -68,7 +69,7 @@ class Budget:
     """The least quality. None where it does not matter."""
 
     psnr: float | None = None
-    """In dB, every picture."""
+    """PSNR in dB of every picture."""
     ssim: float | None = None
     style: float | None = None
     """Largest relative change of the style distance, such as 0.03."""
@@ -186,7 +187,7 @@ class _Reference:
 
     @property
     def has_similarity(self) -> bool:
-        return min(self.drawn.shape[:2]) >= LEAST_SIDE
+        return bool(min(self.drawn.shape[:2]) >= LEAST_SIDE)
 
     def loss(self, drawn: np.ndarray) -> float:
         """How much farther from the picture's truth another drawing is, in dB."""

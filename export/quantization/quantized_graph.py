@@ -41,7 +41,7 @@ class QuantizedGraph:
 
     @property
     def key(self) -> str:
-        """Its precision and, where it was made for one target backend, that: "int8-openvino". A part of its file's name."""
+        """The precision and, where there is one, the target backend: "int8-openvino". A part of the file's name."""
         return f"{self.precision}-{self.target_backend}" if self.target_backend else self.precision
 
     @property

@@ -23,7 +23,7 @@ class Observed:
     highest: float
     """Largest absolute value."""
     shape: tuple[int, ...]
-    """Of the last picture."""
+    """The tensor's shape for the last picture."""
 
 
 class Session:

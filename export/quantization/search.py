@@ -51,7 +51,7 @@ class QuantizeOptions:
     to: str = "int8"
     """One of TARGETS; "auto" is the fastest that holds the budget."""
     target_backends: tuple[str, ...] = ()
-    """Of `impasto.package.manifest.TARGET_BACKENDS`; empty for all."""
+    """Some of `impasto.package.manifest.TARGET_BACKENDS`; empty for all."""
     budget: Budget | None = None
     """None for `Budget.default` of each precision."""
     method: str | None = None
@@ -99,7 +99,7 @@ class QuantizeResult:
     model: str
     made: tuple[QuantizedGraph, ...]
     timings: tuple[Timing, ...]
-    """With "auto": what was compared for each target backend."""
+    """What "auto" compared for each target backend."""
     pictures: int
     skipped: tuple[str, ...]
     damage: str

@@ -21,7 +21,7 @@ Build = Callable[[Collection[str]], onnx.ModelProto]
 
 
 class NoAssignment(PrecisionError):
-    """Not even with half of the layers excluded does the budget hold."""
+    """The budget does not hold even with half of the layers excluded."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class LayerLoss:
     """What it costs to have this layer alone in the precision."""
 
     layer: str
-    """Its node's name."""
+    """The name of the layer's node."""
     label: str
     """What people call it: the name of its weights, where there is one."""
     psnr: float
-    """In dB, mean over the pieces, against FP32."""
+    """PSNR against FP32 in dB, mean over the pieces."""
 
     @property
     def levels(self) -> float:
-        """The same as a root mean square difference in levels of 255."""
+        """The loss as a root mean square difference, in levels of 255."""
         return float(255 / 10 ** (self.psnr / 20))
 
     def to_json(self) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Assignment:
     excluded_labels: tuple[str, ...]
     quality: Quality
     losses: tuple[LayerLoss, ...]
-    """Of every layer, in the graph's order; empty where nobody had to look."""
+    """The loss of every layer, in the graph's order; empty where none had to be measured."""
 
 
 def losses_of(layers: Mapping[str, str], build: Build, judge: Judge, progress: Progress) -> tuple[LayerLoss, ...]:

@@ -11,7 +11,7 @@ from impasto.errors import MissingDependency, OptionError, install
 from impasto.styles import painted
 
 Distance = Callable[[np.ndarray, str | None], float]
-"""Of a uint8 (H, W, 3) drawing from the painting of the style that it is drawn in."""
+"""The distance of a uint8 (H, W, 3) drawing from the painting of the style that it is drawn in."""
 
 
 def paintings_of(styles: Sequence[str], files: Sequence[Path]) -> dict[str | None, Path]:

@@ -106,6 +106,17 @@ class EngineBuilder:
         return {"fp16": ("FP16",), "int8": ("INT8", "FP16")}.get(self.options.precision, ())
 
     @property
+    def fixed_picture(self) -> tuple[int, int, int] | None:
+        """N, H and W of the only pictures that the engine takes, whose ends `picture_ends` fuses; None where sizes are free.
+
+        None also where builder flags decide types: there nobody has measured that it pays.
+        """
+        sizes = {side for each in self.options.sizes for side in (each.low, each.best, each.high)}
+        if not self.typed or len(sizes) > 1 or len(set(self.options.batch)) > 1:
+            return None
+        return (self.options.batch[0], *self.options.sizes[0].padded(self.spec).best)
+
+    @property
     def tells_fp32(self) -> bool:
         """Whether layers must be told FP32, because flags would let the builder compute them in half."""
         return bool(self.precision_flags) and fp32_layers.can_be_told(self.api)
@@ -157,6 +168,7 @@ class EngineBuilder:
             "driver_major": self.target.driver_major,
             # Engines are kept under this word: another would build all of them anew.
             **({"islands": fp32_layers.can_be_found()} if self.tells_fp32 else {}),
+            **({"picture_ends": fp32_layers.can_be_found()} if self.fixed_picture else {}),
         }
 
     @property
@@ -223,7 +235,9 @@ class EngineBuilder:
         with self._active_gpu(), api.log.recording() as lines:
             builder = api.make("builder", api.module.Builder, api.log.vendor)
             network = api.make("network", builder.create_network, api.network_flags(typed=self.typed))
-            content, needs_fp32 = prepared_graph(self.graph_path, api.max_opset, find_fp32=self.tells_fp32)
+            content, needs_fp32 = prepared_graph(
+                self.graph_path, api.max_opset, find_fp32=self.tells_fp32, picture=self.fixed_picture
+            )
             self._parse(network, content)
             config = api.make("builder configuration", builder.create_builder_config)
             profiles = _add_profiles(builder, config, network, self.spec, self.options)
@@ -361,8 +375,12 @@ def require_one_hash(graph_path: Path) -> None:
         )
 
 
-def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False) -> tuple[bytes, dict[str, bool]]:
+def prepared_graph(
+    graph_path: Path, max_opset: int, *, find_fp32: bool = False, picture: tuple[int, int, int] | None = None
+) -> tuple[bytes, dict[str, bool]]:
     """The graph's bytes as this parser wants them, and its `fp32_node_tensors` where they are asked for.
+
+    picture: N, H and W where all pictures have them; the graph's ends are fused then.
 
     As they are on a device that has no onnx library, where nobody can tell which layers need FP32 either: that is warned of.
     """
@@ -380,6 +398,7 @@ def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False)
     from impasto.export.graph.qdq_lint import require_parsable
 
     from .parser_graph import prepare
+    from .picture_ends import fuse_picture_ends
 
     try:
         model = onnx.load(str(graph_path))
@@ -388,6 +407,8 @@ def prepared_graph(graph_path: Path, max_opset: int, *, find_fp32: bool = False)
         raise ExportError(f"{graph_path} is no ONNX file that can be read: {first_line(error)}") from None
     require_parsable(model, str(graph_path))
     prepared = prepare(model, max_opset)
+    if picture is not None:
+        prepared = fuse_picture_ends(prepared, picture)
     return prepared.SerializeToString(), fp32_layers.fp32_node_tensors(model, prepared) if find_fp32 else {}
 
 

@@ -139,7 +139,7 @@ def from_log(lines: Iterable[str]) -> tuple[EngineLayer, ...]:
 
 
 def _logged_bytes(text: str) -> int | None:
-    """Of all tensors that the log names there."""
+    """Bytes of all tensors that the log names there; None where one is unknown."""
     found = _TENSOR.finditer(text)
     return _together(
         _bytes(match["type"], [int(side) for side in match["sides"].split(",") if side]) for match in found
@@ -147,7 +147,7 @@ def _logged_bytes(text: str) -> int | None:
 
 
 def _bytes(type_text: str, sides: Iterable[int]) -> int | None:
-    """Of one tensor; None where its type or a side is unknown."""
+    """Bytes of one tensor; None where its type or a side is unknown."""
     size, sides = _SIZES.get(_named(type_text, _TYPES)), tuple(sides)
     return None if size is None or min(sides, default=1) < 0 else size * math.prod(sides)
 

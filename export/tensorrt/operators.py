@@ -46,7 +46,7 @@ class Known:
         return list(self.constants[name].shape) if name in self.constants else self._shapes.get(name)
 
     def kernel_shape(self, node: NodeProto) -> list[int]:
-        """Of a convolution, as `graph_parts.kernel_shape` finds it."""
+        """A convolution's kernel shape, found by `helpers.kernel_shape`."""
         return kernel_shape(node, self.constants, self._by)
 
     def store(self, value: np.ndarray, name: str) -> str:
@@ -127,7 +127,7 @@ def _mish(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _selu(node: NodeProto, _: Known) -> list[NodeProto]:
-    """With its constants written, which the parsers' defaults have four digits of."""
+    """The node with its constants written, which the parsers' defaults have four digits of."""
     given = {found.name for found in node.attribute}
     node.attribute.extend(helper.make_attribute(name, value) for name, value in _SELU.items() if name not in given)
     return [node]
@@ -150,7 +150,7 @@ def _shape(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _clip(node: NodeProto, known: Known) -> list[NodeProto]:
-    """With a lower bound where only the upper one is given: the parsers' own is a float32, whatever the tensor is."""
+    """The Clip with a lower bound where only the upper one is given: the parsers' own is a float32, whatever the tensor is."""
     if len(node.input) == 3 and not node.input[1] and node.input[2] in known.constants:
         dtype = known.constants[node.input[2]].dtype
         least = np.finfo(dtype).min if dtype.kind == "f" else np.iinfo(dtype).min
@@ -159,7 +159,7 @@ def _clip(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _pow(node: NodeProto, known: Known) -> list[NodeProto]:
-    """With an exponent of the base's type, which ONNX leaves free: elementwise layers take one type, and no integers here."""
+    """The Pow with an exponent of the base's type, which ONNX leaves free: elementwise layers take one type, and no integers here."""
     base, exponent = node.input
     wanted, found = known.types.get(base), known.types.get(exponent)
     if wanted is None or wanted == found:
@@ -174,7 +174,7 @@ def _pow(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _pad(node: NodeProto, known: Known) -> list[NodeProto]:
-    """With pads for all axes, in place of those for `axes`, which parsers before 10.4 refuse."""
+    """The Pad with pads for all axes, in place of those for `axes`, which parsers before 10.4 refuse."""
     if len(node.input) < 4 or not node.input[3]:
         return [node]
     shape = known.shape(node.input[0])
@@ -190,14 +190,14 @@ def _pad(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _convolution(node: NodeProto, _: Known) -> list[NodeProto]:
-    """Without pads that `auto_pad` overrules: the parsers refuse both, or add them."""
+    """The convolution without pads that `auto_pad` overrules: the parsers refuse both, or add them."""
     if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
         drop_attributes(node, "pads")
     return [node]
 
 
 def _pool(node: NodeProto, known: Known) -> list[NodeProto]:
-    """As a convolution; and without dilations, which old parsers refuse and new ones do not look at."""
+    """The pooling without pads that `auto_pad` overrules, and without dilations, which old parsers refuse and new ones ignore."""
     if any(step != 1 for step in attribute(node, "dilations", ())):
         raise ExportError(
             f"the {node.op_type} {node.name!r} is dilated, which no TensorRT computes; export the network with one that is not"
@@ -207,7 +207,7 @@ def _pool(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _transposed_convolution(node: NodeProto, known: Known) -> list[NodeProto]:
-    """With pads as ONNX computes them, in place of `auto_pad` and `output_shape`.
+    """The convolution with pads as ONNX computes them, in place of `auto_pad` and `output_shape`.
 
     The parsers give the odd pixel to the other side, drop `output_padding` beside `auto_pad`, and compute with sizes of -1 where
     they are free.
@@ -251,7 +251,7 @@ def _transposed_pads(node: NodeProto, known: Known, mode: bytes, wanted: list[in
 
 
 def _layer_norm_in_full(node: NodeProto, known: Known) -> list[NodeProto]:
-    """With a bias, zeros where it has none: for a missing one the parser makes a number, and scale and bias have one shape."""
+    """The node with a bias, zeros where it has none: for a missing one the parser makes a number, and scale and bias have one shape."""
     if len(node.output) > 1 and any(node.output[1:]):
         raise ExportError(
             f"something reads the mean or the deviation that the LayerNormalization {node.name!r} computes; TensorRT gives the "
@@ -268,7 +268,7 @@ def _layer_norm_in_full(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _layer_norm_in_steps(node: NodeProto, known: Known) -> list[NodeProto]:
-    """In steps: 8.5 has no importer, and 8.6 is of the same opset."""
+    """The operator in steps: 8.5 has no importer, and 8.6 is of the same opset."""
     [node] = _layer_norm_in_full(node, known)
     axis, shape = attribute(node, "axis", -1), known.shape(node.input[0])
     if axis >= 0:
@@ -282,7 +282,7 @@ def _layer_norm_in_steps(node: NodeProto, known: Known) -> list[NodeProto]:
 
 
 def _instance_norm(node: NodeProto, known: Known) -> list[NodeProto]:
-    """In steps, over planes or whatever else follows the channels: old parsers hand the operator to a plugin over cuDNN."""
+    """The node in steps, over planes or whatever else follows the channels: old parsers hand the operator to a plugin over cuDNN."""
     x, *columns = node.input
     shape = known.shape(x)
     if shape is None or any(name not in known.constants for name in columns):
@@ -326,9 +326,9 @@ EVERYWHERE: dict[str, Rewrite] = {
     "Selu": _selu,
     "Shape": _shape,
 }
-"""For the parsers of every version."""
+"""The rewrites for the parsers of every version."""
 OLD: dict[str, Rewrite] = {
     "InstanceNormalization": _instance_norm,
     "LayerNormalization": _layer_norm_in_steps,
 }
-"""For those that read no newer opset than 17; the nodes are of that opset."""
+"""The rewrites for parsers that read no newer opset than 17; the nodes are of that opset."""

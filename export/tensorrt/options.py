@@ -110,7 +110,7 @@ class BuildOptions:
             object.__setattr__(self, "tactic_sources", tuple(dict.fromkeys(self.tactic_sources)))
 
     def with_default_sizes(self, spec: ModelSpec) -> BuildOptions:
-        """With the sizes that are meant where none were asked for."""
+        """The options, with the sizes that are meant where none were asked for."""
         return self if self.sizes else replace(self, sizes=(only_size(spec) or Sizes.parse("1080p"),))
 
     @property

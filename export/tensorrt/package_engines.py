@@ -203,7 +203,7 @@ def best_precision(model: str | os.PathLike[str], options: BuildOptions, product
 
 
 def _bare_precision(source: Source) -> str:
-    """Of a graph that is named by itself: what its package says, or else its types."""
+    """The precision of a graph that is named by itself: what its package says, or else its types."""
     if source.precision != "fp32":
         return source.precision
     try:

@@ -178,7 +178,7 @@ def _axes_as_attribute(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProt
 
 
 def _quantizer(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
-    """Without the attributes that came in 19 and 21 and have neutral defaults; and with weights as floats.
+    """The node without the attributes that came in 19 and 21 and have neutral defaults; and with weights as floats.
 
     Old parsers want weights in float32 with Q and DQ behind them, not int8 weights with DQ. The detour is exact.
     """
@@ -209,7 +209,7 @@ def _with_zero_point(node: NodeProto, graph: onnx.GraphProto) -> list[str]:
 
 
 def _split(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
-    """Without the number of parts of opset 18: the outputs say it, and both divide evenly. The last part may not be smaller."""
+    """The Split without the number of parts of opset 18, which the outputs say. Both divide evenly; the last part is no smaller."""
     plain = _without(node, "num_outputs")
     if len(plain.attribute) < len(node.attribute):
         sizes = shape_of(graph, node.input[0])
@@ -223,14 +223,14 @@ def _split(node: NodeProto, graph: onnx.GraphProto) -> list[NodeProto]:
 
 
 def _pad(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
-    """As it is, where it uses nothing of opset 18 or 19."""
+    """The Pad unchanged, where it uses nothing of opset 18 or 19."""
     if attribute(node, "mode", b"constant") == b"wrap":
         raise ExportError(f"the Pad {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")
     return [node]
 
 
 def _resize(node: NodeProto, _: onnx.GraphProto) -> list[NodeProto]:
-    """Without the attributes of opset 18, which have neutral defaults."""
+    """The Resize without the attributes of opset 18, which have neutral defaults."""
     neutral = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}
     if any(attribute(node, name, value) != value for name, value in neutral.items()) or attribute(node, "axes", None):
         raise ExportError(f"the Resize {node.name!r} uses what came with opset 18; build with TensorRT 10 or later")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,11 +95,20 @@ def _jobs(entry: Path, output: Path | None, model: str, suffix: str, recursive: 
     """A file, or the pictures in a folder. suffix: of pictures."""
     if is_folder(entry):
         folder = output or _beside(entry, model)
-        _tell_videos(entry, recursive, folder)
-        sources = images.list_folder(entry, recursive=recursive, leaving_out=folder)
-        return [Job(source, folder / source.relative_to(entry).with_suffix(suffix)) for source in sources]
+        sources = images.list_folder(entry, recursive=recursive, leaving_out=folder, everything=True)
+        _tell_passed_over(entry, recursive, folder)
+        jobs = [Job(source, folder / source.relative_to(entry).with_suffix(suffix)) for source in sources]
+        return list(_told_apart(jobs, suffix))
     ending = ".mp4" if videos.is_video(entry) else suffix
     return [Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{ending}")]
+
+
+def _told_apart(jobs: Sequence[Job], suffix: str) -> Iterator[Job]:
+    """A folder's jobs; of photo.jpg and photo.heic beside each other the results are photo.jpg.png and photo.heic.png."""
+    times = Counter(job.target for job in jobs)
+    for job in jobs:
+        clashes = times[job.target] > 1
+        yield Job(job.source, job.target.with_name(job.source.name + suffix)) if clashes else job
 
 
 def _beside(folder: Path, model: str) -> Path:
@@ -110,17 +120,18 @@ def _beside(folder: Path, model: str) -> Path:
     return named.with_name(f"{named.name}-{model}")
 
 
-def _tell_videos(folder: Path, recursive: bool, leaving_out: Path) -> None:
-    """A folder stands for its pictures; whoever put clips there too should hear of it."""
-    clips = [file for file in list_files(folder, recursive=recursive, leaving_out=leaving_out) if videos.is_video(file)]
-    if clips:
-        others = len(clips) - 1
-        more = f" and {others} more video{'s' if others > 1 else ''}" if others else ""
-        warnings.warn(
-            f"{clips[0]}{more} passed over: a folder stands for its pictures; name the videos to run them",
-            ImpastoWarning,
-            stacklevel=4,
-        )
+def _tell_passed_over(folder: Path, recursive: bool, leaving_out: Path) -> None:
+    """A folder stands for its pictures of the usual kinds; whoever put clips and other pictures there too should hear of it."""
+    files = list_files(folder, recursive=recursive, leaving_out=leaving_out)
+    clips = [file for file in files if videos.is_video(file)]
+    others = [file for file in files if file.suffix.lower() in images.PASSED_OVER and file not in clips]
+    for found, kind, why in (
+        (clips, "video", "a folder stands for its pictures; name the videos to run them"),
+        (others, "picture", f"of a folder {', '.join(images.SUFFIXES)} files are read; convert the others"),
+    ):
+        if found:
+            more = f" and {len(found) - 1} more {kind}{'s' if len(found) > 2 else ''}" if len(found) > 1 else ""
+            warnings.warn(f"{found[0]}{more} passed over: {why}", ImpastoWarning, stacklevel=5)
 
 
 def _piped(inputs: Sequence[Path], output: Path | None) -> Job:

@@ -202,7 +202,7 @@ def _check(result: BuildResult, device: int) -> None:
 
 @contextmanager
 def _bar_or_exit(title: str) -> Iterator[tuple[Progress, Callable[[], None]]]:
-    """As `_bar`; after Ctrl-C the process ends here where TensorRT's builder goes on, since Python would wait for it."""
+    """The bar of `_bar`. After Ctrl-C the process ends here if TensorRT's builder goes on, since Python would wait for it."""
     try:
         with _bar(title) as functions:
             yield functions

@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +43,7 @@ class _Plain(Console):
 
 
 class _Results(_Plain):
-    """As wide as the terminal; wide in a pipe or a file, where a folded path is of no use to the next program."""
+    """The console for results. In a pipe or a file it is wide, since a folded path is of no use to the next program."""
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -65,40 +66,50 @@ err = _Plain(stderr=True, highlight=False, soft_wrap=True)
 class Commands(TyperGroup):
     """A group of verbs whose failures are one clear line and an exit code: 1, or 130 after Ctrl-C."""
 
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _failing_clearly():  # --version and --help print in here
+            return super().make_context(*arguments, **more)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = _show(warnings.showwarning)
-                # Of broken fields in picture files, which the decoder skips; what it cannot read is an error of ours.
-                warnings.filterwarnings("ignore", module=r"PIL\b")
-                return super().invoke(ctx)
-        except ImpastoError as error:
-            fail(error)
-            _end_if_a_run_was_abandoned(1)
+        with _failing_clearly(), warnings.catch_warnings():
+            warnings.showwarning = _show(warnings.showwarning)
+            # Of broken fields in picture files, which the decoder skips; what it cannot read is an error of ours.
+            warnings.filterwarnings("ignore", module=r"PIL\b")
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _failing_clearly() -> Iterator[None]:
+    """Raises Exit with its code after one line, in place of what is ours or the user's to mend."""
+    try:
+        yield
+    except ImpastoError as error:
+        fail(error)
+        _end_if_a_run_was_abandoned(1)
+        raise Exit(1) from None
+    except ModuleNotFoundError as error:
+        told = missing(error)
+        if told is None:
+            raise
+        fail(told)
+        raise Exit(1) from None
+    except KeyboardInterrupt:
+        say_stopped()
+        _end_if_a_run_was_abandoned(130)
+        raise Exit(130) from None
+    except OSError as error:
+        if working_folder_is_gone():
+            fail("the folder in which this runs has been deleted; go to another one")
             raise Exit(1) from None
-        except ModuleNotFoundError as error:
-            told = missing(error)
-            if told is None:
-                raise
-            fail(told)
-            raise Exit(1) from None
-        except KeyboardInterrupt:
-            say_stopped()
-            _end_if_a_run_was_abandoned(130)
-            raise Exit(130) from None
-        except OSError as error:
-            if working_folder_is_gone():
-                fail("the folder in which this runs has been deleted; go to another one")
-                raise Exit(1) from None
-            # What reads and writes files turns this into errors of ours; left is what stdout leads to. Typer knows closed pipes.
-            if error.filename is not None or error.errno == errno.EPIPE:
-                raise
-            _forget_stdout()
-            fail(f"cannot write the results: {error.strerror or error}; send them elsewhere")
-            raise Exit(1) from None
-        except MemoryError:
-            fail("out of memory; use a smaller picture, or close other programs")
-            raise Exit(1) from None
+        # What reads and writes files turns this into errors of ours; left is what stdout leads to. Typer knows closed pipes.
+        if error.filename is not None or error.errno == errno.EPIPE:
+            raise
+        _forget_stdout()
+        fail(f"cannot write the results: {error.strerror or error}; send them elsewhere")
+        raise Exit(1) from None
+    except MemoryError:
+        fail("out of memory; use a smaller picture, or close other programs")
+        raise Exit(1) from None
 
 
 def _end_if_a_run_was_abandoned(code: int) -> None:
@@ -149,7 +160,7 @@ def write_json(path: Path | None, content: dict[str, Any]) -> None:
 
 
 def write_measured(path: Path | None, content: dict[str, Any]) -> None:
-    """The same with the machine, the libraries and the date that the figures are of."""
+    """Write a result with figures: the machine, the libraries and the date are added. Raises OutputError."""
     if path is not None:
         from impasto.benchmarks.measurement.report import describe_machine
 

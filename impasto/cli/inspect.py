@@ -97,6 +97,11 @@ def _write_page(
 
     with err.status("looking inside") as status:
         inside = look_inside(
-            path, photo, painting, network=network or "vgg16", sensitivity=sensitivity, progress=status.update
+            path,
+            photo,
+            painting,
+            network=network or "vgg16",
+            sensitivity=sensitivity,
+            progress=lambda line, *_: status.update(line),
         )
     write_page(html, partial(inspection_report, inside, describe_machine()))

@@ -38,7 +38,7 @@ def writable(path: Path | None) -> Path | None:
 
 
 def writable_picture(path: Path | None) -> Path | None:
-    """The same for a picture file. Raises OptionError for a suffix that is none of a picture's, too."""
+    """The path of a picture file as it is. Raises OutputError where it cannot be written, OptionError for another suffix."""
     if path is not None:
         images.check_suffix(path)
     return writable(path)
@@ -51,7 +51,7 @@ Json = Annotated[
 
 
 def writable_page(path: Path | None) -> Path | None:
-    """The same for an HTML page. Raises MissingDependency where none can be made here, too."""
+    """The path of an HTML page as it is. Raises OutputError where it cannot be written, MissingDependency without jinja2."""
     if path is not None:
         from impasto.report.page import require_jinja2
 

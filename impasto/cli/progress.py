@@ -62,12 +62,12 @@ class Bar(Progress):
         self.update(self._said, description=words, completed=done)
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """As rich's."""
+        """Change a task, and tell a line of it where there is no bar. changes: rich's."""
         super().update(task_id, **changes)
         self._tell(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        """As rich's."""
+        """Count on, and tell a line of it where there is no bar."""
         super().advance(task_id, advance)
         self._tell(task_id)
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
+from impasto import images, videos
 from impasto.batch.jobs import FORMATS, PIPE, Job, is_one_video, plan
 from impasto.batch.pictures import PictureRun, run_pictures
 from impasto.batch.videos import VideoRun, run_video
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
-from impasto.files import exists
+from impasto.files import exists, is_file
 from impasto.styles import described, painted, parse
 from impasto.videos import CRF, Redrawn
 
@@ -102,9 +103,7 @@ def run(
     import impasto
 
     if not inputs:
-        fail(
-            f"no picture or video to run {model} on; name one, for example: impasto run {model} photo.jpg -o result.png"
-        )
+        fail(_what_is_missing(model))
         raise typer.Exit(2)
     if painting and not is_one_video(inputs):
         raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
@@ -171,6 +170,13 @@ def run(
         raise typer.Exit(1)
 
 
+def _what_is_missing(model: str) -> str:
+    """What is said where nothing but a model is named, or nothing but a picture."""
+    if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *videos.SUFFIXES):
+        return f"{model} is no model, which comes first; for example: impasto run denoise {model} -o result{Path(model).suffix}"
+    return f"no picture or video to run {model} on; name one, for example: impasto run {model} photo.jpg -o result.png"
+
+
 def _write_page(
     path: Path | None, info: ModelInfo, written: list[PictureRun | VideoRun], failed: list[tuple[Job, ImpastoError]]
 ) -> None:
@@ -182,7 +188,7 @@ def _write_page(
 
 
 def _working_size(text: str) -> int | Literal["auto"] | None:
-    """As `impasto.load` takes it. Raises OptionError."""
+    """The working size that `impasto.load` takes, from the option's text. Raises OptionError."""
     if text == "auto":
         return "auto"
     if text == "full":
@@ -284,7 +290,7 @@ def _notes(video: Redrawn, job: Job) -> Iterator[str]:
     if video.sounds_refused:
         yield (
             f"left out of {job.source}: {', '.join(video.sounds_refused)}, which {job.target.suffix} files cannot hold; "
-            + (".mkv files hold more kinds; or " if job.target.suffix.lower() != ".mkv" else "")
+            + (".mkv files do; or " if video.mkv_holds_refused else "")
             + f"convert it first: ffmpeg -i {job.source.name} -map 0 -c:v copy -c:a aac converted.mkv"
         )
     elif video.sounds_lost:

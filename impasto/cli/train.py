@@ -191,7 +191,7 @@ class LearnerFlags(TrainFlags):
     ] = False
 
     def common(self, steps: int, weights: dict[str, float]) -> dict[str, Any]:
-        """Those, and what both options classes have besides."""
+        """The common options, and what the options of stylizers and restorers have besides."""
         return {
             **super().common(steps, weights),
             "with_strength": self.with_strength,

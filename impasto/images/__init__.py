@@ -2,13 +2,14 @@
 
 from .decoding import MAX_PIXELS, Picture, decode, is_animated, read
 from .encoding import write, write_telling
-from .formats import SUFFIXES, check_holds, check_suffix, list_folder
+from .formats import PASSED_OVER, SUFFIXES, check_holds, check_suffix, list_folder
 from .scaling import PAINTING_SIDE, read_painting, read_scaled, within
 from .thumbnails import middle, thumbnail
 
 __all__ = [
     "MAX_PIXELS",
     "PAINTING_SIDE",
+    "PASSED_OVER",
     "SUFFIXES",
     "Picture",
     "check_holds",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 180_000_000
 """Larger files are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
+MAX_BYTES = 1 << 31
+"""Of a file: more than a picture of so many pixels takes. A device may have no end."""
 
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""How such files name their kind, in bytes 8 to 11."""
 
 _RULES = threading.Lock()
 
@@ -70,11 +75,14 @@ def read(path: str | os.PathLike[str]) -> Picture:
     if is_folder(path):
         raise PictureError(f"{path} is a folder, not a picture file")
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist; check the path") from None
     except (OSError, ValueError) as error:  # ValueError of a path that holds NUL
         raise PictureError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > MAX_BYTES:
+        raise PictureError(f"{path} has more than {MAX_BYTES:,} bytes; scale or crop the picture first")
     return decode(content, str(path))
 
 
@@ -101,17 +109,29 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
             image.load()
             return _upright_srgb(image, tags, name)
     except pil.UnidentifiedImageError:
-        raise PictureError(
-            f"{name} is not a picture file that can be read (it begins with {content[:8]!r}); "
-            "give a PNG, JPEG, WebP, BMP or TIFF file"
-        ) from None
+        raise PictureError(f"{name} {_unidentified(content)}") from None
     except pil.Image.DecompressionBombError as error:
-        raise PictureError(f"{name} is too large: {error}; the limit is {MAX_PIXELS:,} pixels") from None
+        told = re.search(r"\d{8,}", str(error))
+        pixels = f"{int(told[0]):,} pixels" if told else "too many pixels"
+        raise PictureError(
+            f"{name} says that it has {pixels}, more than {MAX_PIXELS:,}; scale or crop it first"
+        ) from None
     except (PictureError, MissingDependency):
         raise
     except Exception as error:  # struct.error, TypeError, …: what Pillow's parsers stumble over has no common base
         why = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
+
+
+def _unidentified(content: bytes) -> str:
+    """What is told of a file that Pillow does not know."""
+    if not content:
+        why, advice = ": it is empty", "get it again from where it came"
+    elif content[4:8] == b"ftyp" and content[8:12] in _HEIC:
+        why, advice = ": it is HEIC, as phones write it", "convert it first: heif-convert in.heic out.jpg"
+    else:
+        why, advice = f" (it begins with {content[:8]!r})", "give a PNG, JPEG, WebP, BMP or TIFF file"
+    return f"is not a picture file that can be read{why}; {advice}"
 
 
 @contextmanager

@@ -11,6 +11,12 @@ from impasto.files import check_name, is_folder, list_files
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """The file types read from folders and written, in lower case."""
 
+PASSED_OVER = (
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd", ".xcf", ".svg"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"),
+)
+"""Other file types of pictures, in lower case: whoever has them in a folder should hear that they are none of the above."""
+
 MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 """The longest side that a format can hold, in pixels, where there is one that a picture may exceed."""
 
@@ -41,15 +47,22 @@ def check_holds(path: Path, height: int, width: int, *, alpha: bool) -> None:
 
 
 def list_folder(
-    folder: str | os.PathLike[str], *, recursive: bool = False, leaving_out: str | os.PathLike[str] | None = None
+    folder: str | os.PathLike[str],
+    *,
+    recursive: bool = False,
+    leaving_out: str | os.PathLike[str] | None = None,
+    everything: bool = False,
 ) -> list[Path]:
-    """The picture files in a folder, as `files.list_files` lists them. Raises PictureError without any."""
+    """The picture files in a folder, as `files.list_files` lists them; everything: and what else is named so.
+
+    Raises PictureError without any.
+    """
     folder = Path(folder)
     if not is_folder(folder):
         raise PictureError(f"{folder} is not a folder; give a folder of pictures")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise PictureError(f"no permission to read the folder {folder}; change its permissions")
-    files = list_files(folder, recursive=recursive, leaving_out=leaving_out)
+    files = list_files(folder, recursive=recursive, leaving_out=leaving_out, everything=everything)
     pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
     if not pictures:
         where = f"in {folder} or below it" if recursive else f"in {folder}"

@@ -61,7 +61,7 @@ class EngineRecord:
     gpu: str | None
     """Name of the one GPU that the engine was tuned on; None where any of those capabilities will do."""
     source_sha256: str
-    """Of the ONNX file that it was built from."""
+    """SHA-256 of the ONNX file that it was built from."""
     profiles: tuple[dict[str, Range], ...]
     """One optimization profile each: input name -> smallest, best and largest shape. At least one, of at least one input."""
     plan_bytes: int = 0
@@ -75,7 +75,7 @@ class EngineRecord:
     role: str = "model"
     """One of ROLES: "model" (pictures), or "context" (a thumbnail's scales and shifts)."""
     context_sha256: str | None = None
-    """Of the context graph that a model's engine needs beside it, which has an engine of its own."""
+    """SHA-256 of the context graph that a model's engine needs beside it, which has an engine of its own."""
     precisions_by_target: dict[str, dict[str, int]] = field(default_factory=dict)
     """Where it was built for several kinds of GPU: compute capability -> how many layers compute in which precision.
     `layers` are then those of the first."""

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
 """What a package calls its FP32 graphs, and the checkpoint where it holds one."""
 LOCK = ".lock"
-"""Who changes a package holds this file of it: exports, quantizations and builds may end at once."""
+"""The lock file. Whoever changes a package holds it, since exports, quantizations and builds may end at once."""
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGET_BACKENDS = ("onnxruntime", "openvino", "tensorrt")
 """Each wants INT8 placed differently in a graph. A package lists their files in this order: readers that know no target
@@ -56,7 +56,7 @@ class BackendCheck:
     passed: bool
     """Whether it draws the model right; one that does not is not chosen."""
     max_difference: int | None
-    """In levels of 255; None where it cannot load or draw the graph."""
+    """The largest difference in levels of 255; None where the backend cannot load or draw the graph."""
 
     def to_json(self) -> dict[str, Any]:
         return {"passed": self.passed, "max_difference": self.max_difference}

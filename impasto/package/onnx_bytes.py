@@ -1,4 +1,4 @@
-"""As much of an ONNX file as the runtime reads by itself, without the onnx library: its nodes, its metadata, where its weights lie.
+"""What the runtime reads of an ONNX file by itself, without the onnx library: its nodes, its metadata, where its weights lie.
 
 ONNX files are protobuf messages: fields of a number, a wire type and a value, one behind another. Field numbers are onnx.proto's.
 """
@@ -56,9 +56,9 @@ def unbounded(model: bytes) -> Unbounded | None:
     for graph in _messages(model, _GRAPH):
         for number, value in _fields(graph):
             if number == _NODE and isinstance(value, memoryview):
-                node = _node(value)
-                if node.operator != "Constant":
-                    nodes.update(dict.fromkeys(node.outputs, node))
+                held = _node(value)
+                if held.operator != "Constant":
+                    nodes.update(dict.fromkeys(held.outputs, held))
             elif number == _OUTPUT and isinstance(value, memoryview):
                 outputs += [str(name, "utf-8") for name in _messages(value, _NAME)]
     if not outputs:
@@ -77,7 +77,7 @@ def unbounded(model: bytes) -> Unbounded | None:
 
 
 def with_output(model: bytes, tensor: str) -> bytes:
-    """The same model with one more output, this tensor: whoever reads a message twice joins the two."""
+    """The model with this tensor as one more output. Appending is enough: a protobuf reader joins a message that comes twice."""
     name = tensor.encode()
     value = _delimited(_NAME, name)
     return model + _delimited(_GRAPH, _delimited(_OUTPUT, value))
@@ -98,7 +98,7 @@ def weight_files(model: bytes) -> set[str]:
 
 
 def with_weights(model: bytes, files: Mapping[str, bytes]) -> bytes:
-    """The same model with all its weights inside.
+    """The model with all its weights inside.
 
     files: the content of each of its `weight_files`. Raises ValueError for what is no ONNX file, or a weight beyond a file's end.
     """

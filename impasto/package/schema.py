@@ -47,7 +47,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The same from a file in UTF-8. Raises Malformed and OSError."""
+    """The value that a JSON file in UTF-8 holds, checked like `parse_json`'s. Raises Malformed and OSError."""
     with Path(path).open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     try:

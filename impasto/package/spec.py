@@ -19,7 +19,7 @@ PERCEPTUAL = "perceptual"
 TASKS = ("stylize", "denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore", "unknown")
 """What picture models do."""
 RESTORERS = ("denoise", "deblur", "inpaint", "upscale", "dejpeg", "restore")
-"""Those of them that give a damaged picture back, undamaged."""
+"""The tasks that give a damaged picture back undamaged."""
 
 MAX_SIDE = 16_384
 """Pixels: of multiples, smallest and fixed sizes, and radii. A file may not ask for more, since what it asks for is allocated."""

@@ -21,7 +21,7 @@ class Summary:
     """Words and figures of a manifest; empty where it does not say."""
 
     task: str
-    """With the factor of one that enlarges."""
+    """The task, with the factor of one that enlarges."""
     style: str
     """What a stylizer paints like."""
     precisions: tuple[str, ...]
@@ -75,7 +75,8 @@ def _style(manifest: Manifest) -> str:
 
 
 def _quality(validation: Any) -> str:
-    """Of a stylizer the objective, content + 10 · style, the mean over its styles; of a restorer PSNR at the damage in the middle."""
+    """The figure that sums up a model: a stylizer's objective, content + 10 · style, mean over its styles; a restorer's PSNR at the
+    damage in the middle."""
     if not isinstance(validation, dict):
         return ""
     figures = {str(key): value for key, value in validation.items() if isinstance(value, int | float)}

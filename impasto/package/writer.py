@@ -11,12 +11,12 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from impasto.errors import OptionError, OutputError, PackageError
-from impasto.files import atomic_path, make_folder, sha256, uninterrupted
+from impasto.files import atomic_path, exists, make_folder, sha256, uninterrupted
 
 from .file_lock import locked
 from .manifest import CHECKPOINT, CONTEXT, LOCK, MANIFEST, MODEL, Manifest, PackageFile, read_manifest
@@ -29,7 +29,7 @@ class NewFile:
     name: str
     """Path inside the package, with forward slashes."""
     role: str
-    """As in `PackageFile`."""
+    """One of the roles of `PackageFile`."""
     content: bytes | Path
     """What it holds, or the file to copy."""
     precision: str = "fp32"
@@ -68,8 +68,11 @@ def change_package(folder: Path) -> Iterator[PackageChange]:
 
     folder: made where it is missing. Raises OutputError, and ValueError for a number in the manifest that JSON has not, such as NaN.
     """
-    make_folder(folder)
-    with locked(folder / LOCK), ExitStack() as renames:  # unwinds in reverse: what enters first is renamed last
+    with (
+        _made(folder),
+        locked(folder / LOCK),
+        ExitStack() as renames,
+    ):  # unwinds in reverse: what enters first is renamed last
         manifest_path = renames.enter_context(atomic_path(folder / MANIFEST))
         change = PackageChange(folder, renames)
         yield change
@@ -81,6 +84,21 @@ def change_package(folder: Path) -> Iterator[PackageChange]:
             renames.close()
         for name in change.removed:
             (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder for the block. One that was missing is removed where the block fails, unless others have written into it."""
+    is_new = not exists(folder)
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if is_new and [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
+        raise
 
 
 def write_package(folder: Path, manifest: Manifest, files: Sequence[NewFile]) -> Path:
@@ -139,7 +157,7 @@ def check_name(name: str) -> str:
 
 
 def _present(folder: Path) -> Manifest | None:
-    """Of the package that lies in `folder` already, if one does that can be read."""
+    """The manifest of the package that lies in `folder` already; None where none can be read."""
     try:
         return read_manifest(folder)
     except PackageError:

@@ -100,7 +100,7 @@ class Pack:
 
     @property
     def bytes(self) -> int:
-        """Of all files."""
+        """Bytes of all files."""
         return self.sizes.total()
 
     def __str__(self) -> str:
@@ -240,10 +240,10 @@ def _copy_code(folder: Path, made: Pack, with_kernels: bool) -> None:
         for file in sorted(here.rglob("*.py")):
             _take(file, folder / "code" / "impasto" / room / file.relative_to(here), "code", made)
         if room == "kernels" and with_kernels:
-            _take(here / "gram.fatbin", folder / "code" / "impasto" / room / "gram.fatbin", "code", made)
+            _take(here / "gram.zip", folder / "code" / "impasto" / room / "gram.zip", "code", made)
     made.left_out.append("models but those to begin with, results")
     if not with_kernels:
-        made.left_out.append("kernels/gram.fatbin, which stylizers alone need")
+        made.left_out.append("kernels/gram.zip, which stylizers alone need")
 
 
 def _copy_libraries(folder: Path, made: Pack) -> None:

@@ -18,10 +18,10 @@ from impasto import images
 from impasto.errors import OptionError, PictureError
 
 QUALITY = 97
-"""Of a JPEG that was none, without chroma subsampling."""
+"""The JPEG quality of photos that were no JPEG, without chroma subsampling."""
 
 QUALITY_TO_PAINT = 85
-"""Of photos that are to be painted: what JPEG does to them is gone in the drawing. Colours are halved."""
+"""The JPEG quality of photos that are to be painted: what JPEG does to them is gone in the drawing. Colours are halved."""
 
 SIDE_TO_PAINT = 768
 """Pixels; stylizers do not learn from larger ones (`training.style.train_style`)."""

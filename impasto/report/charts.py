@@ -29,7 +29,7 @@ class Spread:
     high: str
     count: int
     beyond: str
-    """Of samples too far off to be drawn: how many, and the largest; empty where there are none."""
+    """What is said of samples too far off to be drawn: how many, and the largest; empty where there are none."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def inspection_report(found: Inside, machine: Mapping[str, Any], command: str = "") -> Report:
     """Layers, feature maps, style, what steers the drawing, training curves, and what INT8 costs."""
     macs = sum(layer.macs for layer in found.layers)
-    pixels = found.height * found.width
+    pixels = found.padded[0] * found.padded[1]
     radius = found.spec.receptive_field
     sections = (
         Section(
@@ -41,7 +41,7 @@ def inspection_report(found: Inside, machine: Mapping[str, Any], command: str = 
     )
     return Report(
         f"Inside {found.spec.name}",
-        f"a network for {found.spec.task}, counted for a picture of {found.width} × {found.height} pixels",
+        f"{found.spec.task}; counted for a picture of {found.width} × {found.height} pixels and its border",
         sections,
         machine,
         (
@@ -95,12 +95,13 @@ def _layers(found: Inside) -> Grid:
     graphs = list(found.precisions)
     rows = []
     for layer in found.layers:
-        size = " × ".join(str(side) for side in layer.shape[1:])
+        size = "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}".join(str(side) for side in layer.shape[1:])
+        name = layer.name if layer.macs else f"after {layer.label}" if layer.label else "the picture"
         sees = "everything" if layer.radius is None else f"± {layer.radius}"
-        computes = [found.precisions[graph].get(layer.name, "–") for graph in graphs]
+        computes = [found.precisions[graph].get(layer.nodes[0], "–") for graph in graphs]
         weights = f"{layer.weight_bytes / 1e3:,.1f}" if layer.macs else ""
         million = f"{layer.macs / 1e6:,.0f}" if layer.macs else ""
-        rows.append((layer.name, layer.kind, size, million, weights, f"{layer.bytes / 1e6:,.1f}", sees, *computes))
+        rows.append((name, layer.kind, size, million, weights, f"{layer.bytes / 1e6:,.1f}", sees, *computes))
     headings = ("layer", "operators", "result", "million MACs", "weights kB", "moves MB", "sees px")
     return Grid((*headings, *(f"in {graph}" for graph in graphs)), tuple(rows), words=3)
 
@@ -130,7 +131,12 @@ def _reach(found: Inside) -> Part:
 
 def _stages(found: Inside) -> tuple[Part, ...]:
     return tuple(
-        gallery(stage.name, [(f"{number}", picture) for number, picture in enumerate(stage.maps, 1)], _said(stage))
+        gallery(
+            stage.name,
+            [(f"channel {number}", picture) for number, picture in enumerate(stage.maps, 1)],
+            _said(stage),
+            named=False,
+        )
         for stage in found.stages
     )
 
@@ -174,7 +180,8 @@ def _grams(layer: StyleLayer) -> Part:
         f"{layer.name} ({layer.channels} channels)",
         list(zip(("the painting", "the drawing", "their difference"), map(heat, shown), strict=True)),
         f"The drawing's distance is {figure(layer.distance)}, the photo's {figure(layer.photo_distance)}: {compared} than it was.",
-        wide=True,
+        columns=3,
+        narrow=3,
     )
 
 
@@ -192,21 +199,23 @@ def _steered(place: InputGradient, photo: np.ndarray, drawing: np.ndarray, scale
             f"{100 * place.through_thumbnail:.0f} % of what steers this place goes through the thumbnail of the whole photo. "
             f"Of the rest, half lies within {near} pixels, nine tenths within {most}."
         )
-    return group(
-        f"row {place.row}, column {place.column}",
+    return gallery(
+        f"the place at row {place.row}, column {place.column}",
         [
-            ("the photo", _marked(photo, place.row, place.column)),
-            ("what steers the place", _overlaid(photo, place)),
-            ("the drawing", _marked(drawing, place.row * scale, place.column * scale)),
+            ("the drawing, with the place", _marked(drawing, place.row * scale, place.column * scale)),
+            ("the photo, as bright as it steers the place", _overlaid(photo, place)),
         ],
-        caption=said,
+        said,
+        columns=2,
+        narrow=1,
+        pixels=False,
     )
 
 
 def _overlaid(photo: np.ndarray, place: InputGradient) -> np.ndarray:
     """The photo in dark gray, and on it what steers the place."""
     gray = photo.mean(2, keepdims=True) * 0.35
-    strength = np.sqrt(place.influence / max(float(np.percentile(place.influence, 99.8)), 1e-30)).clip(0, 1)
+    strength = np.sqrt(place.influence / max(float(np.percentile(place.influence, 99)), 1e-30)).clip(0, 1)
     share = strength[..., None]
     mixed = (gray * (1 - share) + heat(strength) * share).clip(0, 255).astype(np.uint8)
     return _marked(mixed, place.row, place.column)
@@ -215,7 +224,7 @@ def _overlaid(photo: np.ndarray, place: InputGradient) -> np.ndarray:
 def _marked(picture: np.ndarray, row: int, column: int) -> np.ndarray:
     """With a white square on black around the place."""
     made = picture.copy()
-    unit = max(1, min(picture.shape[:2]) // 160)
+    unit = max(1, round(min(picture.shape[:2]) / 160))
     for reach, level in ((6 * unit, 0), (5 * unit, 255), (4 * unit, 0)):
         top, left = max(row - reach, 0), max(column - reach, 0)
         made[top : row + reach, left : column + reach] = level

@@ -79,7 +79,7 @@ class Report:
     subtitle: str
     sections: tuple[Section, ...]
     machine: Mapping[str, Any]
-    """As `describe_machine` gives it."""
+    """The machine and its libraries, from `describe_machine`."""
     figures: tuple[Figure, ...] = ()
     command: str = ""
     """What makes the page again; empty where it was not made by the command line."""

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -45,30 +46,36 @@ class PictureGroup:
     caption: str = ""
     height: int = 0
     width: int = 0
-    """Of each view, in pixels."""
+    """The size of each view, in pixels."""
 
     kind = "pictures"
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Small pictures beside each other, shown pixel by pixel."""
+    """Pictures beside each other."""
 
     title: str
     views: tuple[View, ...]
     caption: str = ""
-    wide: bool = False
-    """Whether each gets a third of the page instead of an eighth."""
+    columns: int = 8
+    narrow: int = 4
+    """Pictures in a row, at a desk's width and at a phone's."""
+    named: bool = True
+    """Whether names stand below the pictures; they are read out anyway."""
+    pixels: bool = True
+    """Whether enlarged pixels stay squares."""
 
     kind = "gallery"
 
 
-def gallery(title: str, views: Sequence[tuple[str, np.ndarray]], caption: str = "", *, wide: bool = False) -> Gallery:
-    """views: names and pictures, uint8 (h, w) or (h, w, 3)."""
+def gallery(title: str, views: Sequence[tuple[str, np.ndarray]], caption: str = "", **layout: Any) -> Gallery:
+    """views: names and pictures, uint8 (h, w) or (h, w, 3). layout: as the fields of `Gallery`."""
     coloured = [
         (name, picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)) for name, picture in views
     ]
-    return Gallery(title, tuple(View(name, picture) for name, picture in coloured), caption, wide)
+    exact = layout.get("pixels", True)
+    return Gallery(title, tuple(View(name, picture, exact) for name, picture in coloured), caption, **layout)
 
 
 _HEAT = np.array(((0, 0, 0), (70, 15, 90), (190, 50, 75), (250, 150, 30), (255, 250, 190)), np.float32)
@@ -90,16 +97,17 @@ def group(
     against: int | None = None,
     maps_of: Iterable[int] | None = None,
     caption: str = "",
+    exact: bool = True,
 ) -> PictureGroup:
     """Names and pictures of one thing, and how each differs from one of them.
 
     views: pictures are uint8 (H, W, 3); smaller ones, as an upscaler's source, are enlarged to the largest by repeating or mixing their
     pixels. against: number of the view that difference maps compare with; None: no maps. maps_of: numbers of the views that are
-    compared with it; None: all others.
+    compared with it; None: all others. exact: as in `View`.
     """
     height, width = (max(picture.shape[side] for _, picture in views) for side in (0, 1))
     longest = max(height, width)
-    shown = [View(name, _of_size(picture, height, width)) for name, picture in views]
+    shown = [View(name, _of_size(picture, height, width), exact) for name, picture in views]
     maps = [] if against is None else _maps(shown, against, maps_of)
     kept = tuple(replace(view, picture=images.within(view.picture, _LONGEST)) for view in (*shown, *maps))
     notes = [caption] if caption else []

@@ -134,7 +134,7 @@ class FileSource(Source):
         return self._container.metadata
 
     def chapters(self) -> Any:
-        """As PyAV gives them."""
+        """The chapters, in PyAV's form."""
         return self._container.chapters()
 
     def frames(self, carry: Callable[[Packet], None]) -> Iterator[np.ndarray]:
@@ -290,6 +290,8 @@ class FileTarget:
         """The tracks of sound, by their index in the source; those that the file cannot hold are not among them."""
         self.refused: tuple[str, ...] = ()
         """Tracks of sound that the file cannot hold, in words. Known with the first frame."""
+        self.mkv_holds_refused = False
+        """Whether a .mkv file could."""
 
     @property
     def sounds(self) -> int:
@@ -363,12 +365,12 @@ class FileTarget:
         video.color_primaries, video.color_trc = source.primaries, source.transfer
         held = [sound for sound in source.sounds if _holds(self._container.format.name, sound)]
         self._sounds = {sound.index: _copied(self._container, sound) for sound in held}
-        self.refused = tuple(
-            _named(sound, number) for number, sound in enumerate(source.sounds, 1) if sound not in held
-        )
+        refused = [(number, sound) for number, sound in enumerate(source.sounds, 1) if sound not in held]
+        self.refused = tuple(_named(sound, number) for number, sound in refused)
+        self.mkv_holds_refused = bool(refused) and all(_holds("matroska", sound) for _, sound in refused)
         if isinstance(source, FileSource):
             self._container.metadata.update(_some(source.metadata, _TOLD))
-            self._video.metadata.update(_some(source.video.metadata, _TOLD_OF_TRACKS))
+            self._video.metadata.update(_told_of(source.video))
             self._container.set_chapters(source.chapters())
         self._video.codec_context.open(strict=False)
         self._container.start_encoding()
@@ -395,10 +397,16 @@ def _some(metadata: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key.lower() in keys}
 
 
+def _told_of(track: AudioStream | VideoStream) -> dict[str, str]:
+    """What a copy of the track says of itself. FFmpeg writes titles into .mp4 files, and reads them there as names."""
+    name = track.metadata.get("name")
+    return ({"title": name} if name else {}) | _some(track.metadata, _TOLD_OF_TRACKS)
+
+
 def _copied(container: OutputContainer, sound: AudioStream) -> AudioStream:
     """A track that takes this one's packets as they are. Raises ValueError where the container cannot have it."""
     copied = container.add_stream_from_template(sound)
-    copied.metadata.update(_some(sound.metadata, _TOLD_OF_TRACKS))
+    copied.metadata.update(_told_of(sound))
     copied.disposition = sound.disposition
     if sound.layout.name.endswith(" channels"):
         # No speakers are named, and .mp4 must name them: the usual ones.

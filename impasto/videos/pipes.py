@@ -55,6 +55,7 @@ class PipeTarget:
     """A Y4M stream that is written, one frame after the other at one rate: it holds neither times nor sound."""
 
     sounds = 0
+    mkv_holds_refused = False
     refused: tuple[str, ...] = ()
     """Nothing is said of single tracks, since a stream holds no sound at all."""
 

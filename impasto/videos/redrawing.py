@@ -57,6 +57,8 @@ class Redrawn:
     """Whether the source is transparent in parts, which the result is not."""
     sounds_refused: tuple[str, ...] = ()
     """Those of them that this kind of file cannot hold, in words; a stream holds none."""
+    mkv_holds_refused: bool = False
+    """Whether a .mkv file holds all of these."""
     left_out: tuple[str, ...] = ()
     """What else the source holds and the result does not, in words."""
 
@@ -124,6 +126,7 @@ def redraw(
         restarts_s=reader.restarts_s,
         transparent=reader.transparent,
         sounds_refused=writer.refused,
+        mkv_holds_refused=writer.mkv_holds_refused,
         left_out=reader.left_out,
     )
 

@@ -69,7 +69,7 @@ def fetch(target: Path, library: Path | None = None) -> None:
 
 
 def integrity(content: bytes) -> str:
-    """As browsers write it."""
+    """The content's hash in the form of the integrity attribute of HTML."""
     return "sha384-" + base64.b64encode(hashlib.sha384(content).digest()).decode()
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -63,6 +64,18 @@ class TestFoldersBelow:
         (album / "day" / "clip.mp4").touch()
         with pytest.warns(ImpastoWarning, match=r"day/clip\.mp4 passed over"):
             plan([album], None, "tiny", recursive=True)
+
+    def test_one_below_that_may_not_be_read_is_told(self, album, monkeypatch):
+        real = os.scandir
+
+        def refusing(path):
+            if Path(path).name == "night":
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", refusing)
+        with pytest.warns(ImpastoWarning, match="night was passed over: no permission to read it"):
+            assert len(plan([album], None, "tiny", recursive=True)) == 2
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_a_folder_that_may_not_be_read_is_told(self, album):

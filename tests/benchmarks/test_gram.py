@@ -52,7 +52,7 @@ def test_cublas_gives_float32(
     bench: benchmark.Bench, layer: benchmark.Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(benchmark, "has_two_kernels", lambda: False)
+    monkeypatch.setattr(benchmark, "has_wgmma", lambda: False)
     monkeypatch.setattr(torch, "bmm", lambda left, right, out_dtype=None: asked.append(out_dtype))
     bench.grams(layer, others=True)
     assert asked == [torch.float32]

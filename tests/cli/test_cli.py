@@ -39,6 +39,10 @@ def fails(*arguments: object) -> str:
     return lines[-1]
 
 
+def files_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 @pytest.fixture
 def photo(tmp_path) -> Path:
     path = tmp_path / "photo.png"
@@ -188,6 +192,35 @@ class TestRun:
         assert code == 1
         assert "1 of 2 files" in out
         assert "a.tif is damaged" in stderr
+
+    def test_a_folder_says_of_each_file_what_became_of_it(self, make_package, photo, tmp_path):
+        """Of links that lead nowhere, folders that are called like pictures, and kinds of pictures that are not read, too."""
+        folder = tmp_path / "album"
+        folder.mkdir()
+        photo.rename(folder / "a.png")
+        (folder / "gone.png").symlink_to("nowhere.png")
+        (folder / "loop.png").symlink_to("loop.png")
+        (folder / "x.png").mkdir()
+        os.mkfifo(folder / "pipe.png")  # whoever opened it would wait for ever
+        for name in ("phone.heic", "raw.CR2"):
+            (folder / name).write_bytes(b"x")
+        code, out, stderr = cli("run", make_package(), folder, "-o", tmp_path / "out")
+        assert code == 1
+        assert "1 of 4 files written" in out
+        for told in (
+            "phone.heic and 1 more picture passed over: of a folder .png, .jpg,",
+            "gone.png does not exist",
+            "loop.png: Too many levels of symbolic links",
+            "x.png is a folder",
+        ):
+            assert told in stderr
+        assert files_of(tmp_path / "out") == ["a.png"]
+
+    def test_two_pictures_of_one_name_stop_no_folder(self, make_package, photo, tmp_path):
+        Image.open(photo).convert("RGB").save(tmp_path / "photo.jpg")
+        Image.open(photo).save(tmp_path / "other.png")
+        assert cli("run", make_package(), tmp_path, "-o", tmp_path / "out")[0] == 0
+        assert files_of(tmp_path / "out") == ["other.png", "photo.jpg.png", "photo.png.png"]
 
     @pytest.mark.parametrize("format", ["png", "jpg", "webp", "tiff"])
     def test_a_folders_results_in_another_format(self, make_package, photo, tmp_path, format):
@@ -389,9 +422,10 @@ def _in_a_process(*arguments: object, **more: Any) -> subprocess.CompletedProces
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
-def test_a_full_disk_behind_stdout_is_one_line():
+@pytest.mark.parametrize("asked", ["models", "--version"])
+def test_a_full_disk_behind_stdout_is_one_line(asked):
     with Path("/dev/full").open("w") as full:
-        found = _in_a_process("models", stdout=full)
+        found = _in_a_process(asked, stdout=full)
     assert found.returncode == 1
     assert found.stderr == "error: cannot write the results: No space left on device; send them elsewhere\n"
 
@@ -486,6 +520,12 @@ def test_a_run_without_inputs_shows_an_example(tmp_path):
     assert code == 2
     assert stderr.startswith("error: no picture or video to run denoise on; name one, for example: ")
     assert stderr.endswith("impasto run denoise photo.jpg -o result.png\n")
+
+
+def test_a_run_of_a_picture_without_a_model_shows_an_example(photo):
+    code, _, stderr = cli("run", photo)
+    assert code == 2
+    assert f"photo.png is no model, which comes first; for example: impasto run denoise {photo} -o result.png" in stderr
 
 
 def test_a_network_of_several_styles_says_which_it_drew(photo, tmp_path):

@@ -9,7 +9,7 @@ begin="# light_tree.sh: begin" end="# light_tree.sh: end"
 case ${1:-} in
 off)
   [ -z "$(git status --porcelain)" ] || { echo "commit first: the tree is not clean"; exit 1; }
-  paths=("${@:2}"); [ ${#paths[@]} -gt 0 ] || paths=(models docs benchmarks/results kernels/gram.fatbin)
+  paths=("${@:2}"); [ ${#paths[@]} -gt 0 ] || paths=(models docs benchmarks/results kernels/gram.zip)
   mkdir -p "$(dirname "$exclude")"
   { echo "$begin"; printf '/%s\n' "${paths[@]}"; echo "$end"; } >> "$exclude"
   git rm -rq --cached -- "${paths[@]}"

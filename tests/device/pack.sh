@@ -15,12 +15,16 @@ python=$(realpath -s "${PYTHON:-.venv/bin/python}"); python310=${PYTHON310:-pyth
 preset=${XZ_PRESET:-6}; wheel=${1:+$(realpath "$1")}
 WORK=${WORK:-$(mktemp -d)}; mkdir -p "$WORK" .carry; cd "$WORK"; mkdir -p site/tensorrt stub
 
+prefix=$("$python310" -c 'import sys; print(sys.base_prefix)') \
+  && [ -e "$prefix/lib/libpython3.10.so.1.0" ] || { echo "$python310 is no CPython 3.10 built with --enable-shared; name one in PYTHON310"; exit 1; }
 [ -x v/bin/python ] || "$python310" -m venv v
 v/bin/pip install -q setuptools wheel 'numpy<2' mako
 [ -n "$wheel" ] || { v/bin/pip download -q --no-deps -d . tensorrt==8.5.3.1; wheel=$(realpath tensorrt-8.5.3.1-*.whl); }
 [ -d trt ] || python3 -m zipfile -e "$wheel" trt
+compressing=()
 for library in libnvinfer.so.8 libnvinfer_builder_resource.so.8.5.3; do
   [ -s $library.xz ] || { xz -T1 --x86 --lzma2=preset="$preset",dict=64MiB -c trt/tensorrt/$library > $library.part && mv $library.part $library.xz; } &
+  compressing+=($!)
 done
 
 # TensorRT's module, and stubs for the libraries of plugins and of old parsers: they want cuDNN and cuBLAS, and nothing here calls them.
@@ -36,7 +40,6 @@ gcc -shared -fPIC -o site/tensorrt/libnvinfer_plugin.so.8 -Wl,-soname,libnvinfer
 gcc -shared -fPIC -o site/tensorrt/libnvparsers.so.8 -Wl,-soname,libnvparsers.so.8 parsers.c
 
 # A Python 3.10 that runs anywhere.
-prefix=$("$python310" -c 'import sys; print(sys.base_prefix)')
 rm -rf py310; mkdir -p py310/bin py310/lib
 cp "$prefix"/bin/python3.10 py310/bin/; cp -L "$prefix"/lib/libpython3.10.so.1.0 py310/lib/; cp -r "$prefix"/lib/python3.10 py310/lib/
 (cd py310/lib/python3.10; rm -rf test idlelib ensurepip lib2to3 tkinter turtledemo config-* site-packages/*; find . -name __pycache__ -prune -exec rm -rf {} +)
@@ -57,7 +60,7 @@ rm -rf site/onnx/backend/test; find site -name tests -prune -exec rm -rf {} +
 (cd "$root" && "$python" "$here/prepare.py" "$WORK/jobs" great-wave=models/great-wave denoise=models/denoise)
 find py310 site -name '*.so*' -type f -exec strip -s {} + 2> /dev/null || true
 tar c py310 site jobs | xz -"$preset" > rest.tar.xz
-wait
+for each in "${compressing[@]}"; do wait "$each" || { echo "a library was not compressed; run pack.sh again with WORK=$WORK"; exit 1; }; done
 rm -f "$root"/.carry/part*
 tar c libnvinfer.so.8.xz libnvinfer_builder_resource.so.8.5.3.xz rest.tar.xz | split -b 60M -d -a 1 - "$root/.carry/part"
 ls -l "$root/.carry"

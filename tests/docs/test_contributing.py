@@ -69,3 +69,4 @@ def test_the_hooks_before_a_commit_are_the_checks_of_make() -> None:
     for check in ("ruff check", "ruff format --check", "python tests/check_types.py"):
         assert check in make
         assert f".venv/bin/{check}" in hooks
+    assert ".venv/bin/python -m pytest -q tests/test_architecture.py" in hooks

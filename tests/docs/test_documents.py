@@ -72,6 +72,17 @@ def test_named_files_exist(document: Path) -> None:
     assert not wrong, wrong
 
 
+def test_what_the_design_says_is_in_a_file_is_in_it() -> None:
+    """`folder/file.py`: `name` — the file defines that name."""
+    text = (REPOSITORY / "docs" / "design.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`: `(\w+)`", text)
+    assert len(named) >= 4
+    for path, name in named:
+        assert re.search(
+            rf"^(def|class) {name}\b|^{name}\b", (REPOSITORY / path).read_text(encoding="utf-8"), re.MULTILINE
+        ), name
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_documents_that_code_names_exist(folder: str) -> None:
     named = [

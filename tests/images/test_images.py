@@ -281,13 +281,14 @@ def test_hidden_files_are_no_pictures(tmp_path):
 
 BAD = {
     "text": (b"hello, I am no picture", "is not a picture file"),
-    "empty": (b"", "is not a picture file"),
+    "empty": (b"", "is not a picture file that can be read: it is empty"),
+    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC, .*; convert it first"),
     "truncated JPEG": (_bytes(picture(64, 64), "JPEG")[:900], "is damaged"),
     "truncated PNG": (_bytes(picture(64, 64), "PNG")[:2000], "is damaged"),
     "animated GIF": (_animation(), "animation"),
     "16-bit grey": (_bytes((picture(8, 8)[..., 0].astype(np.uint16) * 257), "PNG"), "16 or more bits"),
     "16-bit RGB": (_rgb16(), "16 or more bits"),
-    "bomb": (bomb(), "pixels"),
+    "bomb": (bomb(), "says that it has 3,600,000,000 pixels, more than 180,000,000; scale"),
 }
 
 
@@ -311,6 +312,12 @@ def test_missing_files_and_folders_are_named(tmp_path):
         images.list_folder(tmp_path)
     with pytest.raises(PictureError, match="is not a folder"):
         images.list_folder(tmp_path / "none")
+
+
+def test_a_device_without_an_end_is_no_picture(monkeypatch):
+    monkeypatch.setattr("impasto.images.decoding.MAX_BYTES", 1 << 20)
+    with pytest.raises(PictureError, match="/dev/zero has more than 1,048,576 bytes"):
+        images.read("/dev/zero")
 
 
 def test_an_unknown_suffix_is_refused_before_writing(tmp_path):

@@ -29,7 +29,7 @@ from support.gram_checks import (  # noqa: E402
 )
 
 from impasto.errors import KernelError  # noqa: E402
-from impasto.kernels import build, launch, operators, reference  # noqa: E402
+from impasto.kernels import build, cuda_driver, launch, module, operators, reference  # noqa: E402
 from impasto.kernels.plan import LONGEST_RUN, LayerShape, plan  # noqa: E402
 
 pytestmark = pytest.mark.skipif(emulated_gpu.missing() is not None, reason=str(emulated_gpu.missing()))
@@ -48,12 +48,12 @@ def loss_and_gradients(features, targets, weights, masks, tf32, upstream):
 EMULATED = gram_checks.Kernel(operators._gram_forward_cuda, loss_and_gradients)
 
 
-def _put(monkeypatch, module):
+def _put(monkeypatch, loaded):
     """In place of a GPU; whatever torch.empty hands out holds NaN. Small maps are cut as often as blocks last."""
     # One wave, cut as fine as it goes: `residents` of the tests below are all the blocks there are.
     monkeypatch.setattr(launch, "plan", partial(plan, partials=math.inf, least_blocks=0))
-    monkeypatch.setattr(launch, "loaded", lambda: module)
-    monkeypatch.setattr(launch, "make_context_current", lambda device: None)
+    monkeypatch.setattr(module, "loaded", lambda: loaded)
+    monkeypatch.setattr(cuda_driver, "make_context_current", lambda device: None)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=0))
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
@@ -69,44 +69,44 @@ def poisoned_memory():
 
 @pytest.fixture(params=ARCHITECTURES)
 def gpu(request, emulated, monkeypatch):
-    module = emulated(request.param)
-    _put(monkeypatch, module)
-    return module
+    loaded = emulated(request.param)
+    _put(monkeypatch, loaded)
+    return loaded
 
 
 @pytest.fixture
 def ampere(emulated, monkeypatch):
-    module = emulated(800)
-    _put(monkeypatch, module)
-    return module
+    loaded = emulated(800)
+    _put(monkeypatch, loaded)
+    return loaded
 
 
 @pytest.fixture
 def hopper(emulated, monkeypatch):
     """Takes Hopper's own kernel wherever it can."""
-    module = emulated(HOPPER)
-    module.by_warpgroups = True
-    _put(monkeypatch, module)
-    return module
+    loaded = emulated(HOPPER)
+    loaded.use_wgmma = True
+    _put(monkeypatch, loaded)
+    return loaded
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_gram_loss_and_gradient_equal_float64(gpu, flavour, layout):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_gram_loss_and_gradient_equal_float64(gpu, dtype, layout):
     for shape in SHAPES:
-        features = drawn(shape, flavour, layout)
-        check_gram(EMULATED, features, flavour)
-        check_loss(EMULATED, [features], flavour)
+        features = drawn(shape, dtype, layout)
+        check_gram(EMULATED, features, dtype)
+        check_loss(EMULATED, [features], dtype)
 
 
 @pytest.mark.parametrize("residents", [1, 5, 64])
 @pytest.mark.parametrize("layout", [as_is, channels_last])
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_all_layers_of_a_loss_in_one_launch_however_it_is_divided(gpu, flavour, layout, residents):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_all_layers_of_a_loss_in_one_launch_however_it_is_divided(gpu, dtype, layout, residents):
     gpu.residents = residents
     shapes = [(2, 64, 8, 9), (2, 130, 4, 5), (3, 5, 9, 9)]
-    check_loss(EMULATED, [drawn(shape, flavour, layout) for shape in shapes], flavour)
-    assert gpu.launched[0].startswith(f"gram_forward_{flavour}_")
+    check_loss(EMULATED, [drawn(shape, dtype, layout) for shape in shapes], dtype)
+    assert gpu.launched[0].startswith(f"gram_forward_{dtype}_")
     assert len(gpu.launched) == 4, "forward, finish, pack, backward"
 
 
@@ -119,51 +119,51 @@ def test_the_longest_run_is_short_enough_for_float16(gpu):
 
 
 @pytest.mark.parametrize("layout", [as_is, channels_last, unaligned])
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_masks(gpu, flavour, layout):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_masks(gpu, dtype, layout):
     for shape in [(2, 64, 4, 6), (1, 130, 3, 5)]:
         N, _, H, W = shape
-        features = drawn(shape, flavour, layout)
+        features = drawn(shape, dtype, layout)
         hard, soft = (torch.rand(N, H, W) < 0.4).float(), torch.rand(N, H, W)
-        check_gram(EMULATED, features, flavour, hard)
-        check_loss(EMULATED, [features, features * 0.5], flavour, [hard, soft])
+        check_gram(EMULATED, features, dtype, hard)
+        check_loss(EMULATED, [features, features * 0.5], dtype, [hard, soft])
         empty = torch.zeros(N, H, W)
         assert operators._gram_forward_cuda(features, empty, False).abs().max() == 0
 
 
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_the_gradient_of_a_gram_matrix(gpu, flavour):
-    features = drawn((2, 96, 6, 10), flavour)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_gradient_of_a_gram_matrix(gpu, dtype):
+    features = drawn((2, 96, 6, 10), dtype)
     upstream = torch.randn(2, 96, 96) * 1e4  # not symmetric
-    gradient = operators._gram_backward_cuda(upstream, features, None, flavour == "tf32")
+    gradient = operators._gram_backward_cuda(upstream, features, None, dtype == "tf32")
     exact = features.double().requires_grad_()
     (right,) = torch.autograd.grad(reference.gram(exact), exact, upstream.double())
-    assert error(gradient, right) <= 2 * TOLERANCE[flavour]
+    assert error(gradient, right) <= 2 * TOLERANCE[dtype]
 
 
 def test_targets_per_image_that_are_not_symmetric(gpu):
     check_loss(EMULATED, [drawn((3, 40, 5, 5), "f32")], "f32", targets=[torch.randn(3, 40, 40)])
 
 
-def beside_the_loss(flavour):
+def beside_the_loss(dtype):
     """Loss, Gram matrix and difference from one launch, each beside what it ought to be."""
-    features, target = drawn((2, 96, 6, 8), flavour), torch.rand(96, 96) / 96
+    features, target = drawn((2, 96, 6, 8), dtype), torch.rand(96, 96) / 96
     gram, difference = torch.empty(2, 96, 96), operators._empty_difference(features)
     pointers = operators._difference_pointers(difference, features)
     layer = launch.Layer(
         operators._feature_map(features), target=target.data_ptr(), weight=1e6, gram=gram.data_ptr(), **pointers
     )
-    loss = operators._forward([layer], flavour, features.device, with_loss=True)
+    loss = operators._forward([layer], dtype, features.device, with_loss=True)
     exact = reference.gram(features.double())
     wanted = exact - (target + target.mT) / 2
     right = reference.style_loss([features.double()], [target.double()], [1e6], [None])
     return (loss, right), (gram, exact), (difference[: wanted.numel()].view_as(wanted), wanted)
 
 
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_gram_matrices_come_out_beside_the_loss(gpu, flavour):
-    for result, right in beside_the_loss(flavour):
-        assert error(result, right) <= 3 * TOLERANCE[flavour]
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_gram_matrices_come_out_beside_the_loss(gpu, dtype):
+    for result, right in beside_the_loss(dtype):
+        assert error(result, right) <= 3 * TOLERANCE[dtype]
 
 
 def test_small_gradients_are_not_lost_in_float16s_exponents(gpu):
@@ -187,19 +187,19 @@ def test_gradients_add_up_in_place(gpu, layout):
     torch.testing.assert_close(buffer.float(), before.float() + alone.float(), rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_the_order_of_blocks_and_warps_changes_no_bit(gpu, flavour):
-    check_that_no_order_changes_a_bit(gpu, flavour)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_order_of_blocks_and_warps_changes_no_bit(gpu, dtype):
+    check_that_no_order_changes_a_bit(gpu, dtype)
 
 
-def check_that_no_order_changes_a_bit(gpu, flavour):
-    features = [drawn((2, C, side, side), flavour) for C, side in ((64, 8), (130, 4))]
+def check_that_no_order_changes_a_bit(gpu, dtype):
+    features = [drawn((2, C, side, side), dtype) for C, side in ((64, 8), (130, 4))]
     targets = [torch.rand(f.shape[1], f.shape[1]) for f in features]
 
     def once(seed):
         gpu.seed = seed
-        loss, gradients = loss_and_gradients(features, targets, [1e3] * 2, [None] * 2, flavour == "tf32", 1.0)
-        return loss, operators._gram_forward_cuda(features[1], None, flavour == "tf32"), *gradients
+        loss, gradients = loss_and_gradients(features, targets, [1e3] * 2, [None] * 2, dtype == "tf32", 1.0)
+        return loss, operators._gram_forward_cuda(features[1], None, dtype == "tf32"), *gradients
 
     first = once(0)
     for seed in range(1, 4):
@@ -226,17 +226,17 @@ def at_the_end_of_memory():
 
 
 @pytest.mark.parametrize("layout", [as_is, channels_last])
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_nothing_behind_a_feature_map_is_touched(gpu, flavour, layout, at_the_end_of_memory, monkeypatch):
-    check_that_nothing_behind_is_touched(flavour, layout, at_the_end_of_memory, monkeypatch, masked=True)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_nothing_behind_a_feature_map_is_touched(gpu, dtype, layout, at_the_end_of_memory, monkeypatch):
+    check_that_nothing_behind_is_touched(dtype, layout, at_the_end_of_memory, monkeypatch, masked=True)
 
 
-def check_that_nothing_behind_is_touched(flavour, layout, at_the_end_of_memory, monkeypatch, *, masked):
+def check_that_nothing_behind_is_touched(dtype, layout, at_the_end_of_memory, monkeypatch, *, masked):
     monkeypatch.setattr(torch, "empty_like", lambda tensor: at_the_end_of_memory(torch.full_like(tensor, float("nan"))))
     for shape in [(1, 3, 5, 7), (2, 64, 4, 8), (1, 136, 3, 8)]:
-        features = at_the_end_of_memory(drawn(shape, flavour, layout))
+        features = at_the_end_of_memory(drawn(shape, dtype, layout))
         mask = at_the_end_of_memory(torch.rand(shape[0], *shape[2:])) if masked else None
-        check_loss(EMULATED, [features], flavour, [mask])
+        check_loss(EMULATED, [features], dtype, [mask])
 
 
 def test_what_may_not_be_touched_is_noticed(ampere, at_the_end_of_memory):
@@ -250,55 +250,55 @@ def test_what_may_not_be_touched_is_noticed(ampere, at_the_end_of_memory):
 
 # ---- Hopper's own kernel ----
 
-BY_WARPGROUPS = ("f16", "bf16")
+WGMMA_DTYPES = ("f16", "bf16")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
-def test_warpgroups_equal_float64(hopper, flavour, layout):
+@pytest.mark.parametrize("dtype", WGMMA_DTYPES)
+def test_warpgroups_equal_float64(hopper, dtype, layout):
     for shape in [(2, 3, 5, 8), (2, 64, 6, 8), (1, 136, 9, 24), (3, 200, 4, 20), (1, 8, 1, 1)]:
-        features = drawn(shape, flavour, layout)
-        check_gram(EMULATED, features, flavour)
-        check_loss(EMULATED, [features], flavour)
+        features = drawn(shape, dtype, layout)
+        check_gram(EMULATED, features, dtype)
+        check_loss(EMULATED, [features], dtype)
 
 
 @pytest.mark.parametrize("residents", [1, 5, 64])
 @pytest.mark.parametrize("layout", [as_is, channels_last, channels_last_in_something_larger])
-@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
-def test_warpgroups_take_all_layers_in_one_launch(hopper, flavour, layout, residents):
+@pytest.mark.parametrize("dtype", WGMMA_DTYPES)
+def test_warpgroups_take_all_layers_in_one_launch(hopper, dtype, layout, residents):
     hopper.residents = residents
     shapes = [(2, 64, 16, 40), (2, 136, 4, 18), (3, 8, 8, 8), (1, 264, 6, 8)]
-    check_loss(EMULATED, [drawn(shape, flavour, layout) for shape in shapes], flavour)
-    name = f"gram_forward_{flavour}_{'nchw' if layout is as_is else 'nhwc'}_wgmma"
+    check_loss(EMULATED, [drawn(shape, dtype, layout) for shape in shapes], dtype)
+    name = f"gram_forward_{dtype}_{'nchw' if layout is as_is else 'nhwc'}_wgmma"
     assert hopper.launched[:2] == [name, "gram_finish"]
 
 
-@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
-def test_what_bulk_copies_cannot_bring_takes_the_other_kernel(hopper, flavour):
-    aligned = drawn((2, 64, 4, 8), flavour)
+@pytest.mark.parametrize("dtype", WGMMA_DTYPES)
+def test_what_bulk_copies_cannot_bring_takes_the_other_kernel(hopper, dtype):
+    aligned = drawn((2, 64, 4, 8), dtype)
     mask = torch.rand(2, 4, 8)
     for features, masks in [
         ([aligned], [mask]),
         ([unaligned(aligned)], [None]),
-        ([drawn((2, 64, 3, 5), flavour)], [None]),
+        ([drawn((2, 64, 3, 5), dtype)], [None]),
         ([aligned, unaligned(aligned)], [None, None]),
         ([aligned[:1].expand(2, -1, -1, -1)], [None]),
     ]:
         hopper.launched.clear()
-        check_loss(EMULATED, features, flavour, masks)
+        check_loss(EMULATED, features, dtype, masks)
         assert not any("wgmma" in name for name in hopper.launched)
 
 
-@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
-def test_no_order_of_blocks_and_warpgroups_changes_a_bit(hopper, flavour):
-    check_that_no_order_changes_a_bit(hopper, flavour)
-    assert f"gram_forward_{flavour}_nchw_wgmma" in hopper.launched
+@pytest.mark.parametrize("dtype", WGMMA_DTYPES)
+def test_no_order_of_blocks_and_warpgroups_changes_a_bit(hopper, dtype):
+    check_that_no_order_changes_a_bit(hopper, dtype)
+    assert f"gram_forward_{dtype}_nchw_wgmma" in hopper.launched
 
 
 @pytest.mark.parametrize("layout", [as_is, channels_last])
-@pytest.mark.parametrize("flavour", BY_WARPGROUPS)
-def test_bulk_copies_touch_nothing_behind_a_feature_map(hopper, flavour, layout, at_the_end_of_memory, monkeypatch):
-    check_that_nothing_behind_is_touched(flavour, layout, at_the_end_of_memory, monkeypatch, masked=False)
+@pytest.mark.parametrize("dtype", WGMMA_DTYPES)
+def test_bulk_copies_touch_nothing_behind_a_feature_map(hopper, dtype, layout, at_the_end_of_memory, monkeypatch):
+    check_that_nothing_behind_is_touched(dtype, layout, at_the_end_of_memory, monkeypatch, masked=False)
     assert any("wgmma" in name for name in hopper.launched)
 
 
@@ -306,15 +306,15 @@ def test_bulk_copies_touch_nothing_behind_a_feature_map(hopper, flavour, layout,
     ("choice", "capability", "chosen"), [("", (9, 0), False), ("mma", (8, 6), False), ("wgmma", (9, 0), True)]
 )
 def test_hoppers_kernel_is_taken_where_the_user_says_so(choice, capability, chosen, monkeypatch):
-    monkeypatch.setenv(launch.CHOICE, choice)
-    assert launch.chosen_by_hand(capability) is chosen
+    monkeypatch.setenv(module.CHOICE, choice)
+    assert module.wgmma_is_selected(capability) is chosen
 
 
 @pytest.mark.parametrize(("choice", "said"), [("fast", "IMPASTO_GRAM is 'fast'"), ("wgmma", "this one has 10.0")])
 def test_a_choice_that_cannot_be_had_is_refused(choice, said, monkeypatch):
-    monkeypatch.setenv(launch.CHOICE, choice)
+    monkeypatch.setenv(module.CHOICE, choice)
     with pytest.raises(KernelError, match=said):
-        launch.chosen_by_hand((10, 0))
+        module.wgmma_is_selected((10, 0))
 
 
 # ---- mistakes, made on purpose ----
@@ -324,9 +324,9 @@ def checked(source, folder, monkeypatch, architecture=800):
     """What is found wrong with a kernel in float16."""
     # Each is compiled anew and runs two small shapes: what optimizing costs, the runs never win back.
     library = emulated_gpu.compiled(folder, architecture, "#define GRAM_ONLY_FLOAT16\n" + source, "-O0")
-    module = emulated_gpu.module(library, architecture)
-    module.by_warpgroups = architecture == HOPPER
-    _put(monkeypatch, module)
+    loaded = emulated_gpu.module(library, architecture)
+    loaded.use_wgmma = architecture == HOPPER
+    _put(monkeypatch, loaded)
     try:
         for shape in ((2, 64, 24, 24), (1, 136, 24, 24)):
             check_loss(EMULATED, [drawn(shape, "f16")], "f16")

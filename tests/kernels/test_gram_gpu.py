@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from support import gram_checks  # noqa: E402
 from support.gram_checks import LAYOUTS, TOLERANCE, as_is, channels_last, error, unaligned  # noqa: E402
 
-from impasto.kernels import build, gram, launch, operators, reference, style_loss  # noqa: E402
+from impasto.kernels import binaries, build, gram, launch, module, operators, reference, style_loss  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -53,24 +53,24 @@ def poisoned_memory():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_gram_equals_float64(flavour, layout):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_gram_equals_float64(dtype, layout):
     for shape in SHAPES:
-        check_gram(drawn(shape, flavour, layout), flavour)
+        check_gram(drawn(shape, dtype, layout), dtype)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_loss_and_gradient_equal_float64(flavour, layout):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_loss_and_gradient_equal_float64(dtype, layout):
     for shape in SHAPES:
-        check_loss([drawn(shape, flavour, layout)], flavour)
+        check_loss([drawn(shape, dtype, layout)], dtype)
 
 
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_all_layers_of_a_loss_in_one_launch(flavour):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_all_layers_of_a_loss_in_one_launch(dtype):
     shapes = [(2, 64, 48, 48), (2, 128, 24, 24), (2, 256, 12, 12), (1, 512, 7, 5), (3, 5, 9, 9)]
-    check_loss([drawn(shape, flavour) for shape in shapes], flavour)
-    check_loss([drawn(shape, flavour, channels_last) for shape in shapes], flavour)
+    check_loss([drawn(shape, dtype) for shape in shapes], dtype)
+    check_loss([drawn(shape, dtype, channels_last) for shape in shapes], dtype)
 
 
 def test_layers_of_different_dtypes_and_layouts():
@@ -94,28 +94,28 @@ def test_more_layers_than_one_launch_takes():
 
 
 @pytest.mark.parametrize("layout", [as_is, channels_last, unaligned])
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_masks(flavour, layout):
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_masks(dtype, layout):
     for shape in [(2, 64, 16, 24), (1, 20, 7, 9), (2, 130, 16, 16)]:
         N, _, H, W = shape
-        features = drawn(shape, flavour, layout)
+        features = drawn(shape, dtype, layout)
         hard = (torch.rand(N, H, W, device="cuda") < 0.4).float()
         soft = torch.rand(N, 1, H, W, device="cuda")
-        check_gram(features, flavour, hard)
-        check_gram(features, flavour, soft)
-        check_loss([features, features * 0.5], flavour, [hard, soft.squeeze(1)])
+        check_gram(features, dtype, hard)
+        check_gram(features, dtype, soft)
+        check_loss([features, features * 0.5], dtype, [hard, soft.squeeze(1)])
         empty = torch.zeros(N, H, W, device="cuda")
         assert gram(features, empty).abs().max() == 0
 
 
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_the_gradient_of_a_gram_matrix(flavour):
-    features = drawn((2, 96, 12, 20), flavour).requires_grad_()
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_the_gradient_of_a_gram_matrix(dtype):
+    features = drawn((2, 96, 12, 20), dtype).requires_grad_()
     upstream = torch.randn(2, 96, 96, device="cuda")  # not symmetric
-    (gradient,) = torch.autograd.grad(gram(features, tf32=flavour == "tf32"), features, upstream * 1e4)
+    (gradient,) = torch.autograd.grad(gram(features, tf32=dtype == "tf32"), features, upstream * 1e4)
     exact = features.detach().double().requires_grad_()
     (right,) = torch.autograd.grad(reference.gram(exact), exact, upstream.double() * 1e4)
-    assert error(gradient, right) <= 2 * TOLERANCE[flavour]
+    assert error(gradient, right) <= 2 * TOLERANCE[dtype]
 
 
 def test_targets_per_image_that_are_not_symmetric():
@@ -135,25 +135,25 @@ def test_small_gradients_are_not_lost_in_float16s_exponents():
 
 
 @pytest.fixture
-def by_warpgroups(monkeypatch):
+def use_wgmma(monkeypatch):
     """Hopper's own kernel wherever it can be taken."""
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("needs a Hopper GPU")
     drawn((1, 1, 1, 1), "f16")  # makes a context
-    monkeypatch.setattr(launch.loaded(), "by_warpgroups", True)
+    monkeypatch.setattr(module.loaded(), "use_wgmma", True)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("flavour", ["f16", "bf16"])
-def test_warpgroups_equal_float64(by_warpgroups, flavour, layout):
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_warpgroups_equal_float64(use_wgmma, dtype, layout):
     for shape in [*SHAPES, (2, 64, 96, 96), (3, 136, 40, 48), (2, 512, 32, 40), (1, 8, 1, 8)]:
-        features = drawn(shape, flavour, layout)
-        check_gram(features, flavour)
-        check_loss([features], flavour)
+        features = drawn(shape, dtype, layout)
+        check_gram(features, dtype)
+        check_loss([features], dtype)
 
 
 @pytest.mark.parametrize("layout", [as_is, channels_last])
-def test_warpgroups_take_all_layers_in_one_launch_and_repeat_bit_by_bit(by_warpgroups, layout):
+def test_warpgroups_take_all_layers_in_one_launch_and_repeat_bit_by_bit(use_wgmma, layout):
     features = [drawn((2, C, side, side), "f16", layout) for C, side in ((64, 96), (128, 48), (256, 40), (512, 24))]
     check_loss(features, "f16")
     targets = [torch.rand(f.shape[1], f.shape[1], device="cuda") for f in features]
@@ -163,13 +163,13 @@ def test_warpgroups_take_all_layers_in_one_launch_and_repeat_bit_by_bit(by_warpg
         assert torch.equal(gram(features[3]), first[1])
 
 
-@pytest.mark.parametrize("flavour", TOLERANCE)
-def test_results_repeat_bit_by_bit(flavour):
-    features = [drawn((2, C, side, side), flavour).requires_grad_() for C, side in ((64, 96), (256, 40), (512, 20))]
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_results_repeat_bit_by_bit(dtype):
+    features = [drawn((2, C, side, side), dtype).requires_grad_() for C, side in ((64, 96), (256, 40), (512, 20))]
     targets = [torch.rand(f.shape[1], f.shape[1], device="cuda") for f in features]
 
     def once():
-        loss = style_loss(features, targets, [1e3] * 3, tf32=flavour == "tf32")
+        loss = style_loss(features, targets, [1e3] * 3, tf32=dtype == "tf32")
         return loss, gram(features[1]), *torch.autograd.grad(loss, features)
 
     first = once()
@@ -231,10 +231,11 @@ def test_the_paths_of_older_architectures(architecture, tmp_path, monkeypatch):
     target = f"arch=compute_{architecture},code=sm_{major}{minor}"
     command = ["nvcc", *build.FLAGS, "-gencode", target, "-cubin", "-o", str(cubin), str(build.SOURCE)]
     subprocess.run(command, check=True, capture_output=True)
-    monkeypatch.setattr(launch, "fatbin", cubin.read_bytes)
-    monkeypatch.setattr(launch, "_modules", {})
-    for flavour in TOLERANCE:
+    compiled = binaries.Binary("cubin", architecture, build.PTX[1]), cubin.read_bytes()
+    monkeypatch.setattr(binaries, "for_gpu", lambda capability: compiled)
+    monkeypatch.setattr(module, "_modules", {})
+    for dtype in TOLERANCE:
         for layout in (as_is, channels_last, unaligned):
-            check_gram(drawn((2, 40, 9, 16), flavour, layout), flavour)
-            check_gram(drawn((1, 136, 16, 16), flavour, layout), flavour)
-            check_loss([drawn((2, 40, 9, 16), flavour, layout), drawn((1, 136, 16, 16), flavour, layout)], flavour)
+            check_gram(drawn((2, 40, 9, 16), dtype, layout), dtype)
+            check_gram(drawn((1, 136, 16, 16), dtype, layout), dtype)
+            check_loss([drawn((2, 40, 9, 16), dtype, layout), drawn((1, 136, 16, 16), dtype, layout)], dtype)

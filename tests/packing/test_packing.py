@@ -108,7 +108,7 @@ def test_a_pack_holds_code_libraries_photos_and_no_more(photos, tmp_path):
     assert sum(made.sizes.values()) == sum((made.path / path).stat().st_size for path in held)
     assert sum(made.counts.values()) == len(held)
     said = str(made)
-    for word in ("code", "libraries", "photos", "broken.jpg", "left out", "fatbin"):
+    for word in ("code", "libraries", "photos", "broken.jpg", "left out", "gram.zip"):
         assert word in said
     assert str(photos) not in (made.path / "run.sh").read_text()
 
@@ -140,7 +140,7 @@ def test_options_with_paths_get_their_places(photos, tmp_path, make_package):
         assert (made.path / place).exists()
     assert not (made.path / "weights" / package.name / "picture.jpg").exists()
     assert (made.path / "weights" / package.name / "model.onnx").exists()
-    assert (made.path / "code/impasto/kernels/gram.fatbin").exists(), "on a GPU, stylizers need it"
+    assert (made.path / "code/impasto/kernels/gram.zip").exists(), "on a GPU, stylizers need it"
 
 
 def test_folders_of_one_name_stay_apart(photos, tmp_path):

@@ -87,3 +87,33 @@ def test_light_and_dark(page):
         with opened(address_of(page), color_scheme=scheme) as (tab, _):
             seen[scheme] = tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert seen["light"] != seen["dark"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_inside_a_model_and_that_of_a_prediction_fit_and_ask_for_nothing(make_package, tmp_path, width):
+    package, photo = make_package(task="stylize", border=8), tmp_path / "photo.png"
+    Image.fromarray(picture(48, 64)).save(photo)
+    pages = {
+        "What each stage sees": ("inspect", package, "--photo", photo),
+        "Where the time goes": ("bench", package, "--predict", "orin-nano"),
+    }
+    for number, (heading, words) in enumerate(pages.items()):
+        made = tmp_path / f"{number}.html"
+        code, _, stderr = cli(*words, "--html", made)
+        assert code == 0, stderr
+        with opened(address_of(made), width=width) as (tab, seen):
+            assert tab.get_by_role("heading", name=heading).is_visible()
+            assert fits(tab)
+            if words[0] == "inspect":
+                assert tab.get_by_alt_text("w1: channel 1").is_visible()
+                row = tab.get_by_role("row").filter(has=tab.get_by_role("rowheader", name="w1", exact=True)).first
+                assert "± 4" in row.inner_text()
+        assert (seen.messages, seen.requests) == ([], [address_of(made)])
+
+
+def test_feature_maps_are_seen_without_javascript(make_package, tmp_path):
+    photo, made = tmp_path / "photo.png", tmp_path / "page.html"
+    Image.fromarray(picture(48, 64)).save(photo)
+    assert cli("inspect", make_package(), "--photo", photo, "--html", made)[0] == 0
+    with opened(address_of(made), java_script_enabled=False) as (tab, _):
+        assert all(tab.get_by_alt_text(f"w1: channel {number}").is_visible() for number in range(1, 9))

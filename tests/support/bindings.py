@@ -11,6 +11,7 @@ from unittest import mock
 import onnx
 import pytest
 
+from impasto.kernels import cuda_driver
 from impasto.runtime import cuda
 from impasto.runtime.backends.tensorrt.api import TensorRT
 from support.fake_gpu import FakeDriver
@@ -134,5 +135,5 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
     fake = FakeDriver()
     monkeypatch.setattr(cuda, "_devices", {})
     monkeypatch.setattr(cuda, "driver", lambda: fake)
-    monkeypatch.setattr(cuda, "graph_driver", lambda: None)
+    monkeypatch.setattr(cuda_driver, "has_graphs", lambda: False)
     return cuda.device(0)

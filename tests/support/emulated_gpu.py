@@ -12,14 +12,16 @@ import re
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from impasto.errors import KernelError
-from impasto.kernels import build, launch
+from impasto.kernels import build
+from impasto.kernels.feature_map import BulkTensor
+from impasto.kernels.module import BULK_COPY_SIDE, dynamic_shared_bytes
 
 COMPILER = "g++"
 MACHINE = Path(__file__).with_name("emulated_gpu.h")
@@ -104,13 +106,13 @@ def compiled(folder: Path, architecture: int, source: str | None = None, *flags:
 
 @dataclass
 class EmulatedModule:
-    """Stands in for `launch.Module`."""
+    """Stands in for `Module` of kernels/module.py."""
 
     library: ctypes.CDLL
     shared_bytes: int
     residents: int = 6
     """Blocks that run at once on the device that it pretends to be; small, so that blocks have much to do each."""
-    by_warpgroups: bool = False
+    use_wgmma: bool = False
     seed: int = 0
     """Of the order in which blocks and warps run."""
     launched: list[str] = field(default_factory=list)
@@ -124,23 +126,24 @@ class EmulatedModule:
         blocks: int,
         threads: int,
         shared_bytes: int,
-        group: ctypes.Structure,
+        parameters: Sequence[ctypes.Structure],
         stream: int,
-        maps: ctypes.Structure | None = None,
     ) -> None:
         """Runs one kernel to its end. Raises KernelError with what the machine has to say."""
         self.launched.append(name)
         kernel = ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
-        given = ctypes.byref(group), maps and ctypes.byref(maps)
-        said = self.library.emulate(kernel, blocks, threads, shared_bytes, *given, self.seed)
+        group, maps = (*map(ctypes.byref, parameters), None)[:2]
+        said = self.library.emulate(kernel, blocks, threads, shared_bytes, group, maps, self.seed)
         if said is not None:
             raise KernelError(f"{name}: {said.decode()}")
 
-    def tensor_map(self, tiles: launch.Tiles) -> bytes:
+    def tensor_map(self, tensor: BulkTensor) -> bytes:
         """`Tiles` of emulated_gpu.h, of what cuTensorMapEncodeTiled would accept."""
-        assert tiles.pointer % 16 == 0 and all(0 < extent <= 2**32 for extent in tiles.extents)
-        assert all(stride % 16 == 0 and 0 < stride < 2**40 for stride in tiles.strides)
-        packed = struct.pack("<6Q4I", tiles.pointer, *tiles.extents, *tiles.strides, launch.SQUARE, launch.SQUARE, 1, 2)
+        assert tensor.pointer % 16 == 0 and all(0 < extent <= 2**32 for extent in tensor.extents)
+        assert all(stride % 16 == 0 and 0 < stride < 2**40 for stride in tensor.strides)
+        packed = struct.pack(
+            "<6Q4I", tensor.pointer, *tensor.extents, *tensor.strides, BULK_COPY_SIDE, BULK_COPY_SIDE, 1, 2
+        )
         return packed.ljust(128, b"\xff")
 
 
@@ -148,4 +151,4 @@ def module(library: Path, architecture: int) -> EmulatedModule:
     """What `compiled` made, ready to run."""
     loaded = ctypes.CDLL(str(library))
     loaded.emulate.restype = ctypes.c_char_p
-    return EmulatedModule(loaded, launch.dynamic_shared_bytes(architecture // 100))
+    return EmulatedModule(loaded, dynamic_shared_bytes(architecture // 100))

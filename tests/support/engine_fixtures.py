@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from impasto.export.tensorrt.cache import EngineCache
+from impasto.kernels import cuda_driver
 from impasto.runtime import cuda
 from impasto.runtime.backends.tensorrt import api as tensorrt_api
 from support.fake_engines import write_plan
@@ -19,7 +20,7 @@ def driver(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> I
     fake = FakeDriver(integrated=getattr(request, "param", False))
     monkeypatch.setattr(cuda, "_devices", {})
     monkeypatch.setattr(cuda, "driver", lambda: fake)
-    monkeypatch.setattr(cuda, "graph_driver", lambda: None)
+    monkeypatch.setattr(cuda_driver, "has_graphs", lambda: False)
     yield fake
     assert not fake.stack, "a context was left active"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from impasto.kernels.plan import FINISH_BLOCK, FINISH_STRIPS
 
 
 class FakeModule:
-    """What `kernels/launch.py` uses of a loaded fatbin. driver: where the `memory` is."""
+    """Stands in for `Module` of kernels/module.py. driver: where the `memory` is."""
 
     shared_bytes = 0
-    by_warpgroups = False
+    use_wgmma = False
 
     def __init__(self, driver: Any) -> None:
         self._driver = driver
@@ -26,7 +27,7 @@ class FakeModule:
         return 264
 
     def launch(
-        self, name: str, blocks: int, threads: int, shared_bytes: int, group: Any, stream: int, maps: Any = None
+        self, name: str, blocks: int, threads: int, shared_bytes: int, parameters: Sequence[Any], stream: int
     ) -> None:
         assert self._driver.stack, "a launch without an active context"
         assert stream == 7, "not the stream of the engine"
@@ -34,7 +35,7 @@ class FakeModule:
         if self.fail_next:
             self.fail_next = False
             raise KernelError("cuLaunchKernel failed with error 719: unspecified launch failure.")
-        self.compute(name, blocks, group)
+        self.compute(name, blocks, parameters[0])
 
     def compute(self, name: str, blocks: int, group: Any) -> None:
         """What one kernel does. group: the parameters, `_Group` of kernels/launch.py."""

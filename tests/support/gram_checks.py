@@ -71,10 +71,10 @@ LAYOUTS = [
 ]
 
 
-def drawn(shape, flavour, layout=as_is, device="cpu"):
+def drawn(shape, dtype, layout=as_is, device="cpu"):
     """Like features after a ReLU and a norm: not centred, channels of different strength."""
     strength = torch.rand(1, shape[1], 1, 1, device=device) * 2
-    return layout((torch.randn(shape, device=device).add(0.3).relu() * strength).to(DTYPE[flavour]))
+    return layout((torch.randn(shape, device=device).add(0.3).relu() * strength).to(DTYPE[dtype]))
 
 
 def error(result, expected):
@@ -89,21 +89,21 @@ def visible_weight(shape):
     return float(N * C * C * H * W)
 
 
-def check_gram(kernel: Kernel, features, flavour, mask=None):
-    result = kernel.gram(features, mask, flavour == "tf32")
+def check_gram(kernel: Kernel, features, dtype, mask=None):
+    result = kernel.gram(features, mask, dtype == "tf32")
     expected = reference.gram(features.double(), mask)
-    assert error(result, expected) <= TOLERANCE[flavour]
+    assert error(result, expected) <= TOLERANCE[dtype]
     assert torch.equal(result, result.mT)
 
 
-def check_loss(kernel: Kernel, features, flavour, masks=None, targets=None):
+def check_loss(kernel: Kernel, features, dtype, masks=None, targets=None):
     masks = masks or [None] * len(features)
     weights = [visible_weight(feature.shape) for feature in features]
     if targets is None:
         targets = [torch.rand(f.shape[1], f.shape[1], device=f.device) / f.shape[1] for f in features]
-    loss, gradients = kernel.loss(features, targets, weights, masks, flavour == "tf32", 3.0)
+    loss, gradients = kernel.loss(features, targets, weights, masks, dtype == "tf32", 3.0)
     exact = [feature.detach().double().requires_grad_() for feature in features]
     expected = reference.style_loss(exact, [target.double() for target in targets], weights, masks)
-    assert error(loss, expected.detach()) <= 3 * TOLERANCE[flavour]
+    assert error(loss, expected.detach()) <= 3 * TOLERANCE[dtype]
     for gradient, right in zip(gradients, torch.autograd.grad(expected * 3, exact), strict=True):
-        assert error(gradient, right) <= 3 * TOLERANCE[flavour]
+        assert error(gradient, right) <= 3 * TOLERANCE[dtype]

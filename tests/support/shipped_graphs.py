@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from impasto.runtime.loading.source import known_names
+
+
+@cache
+def representatives() -> frozenset[str]:
+    """Of the shipped models whose picture graphs are alike but for their weights, the first of each kind."""
+    first: dict[tuple[object, ...], str] = {}
+    for name, package in sorted(known_names().items()):
+        if (package / "model.onnx").is_file():
+            graph = onnx.load(str(package / "model.onnx")).graph
+            nodes = (node.SerializeToString() for node in graph.node if node.op_type != "Constant")
+            weights = ((tensor.name, *tensor.dims) for tensor in graph.initializer)
+            first.setdefault((*nodes, *weights), name)
+    return frozenset(first.values())
+
 
 SHIPPED = [path for package in known_names().values() for path in sorted(package.glob("*.onnx"))]
 

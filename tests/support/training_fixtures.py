@@ -13,7 +13,7 @@ from impasto import images
 from impasto.training.loop.options import FitOptions
 from impasto.training.restoration import RestoreOptions
 from impasto.training.style import StyleOptions
-from support.small_training import SMALL, photo
+from support.small_training import SMALL, photo, style_options
 
 
 @pytest.fixture(scope="session")
@@ -79,18 +79,6 @@ def stylizing(photos: Path, vgg: Path, tmp_path: Path) -> Callable[..., StyleOpt
     """A function that gives the options of a tiny stylizer's training."""
 
     def options(folder: str = "run", steps: int = 2, **changes: object) -> StyleOptions:
-        base = StyleOptions(
-            name="tiny",
-            photos=photos,
-            output=tmp_path / folder,
-            fit=FitOptions(steps=steps, device="cpu"),
-            batch=1,
-            crop=32,
-            held_out=0.2,
-            config=SMALL["thumbnail-stylizer"],
-            paintings=(photos / "0.png",),
-            backbone_weights=vgg,
-        )
-        return replace(base, **changes)  # type: ignore[arg-type]
+        return style_options(photos, vgg, tmp_path / folder, steps, **changes)
 
     return options

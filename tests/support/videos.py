@@ -59,6 +59,8 @@ def write_clip(
         if rotation:
             video.set_display_rotation(rotation)
         tone = container.add_stream(sound, rate=SAMPLE_RATE, layout=speakers) if sound else None
+        if tone and str(sound).startswith("wma"):
+            tone.bit_rate = 64_000  # the usual one is more than it takes for one channel
         for index, frame in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
                 format=pix_fmt,

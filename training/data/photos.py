@@ -32,7 +32,7 @@ class Photos:
     targets: tuple[np.ndarray, ...] = ()
     """What each picture is to become, uint8, (scale · H, scale · W, 3); empty where that is not said."""
     digests: tuple[str, ...] = ()
-    """Of each file's pixels, before they were scaled, its target's too; empty for pictures that come from no files."""
+    """The digest of each file's pixels, before they were scaled, its target's too; empty for pictures that come from no files."""
 
     @property
     def scale(self) -> int:
@@ -58,7 +58,7 @@ class Photos:
         return self._take(lambda index: index not in chosen), self._take(lambda index: index in chosen)
 
     def joined(self, other: Photos) -> Photos:
-        """Both, this one's first; what was skipped is told once."""
+        """The photos of both sets, this one's first; what was skipped is told once."""
         return Photos(
             self.pictures + other.pictures, self.names + other.names, self.skipped, digests=self.digests + other.digests
         )
@@ -168,7 +168,7 @@ class Decoded:
     pixels: np.ndarray
     """uint8 (H, W, 3), at the size that was asked for."""
     digest: str
-    """Of the pixels at the file's own size."""
+    """The digest of the pixels at the file's own size."""
 
 
 def decode(file: Path, smallest: int, longest: int | None, enlarged_to: int | None) -> Decoded | str:

@@ -22,9 +22,9 @@ class Split:
 
     train: Photos
     validation: Photos
-    """To look at while training, and to choose by."""
+    """The photos to look at while training, and to choose by."""
     test: Photos | None
-    """For one figure at the end; None where nobody asked for one."""
+    """The photos for one figure at the end; None where it was not asked for."""
 
     def by_purpose(self) -> dict[str, Photos]:
         """The sets that there are, by what they are for."""

@@ -87,7 +87,7 @@ def blurred(clean: Tensor, kernels: Tensor) -> Tensor:
 
 
 def _distances(reach: int, device: torch.device) -> Tensor:
-    """Of pixels from the middle one: (2 · reach + 1, 2 · reach + 1)."""
+    """The distances of pixels from the middle one: (2 · reach + 1, 2 · reach + 1)."""
     places = torch.arange(-reach, reach + 1, device=device).float()
     return torch.hypot(places[:, None], places[None, :])
 

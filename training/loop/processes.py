@@ -36,7 +36,7 @@ class Processes:
         return self.rank == 0
 
     def part(self, whole: int) -> slice:
-        """This process's of `whole` crops, a multiple of `count`: equal parts, in order."""
+        """The share of this process in `whole` crops, a multiple of `count`: equal parts, in order."""
         each = whole // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -61,7 +61,7 @@ class Together:
     """
 
     def __init__(self, processes: Processes) -> None:
-        """To be made after the process group."""
+        """The process group must be there before."""
         self.processes = processes
         alone = processes.count == 1
         self._group: Any = None if alone else dist.new_group(backend="gloo", timeout=_PATIENCE)

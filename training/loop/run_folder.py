@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ def curves(folder: Path) -> dict[str, Any]:
     return {kind: curve for kind, curve in found.items() if curve}
 
 
-def _thinned(entries: list[Mapping[str, Any]]) -> dict[str, list[float]]:
+def _thinned(entries: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
     if not entries:
         return {}
     names = [

@@ -17,7 +17,7 @@ class Group:
 
     parameters: tuple[nn.Parameter, ...]
     share: float
-    """Of the learning rate."""
+    """The factor of the learning rate."""
 
 
 def freeze(network: Network, prefixes: Sequence[str]) -> None:

@@ -237,7 +237,7 @@ class Trainer:
         return network.folded()
 
     def history(self) -> dict[str, Any]:
-        """For the recipe: when a run with patience or little time ended, and which step's weights it ships."""
+        """What the recipe says of the end: when a run with patience or little time ended, and which step's weights it ships."""
         step, best = self.state.step, self.state.best
         if best is None and not self.unfinished:
             return {}

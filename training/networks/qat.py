@@ -120,7 +120,7 @@ def restored(network: Network, learnt: Mapping[str, Any]) -> Network:
 
 
 def _convolutions(network: Network) -> dict[str, nn.Conv2d]:
-    """Those that pictures go through, by name."""
+    """The convolutions that pictures go through, by name."""
     seen: set[nn.Module] = set()
     hooks = [
         module.register_forward_pre_hook(lambda module, _: seen.add(module))

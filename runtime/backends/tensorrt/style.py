@@ -14,6 +14,7 @@ import numpy as np
 
 from impasto.errors import BackendError, KernelError
 from impasto.kernels import launch
+from impasto.kernels.feature_map import FeatureMap
 from impasto.runtime.backends.base import TensorSpec
 from impasto.runtime.cuda import Device, DeviceBlock, HostBuffer, Stream
 from impasto.runtime.style_distances import StyleDistances, relative_scale
@@ -129,7 +130,7 @@ class FeatureOutput(OutputBinding):
         stream.download(self._host, *self._result_place())
 
     @abstractmethod
-    def _kernel_layers(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _kernel_layers(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         """The kernel's task for each layer's feature maps."""
 
     @abstractmethod
@@ -146,7 +147,7 @@ class GramOutput(FeatureOutput):
     grams: DeviceBlock
     """The matrices in device memory, one layer after the other."""
 
-    def _kernel_layers(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _kernel_layers(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         self._squares = tuple(features.shape[1] ** 2 for features in maps)
         self.grams = slot.take(sum(self._squares) * _FLOAT32.itemsize)
         offsets = _offsets(self._squares)
@@ -169,7 +170,7 @@ class DistanceOutput(FeatureOutput):
         """targets: the caller frees them after the slot is closed."""
         self._targets = targets
 
-    def _kernel_layers(self, slot: TensorRTSlot, maps: list[launch.FeatureMap]) -> list[launch.Layer]:
+    def _kernel_layers(self, slot: TensorRTSlot, maps: list[FeatureMap]) -> list[launch.Layer]:
         targets = zip(maps, self._targets.pointers, self._targets.scales, strict=True)
         return [launch.Layer(features, target=target, weight=scale) for features, target, scale in targets]
 
@@ -181,12 +182,12 @@ class DistanceOutput(FeatureOutput):
         return self._workspace, self._offset
 
 
-def _feature_map(slot: TensorRTSlot, spec: TensorSpec) -> launch.FeatureMap:
+def _feature_map(slot: TensorRTSlot, spec: TensorSpec) -> FeatureMap:
     """Give an output device memory."""
     N, C, H, W = slot.output_shape(spec)
     block = slot.take(N * C * H * W * spec.dtype.itemsize)
     slot.set_address(spec, block.pointer)
-    return launch.FeatureMap(block.pointer, (N, C, H, W), (C * H * W, H * W, W, 1))
+    return FeatureMap(block.pointer, (N, C, H, W), (C * H * W, H * W, W, 1))
 
 
 def _dtype(outputs: tuple[TensorSpec, ...]) -> str:

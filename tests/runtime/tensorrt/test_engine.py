@@ -15,7 +15,7 @@ from support.fake_gpu import FakeDriver, FakeTensorRT
 
 import impasto
 from impasto.errors import BackendError, EngineMismatch, KernelError, OptionError, PackageError, ShapeError
-from impasto.kernels import launch
+from impasto.kernels import cuda_driver
 from impasto.package.spec import ModelSpec
 from impasto.runtime import cuda
 
@@ -223,21 +223,21 @@ def test_ctrl_c_while_a_frame_is_awaited_loses_no_slot(
     assert (vendor.live_contexts, vendor.live_engines) == (0, 0)
 
 
-@pytest.mark.parametrize("missing", [None, *cuda._GRAPH_CALLS])
+@pytest.mark.parametrize("missing", [None, *cuda_driver._GRAPH_CALLS])
 def test_graphs_are_the_drivers_where_it_has_all_their_calls(
     monkeypatch: pytest.MonkeyPatch, missing: str | None
 ) -> None:
-    library = types.SimpleNamespace(**{name: None for name in cuda._GRAPH_CALLS if name != missing})
-    monkeypatch.setattr(launch, "driver", lambda: library)
-    assert cuda.graph_driver.__wrapped__() is (library if missing is None else None)
+    library = types.SimpleNamespace(**{name: None for name in cuda_driver._GRAPH_CALLS if name != missing})
+    monkeypatch.setattr(cuda_driver, "library", lambda: library)
+    assert cuda_driver.has_graphs() is (missing is None)
 
 
 def test_without_a_driver_there_are_no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent() -> None:
         raise KernelError("The CUDA driver cannot be loaded")
 
-    monkeypatch.setattr(launch, "driver", absent)
-    assert cuda.graph_driver.__wrapped__() is None
+    monkeypatch.setattr(cuda_driver, "library", absent)
+    assert not cuda_driver.has_graphs()
 
 
 @pytest.mark.parametrize("name", ["image", "picture"])

@@ -13,7 +13,7 @@ from support.fake_kernel import FakeModule
 
 import impasto
 from impasto.errors import BackendError, OptionError, ShapeError
-from impasto.kernels import launch
+from impasto.kernels import module
 from impasto.package.spec import PERCEPTUAL, ModelSpec
 from impasto.runtime import StyleMeter
 from impasto.runtime.style_distances import gram
@@ -24,7 +24,7 @@ pytest_plugins = ("support.engine_fixtures",)
 @pytest.fixture
 def kernel(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> FakeModule:
     fake = FakeModule(driver)
-    monkeypatch.setattr(launch, "loaded", lambda: fake)
+    monkeypatch.setattr(module, "loaded", lambda: fake)
     return fake
 
 
@@ -45,8 +45,8 @@ def expected(image: np.ndarray, painting: np.ndarray) -> dict[str, float]:
 @pytest.fixture(params=[FakeModule, EmulatedModule])
 def any_kernel(request: pytest.FixtureRequest, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy's, and gram.cu itself on an emulated GPU, which share the parameters."""
-    module = FakeModule(driver) if request.param is FakeModule else request.getfixturevalue("emulated")(800)
-    monkeypatch.setattr(launch, "loaded", lambda: module)
+    loaded = FakeModule(driver) if request.param is FakeModule else request.getfixturevalue("emulated")(800)
+    monkeypatch.setattr(module, "loaded", lambda: loaded)
 
 
 @pytest.mark.parametrize("driver", [False, True], indirect=True, ids=["discrete", "integrated"])

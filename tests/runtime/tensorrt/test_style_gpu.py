@@ -12,7 +12,7 @@ from support.small_models import picture
 from impasto.errors import ImpastoError
 from impasto.export.tensorrt.options import BuildOptions, Sizes
 from impasto.export.tensorrt.package_engines import build_engine
-from impasto.kernels import launch
+from impasto.kernels import module
 from impasto.runtime import StyleMeter, cuda
 from impasto.runtime.backends.tensorrt.api import tensorrt
 
@@ -31,7 +31,7 @@ def built(network: Path) -> Path:
     try:
         api, device = tensorrt(), cuda.device(0)
         with device.active():
-            launch.loaded()
+            module.loaded()
     except ImpastoError as error:
         pytest.skip(str(error))
     result = build_engine(network, BuildOptions("fp32", SIZES))

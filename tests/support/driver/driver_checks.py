@@ -22,7 +22,8 @@ from support.fake_kernel import FakeModule
 import impasto
 from impasto.benchmarks import engine as engine_benchmark
 from impasto.errors import BackendError, ImpastoError
-from impasto.kernels import launch
+from impasto.kernels import cuda_driver, launch, module
+from impasto.kernels.feature_map import FeatureMap
 from impasto.package.spec import PERCEPTUAL, ModelSpec
 from impasto.runtime import StyleMeter, cuda
 from impasto.runtime.backends.tensorrt import api as tensorrt_api
@@ -55,8 +56,8 @@ def nothing_left(stand_in: StandIn, recwarn: pytest.WarningsRecorder) -> Iterato
 def vendor(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorRT]:
     fake = FakeTensorRT(stand_in)
     api = tensorrt_api.TensorRT(fake, "tensorrt")
-    for module in ("runtime.backends.tensorrt.engine", "runtime.backends.tensorrt.compatibility", "benchmarks.engine"):
-        monkeypatch.setattr(f"impasto.{module}.tensorrt", lambda *_: api)
+    for name in ("runtime.backends.tensorrt.engine", "runtime.backends.tensorrt.compatibility", "benchmarks.engine"):
+        monkeypatch.setattr(f"impasto.{name}.tensorrt", lambda *_: api)
     yield fake
     gc.collect()
     assert fake.live_contexts == 0
@@ -121,7 +122,7 @@ def test_without_a_graph_it_runs_eagerly(
     plan: Path, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     if missing == "library":
-        monkeypatch.setattr(cuda, "graph_driver", lambda: None)
+        monkeypatch.setattr(cuda_driver, "has_graphs", lambda: False)
     launches = stand_in.calls("cuGraphLaunch")
     with impasto.load(plan) as model:
         stand_in.fail(missing)
@@ -197,12 +198,12 @@ def test_the_context_that_was_current_stays_so(plan: Path, by: str, ordinal: int
         if by == "PyCUDA":
             other.push()
         else:  # as the CUDA runtime does it, and torch with that
-            launch.call("cuCtxSetCurrent", ctypes.c_void_p(other.handle))
+            cuda_driver.call("cuCtxSetCurrent", ctypes.c_void_p(other.handle))
         with impasto.load(plan) as model:
             for seed in range(3):
                 draws(model, seed)
                 now = ctypes.c_void_p()
-                launch.call("cuCtxGetCurrent", ctypes.byref(now))
+                cuda_driver.call("cuCtxGetCurrent", ctypes.byref(now))
                 assert now.value == other.handle
         if by == "PyCUDA":
             other.pop()
@@ -367,26 +368,26 @@ def test_distances_are_the_hosts_in_every_thread(network: Path) -> None:
 
 def test_the_kernels_load_in_a_thread_that_has_used_nothing_yet() -> None:
     def work() -> int:
-        launch.make_context_current(0)
-        return launch.loaded().resident_blocks("gram_forward_f16_nhwc")
+        cuda_driver.make_context_current(0)
+        return module.loaded().resident_blocks("gram_forward_f16_nhwc")
 
     assert in_thread(work) == 16 * 2
 
 
-@pytest.mark.parametrize(("flavour", "data_type"), [("f16", 6), ("bf16", 9)])
+@pytest.mark.parametrize(("dtype", "data_type"), [("f16", 6), ("bf16", 9)])
 @pytest.mark.parametrize(
     ("strides", "layout", "extents"),
     [((4096, 64, 8, 1), "nchw", (64, 64, 2)), ((4096, 1, 512, 64), "nhwc", (64, 64, 2))],
 )
 def test_the_driver_is_told_what_bulk_copies_bring(
-    flavour: str, data_type: int, strides: tuple[int, int, int, int], layout: str, extents: tuple[int, int, int]
+    dtype: str, data_type: int, strides: tuple[int, int, int, int], layout: str, extents: tuple[int, int, int]
 ) -> None:
-    launch.make_context_current(0)
-    tiles = launch.FeatureMap(1 << 20, (2, 64, 8, 8), strides).tiles(layout, flavour)
-    assert tiles
-    words = np.frombuffer(launch.loaded().tensor_map(tiles), np.uint64)
+    cuda_driver.make_context_current(0)
+    tensor = FeatureMap(1 << 20, (2, 64, 8, 8), strides).bulk_tensor(layout, dtype)
+    assert tensor
+    words = np.frombuffer(module.loaded().tensor_map(tensor), np.uint64)
     assert words[:10].tolist() == [1 << 20, *extents, 128, 8192, 64, 64, 1, data_type]
-    launch.call("cuCtxSetCurrent", None)
+    cuda_driver.call("cuCtxSetCurrent", None)
 
 
 def test_hoppers_kernel_is_launched_where_it_is_taken(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,10 +395,9 @@ def test_hoppers_kernel_is_launched_where_it_is_taken(stand_in: StandIn, monkeyp
     stand_in.run_kernels(lambda name, blocks, group: launched.append(name))
 
     def work() -> None:
-        launch.make_context_current(0)
-        module = launch.loaded()
-        monkeypatch.setattr(module, "by_warpgroups", True)
-        layer = launch.Layer(launch.FeatureMap(1 << 20, (2, 64, 8, 8), (4096, 64, 8, 1)))
+        cuda_driver.make_context_current(0)
+        monkeypatch.setattr(module.loaded(), "use_wgmma", True)
+        layer = launch.Layer(FeatureMap(1 << 20, (2, 64, 8, 8), (4096, 64, 8, 1)))
         stream = cuda.Stream(cuda.device(0))
         launch.forward([layer], "f16", 1 << 21, 0, stream.handle)
         stream.wait()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.kernels import launch
+from impasto.kernels import cuda_driver, launch
 
 
 class StandIn:
@@ -62,7 +62,7 @@ class StandIn:
         """Put a method on a stream, also while that is captured. Its object must live until it has run, as vendors' do."""
         token = next(self._tokens)
         self._works[token] = weakref.WeakMethod(work)
-        launch.call("cuLaunchHostFunc", ctypes.c_void_p(stream), self._run, ctypes.c_void_p(token))
+        cuda_driver.call("cuLaunchHostFunc", ctypes.c_void_p(stream), self._run, ctypes.c_void_p(token))
 
     def run_kernels(self, compute: Callable[[str, int, Any], None]) -> None:
         """Kernels do this from now on: name, blocks, parameters as launched."""

@@ -552,8 +552,8 @@ EXPORT CUresult cuGraphExecDestroy(CUgraphExec executable) {
 EXPORT CUresult cuModuleLoadData(CUmodule* module, const void* image) {
     CALL(true);
     REQUIRE_NO_CAPTURE();
-    const unsigned fatbin = 0xba55ed50;
-    REQUIRE(!memcmp(image, &fatbin, sizeof fatbin), CUDA_ERROR_INVALID_IMAGE);
+    const unsigned char elf[] = {0x7f, 'E', 'L', 'F'};
+    REQUIRE(!memcmp(image, elf, sizeof elf), CUDA_ERROR_INVALID_IMAGE);
     *module = new CUmod_st{current()};
     return CUDA_SUCCESS;
 }

@@ -11,6 +11,7 @@ import re
 import sys
 import types
 from dataclasses import replace
+from functools import cache
 from importlib.machinery import ModuleSpec
 
 import numpy as np
@@ -87,17 +88,29 @@ KINDS = {"compact": (compact, 2, "upscale"), "span": (span, 2, "upscale"), "nafn
          "esrgan": (esrgan, 4, "upscale")}  # fmt: skip
 
 
+def save(folder, kind, **options):
+    torch.manual_seed(0)
+    path = folder / f"Real_{kind}-X.pth"
+    torch.save(KINDS[kind][0](**options).state_dict(), path)
+    return path
+
+
 @pytest.fixture
 def saved(tmp_path):
     """A function that writes a random network of a kind as its own project would."""
+    return lambda kind="compact", **options: save(tmp_path, kind, **options)
 
-    def save(kind="compact", **options):
-        torch.manual_seed(0)
-        path = tmp_path / f"Real_{kind}-X.pth"
-        torch.save(KINDS[kind][0](**options).state_dict(), path)
-        return path
 
-    return save
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A function that gives such a network's file and the package of it, which is not to be changed."""
+
+    @cache
+    def export(kind):
+        path = save(tmp_path_factory.mktemp(kind), kind)
+        return path, export_checkpoint(path)
+
+    return export
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -125,10 +138,9 @@ def test_every_parameter_has_one_stage(kind, saved):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_foreign_file_becomes_a_package(kind, saved, tmp_path):
-    path = saved(kind)
-    folder = export_checkpoint(path)
-    assert folder == tmp_path / f"real_{kind}-x"
+def test_a_foreign_file_becomes_a_package(kind, exported):
+    path, folder = exported(kind)
+    assert folder == path.parent / f"real_{kind}-x"
     network = load_network(folder)
     assert isinstance(network, spandrel_models.ForeignRestorer)
     image = photo(29, 43)
@@ -141,8 +153,8 @@ def test_a_foreign_file_becomes_a_package(kind, saved, tmp_path):
     assert manifest["recipe"]["foreign"]["architecture"] == network.config["architecture"]
 
 
-def test_what_was_exported_is_what_its_checkpoint_draws(saved):
-    result = check_package(export_checkpoint(saved("span")))
+def test_what_was_exported_is_what_its_checkpoint_draws(exported):
+    result = check_package(exported("span")[1])
     assert max(picture.max_difference for picture in result.pictures) <= 1
 
 
