@@ -29,7 +29,7 @@ class InputGradient:
     local: np.ndarray
     """float32 (H, W): the absolute gradient that does not go through the thumbnail, summed over colours."""
     thumbnail: np.ndarray
-    """The same of what does, spread over the pixels that each of the thumbnail's shows; 0 for a network without one.
+    """The gradient that goes through the thumbnail, spread over the photo's pixels that each of its pixels shows; 0 without one.
 
     Both together sum to 1.
     """

@@ -54,12 +54,12 @@ class Inside:
     spec: ModelSpec
     height: int
     width: int
-    """Of the photo, or of the picture that stands for one."""
+    """Size in pixels of the photo, or of the picture that stands for one."""
     padded: tuple[int, int]
-    """The same with its border: what layers are counted for."""
+    """Height and width with the border: the size that layers are counted for."""
     parameters: int
     layers: tuple[Layer, ...]
-    """Of the FP32 graph."""
+    """The layers of the FP32 graph."""
     precisions: Mapping[str, Mapping[str, str]]
     """For each graph of the package, such as "int8 openvino", what each layer computes in, by its first node."""
     photo: np.ndarray | None
