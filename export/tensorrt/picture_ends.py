@@ -218,7 +218,9 @@ class _Region:
             if attribute(node, "mode", b"DCR") == b"CRD":
                 self._reorder(self._by[source], block)
             return [helper.make_node("Identity", [source], [target], node.name)]
-        _, C, H, W = shape_of(self.graph, target if target in self.tensors else source) or ()
+        shape = shape_of(self.graph, target if target in self.tensors else source)
+        assert shape is not None  # `grow` looked at it
+        _, C, H, W = shape
         if target in self.tensors:
             blocks, order, end = (
                 (0, H // block, block, W // block, block, C),
