@@ -163,8 +163,8 @@ class _Region:
         """Whether pixels come in or go out here, in a way that a shuffle replaces."""
         perm = attribute(node, "perm", [])
         if node.op_type == "Transpose":
-            return bool(perm == (_TO_NCHW if node.output[0] == name else _TO_NHWC))
-        return bool(node.op_type == ("DepthToSpace" if node.output[0] == name else "SpaceToDepth"))
+            return perm == (_TO_NCHW if node.output[0] == name else _TO_NHWC)
+        return node.op_type == ("DepthToSpace" if node.output[0] == name else "SpaceToDepth")
 
     def _shuffles(self, kind: str) -> list[NodeProto]:
         return [node for node in self.borders if node.op_type == kind]
@@ -218,9 +218,9 @@ class _Region:
             if attribute(node, "mode", b"DCR") == b"CRD":
                 self._reorder(self._by[source], block)
             return [helper.make_node("Identity", [source], [target], node.name)]
-        sizes = shape_of(self.graph, target if target in self.tensors else source)
-        assert sizes is not None, "borders are found where the shape is known"
-        _, C, H, W = sizes
+        shape = shape_of(self.graph, target if target in self.tensors else source)
+        assert shape is not None  # `grow` looked at it
+        _, C, H, W = shape
         if target in self.tensors:
             blocks, order, end = (
                 (0, H // block, block, W // block, block, C),
