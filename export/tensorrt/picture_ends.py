@@ -163,8 +163,8 @@ class _Region:
         """Whether pixels come in or go out here, in a way that a shuffle replaces."""
         perm = attribute(node, "perm", [])
         if node.op_type == "Transpose":
-            return perm == (_TO_NCHW if node.output[0] == name else _TO_NHWC)
-        return node.op_type == ("DepthToSpace" if node.output[0] == name else "SpaceToDepth")
+            return list(perm) == list(_TO_NCHW if node.output[0] == name else _TO_NHWC)
+        return bool(node.op_type == ("DepthToSpace" if node.output[0] == name else "SpaceToDepth"))
 
     def _shuffles(self, kind: str) -> list[NodeProto]:
         return [node for node in self.borders if node.op_type == kind]

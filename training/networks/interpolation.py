@@ -1,0 +1,58 @@
+"""Weights between two checkpoints of one network: what fine-tuning gained, for less of what it forgot.
+
+usage: python -m impasto.training.networks.interpolation BEFORE AFTER --share 0.6 -o FILE
+BEFORE and AFTER are packages or checkpoints of the same architecture and config, AFTER fine-tuned from BEFORE. Each weight becomes
+(1 - share) · before + share · after (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). Judge the result like any
+checkpoint: impasto export, impasto eval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from impasto.errors import CheckpointError, ImpastoError, OptionError
+
+from .. import checkpoint
+
+
+def interpolate(before: Path, after: Path, share: float, output: Path) -> None:
+    """Write the checkpoint between the two, with the recipe of `after` and how it was made. share: from 0 to 1, of `after`.
+
+    Raises OptionError for another share, CheckpointError where the two are not of one network, OutputError.
+    """
+    if not 0 <= share <= 1:
+        raise OptionError(f"the share is {share}; wanted 0 (the first file's weights) to 1 (the second's)")
+    old, new = checkpoint.load(before), checkpoint.load(after)
+    names = [(loaded.network.architecture, loaded.network.config) for loaded in (old, new)]
+    if names[0] != names[1]:
+        raise CheckpointError(
+            f"{before} is a {names[0][0]} of {names[0][1]}, and {after} a {names[1][0]} of {names[1][1]}; only weights of one network "
+            "can be interpolated"
+        )
+    earlier = old.network.state_dict()
+    new.network.load_state_dict(
+        {name: (1 - share) * earlier[name] + share * value for name, value in new.network.state_dict().items()}
+    )
+    recipe = {**new.recipe, "interpolation": {"with": str(before), "its share": 1 - share}}
+    checkpoint.save_checkpoint(output, new.network, name=new.name, task=new.task, recipe=recipe)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("after", type=Path)
+    parser.add_argument("--share", type=float, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    try:
+        interpolate(given.before, given.after, given.share, given.output)
+    except ImpastoError as error:
+        sys.exit(f"error: {error}")
+    print(f"wrote {given.output}")
+
+
+if __name__ == "__main__":
+    main()
