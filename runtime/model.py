@@ -53,8 +53,8 @@ class ModelInfo:
         ('denoise', 'denoise', 1, (0.0, 2.0))
         >>> info.backend, info.device, info.precision
         ('onnxruntime-cpu', 'CPU', 'fp32')
-        >>> info.to_json()["model"]["receptive_field"]
-        110
+        >>> info.to_json()["model"]["border"]
+        8
     """
 
     spec: ModelSpec

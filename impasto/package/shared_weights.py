@@ -8,6 +8,7 @@ still has one hash that changes with every weight, its metadata holds the other 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 
 from impasto.errors import PackageError
@@ -53,7 +54,7 @@ def _weights(graph_path: Path, name: str, pinned: str | None, trust: bool) -> by
     if (pinned is None and not trust) or name in ("", ".", "..") or "/" in name or "\\" in name:
         raise PackageError(
             f"{graph_path} keeps weights in {name!r} and does not say that file's SHA-256, so nobody could tell whether they changed; "
-            "put everything into one package: impasto export"
+            f"put everything into one package: impasto export {shlex.quote(str(graph_path))} -o FOLDER"
         )
     path = graph_path.parent / name
     try:

@@ -273,7 +273,7 @@ def _loaded(candidate: Candidate, device: int, check_values: bool) -> Backend:
         raise BackendError(
             f"the values of {source.graph_path} cannot be checked for NaN: {failure}; leave check_values and ${VARIABLE} out"
         )
-    if loaded.output.dtype == np.uint8:
+    if loaded.outputs and loaded.output.dtype == np.uint8:  # OpenVINO loads an empty file as a graph of nothing
         loaded.inner_values = ValuesBeforeRounding(source.graph_path, open_copy)
     return loaded
 

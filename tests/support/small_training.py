@@ -40,7 +40,7 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(128 + 90 * np.stack(waves, -1) + generator.normal(0, 4, (height, width, 3)), 0, 255).astype(np.uint8)
 
 
-def style_options(photos: Path, vgg: Path, output: Path, steps: int = 2, **changes: object) -> StyleOptions:
+def style_options(photos: Path, vgg: Path, output: Path, /, steps: int = 2, **changes: object) -> StyleOptions:
     """The options of a tiny stylizer's training, for fixtures that live longer than one test."""
     base = StyleOptions(
         name="tiny",

@@ -301,7 +301,7 @@ def test_only_one_thread_at_a_time_is_within_what_openvino_makes_on_first_use(ma
 
         return count
 
-    for name in ("_untold", "_core", "_tensor", "_metadata"):
+    for name in ("_without_telemetry", "_core", "_tensor", "_metadata"):
         monkeypatch.setattr(module, name, counted(getattr(module, name)))
     threads = [threading.Thread(target=OpenVinoBackend, args=(path,)) for _ in range(3)]
     for thread in threads:
