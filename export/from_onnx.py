@@ -28,7 +28,7 @@ from impasto.export.checks.against_torch import TOLERANCE, PictureCheck, compare
 from impasto.export.checks.backends import check_backends
 from impasto.export.checks.engine import LEAST_PSNR
 from impasto.export.graph.canonical import finished, is_canonical, is_modern, modernized, read_external, with_pixels
-from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of
+from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of, spec_text
 from impasto.export.graph.receptive_field import receptive_field
 from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.files import sha256
@@ -170,7 +170,7 @@ def _in_time(path: Path, graph: Backend) -> Iterator[None]:
 
 def _described(model: onnx.ModelProto, source: Source) -> dict[str, Any]:
     """What the graph's own metadata says, where Impasto wrote it, and what a sidecar does. Raises PackageError."""
-    own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
+    own = spec_text(model)
     if own:
         spec_in_metadata(own, source.graph_path)  # says what is wrong; what it leaves out is found by trying
     return {

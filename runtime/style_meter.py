@@ -115,7 +115,7 @@ class StyleMeter:
         """
         picture = painting if isinstance(painting, np.ndarray) else read_painting(painting)
         self._lock = threading.Lock()
-        self._backend, self._spec = _open(network, backend, device)
+        self._backend, self._spec = open_network(network, backend, device)
         try:
             self.backend = self._backend.name
             self.layers = tuple(output.name for output in self._backend.outputs)
@@ -183,7 +183,7 @@ class StyleMeter:
         return np.ascontiguousarray(picture[None])
 
 
-def _open(network: str | os.PathLike[str], backend: str, device: int) -> tuple[Backend, ModelSpec]:
+def open_network(network: str | os.PathLike[str], backend: str, device: int) -> tuple[Backend, ModelSpec]:
     """The network's backend and spec. Raises ModelNotFound, OptionError, and what backends raise."""
     reasons: list[str] = []
 

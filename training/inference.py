@@ -23,29 +23,35 @@ def draw(network: Network, image: np.ndarray, shares: np.ndarray | None = None, 
     device = next(network.parameters()).device
     height, width = image.shape[:2]
     border, scale = network.border, network.scale
-    below, right = (_missing(side + 2 * border, network) for side in (height, width))
+    below, right = (missing(side + 2 * border, network) for side in (height, width))
     padded = np.pad(image, ((border, border + below), (border, border + right), (0, 0)), mode="reflect")
     extra: tuple[Tensor, ...] = ()
     if network.thumbnail:
-        context = network.context(_to_float(images.thumbnail(image, network.thumbnail), device))
-        if network.styles:
-            shares = mixture(network.styles) if shares is None else shares
-            context = mixed(context, torch.from_numpy(shares).to(device))
-        extra = (context,)
+        extra = (context_of(network, to_float(images.thumbnail(image, network.thumbnail), device), shares),)
     elif network.strength:
         extra = (torch.full((1, 1), strength, device=device),)
-    drawn = network(_to_float(padded, device), *extra)[0]
+    drawn = network(to_float(padded, device), *extra)[0]
     levels = (drawn * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     inside = slice(border * scale, (border + height) * scale), slice(border * scale, (border + width) * scale)
     return np.ascontiguousarray(levels[inside])
 
 
-def _missing(side: int, network: Network) -> int:
+def context_of(network: Network, thumbnail: Tensor, shares: np.ndarray | None = None) -> Tensor:
+    """What the network's picture path takes beside the picture. thumbnail: (1, 3, T, T) in 0..1. shares: as for `draw`."""
+    context = network.context(thumbnail)
+    if network.styles:
+        shares = mixture(network.styles) if shares is None else shares
+        context = mixed(context, torch.from_numpy(shares).to(thumbnail.device))
+    return context
+
+
+def missing(side: int, network: Network) -> int:
     """Pixels between a side and the next that the network accepts."""
     return max(0, network.minimum - side) + -max(network.minimum, side) % network.multiple
 
 
-def _to_float(image: np.ndarray, device: torch.device) -> Tensor:
+def to_float(image: np.ndarray, device: torch.device) -> Tensor:
+    """A picture, uint8 (H, W, 3), as (1, 3, H, W) in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() * (1 / 255)
 
 

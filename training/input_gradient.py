@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from impasto import images
-from impasto.styles import mixture
 
 from .checkpoint import load_network
-from .networks import Network, mixed
+from .inference import context_of, missing, to_float
+from .networks import Network
 
+_CPU = torch.device("cpu")
 PATCH = 8
 """Side of a place, in pixels of the drawing: one pixel alone would show its place in the network's strides."""
 
@@ -64,7 +65,7 @@ def input_gradients(package: Path, image: np.ndarray, places: list[tuple[int, in
 
 
 def _at(network: Network, image: np.ndarray, row: int, column: int) -> InputGradient:
-    photo = _to_float(image).requires_grad_()
+    photo = to_float(image, _CPU).requires_grad_()
     extra, thumbnail = _extra(network, image)
     drawn = network(_reflected(photo, network), *extra)
     scale, border = network.scale, network.border
@@ -88,25 +89,14 @@ def _extra(network: Network, image: np.ndarray) -> tuple[tuple[Tensor, ...], Ten
         return (torch.ones(1, 1),), None
     if not network.thumbnail:
         return (), None
-    thumbnail = _to_float(images.thumbnail(image, network.thumbnail)).requires_grad_()
-    context = network.context(thumbnail)
-    if network.styles:
-        context = mixed(context, torch.from_numpy(mixture(network.styles)))
-    return (context,), thumbnail
+    thumbnail = to_float(images.thumbnail(image, network.thumbnail), _CPU).requires_grad_()
+    return (context_of(network, thumbnail),), thumbnail
 
 
 def _reflected(photo: Tensor, network: Network) -> Tensor:
     """The photo as the runtime pads it, so that gradients find their way back to its own pixels."""
     places = []
     for side in photo.shape[-2:]:
-        least = side + 2 * network.border
-        whole = max(least, network.minimum)
-        whole += -whole % network.multiple
-        places.append(
-            torch.from_numpy(np.pad(np.arange(side), (network.border, whole - side - network.border), mode="reflect"))
-        )
+        after = network.border + missing(side + 2 * network.border, network)
+        places.append(torch.from_numpy(np.pad(np.arange(side), (network.border, after), mode="reflect")))
     return photo[..., places[0], :][..., places[1]]
-
-
-def _to_float(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255  # pictures may be read-only

@@ -7,7 +7,6 @@ takes shares of both (`devices.Likely`) and adds what it costs to begin a layer.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,14 +14,14 @@ from typing import Any
 import onnx
 
 from impasto.errors import OptionError
-from impasto.export.graph.helpers import read_graph
+from impasto.export.graph.helpers import read_graph, spec_text
 from impasto.export.graph.layers import Assumed, Layer, layers_of, peak_bytes
 from impasto.images.sizes import parse_size
 from impasto.package.manifest import PRECISIONS
 from impasto.package.spec import ModelSpec
 from impasto.runtime.backends import SizeLimits
 from impasto.runtime.inference.tile_plan import plan_tiles
-from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
+from impasto.runtime.loading.opening import spec_in_metadata
 from impasto.runtime.loading.source import Source, resolve
 
 from .devices import Device, Likely, device_named, likely_of
@@ -220,7 +219,7 @@ def times(layers: Sequence[Layer], device: Device, likely: Likely) -> list[Layer
     """What each layer takes. Raises OptionError for a precision that the device has no rate for."""
     cache = device.figures["cache_mb"].value * 1e6 if "cache_mb" in device.figures else 0.0
     bandwidth = device.bytes_per_second()
-    computed = Counter(name for layer in layers for name in (layer.output,))
+    computed = {layer.output for layer in layers}
     found = []
     for layer in layers:
         arithmetic = 0.0
@@ -232,7 +231,7 @@ def times(layers: Sequence[Layer], device: Device, likely: Likely) -> list[Layer
             arithmetic = 2 * layer.macs / device.rate(layer.precision)
         # What fits the cache may never leave it: a bound must not count it.
         outside = layer.weight_bytes if layer.weight_bytes > cache else 0
-        outside += layer.read_bytes if layer.read_bytes > cache or not all(computed[one] for one in layer.inputs) else 0
+        outside += layer.read_bytes if layer.read_bytes > cache or not computed.issuperset(layer.inputs) else 0
         outside += layer.written_bytes if layer.written_bytes > cache else 0
         bound = max(arithmetic, outside / bandwidth)
         work = arithmetic / likely.shares.get(layer.precision, 1.0)
@@ -267,7 +266,7 @@ def _around_ms(work: Work, device: Device, likely: Likely, pictures: int) -> flo
 def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:
     if source.manifest:
         return source.manifest.spec
-    text = next((entry.value for entry in graph.metadata_props if entry.key == SPEC_KEY), None)
+    text = spec_text(graph)
     return spec_in_metadata(text, source.graph_path) if text else source.described_spec()
 
 

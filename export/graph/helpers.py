@@ -14,6 +14,7 @@ from impasto.errors import PackageError, first_line
 from impasto.package.manifest import CONTEXT
 from impasto.package.shared_weights import self_contained
 from impasto.package.writer import NewFile
+from impasto.runtime.loading.opening import SPEC_KEY
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
@@ -32,6 +33,11 @@ def read_graph(path: Path) -> onnx.ModelProto:
         raise
     except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
         raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
+
+
+def spec_text(model: onnx.ModelProto) -> str | None:
+    """The JSON of the model's spec that Impasto wrote into its graph's metadata; None in a graph of others."""
+    return {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
 
 
 def copy(model: onnx.ModelProto) -> onnx.ModelProto:

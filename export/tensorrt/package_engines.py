@@ -275,7 +275,8 @@ def spec_of_graph(source: Source) -> ModelSpec:
             f"{source.path} is a bare graph, and looking into it needs onnx: {install('export')}; "
             "a package needs nothing"
         ) from None
-    from impasto.runtime.loading.opening import SPEC_KEY, spec_in_metadata
+    from impasto.export.graph.helpers import spec_text
+    from impasto.runtime.loading.opening import spec_in_metadata
 
     try:
         model = onnx.load(str(source.graph_path), load_external_data=False)
@@ -284,7 +285,7 @@ def spec_of_graph(source: Source) -> ModelSpec:
     weights = {tensor.name for tensor in model.graph.initializer}  # older files list them among the inputs
     inputs = [value for value in model.graph.input if value.name not in weights]
     _require_canonical(inputs, source.graph_path)
-    own = {entry.key: entry.value for entry in model.metadata_props}.get(SPEC_KEY)
+    own = spec_text(model)
     if own:
         return spec_in_metadata(own, source.graph_path)
     _require_pictures(inputs, list(model.graph.output), source.graph_path)

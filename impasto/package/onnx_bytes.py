@@ -5,7 +5,7 @@ ONNX files are protobuf messages: fields of a number, a wire type and a value, o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 _GRAPH, _METADATA = 7, 14
@@ -102,22 +102,20 @@ def with_weights(model: bytes, files: Mapping[str, bytes]) -> bytes:
 
     files: the content of each of its `weight_files`. Raises ValueError for what is no ONNX file, or a weight beyond a file's end.
     """
-    whole = bytearray()
-    for number, value in _fields(model):
-        whole += _field(number, value if number != _GRAPH else _graph_with_weights(value, files))
-    return bytes(whole)
+    return _changed(
+        model, _GRAPH, lambda graph: _changed(graph, _INITIALIZER, lambda tensor: _tensor_with_weights(tensor, files))
+    )
 
 
-def _graph_with_weights(graph: memoryview | int, files: Mapping[str, bytes]) -> bytes:
-    assert isinstance(graph, memoryview)
-    whole = bytearray()
-    for number, value in _fields(graph):
-        whole += _field(number, value if number != _INITIALIZER else _tensor_with_weights(value, files))
-    return bytes(whole)
+def _changed(message: bytes | memoryview, wanted: int, change: Callable[[memoryview], bytes]) -> bytes:
+    """The message with its fields of this number, messages themselves, changed."""
+    return b"".join(
+        _field(number, change(value) if number == wanted and isinstance(value, memoryview) else value)
+        for number, value in _fields(message)
+    )
 
 
-def _tensor_with_weights(tensor: memoryview | int, files: Mapping[str, bytes]) -> bytes:
-    assert isinstance(tensor, memoryview)
+def _tensor_with_weights(tensor: memoryview, files: Mapping[str, bytes]) -> bytes:
     place = _external(tensor)
     if not place:
         return bytes(tensor)
