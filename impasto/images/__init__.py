@@ -1,12 +1,13 @@
 """Picture files in and out, their colours and sizes, and contact sheets."""
 
-from .decoding import MAX_PIXELS, Picture, decode, is_animated, read
+from .decoding import MAX_BYTES, MAX_PIXELS, Picture, decode, is_animated, read
 from .encoding import write, write_telling
 from .formats import PASSED_OVER, SUFFIXES, check_holds, check_suffix, list_folder
 from .scaling import PAINTING_SIDE, read_painting, read_scaled, within
 from .thumbnails import middle, thumbnail
 
 __all__ = [
+    "MAX_BYTES",
     "MAX_PIXELS",
     "PAINTING_SIDE",
     "PASSED_OVER",
