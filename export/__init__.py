@@ -1,7 +1,7 @@
 """From a checkpoint, or an external ONNX file, to a model package, lower precisions and engines.
 
-Five functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `quantize`, `build_engine`
-and `check`. They are imported on first use, since they need onnx, and some of them torch or TensorRT.
+Six functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `quantize`,
+`build_engine`, `export_triton` and `check`. They are imported on first use, since they need onnx, and some of them torch or TensorRT.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .quantization.search import QuantizeOptions, QuantizeResult, quantize
     from .tensorrt.options import BuildOptions, Sizes
     from .tensorrt.package_engines import BuildResult, build_engine
+    from .triton.repository import TritonOptions, TritonRepository, export_triton
 
 __all__ = [
     "Budget",
@@ -29,9 +30,12 @@ __all__ = [
     "QuantizeResult",
     "Sizes",
     "StyleReference",
+    "TritonOptions",
+    "TritonRepository",
     "build_engine",
     "check",
     "export_checkpoint",
+    "export_triton",
     "import_onnx",
     "quantize",
 ]
@@ -45,9 +49,12 @@ _MODULES = {
     "QuantizeResult": "quantization.search",
     "Sizes": "tensorrt.options",
     "StyleReference": "checks.style",
+    "TritonOptions": "triton.repository",
+    "TritonRepository": "triton.repository",
     "build_engine": "tensorrt.package_engines",
     "check": "checks.check",
     "export_checkpoint": "from_checkpoint",
+    "export_triton": "triton.repository",
     "import_onnx": "from_onnx",
     "quantize": "quantization.search",
 }
