@@ -81,6 +81,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnxruntime": "cpu",
     "av": "video",
+    **dict.fromkeys(("ray", "pyarrow"), "ray"),
 }
 """Modules that are not Impasto's own -> the extra that brings them."""
 
