@@ -1,4 +1,4 @@
-"""frames.cu on the emulated GPU."""
+"""frames.cu on the emulated GPU, and the calls of the driver that go with it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from impasto.kernels import build, frames
+from impasto.kernels import build, cuda_driver, frames
 from support import emulated_gpu
+from support.fake_gpu import FakeDriver
+from support.gpu_arrays import DriverCalls
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,14 @@ def frame_kernels(_frames_library: Path, monkeypatch: pytest.MonkeyPatch) -> lis
 
     monkeypatch.setattr(frames, "_launch", launch)
     return machine.launched
+
+
+@pytest.fixture
+def calls(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> DriverCalls:
+    """The driver's library over the stand-in of `fake_gpu`."""
+    made = DriverCalls(driver)
+    for name in ("primary_context", "allocate", "free", "device_of", "copy_to_host", "new_stream", "destroy_stream"):
+        monkeypatch.setattr(cuda_driver, name, getattr(made, name))
+    monkeypatch.setattr(cuda_driver, "synchronize", made.synchronize)
+    monkeypatch.setattr(cuda_driver, "wait_for", made.wait_for)
+    return made
