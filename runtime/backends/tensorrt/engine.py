@@ -48,7 +48,8 @@ class TensorRTBackend(Backend):
         if record:
             require_match(record, self._api, self._device, rebuild)
         with self._device.active():
-            runtime = self._api.create_runtime()  # outside of the `try`: an error here is not about the engine
+            dla_core = record.dla.core if record and record.dla else None
+            runtime = self._api.create_runtime(dla_core)  # outside of the `try`: an error here is not about the engine
             try:
                 self._copies = EngineCopies(self._api, runtime, plan)
             except BackendError as error:
