@@ -134,7 +134,7 @@ def _retained(device: int) -> int:
 
 
 def compute_capability() -> tuple[int, int]:
-    """Of the current context's device, such as (8, 7)."""
+    """Compute capability of the current context's device, such as (8, 7)."""
     return _attribute(_CAPABILITY_MAJOR), _attribute(_CAPABILITY_MINOR)
 
 
