@@ -9,7 +9,7 @@ from pathlib import Path
 
 from impasto.errors import OptionError, PackageError
 from impasto.export.graph.weight_storage import with_shared_weights
-from impasto.package.manifest import LOCK, MANIFEST, TARGET_BACKENDS, Manifest, PackageFile, read_manifest
+from impasto.package.manifest import FLOAT, LOCK, MANIFEST, TARGET_BACKENDS, Manifest, PackageFile, read_manifest
 from impasto.package.writer import NewFile, PackageChange, change_package, check_folder
 from impasto.runtime.loading.source import Source, is_shipped
 
@@ -70,7 +70,9 @@ def _sharing(graph: QuantizedGraph, source: Source, held: PackageFile | None) ->
     """The graph as a file that leaves to the FP32 file `held`, which lies beside it, what that one stores already."""
     if held is None:
         return graph.file
-    return replace(graph, model=with_shared_weights(graph.model, source.path / held.name)).file
+    return replace(
+        graph, model=with_shared_weights(graph.model, held.name, (source.path / held.name).read_bytes())
+    ).file
 
 
 def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
@@ -80,7 +82,7 @@ def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
         return _require_same(source, target)
     kept = []
     for file in source.manifest.files:
-        if file.role in ("context", "checkpoint") or (file.role, file.precision) == ("model", "fp32"):
+        if file.role in ("context", "checkpoint", FLOAT) or (file.role, file.precision) == ("model", "fp32"):
             copied = change.add(
                 NewFile(file.name, file.role, source.path / file.name, file.precision, file.target_backend)
             )
