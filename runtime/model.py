@@ -343,7 +343,7 @@ class Model:
             raise OptionError(f"depth is {depth!r}; expected a whole number of at least 1")
         if not isinstance(frames, Iterable) or isinstance(frames, str | bytes):
             raise ShapeError(
-                f"frames is {type(frames).__name__}; wanted an iterable of NumPy arrays, such as uint8 (H, W, 3) RGB"
+                f"frames is {type(frames).__name__}; wanted an iterable of NumPy arrays, uint8 (H, W, 3) RGB"
             )
         return self._stream(iter(frames), depth)
 
@@ -653,7 +653,7 @@ class Model:
         """Raises ShapeError for what the model does not take. The values of float32 pictures are checked where they are drawn."""
         check_picture(image)
         if image.dtype != _BYTES and self._floats.refusal:
-            raise ShapeError(f"got {image.dtype} {image.shape}; {self._floats.refusal}")
+            raise ShapeError(f"got {image.dtype} {image.shape}, wanted uint8; {self._floats.refusal}")
 
 
 def _kept(held: OrderedDict[Kept, Buffers], made: Kept, make: Callable[[], Buffers]) -> Buffers:

@@ -17,7 +17,7 @@ from impasto.files import check_writable, exists, is_folder, list_files, locatio
 PIPE = Path("-")
 """Standard input or output, which carry video as Y4M."""
 
-FORMATS = ("png", "jpg", "webp", "tiff")
+FORMATS = ("png", "jpg", "webp", "tiff", "npy")
 """What pictures are written as where no file name says it; the first by default."""
 
 
@@ -153,7 +153,7 @@ def _check_picture(job: Job) -> None:
     if job.target.suffix.lower() not in videos.WRITTEN:
         images.check_suffix(job.target)
         return
-    if job.source.suffix.lower() in (*images.SUFFIXES, ".gif"):
+    if job.source.suffix.lower() in (*images.SUFFIXES, *images.ARRAYS, ".gif"):
         raise OptionError(
             f"{job.source} is a picture, and {job.target.name!r} is a video's name; let it end in one of {', '.join(images.SUFFIXES)}"
         )

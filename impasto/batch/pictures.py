@@ -83,7 +83,7 @@ def _begin(
 ) -> tuple[Future[PictureRun], int]:
     """Read and draw a picture, and have it written. Returns the outcome and the bytes that wait for it."""
     try:
-        picture = images.read(job.source)
+        picture = images.read_deep(job.source)
         source = images.within(picture.rgb, longest_side)
         height, width = (side * model.info.scale for side in source.shape[:2])
         images.check_holds(job.target, height, width, alpha=picture.alpha is not None)

@@ -172,7 +172,7 @@ def run(
 
 def _what_is_missing(model: str) -> str:
     """What is said where nothing but a model is named, or nothing but a picture."""
-    if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *videos.SUFFIXES):
+    if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *images.ARRAYS, *videos.SUFFIXES):
         return f"{model} is no model, which comes first; for example: impasto run denoise {model} -o result{Path(model).suffix}"
     return f"no picture or video to run {model} on; name one, for example: impasto run {model} photo.jpg -o result.png"
 

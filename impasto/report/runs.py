@@ -62,8 +62,8 @@ _SEEN = "Drag the handle, or focus the slider and press the arrow keys."
 
 
 def _before_and_after(run: PictureRun) -> PictureGroup:
-    drawn = images.read(run.job.target).rgb
-    source = images.read(run.job.source).rgb
+    drawn = images.as_bytes(images.read_deep(run.job.target).rgb)
+    source = images.as_bytes(images.read_deep(run.job.source).rgb)
     return group(run.job.source.name, [("before", source), ("after", drawn)])
 
 
