@@ -108,7 +108,7 @@ def make_context_current(device: int) -> None:
 
 
 def compute_capability() -> tuple[int, int]:
-    """Of the current context's device, such as (8, 7)."""
+    """Compute capability of the current context's device, such as (8, 7)."""
     return _attribute(_CAPABILITY_MAJOR), _attribute(_CAPABILITY_MINOR)
 
 

@@ -35,7 +35,7 @@ class Module:
     shared_bytes: int
     """Dynamic shared memory of a block of the forward and backward kernels."""
     multiprocessors: int
-    """Of the context's device."""
+    """Number of multiprocessors of the context's device."""
     use_wgmma: bool = False
     """Whether to launch Hopper's own forward kernel where the features allow it."""
     _kernels: dict[str, ctypes.c_void_p] = field(default_factory=dict)

@@ -33,7 +33,7 @@ class PictureRun:
     job: Job
     height: int
     width: int
-    """Of the result, in pixels."""
+    """Width of the result in pixels, as `height` is its height."""
     seconds: float
     """The model's alone, without reading and writing."""
     changed: bool

@@ -118,6 +118,8 @@ def run(
                 working_size=_working_size(working_size),
             )
         )
+        if precision == "auto" and (offer := _int8_offer(loaded.info)):
+            err.print(offer, markup=False)
         loaded.keep_colors = keep_colors
         wanted = parse(style) if style else None
         loaded.set_style(wanted, strength=strength)
@@ -175,6 +177,19 @@ def _what_is_missing(model: str) -> str:
     if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *images.ARRAYS, *videos.SUFFIXES):
         return f"{model} is no model, which comes first; for example: impasto run denoise {model} -o result{Path(model).suffix}"
     return f"no picture or video to run {model} on; name one, for example: impasto run {model} photo.jpg -o result.png"
+
+
+def _int8_offer(info: ModelInfo) -> str | None:
+    """What INT8 would bring where "auto" drew in FP32 on a CPU; None where the package has no INT8 that is fast on this CPU."""
+    from impasto.package.manifest import read_manifest
+    from impasto.package.summary import int8_offer
+    from impasto.runtime.backends import preferred
+
+    if (info.precision, info.backend) != ("fp32", "openvino") or not info.path.is_dir():
+        return None
+    offer = int8_offer(read_manifest(info.path), "openvino")
+    # The question whether this CPU computes INT8 right compiles a convolution, so it comes last.
+    return offer if offer and preferred("int8").names[0] == "openvino" else None
 
 
 def _write_page(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 180_000_000
 """Larger files are refused before they are decoded: a few kilobytes of PNG can unpack to gigabytes."""
 MAX_BYTES = 1 << 31
-"""Of a file: more than a picture of so many pixels takes. A device may have no end."""
+"""Most bytes that are read of one file: more than MAX_PIXELS pixels take. A device may have no end."""
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """How such files name their kind, in bytes 8 to 11."""
@@ -53,7 +53,7 @@ _SURVIVING = {
 """EXIF's tags that are as true of the result. All others of a TIFF's say how its pixels lie in the file."""
 _COLOUR_SPACE, _SRGB = 0xA001, 1
 _NOT_SURVIVING_DETAILS = {40962, 40963, 40965, 42240}
-"""Of how a picture was taken: the sides in pixels, and tags of colours that have been converted."""
+"""EXIF tags of the details of a photograph that are not true of the result: sides in pixels, and colours that were converted."""
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class TensorRTBackend(Backend):
         return slot
 
     def _profile(self, shapes: Shapes) -> int:
-        """Of the optimization profiles that take these shapes, the index of the one whose opt shape is nearest. Raises ShapeError."""
+        """Index of the optimization profile that takes these shapes, with the nearest opt shape if several do. Raises ShapeError."""
         fitting: list[tuple[float, int]] = []
         ranges = []
         for index in range(self._engine.num_optimization_profiles):

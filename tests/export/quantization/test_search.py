@@ -138,6 +138,35 @@ def test_excluding_the_worst_layer_reaches_a_budget_that_plain_int8_misses(tmp_p
     assert plain.quality.psnr < 33
 
 
+def test_named_layers_are_excluded_without_a_search(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small", chain(8, hostile=4))
+    options = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=33), method="min-max")
+    (searched,) = quantize(model, options).made
+    content = searched.path.read_bytes()
+    (named,) = quantize(model, replace(options, exclude=searched.excluded)).made
+    assert (named.excluded, named.quality, named.losses) == (searched.excluded, searched.quality, ())
+    assert named.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("exclude", "error", "words"),
+    [
+        (("conv9",), OptionError, "no layer is called conv9; the layers are conv0, conv1"),
+        (("conv1",), PrecisionError, "does not hold with conv1 excluded.*Nothing was written"),
+        (tuple(f"conv{number}" for number in range(5)), PrecisionError, "5 of 8 layers are to be excluded"),
+    ],
+)
+def test_named_layers_that_do_not_do_write_nothing(
+    exclude: tuple[str, ...], error: type[Exception], words: str, tmp_path: Path, folder: Path
+) -> None:
+    model = package(tmp_path / "small", chain(8, hostile=4))
+    before = state(model)
+    options = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=33), method="min-max", exclude=exclude)
+    with pytest.raises(error, match=words):
+        quantize(model, options)
+    assert state(model) == before
+
+
 def test_a_budget_that_nothing_holds_writes_nothing(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small")
     quantize(model, QuantizeOptions(folder, "int8", ("openvino",)))
