@@ -195,6 +195,8 @@ def _unidentified(content: bytes) -> str:
     """What is told of a file that Pillow does not know."""
     if not content:
         why, advice = ": it is empty", "get it again from where it came"
+    elif content[128:132] == b"DICM":
+        why, advice = ": it is DICOM", "let its name end in .dcm, and name it to impasto run"
     elif content[4:8] == b"ftyp" and content[8:12] in _HEIC:
         why, advice = ": it is HEIC, as phones write it", "convert it first: heif-convert in.heic out.jpg"
     else:

@@ -15,6 +15,7 @@ ARRAYS = (".npy",)
 """Files of arrays, which are read and written too where they are named."""
 
 PASSED_OVER = (
+    *(".dcm", ".dicom", ".npy"),
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd", ".xcf", ".svg"),
     *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"),
 )

@@ -2,6 +2,6 @@
 
 from .arrays import as_bytes, as_depth
 from .decoding import NPY, decode_deep, is_deep
-from .encoding import SUFFIXES, encode_deep
+from .encoding import SUFFIXES, encode_deep, stack
 
-__all__ = ["NPY", "SUFFIXES", "as_bytes", "as_depth", "decode_deep", "encode_deep", "is_deep"]
+__all__ = ["NPY", "SUFFIXES", "as_bytes", "as_depth", "decode_deep", "encode_deep", "is_deep", "stack"]

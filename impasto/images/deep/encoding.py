@@ -56,6 +56,14 @@ def encode_deep(
     return _tiff(samples, options, exif)
 
 
+def stack(frames: np.ndarray) -> bytes:
+    """A TIFF of several pictures. frames: (N, H, W) or (N, H, W, 3), uint8 or uint16. Raises MissingDependency."""
+    file = io.BytesIO()
+    kind = "rgb" if frames.ndim == 4 else "minisblack"
+    tifffile().imwrite(file, frames, photometric=kind, metadata=None, software=False)
+    return file.getvalue()
+
+
 def _tiff(samples: np.ndarray, options: dict[str, Any], exif: bytes | None) -> tuple[bytes, list[str]]:
     """With what of the EXIF block a TIFF's own tags hold: all but the blocks of how and where a picture was taken."""
     writer = tifffile()
