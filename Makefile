@@ -38,7 +38,7 @@ types: $(VENV)/.test-ready  ## mypy, on the wheel as a user installs it
 fuzz: $(VENV)/.test-ready  ## what reads packages, sidecars, records and checkpoints, given 10 minutes of damaged ones each
 	$(BIN)/python tests/fuzz/foreign_bytes.py $(READER)
 
-kernels: $(VENV)/.demo-ready  ## compile kernels/gram.cu for every architecture: nvcc of CUDA 13.0, and older compilers from PyPI
+kernels: $(VENV)/.demo-ready  ## compile kernels/*.cu for every architecture: nvcc of CUDA 13.0, and older compilers from PyPI
 	$(BIN)/python kernels/build.py
 
 zoo: $(VENV)/.test-ready  ## train, export and judge a model of the zoo, or go on with it: make zoo MODEL=starry-night [GPU=1]

@@ -340,7 +340,7 @@ def compile_variants(folder: Path) -> dict[str, bytes]:
     def compiled(knobs: tuple[int, int]) -> bytes:
         cubin = folder / f"{knobs}.cubin"
         flags = ["-DGRAM_ONLY_FLOAT16", f"-DGRAM_STAGES={knobs[0]}", f"-DGRAM_RESIDENT={knobs[1]}"]
-        command = ["nvcc", *build.FLAGS, target, *flags, "-cubin", "-o", str(cubin), str(build.SOURCE)]
+        command = ["nvcc", *build.FLAGS, target, *flags, "-cubin", "-o", str(cubin), str(build.GRAM.source)]
         subprocess.run(command, check=True, capture_output=True)
         return cubin.read_bytes()
 

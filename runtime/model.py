@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -19,13 +19,15 @@ from impasto.errors import ImpastoWarning, OptionError, ShapeError
 from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
+from impasto.runtime.gpu.arrays import is_gpu_array
+from impasto.runtime.gpu.drawing import GpuDrawing
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
 from impasto.runtime.inference.depths import DTYPES, check_picture, check_values, from_rgb, is_bytes_rgb, to_rgb
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
-from impasto.runtime.inference.tile_plan import Size, plan_tiles, size_limits, tiling_text
+from impasto.runtime.inference.tile_plan import Size, TilePlan, plan_tiles, size_limits, tiling_text
 from impasto.runtime.inference.working_size import Scaling, drawn_size
 from impasto.runtime.loading.choosing import open_model
 from impasto.runtime.loading.float_graph import FloatGraph
@@ -251,16 +253,32 @@ class Model:
         self._plan = lru_cache(KEPT_PLANS)(partial(plan_tiles, info.spec, self._limits))
         self._buffers: OrderedDict[Kept, TileBuffers] = OrderedDict()
         self._scalings: OrderedDict[Kept, Scaling] = OrderedDict()
+        self._gpu_drawing: GpuDrawing | None = None
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    @overload
+    def __call__(self, image: np.ndarray, *, stream: None = None, nv12: None = None) -> np.ndarray: ...
+
+    @overload
+    def __call__(self, image: Any, *, stream: int | None = None, nv12: str | None = None) -> Any: ...
+
+    def __call__(self, image: Any, *, stream: int | None = None, nv12: str | None = None) -> Any:
         """Draw one picture.
+
+        A picture on a GPU stays there: an array with `__dlpack__` or `__cuda_array_interface__` (torch, CuPy, PyNvVideoCodec) gives a
+        `GpuArray`, which has both, if the backend is "tensorrt" or "onnxruntime-cuda". docs/guides/gpu-frames.md says more.
 
         Args:
             image: (H, W, 3) RGB, or (H, W) gray, of any size from 1 x 1. uint8, 0 to 255; uint16, 0 to 65535; or float32, 0 to 1. What
-                a level means is the same in all: sRGB's curve, from black to white.
+                a level means is the same in all: sRGB's curve, from black to white. On a GPU uint8 (H, W, 3), and uint8 (H x 3/2, W),
+                NV12, with even H and W.
+            stream: of a picture on a GPU, the handle of the CUDA stream that the caller works on. The drawing begins after that
+                stream's work, the stream waits for it, and this call returns at once. None returns when the drawing is there,
+                unless the array names its stream.
+            nv12: of a picture on a GPU, "bt601" or "bt709": the colour matrix of NV12 surfaces, limited range. None takes RGB alone.
 
         Returns:
-            np.ndarray: a new array of the picture's dtype, (H x scale, W x scale, 3) RGB, or (H x scale, W x scale) for gray.
+            np.ndarray: a new array of the picture's dtype, (H x scale, W x scale, 3) RGB, or (H x scale, W x scale) for gray. For a
+            picture on a GPU a `GpuArray` of the picture's form.
 
             Of uint16 and float32 pictures nothing is rounded to 8 bits on the way; a stylizer's context alone comes from a thumbnail of
             8 bits. They are drawn by the FP32 graph with float ends. Gray is drawn as RGB, and the result is the channels' mean.
@@ -268,6 +286,7 @@ class Model:
         Raises:
             ShapeError: for anything but such an array, a float32 value outside of 0..1, a depth that the model does not take
                 (`info.depths`), or a size that an engine was not built for.
+            OptionError: for an unknown `nv12`, or `stream` or `nv12` with a NumPy array.
             NoNumbers: a BackendError; if the network computes NaN for this picture.
             BackendError: if the backend fails, or the model is closed.
 
@@ -281,11 +300,15 @@ class Model:
             ...     model(np.full((30, 40), 40_000, np.uint16)).dtype
             dtype('uint16')
         """
+        if is_gpu_array(image):
+            with self._lock:
+                return self._on_gpu().drawn(image, stream, nv12)
+        _require_no_gpu_options(stream, nv12)
         out = np.empty(self.output_shape(image), image.dtype)
         self.run_into(image, out)
         return out
 
-    def run_into(self, image: np.ndarray, out: np.ndarray) -> None:
+    def run_into(self, image: Any, out: Any, *, stream: int | None = None, nv12: str | None = None) -> None:
         """Draw one picture into an existing array.
 
         After the first picture of a size, no picture-sized array is allocated for uint8 RGB, unless `out` shares memory with `image`.
@@ -293,10 +316,13 @@ class Model:
         Args:
             image: a picture, as `__call__` takes it.
             out: of the picture's dtype, (H x scale, W x scale, 3), or (H x scale, W x scale) for gray; C-contiguous and writable. It
-                may be `image` itself if scale is 1.
+                may be `image` itself if scale is 1. On the GPU where `image` is; RGB or NV12, whichever `image` is.
+            stream: as for `__call__`.
+            nv12: as for `__call__`; of `image`, `out`, or both.
 
         Raises:
             ShapeError: if either array does not fit.
+            OptionError: as for `__call__`.
             BackendError: if the backend fails, the network computes NaN, or the model is closed.
 
         Example:
@@ -307,6 +333,11 @@ class Model:
             ...     out = np.empty(model.output_shape(photo), np.uint8)
             ...     model.run_into(photo, out)
         """
+        if is_gpu_array(image):
+            with self._lock:
+                self._on_gpu().draw_into(image, out, stream, nv12)
+            return
+        _require_no_gpu_options(stream, nv12)
         self._run_into(image, out)
 
     def stream(self, frames: Iterable[np.ndarray], *, depth: int = 2) -> Iterator[np.ndarray]:
@@ -499,6 +530,9 @@ class Model:
             >>> model.close()
         """
         with self._lock:
+            if self._gpu_drawing:
+                self._gpu_drawing.close()
+                self._gpu_drawing = None
             self._backend.close()
             self._floats.close()
             if self._context_source:
@@ -626,6 +660,24 @@ class Model:
         """The graph that takes pictures of this dtype, uint8 or float32. Raises ShapeError where there is none for float32."""
         return self._backend if image.dtype == _BYTES else self._floats.opened()
 
+    def _on_gpu(self) -> GpuDrawing:
+        """What draws pictures that are on a GPU. The caller holds the lock. Raises BackendError."""
+        self._backend.require_open()
+        if self._gpu_drawing is None:
+            self._gpu_drawing = GpuDrawing(self._backend, self._context_source, self._gpu_plan)
+        return self._gpu_drawing
+
+    def _gpu_plan(self, height: int, width: int) -> TilePlan:
+        """The plan for a picture on a GPU. Raises OptionError and ShapeError for what is done on the CPU alone."""
+        if self._keep_colors:
+            raise OptionError("keep_colors works on NumPy arrays alone, and the picture is on a GPU; set it to False")
+        if drawn_size(height, width, self.info.working_size) != (height, width):
+            raise ShapeError(
+                f"the picture on the GPU is {height} x {width}, above the working size of {self.info.working_size}, and only "
+                "NumPy arrays are scaled to it; scale it down, or load the model with working_size=None"
+            )
+        return self._plan(height, width)
+
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:
         height, width = image.shape[:2]
         made = (height, width, image.dtype)
@@ -663,6 +715,13 @@ def _kept(held: OrderedDict[Kept, Buffers], made: Kept, make: Callable[[], Buffe
     while len(held) > KEPT_SIZES or (len(held) > 1 and sum(each.nbytes for each in held.values()) > KEPT_BYTES):
         held.popitem(last=False)
     return found
+
+
+def _require_no_gpu_options(stream: int | None, nv12: str | None) -> None:
+    """Raises OptionError for an option that only pictures on a GPU take."""
+    for name, value in (("stream", stream), ("nv12", nv12)):
+        if value is not None:
+            raise OptionError(f"{name} is {value!r}, and the picture is no array on a GPU; leave {name} out")
 
 
 def _former_keep_colors(former: dict[str, bool]) -> bool:

@@ -83,9 +83,13 @@ class Manifest:
     """What was compared at export, by the backend's name; nothing of those that were not installed there."""
 
     def find(self, role: str, precision: str = "fp32", target_backend: str | None = None) -> PackageFile | None:
-        """The file with this role and precision that was made for `target_backend`; otherwise the one that suits all; or None."""
+        """The file with this role and precision that was made for `target_backend`; otherwise the one that suits all; or None.
+
+        ONNX Runtime computes every graph as it is written, so it gets another backend's where it has none of its own.
+        """
         held = {file.target_backend: file for file in reversed(self.held(role, precision))}
-        return held.get(target_backend, held.get(None))
+        others = ("openvino", "tensorrt") if target_backend == "onnxruntime" else ()
+        return next((held[wanted] for wanted in (target_backend, None, *others) if wanted in held), None)
 
     def held(self, role: str, precision: str) -> tuple[PackageFile, ...]:
         """Every file with this role and precision, whatever its target backend."""

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 
 from impasto.errors import ShapeError
+from impasto.runtime.gpu.arrays import is_gpu_array
 
 DTYPES = ("uint8", "uint16", "float32")
 """The dtypes of pictures. uint8 is drawn by the graph of bytes, the others by the graph with float ends."""
@@ -99,6 +100,8 @@ def _remedy(image: object) -> str:
     """How to turn a path, a Pillow image or a tensor into an array, for an error message; empty for other objects."""
     if isinstance(image, str | bytes | os.PathLike):
         return '; read the file first, for example with Pillow: np.asarray(Image.open(path).convert("RGB")), or use impasto run'
+    if is_gpu_array(image):
+        return " in host memory; arrays on a GPU go through model(image) and run_into"
     if type(image).__module__.split(".")[0] == "PIL":
         return '; pass np.asarray(image.convert("RGB"))'
     if type(image).__module__.split(".")[0] == "torch":

@@ -229,7 +229,7 @@ def test_the_paths_of_older_architectures(architecture, tmp_path, monkeypatch):
     major, minor = torch.cuda.get_device_capability()
     cubin = tmp_path / "older.cubin"
     target = f"arch=compute_{architecture},code=sm_{major}{minor}"
-    command = ["nvcc", *build.FLAGS, "-gencode", target, "-cubin", "-o", str(cubin), str(build.SOURCE)]
+    command = ["nvcc", *build.FLAGS, "-gencode", target, "-cubin", "-o", str(cubin), str(build.GRAM.source)]
     subprocess.run(command, check=True, capture_output=True)
     compiled = binaries.Binary("cubin", architecture, build.PTX[1]), cubin.read_bytes()
     monkeypatch.setattr(binaries, "for_gpu", lambda capability: compiled)
