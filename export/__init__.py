@@ -1,7 +1,7 @@
 """From a checkpoint, or an external ONNX file, to a model package, lower precisions and engines.
 
-Five functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `quantize`, `build_engine`
-and `check`. They are imported on first use, since they need onnx, and some of them torch or TensorRT.
+Six functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `add_float_graph`, `quantize`,
+`build_engine` and `check`. They are imported on first use, since they need onnx, and some of them torch or TensorRT.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from impasto.public_names import late_imports
 if TYPE_CHECKING:
     from .checks.check import check
     from .checks.style import StyleReference
+    from .float_graph import add_float_graph
     from .from_checkpoint import export_checkpoint
     from .from_onnx import ImportedModel, import_onnx
     from .quantization.quality import Budget
@@ -29,6 +30,7 @@ __all__ = [
     "QuantizeResult",
     "Sizes",
     "StyleReference",
+    "add_float_graph",
     "build_engine",
     "check",
     "export_checkpoint",
@@ -45,6 +47,7 @@ _MODULES = {
     "QuantizeResult": "quantization.search",
     "Sizes": "tensorrt.options",
     "StyleReference": "checks.style",
+    "add_float_graph": "float_graph",
     "build_engine": "tensorrt.package_engines",
     "check": "checks.check",
     "export_checkpoint": "from_checkpoint",

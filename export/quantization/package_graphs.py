@@ -9,7 +9,7 @@ from pathlib import Path
 
 from impasto.errors import OptionError, PackageError
 from impasto.export.graph.weight_storage import with_fp16_storage, with_shared_weights
-from impasto.package.manifest import LOCK, MANIFEST, TARGET_BACKENDS, Manifest, PackageFile, read_manifest
+from impasto.package.manifest import FLOAT, LOCK, MANIFEST, TARGET_BACKENDS, Manifest, PackageFile, read_manifest
 from impasto.package.writer import NewFile, PackageChange, change_package, check_folder
 from impasto.runtime.loading.source import Source, is_shipped
 
@@ -74,7 +74,8 @@ def _sharing(graph: QuantizedGraph, source: Source, held: PackageFile | None) ->
     """
     if held is None:
         return graph.file
-    return replace(graph, model=with_shared_weights(with_fp16_storage(graph.model), source.path / held.name)).file
+    content = (source.path / held.name).read_bytes()
+    return replace(graph, model=with_shared_weights(with_fp16_storage(graph.model), held.name, content)).file
 
 
 def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
@@ -84,7 +85,7 @@ def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
         return _require_same(source, target)
     kept = []
     for file in source.manifest.files:
-        if file.role in ("context", "checkpoint") or (file.role, file.precision) == ("model", "fp32"):
+        if file.role in ("context", "checkpoint", FLOAT) or (file.role, file.precision) == ("model", "fp32"):
             copied = change.add(
                 NewFile(file.name, file.role, source.path / file.name, file.precision, file.target_backend)
             )

@@ -39,7 +39,9 @@ class PictureRun:
     changed: bool
     """Whether any pixel is another than the source's."""
     note: str | None
-    """What the file could not hold; None where it holds all."""
+    """What the file could not hold, and of a scan what its levels mean; None where there is nothing to say."""
+    frames: int = 1
+    """Of a scan, which may have several."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -48,6 +50,7 @@ class PictureRun:
             "file": str(self.job.target),
             "size": [self.height, self.width],
             "milliseconds": 1000 * self.seconds,
+            **({"frames": self.frames} if self.frames > 1 else {}),
         }
 
 
@@ -83,7 +86,7 @@ def _begin(
 ) -> tuple[Future[PictureRun], int]:
     """Read and draw a picture, and have it written. Returns the outcome and the bytes that wait for it."""
     try:
-        picture = images.read(job.source)
+        picture = images.read_deep(job.source)
         source = images.within(picture.rgb, longest_side)
         height, width = (side * model.info.scale for side in source.shape[:2])
         images.check_holds(job.target, height, width, alpha=picture.alpha is not None)

@@ -20,6 +20,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
 """What a package calls its FP32 graphs, and the checkpoint where it holds one."""
+FLOAT, FLOAT_MODEL = "float", "model.float.onnx"
+"""The role and the name of the FP32 picture graph with float ends, which draws pictures of 16 bits a channel."""
 LOCK = ".lock"
 """The lock file. Whoever changes a package holds it, since exports, quantizations and builds may end at once."""
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -38,7 +40,8 @@ class PackageFile:
     name: str
     """Path inside the package, with forward slashes, never leaving it."""
     role: str
-    """"model" (the picture path), "context" (thumbnail to scales and shifts), "checkpoint" or "engine"."""
+    """"model" (the picture path), "float" (the picture path with float ends), "context" (thumbnail to scales and shifts), "checkpoint"
+    or "engine"."""
     sha256: str
     precision: str = "fp32"
     target_backend: str | None = None
