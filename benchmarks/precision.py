@@ -1,6 +1,11 @@
 """FP32 and INT8 on the CPU: torch eager, ONNX Runtime and OpenVINO in turn in one run, each from picture to picture.
 
     python -m impasto.benchmarks.precision great-wave denoise --json precision.json
+    python -m impasto.benchmarks.precision my-wave my-night --record precision.json=great-wave
+
+The second form measures nothing. It writes into packages how much faster OpenVINO's INT8 was in an earlier run, on which processor:
+`impasto run` tells it to those who draw in FP32. The network after = is the one that was measured. Another one may take its figure if
+it has the same layers, and the package then names the measured one.
 
 All do the same work on the same picture: reflect its border, run the network (of a stylizer also the thumbnail's), round, crop.
 Torch runs the network as it is exported, with norms and branches folded.
@@ -17,7 +22,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,12 +31,14 @@ import impasto
 from impasto import images
 from impasto.benchmarks.measurement.measure import TURNS, Draw, Latency, in_turn
 from impasto.benchmarks.measurement.report import describe_machine
-from impasto.errors import ImpastoError, PackageError
+from impasto.errors import ImpastoError, OptionError, PackageError
 from impasto.files import write_text
 from impasto.images.sizes import parse_size
 from impasto.metrics import psnr
+from impasto.package.manifest import read_manifest
+from impasto.package.writer import change_package
 from impasto.runtime.backends.openvino import OpenVinoBackend
-from impasto.runtime.loading.source import resolve
+from impasto.runtime.loading.source import is_shipped, resolve
 
 ROUNDS = 15
 EAGER, CLASSIC = "torch eager FP32", "classic network, torch eager FP32"
@@ -138,6 +145,39 @@ def compare(
     return Comparison(spec.name, *size, results)
 
 
+def record_speed(package: Path, measured: str, report: Any, processor: str | None = None) -> dict[str, Any]:
+    """Write into a package's manifest how many times as fast as FP32 OpenVINO's INT8 was, and return the entry.
+
+    measured: the network that was timed. report: what `--json` wrote, as parsed JSON. processor: its name, where people know more
+    than the report says. An earlier entry of the same processor is replaced.
+    Raises PackageError if the report does not hold that network, or the package is none or cannot be changed.
+    """
+    manifest = read_manifest(package)
+    try:
+        (results,) = (each["results"] for each in report["comparisons"] if each["model"] == measured)
+        median = {each["name"]: float(each["median_ms"]) for each in results}
+        entry = {
+            "precision": "int8",
+            "backend": "openvino",
+            "times_fp32": round(median["openvino FP32"] / median["openvino INT8"], 2),
+            "processor": str(processor or report["environment"]["processor"]),
+        }
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise PackageError(
+            f"the report holds no times of {measured} in OpenVINO ({type(error).__name__}: {error}); write one with "
+            f"python -m impasto.benchmarks.precision {measured} --json FILE"
+        ) from None
+    if manifest.spec.name != measured:
+        entry["network"] = measured
+    speeds = manifest.quality.get("speed", [])
+    others = (
+        [each for each in speeds if each.get("processor") != entry["processor"]] if isinstance(speeds, list) else []
+    )
+    with change_package(package) as change:
+        change.manifest = replace(manifest, quality={**manifest.quality, "speed": [*others, entry]})
+    return entry
+
+
 class Variant(OpenVinoBackend):
     """OpenVINO with other options than the backend's own, to see what those are worth."""
 
@@ -162,8 +202,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--variants", action="store_true", help="also OpenVINO with other options than the backend's")
     parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument(
+        "--record", metavar="FILE=NETWORK", help="measure nothing; write an earlier run's speed into packages"
+    )
+    parser.add_argument("--processor", help="with --record: the processor's name, in place of the one in FILE")
     options = parser.parse_args(arguments)
     try:
+        if options.record:
+            _record(options)
+            return
         before = os.getloadavg()[0]
         comparisons = []
         for model in options.models:
@@ -182,6 +229,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_text(options.json, json.dumps(report, indent=1) + "\n")
     except ImpastoError as error:
         sys.exit(f"error: {error}")
+
+
+def _record(options: argparse.Namespace) -> None:
+    path, _, measured = options.record.rpartition("=")
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--record takes FILE=NETWORK, and cannot read {path!r} as JSON: {error}") from None
+    for model in options.models:
+        folder = resolve(model).path
+        if is_shipped(folder):
+            raise OptionError(f"{model} came with Impasto and is not changed; copy its folder first and name the copy")
+        print(folder, record_speed(folder, measured, report, options.processor))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Build a TensorRT engine on the device, once, and draw a picture with it.
 
 usage: python examples/jetson_engine.py mine photo.jpg painted.png --size 1080p
-Needs TensorRT and PyCUDA: docs/guides/jetson.md. The model must be a package, or a name.
+Needs TensorRT and PyCUDA: docs/jetson.md. The model must be a package, or a name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """From a checkpoint, or an external ONNX file, to a model package, lower precisions and engines.
 
-Six functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `quantize`,
-`build_engine`, `export_triton` and `check`. They are imported on first use, since they need onnx, and some of them torch or TensorRT.
+Seven functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `add_float_graph`,
+`quantize`, `build_engine`, `export_triton` and `check`. They are imported on first use, since they need onnx, and some of them torch or
+TensorRT.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from impasto.public_names import late_imports
 if TYPE_CHECKING:
     from .checks.check import check
     from .checks.style import StyleReference
+    from .float_graph import add_float_graph
     from .from_checkpoint import export_checkpoint
     from .from_onnx import ImportedModel, import_onnx
     from .quantization.quality import Budget
@@ -32,6 +34,7 @@ __all__ = [
     "StyleReference",
     "TritonOptions",
     "TritonRepository",
+    "add_float_graph",
     "build_engine",
     "check",
     "export_checkpoint",
@@ -51,6 +54,7 @@ _MODULES = {
     "StyleReference": "checks.style",
     "TritonOptions": "triton.repository",
     "TritonRepository": "triton.repository",
+    "add_float_graph": "float_graph",
     "build_engine": "tensorrt.package_engines",
     "check": "checks.check",
     "export_checkpoint": "from_checkpoint",

@@ -43,7 +43,7 @@ class Inspection:
     rows: tuple[tuple[str, str], ...]
     files: tuple[FileState, ...] = ()
     layers: tuple[EngineLayer, ...] = ()
-    """Of an engine."""
+    """Layers of an engine. Empty for an ONNX graph."""
 
     def require_intact(self) -> None:
         """Raises PackageError where a file is not what the manifest describes."""

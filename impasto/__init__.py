@@ -9,11 +9,12 @@ Importing this module costs numpy and nothing else; everything heavier is import
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import errors
 from ._version import __version__
 from .errors import ImpastoError
+from .public_names import late_imports
 
 if TYPE_CHECKING:
     from .runtime import Model, ModelInfo, load
@@ -21,13 +22,4 @@ if TYPE_CHECKING:
 __all__ = ["ImpastoError", "Model", "ModelInfo", "__version__", "errors", "load"]
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})  # what `__getattr__` brings is there too
-
-
-def __getattr__(name: str) -> Any:
-    if name in ("load", "Model", "ModelInfo"):
-        from . import runtime
-
-        return getattr(runtime, name)
-    raise AttributeError(f"module 'impasto' has no attribute {name!r}")
+__getattr__, __dir__ = late_imports(__name__, {"load": "runtime", "Model": "runtime", "ModelInfo": "runtime"})

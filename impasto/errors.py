@@ -82,6 +82,9 @@ _EXTRAS = {
     "onnxruntime": "cpu",
     "av": "video",
     **dict.fromkeys(("ray", "pyarrow"), "ray"),
+    "imagecodecs": "deep",
+    "tifffile": "deep",
+    "pydicom": "medical",
 }
 """Modules that are not Impasto's own -> the extra that brings them."""
 

@@ -9,7 +9,7 @@ EQUAL_PSNR = 100.0
 
 _RADIUS, _SIGMA = 5, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-"""Of SSIM: the window's radius and standard deviation in pixels, and the two constants for levels of 255 (Wang et al. 2004)."""
+"""Constants of SSIM (Wang et al. 2004): radius and standard deviation of the window in pixels, and C1 and C2 for levels of 255."""
 
 SSIM_SIDE = 2 * _RADIUS + 1
 """Pixels of the smallest side of a picture that has an SSIM."""

@@ -1,7 +1,7 @@
-"""gram.zip: the compiled kernels, one file for each GPU architecture in a plain zip file.
+"""gram.zip and frames.zip: the compiled kernels, one file for each GPU architecture in a plain zip file.
 
 `sm_86-cuda11.8.cubin` is machine code for compute capability 8.6, compiled by CUDA 11.8. `sm_120-cuda13.0.ptx` is PTX, which
-a driver compiles for GPUs that are newer than every cubin. `kernels/build.py` writes the file.
+a driver compiles for GPUs that are newer than every cubin. `kernels/build.py` writes the zip files.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from pathlib import Path
 from impasto.errors import KernelError
 
 FILE = Path(__file__).with_name("gram.zip")
+FRAMES_FILE = Path(__file__).with_name("frames.zip")
 _NAME = re.compile(r"sm_(?P<major>\d+)(?P<minor>\d)(?P<specific>a?)-cuda(?P<cuda>\d+\.\d+)\.(?P<kind>cubin|ptx)")
 
 
 @dataclass(frozen=True)
 class Binary:
-    """One file of gram.zip."""
+    """One file of a zip file."""
 
     kind: str
     """`cubin` or `ptx`."""
@@ -31,7 +32,7 @@ class Binary:
 
     @classmethod
     def named(cls, name: str) -> Binary:
-        """The file of this name. Raises ValueError where the name is none of gram.zip's."""
+        """The file of this name. Raises ValueError where the name is of another form."""
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(f"it holds a file named {name!r}")
@@ -71,26 +72,27 @@ class Binary:
         return self.capability[0] == capability[0] and self.capability <= capability
 
 
-def for_gpu(capability: tuple[int, int]) -> tuple[Binary, bytes]:
+def for_gpu(capability: tuple[int, int], file: Path | None = None) -> tuple[Binary, bytes]:
     """What a GPU of this compute capability is given: the nearest cubin, or else the nearest PTX, and its bytes.
 
-    Raises KernelError where gram.zip is missing or damaged, or has nothing for this GPU.
+    file: gram.zip unless given. Raises KernelError where it is missing or damaged, or has nothing for this GPU.
     """
-    if not FILE.is_file():
-        raise KernelError(f"{FILE} is missing: reinstall Impasto, or run `make kernels` in its repository.")
+    file = file or FILE
+    if not file.is_file():
+        raise KernelError(f"{file} is missing: reinstall Impasto, or run `make kernels` in its repository.")
     try:
-        with zipfile.ZipFile(FILE) as archive:
+        with zipfile.ZipFile(file) as archive:
             found = [Binary.named(name) for name in archive.namelist()]
             if not any(binary.kind == "ptx" for binary in found):
                 raise ValueError("its last file, the PTX, is missing")  # zipfile does not count files
             binary = chosen(found, capability)
             image = b"" if binary is None else archive.read(binary.name)  # compares the CRC-32
     except Exception as error:  # zipfile raises errors of a dozen types for damaged files
-        raise KernelError(f"{FILE} is damaged ({error}): reinstall Impasto.") from error
+        raise KernelError(f"{file} is damaged ({error}): reinstall Impasto.") from error
     if binary is None:
         has = ", ".join(f"sm_{each.architecture}" for each in found if each.kind == "cubin")
         raise KernelError(
-            f"The Gram kernel has nothing for this GPU, of compute capability {capability[0]}.{capability[1]}: "
+            f"{file.name} has nothing for this GPU, of compute capability {capability[0]}.{capability[1]}: "
             f"it is compiled for {has} and newer GPUs. Compute on the CPU here."
         )
     return binary, image

@@ -1,6 +1,7 @@
-"""Compile gram.cu for every architecture into gram.zip, and write the table of registers, shared memory and spills.
+"""Compile gram.cu and frames.cu for every architecture, each into a zip file, and write tables of registers, shared memory and spills.
 
     python kernels/build.py            # also `make kernels`; needs nvcc 13.0, and fetches older compilers from PyPI
+    python kernels/build.py frames     # only frames.cu, which takes seconds; gram.cu takes minutes
     python kernels/build.py --check    # compile, compare with what is committed, write nothing
     python kernels/build.py --fetch 11.8    # only fetch that compiler, into build/cuda
 
@@ -8,9 +9,10 @@ A driver loads cubins of its own CUDA major version and of older ones (NVIDIA, "
 have a new driver: JetPack 5 supports CUDA 11.4, JetPack 6 CUDA 12. So each architecture is compiled by a CUDA as old as
 the drivers of its GPUs may be.
 
-gram.zip is committed and ships in the wheel, because users have no compiler. `gram.resources.json` records the SHA-256 of
-the source and of each file in gram.zip, the compilers, and what each kernel needs on each architecture. Tests fail where
-source, zip file and table do not belong together. The same source makes the same cubins and the same PTX.
+The zip files are committed and ship in the wheel, because users have no compiler. `gram.resources.json` records the SHA-256
+of gram.cu and of each file in gram.zip, the compilers, and what each kernel needs on each architecture; `frames.resources.json`
+does so for frames.cu. Tests fail where source, zip file and table do not belong together. The same source makes the same
+cubins and the same PTX.
 """
 
 from __future__ import annotations
@@ -33,9 +35,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SOURCE = HERE / "gram.cu"
-ARCHIVE = HERE / "gram.zip"
-TABLE = HERE / "gram.resources.json"
 FETCHED = HERE.parent / "build" / "cuda"
 """The folder of compilers from PyPI, one folder a release, on no environment's path. CUDA 11's and 12's packages have files of
 the same names, and torch installs packages of its own with those names, so no environment can hold them all."""
@@ -77,6 +76,41 @@ class BuildError(Exception):
 
 
 @dataclass(frozen=True)
+class KernelFile:
+    """One source, and the files that are built from it."""
+
+    name: str
+
+    @property
+    def source(self) -> Path:
+        return HERE / f"{self.name}.cu"
+
+    @property
+    def archive(self) -> Path:
+        return HERE / f"{self.name}.zip"
+
+    @property
+    def table(self) -> Path:
+        return HERE / f"{self.name}.resources.json"
+
+    def source_hash(self) -> str:
+        """SHA-256 of the source."""
+        return hashlib.sha256(self.source.read_bytes()).hexdigest()
+
+    def committed(self) -> dict[str, bytes]:
+        """The files in the zip file. Raises BuildError where it cannot be read."""
+        try:
+            with zipfile.ZipFile(self.archive) as archive:
+                return {name: archive.read(name) for name in archive.namelist()}
+        except Exception as error:  # zipfile raises errors of a dozen types for damaged files
+            raise BuildError(f"{self.archive} cannot be read: {error}") from error
+
+
+GRAM, FRAMES = KernelFile("gram"), KernelFile("frames")
+KERNEL_FILES = {kernels.name: kernels for kernels in (GRAM, FRAMES)}
+
+
+@dataclass(frozen=True)
 class Resources:
     """What one kernel needs on one architecture."""
 
@@ -107,19 +141,21 @@ class Compiler:
         (version,) = _search(r"V(\d+\.\d+\.\d+)", _run([self.ptxas, "--version"]))
         return version
 
-    def ptx(self, architecture: str, flags: Sequence[str] = ()) -> str:
-        """gram.cu as PTX. Raises BuildError with the compiler's output."""
+    def ptx(self, kernels: KernelFile, architecture: str, flags: Sequence[str] = ()) -> str:
+        """A source as PTX. Raises BuildError with the compiler's output."""
         if self.root is not None:
             # NVRTC sets the C locale of its thread and leaves it so. The caller's thread would then read and write ASCII.
             with concurrent.futures.ThreadPoolExecutor(1) as thread:
-                text = thread.submit(self._nvrtc, [*FLAGS, f"-arch=compute_{architecture}", *flags]).result()
+                options = [*FLAGS, f"-arch=compute_{architecture}", *flags]
+                text = thread.submit(self._nvrtc, kernels.source, options).result()
             return _without_process_numbers(text)
         with tempfile.TemporaryDirectory() as folder:
-            ptx = Path(folder) / "gram.ptx"
-            _run(["nvcc", *FLAGS, *flags, "-arch", f"compute_{architecture}", "-ptx", "-o", str(ptx), str(SOURCE)])
+            ptx = Path(folder) / f"{kernels.name}.ptx"
+            to_ptx = ["-arch", f"compute_{architecture}", "-ptx", "-o", str(ptx)]
+            _run(["nvcc", *FLAGS, *flags, *to_ptx, str(kernels.source)])
             return _without_process_numbers(ptx.read_text(encoding="utf-8"))
 
-    def _nvrtc(self, options: Sequence[str]) -> str:
+    def _nvrtc(self, path: Path, options: Sequence[str]) -> str:
         """NVRTC User Guide, "Basic Usage"."""
         assert self.root is not None
         (library,) = (self.root / "nvidia" / "cuda_nvrtc" / "lib").glob("libnvrtc.so.*")
@@ -136,8 +172,8 @@ class Compiler:
             getattr(nvrtc, f"nvrtcGet{what}")(program, room)
             return room.value.decode()
 
-        source = SOURCE.read_bytes()
-        failed = nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, SOURCE.name.encode(), 1, headers, names)
+        source = path.read_bytes()
+        failed = nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, path.name.encode(), 1, headers, names)
         if failed:
             raise BuildError(f"NVRTC {self.release} cannot begin: error {failed}")
         try:
@@ -165,7 +201,7 @@ def compiler(release: str, fetch: bool = True) -> Compiler:
             _fetch(release, root)
         return Compiler(release, root)
     if shutil.which("nvcc") is None:
-        raise BuildError(f"nvcc is not on the PATH; install CUDA {release}. {ARCHIVE.name} stays as it is.")
+        raise BuildError(f"nvcc is not on the PATH; install CUDA {release}. The zip files stay as they are.")
     (found,) = _search(r"release (\d+\.\d+)", _run(["nvcc", "--version"]))
     if found != release:
         raise BuildError(
@@ -189,13 +225,8 @@ def _fetch(release: str, root: Path) -> None:
 
 
 def _without_process_numbers(ptx: str) -> str:
-    """The PTX without the compiler's process number, which stands in names of gram.cu's unnamed namespace: builds repeat."""
-    return re.sub(r"[0-9a-f]{8}_7_gram_cu_[0-9a-f]{8}_\d+", "gram_cu_", ptx)
-
-
-def source_hash() -> str:
-    """SHA-256 of the kernel's source."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    """The PTX without the compiler's process number, which stands in names of a source's unnamed namespace: builds repeat."""
+    return re.sub(r"[0-9a-f]{8}_\d+_(gram|frames)_cu_[0-9a-f]{8}_\d+", r"\1_cu_", ptx)
 
 
 def parse_resources(report: str) -> dict[str, Resources]:
@@ -230,24 +261,27 @@ def _run(command: list[str]) -> str:
 
 
 def compile_architecture(
-    architecture: str, folder: Path, flags: Sequence[str] = (), fetch: bool = True
+    kernels: KernelFile, architecture: str, folder: Path, flags: Sequence[str] = (), fetch: bool = True
 ) -> tuple[Path, dict[str, Resources]]:
     """One cubin in `folder`, and what each of its kernels needs. flags: more for the source. Raises BuildError."""
     made_by = compiler(ARCHITECTURES[architecture], fetch)
     cubin = folder / f"sm_{architecture}-cuda{made_by.release}.cubin"
-    return cubin, made_by.assembled(made_by.ptx(architecture, flags), architecture, cubin)
+    return cubin, made_by.assembled(made_by.ptx(kernels, architecture, flags), architecture, cubin)
 
 
-def compile_all(folder: Path) -> tuple[dict[str, bytes], dict[str, dict[str, Resources]], dict[str, str]]:
-    """gram.zip's files by name, the table {architecture: {kernel: what it needs}}, and {architecture: its compiler's version}."""
+def compile_all(
+    kernels: KernelFile, folder: Path
+) -> tuple[dict[str, bytes], dict[str, dict[str, Resources]], dict[str, str]]:
+    """The zip file's files by name, the table {architecture: {kernel: what it needs}}, and {architecture: its compiler's version}."""
     newest, ptx_release = PTX
     # The newest first: it cannot be fetched, so where it is missing nothing is fetched.
     releases = sorted({*ARCHITECTURES.values(), ptx_release}, key=lambda release: release in PACKAGES)
     versions = {release: compiler(release).version() for release in releases}
     # NVRTC compiles one source at a time in a process, hence processes and not threads.
     with concurrent.futures.ProcessPoolExecutor(os.cpu_count()) as pool:
-        ptx = pool.submit(compiler(ptx_release).ptx, newest)
-        compiled = pool.map(compile_architecture, ARCHITECTURES, [folder] * len(ARCHITECTURES))
+        ptx = pool.submit(compiler(ptx_release).ptx, kernels, newest)
+        count = len(ARCHITECTURES)
+        compiled = pool.map(compile_architecture, [kernels] * count, ARCHITECTURES, [folder] * count)
         built = dict(zip(ARCHITECTURES, compiled, strict=True))
         files = {cubin.name: cubin.read_bytes() for cubin, _ in built.values()}
         files[f"sm_{newest}-cuda{ptx_release}.ptx"] = ptx.result().encode()
@@ -265,24 +299,18 @@ def archived(files: dict[str, bytes]) -> bytes:
     return made.getvalue()
 
 
-def committed() -> dict[str, bytes]:
-    """The files in gram.zip. Raises BuildError where it cannot be read."""
-    try:
-        with zipfile.ZipFile(ARCHIVE) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
-    except Exception as error:  # zipfile raises errors of a dozen types for damaged files
-        raise BuildError(f"{ARCHIVE} cannot be read: {error}") from error
-
-
 def table_of(
-    resources: dict[str, dict[str, Resources]], files: dict[str, bytes], compilers: dict[str, str]
+    kernels: KernelFile,
+    resources: dict[str, dict[str, Resources]],
+    files: dict[str, bytes],
+    compilers: dict[str, str],
 ) -> dict[str, object]:
     """The committed table, ready for JSON."""
     return {
-        "source_sha256": source_hash(),
+        "source_sha256": kernels.source_hash(),
         "files_sha256": hashes(files),
         "compilers": compilers,
-        "architectures": {a: {name: asdict(kernel) for name, kernel in t.items()} for a, t in resources.items()},
+        "architectures": {a: {name: asdict(needs) for name, needs in t.items()} for a, t in resources.items()},
     }
 
 
@@ -291,10 +319,10 @@ def hashes(files: dict[str, bytes]) -> dict[str, str]:
     return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
 
 
-def differences(table: dict[str, object]) -> list[str]:
-    """What of the committed files differs from this table of a fresh build: names in gram.resources.json and in gram.zip."""
-    stale = [name for name, value in json.loads(TABLE.read_text()).items() if value != table.get(name)]
-    return stale if hashes(committed()) == table["files_sha256"] else [*stale, ARCHIVE.name]
+def differences(kernels: KernelFile, table: dict[str, object]) -> list[str]:
+    """What of the committed files differs from this table of a fresh build: names in the committed table, and the zip file."""
+    stale = [name for name, value in json.loads(kernels.table.read_text()).items() if value != table.get(name)]
+    return stale if hashes(kernels.committed()) == table["files_sha256"] else [*stale, kernels.archive.name]
 
 
 def write(path: Path, data: bytes) -> None:
@@ -304,33 +332,42 @@ def write(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def build(kernels: KernelFile, check: bool) -> bool:
+    """Compile one source; write its files, or compare with them. Returns False where they differ. Raises BuildError."""
+    with tempfile.TemporaryDirectory() as folder:
+        files, resources, compilers = compile_all(kernels, Path(folder))
+    table = table_of(kernels, resources, files, compilers)
+    if check:
+        stale = differences(kernels, table)
+        said = f"{', '.join(stale)} differ: run python kernels/build.py {kernels.name}" if stale else "as committed"
+        print(f"{kernels.name}: {said}")
+        return not stale
+    archive = archived(files)
+    write(kernels.archive, archive)
+    write(kernels.table, (json.dumps(table, indent=1) + "\n").encode())
+    worst = max(needs.spill_bytes for each in resources.values() for needs in each.values())
+    size = f"{len(archive) / 1024:.0f} KiB for {len(resources)} architectures"
+    print(f"{kernels.archive.name}: {size}; spills at worst {worst} bytes")
+    return True
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KERNEL_FILES)}; all unless given")
     parser.add_argument("--check", action="store_true", help="compare with what is committed instead of writing")
     parser.add_argument("--fetch", choices=sorted(PACKAGES), help="fetch this CUDA's compiler, and do no more")
     options = parser.parse_args(arguments)
+    if unknown := sorted({*options.names} - {*KERNEL_FILES}):
+        parser.error(f"{unknown[0]!r} is none of {', '.join(KERNEL_FILES)}")
     try:
         if options.fetch:
             print(f"CUDA {compiler(options.fetch).version()} is in {FETCHED}")
             return 0
-        with tempfile.TemporaryDirectory() as folder:
-            files, resources, compilers = compile_all(Path(folder))
-        table = table_of(resources, files, compilers)
-        if options.check:
-            stale = differences(table)
-            print(f"{', '.join(stale)} differ: run python kernels/build.py" if stale else "All is as committed.")
-            return 1 if stale else 0
+        as_wanted = [build(KERNEL_FILES[name], options.check) for name in options.names or KERNEL_FILES]
     except BuildError as error:
         print(error, file=sys.stderr)
         return 1
-    archive = archived(files)
-    write(ARCHIVE, archive)
-    write(TABLE, (json.dumps(table, indent=1) + "\n").encode())
-    worst = max(kernel.spill_bytes for kernels in resources.values() for kernel in kernels.values())
-    print(
-        f"{ARCHIVE.name}: {len(archive) / 1024:.0f} KiB for {len(resources)} architectures; spills at worst {worst} bytes"
-    )
-    return 0
+    return 0 if all(as_wanted) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The CUDA driver's library, called through ctypes. No other module loads the library or names one of its calls.
 
 PyCUDA is the runtime's way to CUDA (`runtime/cuda.py`). This module has what PyCUDA lacks or what must work without it:
-kernels are loaded and launched beside torch, tensor maps are encoded, work is captured into CUDA graphs.
+kernels are loaded and launched beside torch, tensor maps are encoded, work is captured into CUDA graphs, the streams of other
+libraries are waited for.
 Each call but two is older than CUDA 11.4, the release that JetPack 5 has: graphs need CUDA 11.4, tensor maps 12.0.
 
 All functions raise KernelError where the driver is missing, lacks a call, or reports an error. `capture` and `has_graphs`
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -22,6 +24,9 @@ _IMAGE_ERRORS = {200, 209, 218, 222}
 """CUDA_ERROR_INVALID_IMAGE, _NO_BINARY_FOR_GPU, _INVALID_PTX, _UNSUPPORTED_PTX_VERSION."""
 _MULTIPROCESSOR_COUNT, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 16, 75, 76
 """CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR."""
+_POINTER_DEVICE_ORDINAL = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+_DISABLE_TIMING = 2  # CU_EVENT_DISABLE_TIMING
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING
 _MAX_DYNAMIC_SHARED_SIZE_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _CAPTURE_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _TENSOR_MAP_BYTES, _TENSOR_MAP_ALIGNMENT = 128, 64
@@ -107,8 +112,29 @@ def make_context_current(device: int) -> None:
         call("cuCtxSetCurrent", context)
 
 
+@contextmanager
+def primary_context(device: int) -> Iterator[None]:
+    """Make the device's primary context current in this thread, and afterwards the one that was current before."""
+    call("cuCtxPushCurrent_v2", ctypes.c_void_p(_retained(device)))
+    try:
+        yield
+    finally:
+        call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+
+
+@lru_cache
+def _retained(device: int) -> int:
+    """The handle of the device's primary context, which is kept until the process ends."""
+    context, handle = ctypes.c_void_p(), ctypes.c_int()
+    call("cuInit", 0)
+    call("cuDeviceGet", ctypes.byref(handle), device)
+    call("cuDevicePrimaryCtxRetain", ctypes.byref(context), handle)
+    assert context.value is not None
+    return context.value
+
+
 def compute_capability() -> tuple[int, int]:
-    """Of the current context's device, such as (8, 7)."""
+    """Compute capability of the current context's device, such as (8, 7)."""
     return _attribute(_CAPABILITY_MAJOR), _attribute(_CAPABILITY_MINOR)
 
 
@@ -122,6 +148,65 @@ def _attribute(attribute: int) -> int:
     call("cuCtxGetDevice", ctypes.byref(device))
     call("cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
     return value.value
+
+
+# ---- memory and streams; a primary context must be current ----
+
+
+def allocate(nbytes: int) -> int:
+    """The address of new device memory."""
+    pointer = ctypes.c_void_p()
+    call("cuMemAlloc_v2", ctypes.byref(pointer), ctypes.c_size_t(nbytes))
+    assert pointer.value is not None
+    return pointer.value
+
+
+def free(pointer: int) -> None:
+    """Free what `allocate` gave, after all work on it has ended."""
+    call("cuMemFree_v2", ctypes.c_void_p(pointer))
+
+
+def device_of(pointer: int) -> int:
+    """The number of the CUDA device on which this address lies. Raises KernelError for an address that CUDA does not know."""
+    ordinal = ctypes.c_int()
+    call("cuPointerGetAttribute", ctypes.byref(ordinal), _POINTER_DEVICE_ORDINAL, ctypes.c_void_p(pointer))
+    return ordinal.value
+
+
+def copy_to_host(address: int, pointer: int, nbytes: int, stream: int) -> None:
+    """Copy device memory to this address in host memory after the stream's work, and wait for it."""
+    arguments = (ctypes.c_void_p(address), ctypes.c_void_p(pointer), ctypes.c_size_t(nbytes), ctypes.c_void_p(stream))
+    call("cuMemcpyDtoHAsync_v2", *arguments)
+    synchronize(stream)
+
+
+def new_stream() -> int:
+    """The handle of a new stream, which does not wait for the legacy default stream."""
+    stream = ctypes.c_void_p()
+    call("cuStreamCreate", ctypes.byref(stream), _NON_BLOCKING)
+    assert stream.value is not None
+    return stream.value
+
+
+def destroy_stream(stream: int) -> None:
+    """Destroy what `new_stream` gave."""
+    call("cuStreamDestroy_v2", ctypes.c_void_p(stream))
+
+
+def synchronize(stream: int) -> None:
+    """Return when the stream's work is done."""
+    call("cuStreamSynchronize", ctypes.c_void_p(stream))
+
+
+def wait_for(running: int, waiting: int) -> None:
+    """Let the stream `waiting` begin nothing new until `running` has done what it has been given so far. Returns at once."""
+    event = ctypes.c_void_p()
+    call("cuEventCreate", ctypes.byref(event), _DISABLE_TIMING)
+    try:
+        call("cuEventRecord", event, ctypes.c_void_p(running))
+        call("cuStreamWaitEvent", ctypes.c_void_p(waiting), event, 0)
+    finally:
+        call("cuEventDestroy_v2", event)  # the driver keeps it until the stream has passed it
 
 
 # ---- modules and kernels ----

@@ -18,7 +18,10 @@ THREADS = 256
 BULK_COPY_SIDE = 64
 """Channels and pixels of what one bulk copy brings; as in gram.cu."""
 CHOICE = "IMPASTO_GRAM"
-"""Environment variable. `wgmma` selects Hopper's own forward kernel, which is checked but not timed yet; `mma` or unset, the other."""
+"""Environment variable. `wgmma` selects Hopper's own forward kernel, which is checked but not timed yet; `mma` or unset, the other.
+
+With either value `gram` runs the kernel also where cuBLAS is faster (operators.py).
+"""
 WGMMA = "_wgmma"
 """The end of the names of Hopper's own kernels."""
 _BARRIER_BYTES = 8 * 8
@@ -35,7 +38,7 @@ class Module:
     shared_bytes: int
     """Dynamic shared memory of a block of the forward and backward kernels."""
     multiprocessors: int
-    """Of the context's device."""
+    """Number of multiprocessors of the context's device."""
     use_wgmma: bool = False
     """Whether to launch Hopper's own forward kernel where the features allow it."""
     _kernels: dict[str, ctypes.c_void_p] = field(default_factory=dict)

@@ -56,7 +56,7 @@ class InputGradient:
 
 
 def input_gradients(package: Path, image: np.ndarray, places: list[tuple[int, int]]) -> list[InputGradient]:
-    """Of a model package or a checkpoint, at each place (row, column) of the photo.
+    """Input gradients of a model package or a checkpoint, one for each place (row, column) of the photo.
 
     image: uint8 (H, W, 3). Runs on the CPU, in float32. Raises CheckpointError where the package does not hold its network.
     """

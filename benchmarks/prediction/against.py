@@ -68,7 +68,7 @@ class Compared:
 
     @property
     def error(self) -> float:
-        """Of the likely time, as a share of the measured one: 0.1 is 10 % too slow."""
+        """Error of the likely time, as a share of the measured one: 0.1 is 10 % too slow."""
         return self.likely_ms / self.measured.milliseconds - 1
 
     @property

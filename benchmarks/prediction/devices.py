@@ -44,9 +44,9 @@ class Likely:
     """What one backend is likely to get of the device."""
 
     shares: Mapping[str, float]
-    """Of the highest rate, by precision."""
+    """Share of the highest rate, by precision."""
     memory: float
-    """Of the memory's bandwidth."""
+    """Share of the memory's bandwidth."""
     launch_us: float
     """For each layer, besides its work."""
     beside_int8: str

@@ -57,7 +57,7 @@ class SizePrediction:
     windows: int
     """Runs of the graph: more than one where the picture is cut into tiles."""
     layers: tuple[LayerTime, ...]
-    """Of one run."""
+    """Layers of one run."""
     around_ms: float
     """Likely: the context graph, and the picture's way to the device and back."""
     memory_bytes: int

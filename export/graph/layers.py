@@ -22,7 +22,7 @@ from .helpers import QUANTIZERS, attribute, bodies, constants, element_types, re
 from .receptive_field import radii
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "uint8": 1}
-"""Of a value, by the precision that a layer computes in; "uint8" for what moves a picture's bytes alone."""
+"""Bytes of one value, by the precision that a layer computes in. "uint8" is for a layer that only moves a picture's bytes."""
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose work is multiply-accumulates: a layer each."""
@@ -55,14 +55,14 @@ class Layer:
     precision: str
     """One of BYTES."""
     shape: tuple[int, ...]
-    """Of its result."""
+    """Shape of the layer's result."""
     macs: int
     """Multiply-accumulates."""
     operations: int
     """Other arithmetic: one for each value that a pointwise operator gives."""
     weight_bytes: int
     read_bytes: int
-    """Of tensors that are computed or given."""
+    """Bytes read of activations and inputs. Weights count in `weight_bytes`."""
     written_bytes: int
     radius: int | None
     """In pixels of the picture, how far away it sees from its own place; None where it sees everything, or nobody knows."""
@@ -160,7 +160,7 @@ class _Group:
     product: bool
     """Whether it begins with one of PRODUCTS."""
     label: str
-    """Of its weights, or of those before it."""
+    """Label of the group's weights, or of the nearest weights before it."""
     pointwise: bool = False
     stage: int = 0
     """What a product has taken up: 0 constant scales alone, 1 a sum, 2 an activation, 3 a quantizer."""
@@ -297,7 +297,7 @@ class _Fusion:
         return next((_FLOATS[kind] for kind in kinds if kind in _FLOATS), "uint8")
 
     def _value_bytes(self, precisions: Mapping[_Group, str]) -> dict[str, int]:
-        """Of one value of each tensor that a group gives."""
+        """Bytes of one value of each tensor that a group gives."""
         reading: dict[str, list[_Group]] = {}
         for group in self._groups:
             for name in self._reads(group):
@@ -346,7 +346,7 @@ class _Fusion:
         )
 
     def _given_bytes(self, name: str) -> int:
-        """Of one value of an input."""
+        """Bytes of one value of an input."""
         return np.dtype(helper.tensor_dtype_to_np_dtype(self._types.get(name, TensorProto.FLOAT))).itemsize
 
     def _elements(self, name: str) -> int:

@@ -41,7 +41,7 @@ class Stage:
     silent: int
     """Channels that hold the same value all over the photo."""
     maps: tuple[np.ndarray, ...]
-    """Of the CHANNELS that vary most, uint8 (h, w): dark is little, bright is much, each channel between its own extremes."""
+    """Maps of the CHANNELS channels that vary most, uint8 (h, w). Dark is little, bright is much, each by its own extremes."""
 
 
 def stages_of(source: Source, model: onnx.ModelProto, spec: ModelSpec, photo: np.ndarray) -> tuple[Stage, ...]:
@@ -56,7 +56,7 @@ def stages_of(source: Source, model: onnx.ModelProto, spec: ModelSpec, photo: np
 
 
 def _lasts(layers: Sequence[Layer]) -> list[Layer]:
-    """Of each stage the last layer that gives feature maps: more channels than a picture has, and not only other places for them."""
+    """The last layer of each stage that gives feature maps: it has more channels than a picture, and does more than move values."""
     found = {}
     for layer in layers:
         maps = len(layer.shape) == 4 and layer.shape[1] > 3 and layer.shape[2] > 1

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LONGEST = 512
 """Pixels of the longest side at which a photo is looked at: feature maps of more would not fit a page."""
 PLACES = ((0.3, 0.3), (0.5, 0.55), (0.75, 0.4))
-"""Of the drawing, as shares of its height and width: a third from the top left, the middle, and low on the left."""
+"""Places of the drawing, as shares of its height and width: a third from the top left, the middle, and low on the left."""
 
 
 @dataclass(frozen=True)

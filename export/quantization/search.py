@@ -29,7 +29,7 @@ from .package_graphs import package_of, target_of, write_graphs
 from .quality import Budget, Judge, Quality
 from .quantized_graph import QuantizedGraph
 from .ranges import observe, require_finite
-from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, assign, groups, labels, losses_of
+from .sensitivity import Assignment, Build, LayerLoss, NoAssignment, assign, assigned, groups, labels, losses_of
 from .speed import Timing, fastest
 from .style_distance import Distance, paintings_of, style_distance
 
@@ -68,6 +68,8 @@ class QuantizeOptions:
     """A Python that has NVIDIA ModelOpt, which then quantizes for TensorRT; None for ONNX Runtime's quantizer."""
     sensitivity: bool = False
     """Measure what each layer costs even where the budget holds without."""
+    exclude: tuple[str, ...] = ()
+    """Labels of the layers to exclude, as an earlier search found them; it is then not searched again. Empty: search."""
 
     def __post_init__(self) -> None:
         if self.to not in TARGETS:
@@ -313,7 +315,10 @@ class PrecisionSearch:
             build = alone or judged
             return self._once(("losses", key), lambda: losses_of(self._labels, build, self._judge, self._progress))
 
-        found = assign(self._labels, judged, self._judge, budget, losses, self._progress)
+        if self._options.exclude:
+            found = assigned(self._labels, self._options.exclude, judged, self._judge, budget)
+        else:
+            found = assign(self._labels, judged, self._judge, budget, losses, self._progress)
         if self._options.sensitivity and not found.losses:
             found = replace(found, losses=losses())
         return found

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from impasto.errors import PrecisionError
+from impasto.errors import OptionError, PrecisionError
 from impasto.export.graph.helpers import producers
 from impasto.export.tensorrt.layer_report import LEAST_SHARE
 from impasto.progress import Progress
@@ -108,6 +108,28 @@ def assign(
         count = min(most, count + max(1, len(layers) // 16)) if count else _fewest(most, holds_on_pieces)
     excluded = worst(count)
     return Assignment(excluded, tuple(layers[name] for name in excluded), quality, known)
+
+
+def assigned(
+    layers: Mapping[str, str], excluded: Collection[str], build: Build, judge: Judge, budget: Budget
+) -> Assignment:
+    """The layers that somebody names are excluded, and whole pictures tell whether the budget holds.
+
+    layers: names and labels. excluded: labels. Raises OptionError for a label that no layer has, and NoAssignment where more than half
+    of the layers are named or the budget does not hold.
+    """
+    if unknown := sorted(set(excluded) - set(layers.values())):
+        raise OptionError(f"no layer is called {', '.join(unknown)}; the layers are {', '.join(layers.values())}")
+    names = tuple(name for name, label in layers.items() if label in excluded)
+    if len(names) > math.floor(len(layers) * (1 - LEAST_SHARE)):
+        raise NoAssignment(f"{len(names)} of {len(layers)} layers are to be excluded; at least half must stay")
+    quality = judge.on_whole(build(names))
+    if missed := budget.misses(quality):
+        raise NoAssignment(
+            f"the budget {budget} does not hold with {', '.join(excluded)} excluded: {'; '.join(missed)}. Nothing was written. Leave "
+            "--exclude out, and the layers are searched for"
+        )
+    return Assignment(names, tuple(layers[name] for name in names), quality, ())
 
 
 def labels(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, str]:

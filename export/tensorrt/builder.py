@@ -14,18 +14,21 @@ from typing import Any
 
 from impasto.errors import ExportError, ImpastoWarning, OptionError, OutputError, PackageError, first_line
 from impasto.files import sha256, write_bytes
-from impasto.package.engine_record import EngineLayer, EngineRecord, Range, count_precisions
+from impasto.package.engine_record import DlaUse, EngineLayer, EngineRecord, Range, count_precisions
 from impasto.package.shared_weights import self_contained, verify_weights
 from impasto.package.spec import ModelSpec
 from impasto.progress import Progress, silent
 from impasto.runtime.backends.tensorrt.api import TensorRT
 
-from . import fp32_layers
+from . import dla, fp32_layers
 from .builder_thread import interruptible, monitor
 from .cache import CacheEntry, EngineCache, engine_key
 from .layer_report import read_back, require_precision, warn_of_wide_int8
 from .options import BuildOptions, Sizes
 from .targets import Target, capability, find_builder, find_target
+
+_ARITHMETIC = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED")
+"""TensorRT's kinds of layers that are convolutions and matrix products."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class CompiledEngine:
     profiles: tuple[dict[str, Range], ...]
     device_memory_bytes: int | None
     """Activation memory of one execution context; None where no GPU was there to ask."""
+    dla: DlaUse | None = None
 
 
 class EngineBuilder:
@@ -78,7 +82,7 @@ class EngineBuilder:
     @cached_property
     def typed(self) -> bool:
         """Whether the graph's own types decide each layer's precision. Raises ExportError for a graph that cannot be read."""
-        if not self.api.strongly_typed:
+        if not self.api.strongly_typed or self.options.dla_core is not None:  # a DLA's precision comes from flags
             return False
         flags_could_make_it = self.api.has_precision_flags and self.options.precision == "fp16"
         return not flags_could_make_it or self.graph_precision == "fp16"
@@ -197,6 +201,7 @@ class EngineBuilder:
             options=self.options.to_json(),
             spec=self.spec.to_json(),
             precisions_by_target={name: count_precisions(found) for name, found in in_order.items()},
+            dla=engine.dla,
         )
         return record, engine.plan
 
@@ -243,6 +248,10 @@ class EngineBuilder:
             profiles = _add_profiles(builder, config, network, self.spec, self.options)
             self._configure(config)
             self._keep_fp32(network, config, needs_fp32)
+            use = None
+            if self.options.dla_core is not None:
+                dla.use_core(api, builder, config, self.options.dla_core)
+                use = dla.placement(network, config, self.options.dla_core)
             timing = self._load_timing(config)
             if hasattr(config, "progress_monitor"):
                 config.progress_monitor = monitor(api, progress, stop)
@@ -253,11 +262,12 @@ class EngineBuilder:
             _keep_timing(config, timing)
             plan = bytes(serialized)
             layers, memory = read_back(api, plan, lines, self.target, profiles[0])
-            arithmetic = _arithmetic_layers(api, network)
+            # What a DLA computes is one layer afterwards, which names neither its convolutions nor their types.
+            arithmetic = dla.arithmetic_on_gpu(use, _ARITHMETIC) if use else _arithmetic_layers(api, network)
         require_precision(layers, self.options.precision, self._reported_target, arithmetic)
         if self.options.precision == "int8":
             warn_of_wide_int8(layers, self._reported_target)
-        return CompiledEngine(plan, layers, profiles, memory)
+        return CompiledEngine(plan, layers, profiles, memory, use)
 
     @property
     def _reported_target(self) -> str:
@@ -484,8 +494,7 @@ def _not_asked(
 
 def _arithmetic_layers(api: TensorRT, network: Any) -> int:
     """How many convolutions and matrix products the parsed network has."""
-    names = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED")
-    kinds = [getattr(api.module.LayerType, name) for name in names if hasattr(api.module.LayerType, name)]
+    kinds = [getattr(api.module.LayerType, name) for name in _ARITHMETIC if hasattr(api.module.LayerType, name)]
     return sum(network.get_layer(index).type in kinds for index in range(network.num_layers))
 
 

@@ -82,6 +82,8 @@ class BuildOptions:
     """Whether the engine must run on every GPU from Ampere on, at some cost in speed."""
     targets: tuple[str, ...] = ()
     """TensorRT-RTX only: compute capabilities to build for, such as "sm86"; empty means the GPU in this machine."""
+    dla_core: int | None = None
+    """Jetson: the deep learning accelerator that computes what it can, by number; None leaves everything to the GPU."""
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -101,6 +103,8 @@ class BuildOptions:
             )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise OptionError(f"optimization level {self.optimization_level}; wanted 0 to 5")
+        if self.dla_core is not None:
+            self._check_dla(self.dla_core)
         unknown = set(self.tactic_sources or ()) - set(_TACTIC_SOURCES)
         if unknown:
             raise OptionError(f"unknown tactic source {', '.join(unknown)}; choose among {', '.join(_TACTIC_SOURCES)}")
@@ -108,6 +112,14 @@ class BuildOptions:
         object.__setattr__(self, "targets", tuple(dict.fromkeys(self.targets)))
         if self.tactic_sources is not None:
             object.__setattr__(self, "tactic_sources", tuple(dict.fromkeys(self.tactic_sources)))
+
+    def _check_dla(self, core: int) -> None:
+        if core < 0:
+            raise OptionError(f"DLA core {core}; wanted 0 or more")
+        if self.precision == "fp32":
+            raise OptionError("a DLA computes in FP16 and INT8; say --precision fp16, or leave --dla out")
+        if self.has_free_sizes:
+            raise OptionError("a DLA takes one size; say one --size and one --batch, or leave --dla out")
 
     def with_default_sizes(self, spec: ModelSpec) -> BuildOptions:
         """The options, with the sizes that are meant where none were asked for."""
@@ -130,6 +142,8 @@ class BuildOptions:
             "tactic_sources": sorted(self.tactic_sources) if self.tactic_sources is not None else None,
             "hardware_compatible": self.hardware_compatible,
             "targets": sorted(self.targets),
+            # Only where it is asked for: engines without it keep their keys.
+            **({"dla_core": self.dla_core} if self.dla_core is not None else {}),
         }
 
 

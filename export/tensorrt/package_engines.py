@@ -254,7 +254,7 @@ def _context_builder(source: Source, builder: EngineBuilder) -> EngineBuilder | 
     return EngineBuilder(
         source.context_path,
         ModelSpec(f"{spec.name}-context", size=SizeRule(fixed=side)),
-        replace(builder.options, precision="fp32", sizes=(Sizes(side, side, side),)),
+        replace(builder.options, precision="fp32", sizes=(Sizes(side, side, side),), dla_core=None),
         graph_precision="fp32",
         api=builder.api,
         target=builder.target,

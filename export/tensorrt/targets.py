@@ -9,6 +9,7 @@ from impasto.package.engine_record import AMPERE_PLUS
 from impasto.runtime.backends.tensorrt.api import TensorRT, tensorrt
 from impasto.runtime.backends.tensorrt.compatibility import is_ampere_plus
 
+from .dla import check_core
 from .options import BuildOptions
 
 
@@ -36,6 +37,7 @@ def check_options(api: TensorRT, options: BuildOptions) -> None:
     """Raises OptionError for what this TensorRT cannot do: an option that has no effect would be a lie."""
     if options.targets and not api.chooses_targets:
         raise OptionError(f"--target needs TensorRT-RTX; {api} builds for the GPU in this machine only")
+    check_core(api, options.dla_core)
     unknown = set(options.targets) - set(api.targets())
     if unknown:
         raise OptionError(f"{api} has no target {', '.join(sorted(unknown))}; it has {', '.join(api.targets())}")

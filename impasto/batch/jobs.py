@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from impasto import images, videos
+from impasto import images, medical, videos
 from impasto.errors import BackendError, ImpastoWarning, OptionError, OutputError, ShapeError
-from impasto.files import check_writable, exists, is_folder, list_files, location, make_folder
+from impasto.files import check_name, check_writable, exists, is_folder, list_files, location, make_folder
 
 PIPE = Path("-")
 """Standard input or output, which carry video as Y4M."""
 
-FORMATS = ("png", "jpg", "webp", "tiff")
+FORMATS = ("png", "jpg", "webp", "tiff", "npy", "dcm")
 """What pictures are written as where no file name says it; the first by default."""
 
 
@@ -32,6 +32,11 @@ class Job:
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
         return is_one_video([self.source])
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether it is a DICOM file, by its name."""
+        return not self.is_video and medical.is_dicom(self.source)
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -154,10 +159,17 @@ def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
 
 def _check_picture(job: Job) -> None:
     """Raises OptionError where the target is no picture file's name, and where it would be a video's."""
+    if medical.is_dicom(job.target):
+        if not job.is_scan:
+            raise OptionError(
+                f"{job.target} is to be a derived DICOM file, and {job.source} is none that it could derive from"
+            )
+        check_name(job.target)
+        return
     if job.target.suffix.lower() not in videos.WRITTEN:
         images.check_suffix(job.target)
         return
-    if job.source.suffix.lower() in (*images.SUFFIXES, ".gif"):
+    if job.source.suffix.lower() in (*images.SUFFIXES, *images.ARRAYS, ".gif"):
         raise OptionError(
             f"{job.source} is a picture, and {job.target.name!r} is a video's name; let it end in one of {', '.join(images.SUFFIXES)}"
         )

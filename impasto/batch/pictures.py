@@ -31,8 +31,8 @@ class Files:
     """Where pictures are read and written: on this machine's disks. A subclass knows another place."""
 
     def read(self, source: Path) -> images.Picture:
-        """The picture, as `images.read` gives it. Raises PictureError."""
-        return images.read(source)
+        """The picture, as `images.read_deep` gives it. Raises PictureError."""
+        return images.read_deep(source)
 
     def write(self, target: Path, picture: images.Picture, quality: int) -> str | None:
         """Write a whole picture or nothing, as `images.write_telling` does, and return what the file could not hold."""
@@ -46,13 +46,15 @@ class PictureRun:
     job: Job
     height: int
     width: int
-    """Of the result, in pixels."""
+    """Width of the result in pixels, as `height` is its height."""
     seconds: float
     """The model's alone, without reading and writing."""
     changed: bool
     """Whether any pixel is another than the source's."""
     note: str | None
-    """What the file could not hold; None where it holds all."""
+    """What the file could not hold, and of a scan what its levels mean; None where there is nothing to say."""
+    frames: int = 1
+    """Of a scan, which may have several."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -61,6 +63,7 @@ class PictureRun:
             "file": str(self.job.target),
             "size": [self.height, self.width],
             "milliseconds": 1000 * self.seconds,
+            **({"frames": self.frames} if self.frames > 1 else {}),
         }
 
 

@@ -30,7 +30,7 @@ class VideoRun:
     seconds: float
     """From the first frame read to the last one written."""
     drift: tuple[StyleDistance, ...] = ()
-    """Of each frame; empty where nobody asked."""
+    """Style distance of each frame. Empty where nobody asked for it."""
 
     @property
     def frames_per_second(self) -> float:

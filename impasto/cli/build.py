@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import rich.progress
@@ -49,6 +50,14 @@ Tactics = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="TensorRT: libraries to take kernels from, such as edge_mask_convolutions,jit_convolutions."),
 ]
+Dla = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        metavar="CORE",
+        min=0,
+        help="Jetson, TensorRT 8 and 10: the accelerator, by number, that computes what it can; fp16 or int8, one size.",
+    ),
+]
 Targets = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--target", help="TensorRT-RTX: GPUs that need not be here, such as sm86,sm89,sm120."),
@@ -70,6 +79,7 @@ def build(
         bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on; slower.")
     ] = False,
     target: Targets = None,
+    dla: Dla = None,
     device: options.Device = 0,
     product: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
     flavour: Annotated[str | None, typer.Option(hidden=True, help="What --product was called before.")] = None,
@@ -83,8 +93,9 @@ def build(
     from impasto import export
     from impasto.export.tensorrt.package_engines import discard
 
-    wanted = _options(
-        precision or "auto", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target
+    wanted = replace(
+        _options(precision or "auto", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target),
+        dla_core=dla,
     )
     with _bar_or_exit(f"building {model}") as (report, waiting):
         result = export.build_engine(
@@ -98,6 +109,10 @@ def build(
     for capability, counts in result.record.precisions_by_target.items():
         layers = ", ".join(f"{count} {name}" for name, count in counts.items())
         out.print(f"compute capability {capability}: {layers}", markup=False)
+    if result.record.dla:
+        out.print(str(result.record.dla), markup=False)
+        for layer in result.record.dla.gpu_layers:
+            out.print(f"  {layer}", markup=False, soft_wrap=True)
     write_measured(json, result.to_json())
     if check:
         try:

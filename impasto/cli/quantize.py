@@ -67,6 +67,13 @@ def quantize(
     sensitivity: Annotated[
         bool, typer.Option("--sensitivity", help="Show what each layer costs, even where the budget holds.")
     ] = False,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="A layer to leave out of the precision, by its label in the manifest or in --sensitivity; may be repeated. No layers "
+            "are then searched for."
+        ),
+    ] = None,
     chart: Annotated[Optional[str], typer.Option(hidden=True)] = None,  # noqa: UP045
     html: options.Html = None,
     json: options.Json = None,
@@ -94,6 +101,7 @@ def quantize(
         output=output,
         modelopt=modelopt,
         sensitivity=sensitivity,
+        exclude=tuple(exclude or ()),
     )
     with Bar("layers") as bar:
         bar.say(f"loading {model}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import groupby
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from impasto import images, videos
+from impasto import images, medical, videos
 from impasto.batch.jobs import FORMATS, PIPE, Job, is_one_video, plan
 from impasto.batch.pictures import PictureRun, run_pictures
+from impasto.batch.scans import run_scan
 from impasto.batch.videos import VideoRun, run_video
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
 from impasto.files import exists, is_file
@@ -35,7 +37,7 @@ def run(
     inputs: Annotated[
         Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it; no Path, which forgets a slash of s3://)
         typer.Argument(
-            help="Pictures, videos, or folders of pictures; - is a video from standard input, as Y4M.",
+            help="Pictures, videos, DICOM files, or folders of pictures; - is a video from standard input, as Y4M.",
             show_default=False,
         ),
     ] = None,
@@ -90,6 +92,13 @@ def run(
     no_audio: Annotated[
         bool, typer.Option("--no-audio", help="Of videos: leave the sound out, which some files cannot hold.")
     ] = False,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Of DICOM files: which values are drawn. full is all that the file holds, file its own window; or CENTER,WIDTH in its "
+            "units, such as 40,400. Values outside of a window are cut off."
+        ),
+    ] = "full",
     painting: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="For a video: measure each frame's style distance to this painting; --json keeps them."),
@@ -142,6 +151,7 @@ def run(
     sources = [Path(entry) for entry in inputs]
     if painting and not is_one_video(sources):
         raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
+    shown = medical.Window.parse(window)
     with ExitStack() as opened:
         loaded = opened.enter_context(
             impasto.load(
@@ -153,6 +163,8 @@ def run(
                 working_size=_working_size(working_size),
             )
         )
+        if precision == "auto" and (offer := _int8_offer(loaded.info)):
+            err.print(offer, markup=False)
         loaded.keep_colors = keep_colors
         wanted = parse(style) if style else None
         loaded.set_style(wanted, strength=strength)
@@ -168,7 +180,15 @@ def run(
         meter = opened.enter_context(_meter(painting, network, device)) if painting else None
         progress = opened.enter_context(Bar())
         task = progress.add_task("", total=len(jobs), visible=len(jobs) > 1, unit="files")
-        outcomes = _outcomes(loaded, jobs, quality, crf, not no_audio, longest_side, meter, progress)
+        outcomes = _outcomes(
+            jobs,
+            partial(run_pictures, loaded, quality=quality, longest_side=longest_side),
+            partial(
+                run_scan, loaded, window=shown, how=_told(loaded, drawn), quality=quality, longest_side=longest_side
+            ),
+            partial(run_video, loaded, crf=crf, sound=not no_audio, longest_side=longest_side, meter=meter),
+            progress,
+        )
         written: list[PictureRun | VideoRun] = []
         failed: list[tuple[Job, ImpastoError]] = []
         for job, outcome in opened.enter_context(closing(outcomes)):
@@ -205,11 +225,30 @@ def run(
         raise typer.Exit(1)
 
 
+def _told(loaded: Model, drawn: str | None) -> str:
+    """What a derived file says of how its picture was processed."""
+    strength = f", strength {loaded.strength:g}" if loaded.info.strengths else ""
+    return f"{loaded.info.task}{f', style {drawn}' if drawn else ''}{strength}, {loaded.info.precision}"
+
+
 def _what_is_missing(model: str) -> str:
     """What is said where nothing but a model is named, or nothing but a picture."""
-    if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *videos.SUFFIXES):
+    if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *images.ARRAYS, *videos.SUFFIXES):
         return f"{model} is no model, which comes first; for example: impasto run denoise {model} -o result{Path(model).suffix}"
     return f"no picture or video to run {model} on; name one, for example: impasto run {model} photo.jpg -o result.png"
+
+
+def _int8_offer(info: ModelInfo) -> str | None:
+    """What INT8 would bring where "auto" drew in FP32 on a CPU; None where the package has no INT8 that is fast on this CPU."""
+    from impasto.package.manifest import read_manifest
+    from impasto.package.summary import int8_offer
+    from impasto.runtime.backends import preferred
+
+    if (info.precision, info.backend) != ("fp32", "openvino") or not info.path.is_dir():
+        return None
+    offer = int8_offer(read_manifest(info.path), "openvino")
+    # The question whether this CPU computes INT8 right compiles a convolution, so it comes last.
+    return offer if offer and preferred("int8").names[0] == "openvino" else None
 
 
 def _write_page(
@@ -242,25 +281,24 @@ def _folders(jobs: Sequence[Job]) -> str:
 
 
 def _outcomes(
-    loaded: Model,
     jobs: Sequence[Job],
-    quality: int,
-    crf: int,
-    sound: bool,
-    longest_side: int | None,
-    meter: StyleMeter | None,
+    pictures: Callable[[list[Job]], Iterator[tuple[Job, Future[PictureRun]]]],
+    scan: Callable[[Job], PictureRun],
+    video: Callable[..., VideoRun],
     progress: Bar,
 ) -> Generator[tuple[Job, Callable[[], PictureRun | VideoRun]], None, None]:
-    """Each job and what brings its result, in the jobs' order."""
-    for are_videos, group in groupby(jobs, lambda job: job.is_video):
-        if not are_videos:
-            for job, outcome in run_pictures(loaded, list(group), quality=quality, longest_side=longest_side):
+    """Each job and what brings its result, in the jobs' order. pictures, scan, video: draw those."""
+    for (are_videos, are_scans), group in groupby(jobs, lambda job: (job.is_video, job.is_scan)):
+        if not are_videos and not are_scans:
+            for job, outcome in pictures(list(group)):
                 yield job, outcome.result
             continue
         for job in group:
+            if are_scans:
+                yield job, partial(scan, job)
+                continue
             with _task(progress, job.source.name) as update:
-                drawing = partial(run_video, loaded, job, crf=crf, sound=sound, longest_side=longest_side)
-                yield job, partial(drawing, meter=meter, progress=update)
+                yield job, partial(video, job, progress=update)
 
 
 @contextmanager

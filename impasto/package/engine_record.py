@@ -37,6 +37,23 @@ class EngineLayer:
     """Bytes of its inputs and outputs, without weights, where their sizes are fixed; None where nobody said."""
 
 
+@dataclass(frozen=True)
+class DlaUse:
+    """What an engine does on a Jetson's deep learning accelerator (DLA)."""
+
+    core: int
+    """The accelerator's number, >= 0."""
+    layers: int
+    """How many of the network's layers run there."""
+    gpu_layers: tuple[str, ...]
+    """The others, each with its kind: "head (SHUFFLE)"."""
+
+    def __str__(self) -> str:
+        total = self.layers + len(self.gpu_layers)
+        said = f"DLA core {self.core} computes {self.layers} of {total} layers"
+        return f"{said}, the GPU these:" if self.gpu_layers else said
+
+
 def count_precisions(layers: tuple[EngineLayer, ...]) -> dict[str, int]:
     """How many of the layers compute in which precision, most first."""
     counts: dict[str, int] = {}
@@ -79,6 +96,8 @@ class EngineRecord:
     precisions_by_target: dict[str, dict[str, int]] = field(default_factory=dict)
     """Where it was built for several kinds of GPU: compute capability -> how many layers compute in which precision.
     `layers` are then those of the first."""
+    dla: DlaUse | None = None
+    """Which DLA it uses, and for what; None where the GPU computes everything."""
 
     def precisions(self) -> dict[str, int]:
         """How many layers compute in which precision, most first."""
@@ -124,6 +143,7 @@ class EngineRecord:
                 role=_one_of(data, "role", ROLES),
                 context_sha256=_take(data, "context_sha256", str, None),
                 precisions_by_target=_counts(_take(data, "precisions_by_target", dict, {})),
+                dla=_dla(_take(data, "dla", dict, None)),
             )
         except ValueError as error:
             raise PackageError(
@@ -190,6 +210,15 @@ def _layer(layer: Any) -> EngineLayer:
     name, kind, precision = map(str, words)
     moved = _take(layer, "moved_bytes", int, None)
     return EngineLayer(name, kind, precision, _texts(layer, "inputs"), _texts(layer, "outputs"), moved)
+
+
+def _dla(use: dict[str, Any] | None) -> DlaUse | None:
+    if use is None:
+        return None
+    core, layers = _take(use, "core", int), _take(use, "layers", int)
+    if not 0 <= core < _LARGEST_SIDE:  # it is handed to TensorRT
+        raise ValueError(f"the DLA core is {core}; expected 0 or more")
+    return DlaUse(core, layers, _texts(use, "gpu_layers"))
 
 
 def _counts(by_target: dict[str, Any]) -> dict[str, dict[str, int]]:

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 _GRAPH, _METADATA = 7, 14
-"""Of ModelProto."""
+"""Field numbers of ModelProto, in onnx.proto, as are those below."""
 _NODE, _INITIALIZER, _OUTPUT = 1, 5, 12
-"""Of GraphProto."""
+"""Field numbers of GraphProto."""
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
-"""Of TensorProto."""
+"""Field numbers of TensorProto."""
 _KEY, _VALUE = 1, 2
-"""Of StringStringEntryProto."""
+"""Field numbers of StringStringEntryProto."""
 _NODE_INPUT, _NODE_OUTPUT, _OPERATOR = 1, 2, 4
-"""Of NodeProto."""
+"""Field numbers of NodeProto."""
 _NAME = 1
-"""Of ValueInfoProto."""
+"""A field number of ValueInfoProto."""
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
 _BOUNDING = frozenset({"Clip", "HardSigmoid", "Max", "Min", "Relu"})

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
 MAX_BYTES = 1 << 26
-"""Of a JSON file. The records of large engines have some megabytes."""
+"""Most bytes of a JSON file. The records of large engines have some megabytes."""
 MAX_DEPTH = 32
 """Lists and objects in each other."""
 MAX_NUMBER = 10**18

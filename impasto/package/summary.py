@@ -46,10 +46,53 @@ def summary_of(manifest: Manifest) -> Summary:
         spec.task + (f" ×{spec.scale}" if spec.scale > 1 else ""),
         _style(manifest),
         manifest.precisions(),
-        float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None,
+        _number(cost),
         _quality(manifest.quality.get("validation")),
         terms if isinstance(terms, str) else UNSTATED,
     )
+
+
+def int8_offer(manifest: Manifest, target_backend: str) -> str | None:
+    """What the package's INT8 graph for a target backend would bring, in one line; None where the package holds none.
+
+    The figures are the manifest's own: what the graph loses against FP32, and how much faster it was on the processor that the
+    manifest names (`python -m impasto.benchmarks.precision --record`). A figure that the manifest lacks, or has in another form, is
+    left out.
+    """
+    if manifest.find("model", "int8", target_backend) is None:
+        return None
+    quality = manifest.quality.get("precision")
+    measured = quality.get(f"int8-{target_backend}") if isinstance(quality, dict) else None
+    lost = _lost(measured.get("against FP32")) if isinstance(measured, dict) else None
+    parts = [part for part in (lost, _speed(manifest.quality.get("speed"), target_backend)) if part]
+    return f"INT8 is here: {', '.join(parts) or 'not measured'}; choose it with --precision int8"
+
+
+def _lost(quality: Any) -> str | None:
+    """What an INT8 drawing loses at most: a restorer against the truth, a stylizer of its style, or else its likeness to FP32."""
+    if not isinstance(quality, dict):
+        return None
+    truth, style, likeness = (_number(quality.get(key)) for key in ("truth", "style", "psnr"))
+    if truth is not None:
+        return f"at most {max(truth, 0):.2f} dB less"
+    if style is not None:
+        return f"style distance {100 * style:+.1f} %"
+    return None if likeness is None else f"at least {likeness:.0f} dB from FP32's picture"
+
+
+def _speed(speeds: Any, target_backend: str) -> str | None:
+    """How many times as fast as FP32 it was, and where."""
+    for each in speeds if isinstance(speeds, list) else []:
+        if isinstance(each, dict) and (each.get("precision"), each.get("backend")) == ("int8", target_backend):
+            times, processor, network = _number(each.get("times_fp32")), each.get("processor"), each.get("network")
+            if times is not None and isinstance(processor, str):
+                same = f" ({network}, of the same layers)" if isinstance(network, str) else ""
+                return f"{times:.1f} times as fast on {processor}{same}"
+    return None
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def read_card(folder: Path) -> str:

@@ -77,7 +77,7 @@ def _name(made: QuantizedGraph) -> str:
 
 
 def _pictures(result: QuantizeResult, folder: Path) -> tuple[PictureGroup, ...]:
-    """Of the first few readable pictures, drawn by FP32 and by every new graph."""
+    """The first few readable pictures, each drawn by FP32 and by every new graph."""
     if not result.made:
         return ()
     photos: list[tuple[str, np.ndarray]] = []

@@ -37,7 +37,7 @@ class Header:
     kind: str = "420"
     """A key of _SUBSAMPLING."""
     bits: int = 8
-    """Of a sample; above 8 it takes two bytes, the lower one first."""
+    """Bits of a sample. A sample of more than 8 takes two bytes, the lower one first."""
     full_range: bool = False
     interlaced: bool = False
 

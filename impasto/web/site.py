@@ -25,7 +25,7 @@ class Site:
     folder: Path
     models: tuple[str, ...]
     bytes: int
-    """Of all files."""
+    """Size of all files together."""
     offline: bool
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -98,6 +99,33 @@ class Slot(ABC):
     @abstractmethod
     def close(self) -> None:
         """Wait for the run, and free the slot's memory."""
+
+
+class DeviceFrames(ABC):
+    """A graph's memory on a GPU for pictures that are there already, of one size. Not thread-safe."""
+
+    stream: int
+    """Handle of the CUDA stream on which `window` is filled and `result` is read."""
+    window: int
+    """Device address of the graph's picture, uint8 (1, H, W, 3)."""
+    result: int
+    """Device address of the graph's result, uint8 (1, H x scale, W x scale, 3)."""
+
+    @abstractmethod
+    def begin(self, extra: Sequence[np.ndarray], source: int = 0, target: int = 0) -> None:
+        """Begin a run after what the stream has been given. What it is given next comes after the run.
+
+        extra: the inputs after the picture. source, target: device addresses to use in place of `window` and `result`; 0 for none.
+        Raises BackendError.
+        """
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Return when the stream's work is done. Raises BackendError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Wait for the run, and free the memory."""
 
 
 class InnerValues(ABC):
@@ -208,6 +236,24 @@ class Backend(ABC):
     def slot(self, shapes: tuple[tuple[int, ...], ...]) -> Slot | None:
         """A new slot for inputs of these shapes; None if the backend runs one picture at a time."""
         return None
+
+    def require_gpu(self) -> int:
+        """The number of the CUDA device from which `device_frames` takes pictures. Raises BackendError if there is none."""
+        raise BackendError(
+            f"the picture is on a GPU, and {self.name} on {self.device} takes none from there; pass a NumPy array, or load "
+            "the model with backend='tensorrt' or 'onnxruntime-cuda'"
+        )
+
+    def gpu_active(self) -> AbstractContextManager[None]:
+        """A `with` block in which the primary CUDA context of the GPU of `require_gpu` is current. Blocks may nest."""
+        raise NotImplementedError
+
+    def device_frames(self, shapes: tuple[tuple[int, ...], ...], result: tuple[int, ...]) -> DeviceFrames:
+        """New memory for inputs and a result of these shapes, on the GPU of `require_gpu`. The caller closes it.
+
+        Raises ShapeError, BackendError.
+        """
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free all memory. A closed backend raises BackendError when it is run. Closing twice does nothing."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from impasto.errors import BackendError, MissingDependency, first_line, install
+from impasto.kernels import cuda_driver
 
-from .base import Backend, TensorSpec
+from .base import Backend, DeviceFrames, TensorSpec
 
 # From 1.29 on, ONNX Runtime sends telemetry to Microsoft and keeps an identity in the home folder. Users of Impasto did not ask for
 # that. ONNX Runtime reads this variable when it is first imported.
@@ -122,6 +124,40 @@ class OnnxRuntimeBackend(Backend):
             held.forget()
             raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
 
+    def require_gpu(self) -> int:
+        return self._held.number if self._held else super().require_gpu()
+
+    def gpu_active(self) -> AbstractContextManager[None]:
+        assert self._held is not None
+        return cuda_driver.primary_context(self._held.number)
+
+    def device_frames(self, shapes: tuple[tuple[int, ...], ...], result: tuple[int, ...]) -> DeviceFrames:
+        assert self._held is not None
+        return _OnnxRuntimeFrames(self, self._held, shapes[0], result)
+
+    def run_where_it_lies(
+        self, place: tuple[str, int], source: _Placed, target: _Placed, extra: Sequence[np.ndarray]
+    ) -> None:
+        """Run on a picture in device memory, and write the result to device memory. Returns when it is there.
+
+        place: the device, as ONNX Runtime names it. extra: the inputs after the picture. Raises BackendError.
+        """
+        binding = self._session.io_binding()
+
+        def run() -> None:
+            try:
+                # A graph that begins on the CPU gets a copy at binding, not a pointer: bind when the picture is complete.
+                binding.bind_input(self.inputs[0].name, *place, np.uint8, list(source.shape), source.pointer)
+                for spec, array in zip(self.inputs[1:], extra, strict=True):
+                    binding.bind_cpu_input(spec.name, array)
+                binding.bind_output(self.output.name, *place, np.uint8, list(target.shape), target.pointer)
+                self._session.run_with_iobinding(binding, self._new_options())
+                binding.synchronize_outputs()
+            except Exception as error:
+                raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
+
+        self._runner(run)
+
     def _bind_output(self, out: np.ndarray) -> None:
         """Let ONNX Runtime write the result into the caller's array, also from a device."""
         self._binding.bind_output(self.output.name, "cpu", 0, out.dtype, out.shape, out.ctypes.data)
@@ -157,6 +193,7 @@ class _DeviceTensors:
         """kind, number: the device, as ONNX Runtime names it: "cuda", 0."""
         self._ort = ort
         self._device = (kind, number)
+        self.number = number
         self._inputs: dict[str, Any] = {}
         self._shapes: tuple[tuple[int, ...], ...] = ()
 
@@ -187,6 +224,59 @@ class _DeviceTensors:
     def forget(self) -> None:
         """Allocate again at the next run."""
         self._shapes = ()
+
+    def picture(self, shape: tuple[int, ...]) -> Any:
+        """New memory for a uint8 tensor of this shape."""
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.uint8, *self._device)
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The device, as ONNX Runtime names it."""
+        return self._device
+
+
+class _Placed(NamedTuple):
+    """A uint8 tensor in device memory."""
+
+    pointer: int
+    shape: tuple[int, ...]
+
+
+class _OnnxRuntimeFrames(DeviceFrames):
+    """A session's run on pictures that are on the device already.
+
+    ONNX Runtime has a stream of its own, so the host waits for the picture before a run, and for the result after it.
+    """
+
+    def __init__(
+        self, backend: OnnxRuntimeBackend, held: _DeviceTensors, shape: tuple[int, ...], result: tuple[int, ...]
+    ) -> None:
+        """shape, result: of the picture and the result. Raises BackendError."""
+        self._backend = backend
+        self._held = held
+        try:
+            self._window, self._result = held.picture(shape), held.picture(result)
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime has no memory for {shape}: {first_line(error)}") from error
+        self.window, self.result = self._window.data_ptr(), self._result.data_ptr()
+        self._shape, self._result_shape = shape, result
+        with cuda_driver.primary_context(held.number):
+            self.stream = cuda_driver.new_stream()
+
+    def begin(self, extra: Sequence[np.ndarray], source: int = 0, target: int = 0) -> None:
+        cuda_driver.synchronize(self.stream)
+        read = _Placed(source or self.window, self._shape)
+        written = _Placed(target or self.result, self._result_shape)
+        self._backend.run_where_it_lies(self._held.place, read, written, extra)
+
+    def wait(self) -> None:
+        cuda_driver.synchronize(self.stream)
+
+    def close(self) -> None:
+        with cuda_driver.primary_context(self._held.number):
+            cuda_driver.synchronize(self.stream)
+            cuda_driver.destroy_stream(self.stream)
+        del self._window, self._result
 
 
 def _tensor(value: Any, path: Path) -> TensorSpec:

@@ -45,6 +45,12 @@ class PixelAdapter(Backend):
     def computation(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> Callable[[], None]:
         return self._inner.computation((self._encode(inputs[0]),), self._room(out))
 
+    def require_gpu(self) -> int:
+        raise BackendError(
+            "the picture is on a GPU, and this graph's pixels are converted on the CPU; pass a NumPy array, or make a package "
+            "of the graph, which converts them itself: impasto export"
+        )
+
     def _run(self, inputs: Sequence[np.ndarray], out: np.ndarray) -> None:
         result = self._room(out)
         try:

@@ -34,7 +34,7 @@ class ContextSource(Protocol):
     """Gives the context of a picture or of a video's frame."""
 
     def of_picture(self, image: np.ndarray) -> np.ndarray:
-        """The context of one picture, float32 (1, K), valid until the next call. image: uint8 (H, W, 3)."""
+        """The context of one picture, float32 (1, K), valid until the next call. image: (H, W, 3), uint8, or float32 from 0 to 1."""
 
     def of_frame(self, image: np.ndarray, scene: Scene) -> np.ndarray:
         """The context of a video's next frame, float32 (1, K), valid until the next call. scene: belongs to the video."""
@@ -81,18 +81,19 @@ class ContextGraph:
                 f"the context graph gives {backend.output} for {len(mixture) or 'no named'} styles; export the model again"
             )
         self._backend = backend
-        self._side = side
+        self.side = side
+        """Of the thumbnail, in pixels."""
         self.mixture = mixture
         self._fresh = np.empty((1, *(length or 0 for length in backend.output.shape[1:])), np.float32)
         self._last_thumbnail = np.zeros((1, side, side, 3), np.uint8)
 
     def of_picture(self, image: np.ndarray) -> np.ndarray:
-        """The context of one picture, float32 (1, K), valid until the next call. image: uint8 (H, W, 3)."""
-        return self._mixed(self._compute(thumbnail(image, self._side)))
+        """The context of one picture, float32 (1, K), valid until the next call. image: (H, W, 3), uint8, or float32 from 0 to 1."""
+        return self._mixed(self._compute(thumbnail(image, self.side)))
 
     def of_frame(self, image: np.ndarray, scene: Scene) -> np.ndarray:
         """The smoothed context of a video's next frame, float32 (1, K). After a scene cut the mean begins again."""
-        small = thumbnail(image, self._side)
+        small = thumbnail(image, self.side)
         fresh = self._compute(small)
         if scene.thumbnail is None or _change(small, scene.thumbnail) > SCENE_CUT:
             scene.context = fresh.copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from impasto.benchmarks.measurement.measure import TURNS, in_turn
 from impasto.benchmarks.precision import CLASSIC, EAGER, Comparison, Result, compare
 from impasto.errors import PackageError
 from impasto.files import sha256
+from impasto.package.manifest import read_manifest
 
 torch = pytest.importorskip("torch", reason="the comparison is with torch")
 
@@ -90,3 +92,42 @@ def test_without_int8_graphs_the_command_that_makes_them_is_named(tmp_path: Path
     (bare / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(PackageError, match="impasto quantize"):
         compare(str(bare), (48, 48), 1)
+
+
+def test_an_earlier_runs_speed_is_written_into_a_package(
+    package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = shutil.copytree(package, tmp_path / "tiny")
+    results = [{"name": f"openvino {name}", "median_ms": ms} for name, ms in (("FP32", 60.0), ("INT8", 12.0))]
+    report = {"comparisons": [{"model": "wave", "results": results}], "environment": {"processor": "Xeon"}}
+    (tmp_path / "run.json").write_text(json.dumps(report))
+    for _ in range(2):  # an entry of the same processor is replaced
+        precision.main([str(copied), "--record", f"{tmp_path / 'run.json'}=wave"])
+    precision.main([str(copied), "--record", f"{tmp_path / 'run.json'}=wave", "--processor", "Xeon with AMX"])
+    entry = {"precision": "int8", "backend": "openvino", "times_fp32": 5.0, "processor": "Xeon", "network": "wave"}
+    assert read_manifest(copied).quality["speed"] == [entry, {**entry, "processor": "Xeon with AMX"}]
+
+
+@pytest.mark.parametrize(
+    ("argument", "text", "why"),
+    [
+        ("FILE=wave", "{", "cannot read"),
+        ("FILE=wave", "[]", "no times of wave in OpenVINO"),
+        ("FILE=wave", '{"comparisons": [{"model": "night", "results": []}]}', "no times of wave in OpenVINO"),
+        ("FILE", "{}", "takes FILE=NETWORK"),
+    ],
+)
+def test_a_report_without_the_network_changes_nothing(
+    package: Path, tmp_path: Path, argument: str, text: str, why: str
+) -> None:
+    (tmp_path / "run.json").write_text(text)
+    before = (package / "manifest.json").read_bytes()
+    with pytest.raises(SystemExit, match=why):
+        precision.main([str(package), "--record", argument.replace("FILE", str(tmp_path / "run.json"))])
+    assert (package / "manifest.json").read_bytes() == before
+
+
+def test_no_speed_is_written_into_what_came_with_impasto(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(SystemExit, match="copy its folder first"):
+        precision.main(["great-wave", "--record", f"{tmp_path / 'run.json'}=great-wave"])

@@ -17,7 +17,7 @@ from impasto.kernels import binaries, build, launch
 from impasto.kernels.binaries import Binary
 from impasto.kernels.feature_map import ELEMENT_BYTES
 
-TABLE = json.loads(build.TABLE.read_text())
+TABLE = json.loads(build.GRAM.table.read_text())
 KERNELS = (
     {
         f"gram_{step}_{dtype}_{layout}"
@@ -35,14 +35,14 @@ OLDEST = {"75": 11, "80": 11, "86": 11, "87": 11, "89": 11, "90a": 12, "100": 12
 """The oldest CUDA major version of which some driver knows the architecture, as 9.0a and 11.0 are called now."""
 REGISTERS = 65536
 """Of one multiprocessor, on every architecture."""
-FILES = build.committed()
+FILES = build.GRAM.committed()
 BINARIES = [Binary.named(name) for name in FILES]
 CUBINS = {binary.architecture: binary for binary in BINARIES if binary.kind == "cubin"}
 
 
 def test_the_zip_file_was_built_from_the_source():
     stale = "gram.cu or gram.zip changed alone: run `make kernels` and commit both, and gram.resources.json"
-    assert TABLE["source_sha256"] == build.source_hash(), stale
+    assert TABLE["source_sha256"] == build.GRAM.source_hash(), stale
     assert TABLE["files_sha256"] == build.hashes(FILES), stale
 
 
@@ -248,7 +248,7 @@ def test_the_compiler_agrees_with_the_table(architecture, tmp_path):
     except build.BuildError as error:
         pytest.skip(str(error))
     encoding = locale.nl_langinfo(locale.CODESET)
-    _, resources = build.compile_architecture(architecture, tmp_path, ["-DGRAM_ONLY_FLOAT16"], fetch=False)
+    _, resources = build.compile_architecture(build.GRAM, architecture, tmp_path, ["-DGRAM_ONLY_FLOAT16"], fetch=False)
     assert locale.nl_langinfo(locale.CODESET) == encoding, "NVRTC's locale was left to this thread"
     table = TABLE["architectures"][architecture]
     assert set(resources) == {name for name in table if "_f16" in name or name == "gram_finish"}

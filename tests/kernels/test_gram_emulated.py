@@ -347,7 +347,7 @@ BARRIERS = (
 
 @pytest.mark.parametrize("barrier", BARRIERS)
 def test_a_missing_barrier_shows(barrier, tmp_path, monkeypatch):
-    source = build.SOURCE.read_text(encoding="utf-8")
+    source = build.GRAM.source.read_text(encoding="utf-8")
     without = source.replace(f"__syncthreads();  // {barrier}", f"// {barrier}")
     assert without != source
     assert checked(without, tmp_path, monkeypatch) == "other figures"
@@ -364,7 +364,7 @@ def test_a_missing_barrier_shows(barrier, tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_mistakes_show(right, wrong, found, tmp_path, monkeypatch):
-    source = build.SOURCE.read_text(encoding="utf-8")
+    source = build.GRAM.source.read_text(encoding="utf-8")
     assert right in source
     assert re.search(found, checked(source.replace(right, wrong), tmp_path, monkeypatch))
 
@@ -387,7 +387,7 @@ def test_mistakes_show(right, wrong, found, tmp_path, monkeypatch):
     ],
 )  # fmt: skip
 def test_mistakes_with_warpgroups_show(right, wrong, found, tmp_path, monkeypatch):
-    source = build.SOURCE.read_text(encoding="utf-8")
+    source = build.GRAM.source.read_text(encoding="utf-8")
     assert right in source
     assert re.search(found, checked(source.replace(right, wrong), tmp_path, monkeypatch, HOPPER))
 

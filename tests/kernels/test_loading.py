@@ -25,6 +25,9 @@ SINCE_CUDA_11_4 = {
     "cuGraphExecDestroy",
     *("cuGetErrorString", "cuDriverGetVersion", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain"),
     *("cuCtxGetCurrent", "cuCtxSetCurrent", "cuCtxGetDevice", "cuModuleLoadData", "cuModuleGetFunction"),
+    *("cuInit", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2", "cuMemAlloc_v2", "cuMemFree_v2", "cuPointerGetAttribute"),
+    *("cuMemcpyDtoHAsync_v2", "cuStreamCreate", "cuStreamDestroy_v2", "cuStreamSynchronize", "cuStreamWaitEvent"),
+    *("cuEventCreate", "cuEventRecord", "cuEventDestroy_v2"),
     *("cuFuncSetAttribute", "cuOccupancyMaxActiveBlocksPerMultiprocessor", "cuLaunchKernel"),
 }
 """Without graphs, none is younger than CUDA 9.0: cudaTypedefs.h of CUDA 11.8 has a version in each one's name."""

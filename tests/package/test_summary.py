@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from impasto.package.manifest import Manifest
+from impasto.package.manifest import Manifest, PackageFile
 from impasto.package.spec import ModelSpec
-from impasto.package.summary import UNSTATED, summary_of
+from impasto.package.summary import UNSTATED, int8_offer, summary_of
 
 
 def manifest(task: str = "denoise", recipe: Any = None, quality: Any = None, **spec: Any) -> Manifest:
@@ -38,3 +38,38 @@ def test_what_has_another_form_is_passed_over(wrong):
         manifest("stylize", {"kmac_per_pixel": wrong, "paintings": wrong, "terms": 3}, {"validation": wrong})
     )
     assert (found.kmac_per_pixel, found.quality, found.licence) == (None, "", UNSTATED)
+
+
+INT8 = PackageFile("model.int8-openvino.onnx", "model", "0" * 64, "int8", "openvino")
+SPEED = {"precision": "int8", "backend": "openvino", "times_fp32": 4.81, "processor": "an Intel Xeon with AMX"}
+
+
+def offered(lost: Any, speeds: Any) -> str | None:
+    quality = {"precision": {"int8-openvino": {"against FP32": lost}}, "speed": speeds}
+    return int8_offer(Manifest(ModelSpec("name", task="denoise"), (INT8,), {}, quality), "openvino")
+
+
+def test_int8_is_offered_in_the_manifests_figures():
+    assert offered({"psnr": 47.8, "truth": 0.07}, [SPEED]) == (
+        "INT8 is here: at most 0.07 dB less, 4.8 times as fast on an Intel Xeon with AMX; choose it with --precision int8"
+    )
+    assert offered({"psnr": 30.9, "style": -0.0125}, [{**SPEED, "network": "wave"}]) == (
+        "INT8 is here: style distance -1.2 %, 4.8 times as fast on an Intel Xeon with AMX (wave, of the same layers); choose it with "
+        "--precision int8"
+    )
+    assert (
+        offered({"psnr": 47.8}, [])
+        == "INT8 is here: at least 48 dB from FP32's picture; choose it with --precision int8"
+    )
+
+
+def test_no_int8_is_offered_where_the_package_holds_none_for_the_backend():
+    assert int8_offer(manifest(), "openvino") is None
+    assert int8_offer(Manifest(ModelSpec("name", task="denoise"), (INT8,)), "tensorrt") is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, [], "text", 3, [3], [{"precision": "int8", "backend": "openvino"}], {"psnr": "x"}]
+)
+def test_an_offer_leaves_out_figures_of_another_form(wrong):
+    assert offered(wrong, wrong) == "INT8 is here: not measured; choose it with --precision int8"

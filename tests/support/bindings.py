@@ -27,7 +27,7 @@ VERSIONS = sorted(path.stem for path in API.glob("*.json"))
 ENUMS = {
     "NetworkDefinitionCreationFlag", "BuilderFlag", "TacticSource", "ComputeCapability", "MemoryPoolType", "DataType",
     "HardwareCompatibilityLevel", "OnnxParserFlag", "ProfilingVerbosity", "TensorIOMode", "LayerInformationFormat",
-    "PreviewFeature", "LayerType", "DynamicShapesKernelSpecializationStrategy",
+    "PreviewFeature", "LayerType", "DeviceType", "DynamicShapesKernelSpecializationStrategy",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""gram.cu as C++ for this machine's own processor: its index arithmetic and its barriers, checked where there is no GPU.
+"""gram.cu and frames.cu as C++ for this machine's own processor: index arithmetic and barriers, checked where there is no GPU.
 
 The source is taken as it is but for three things: each inline assembly statement becomes a call of what emulated_gpu.h says of that
 instruction, dynamic shared memory becomes an array, and CUDA's headers are left away.
@@ -53,7 +53,28 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Emulat
     return lambda architecture: module(library(architecture), architecture)
 
 
-def translated(source: str) -> str:
+_EMULATE = {
+    "gram": """
+extern "C" const char* emulate(void* kernel, unsigned blocks, unsigned threads, unsigned shared_bytes,
+                               const Group* group, const TensorMaps* maps, unsigned seed) {
+  const auto body = [=] {
+    if (maps) return reinterpret_cast<void (*)(Group, TensorMaps)>(kernel)(*group, *maps);
+    reinterpret_cast<void (*)(Group)>(kernel)(*group);
+  };
+  return gpu::run(body, blocks, threads, shared_bytes, seed);
+}
+""",
+    "frames": """
+extern "C" const char* emulate(void* kernel, unsigned blocks, unsigned threads, unsigned shared_bytes,
+                               const Frame* frame, const void*, unsigned seed) {
+  return gpu::run([=] { reinterpret_cast<void (*)(Frame)>(kernel)(*frame); }, blocks, threads, shared_bytes, seed);
+}
+""",
+}
+"""How the kernels of each source are called."""
+
+
+def translated(source: str, name: str = "gram") -> str:
     """CUDA C++ as the C++ that emulated_gpu.h explains. Raises ValueError where inline assembly does not read as it ought to."""
     text = re.sub(r"#include <cuda_\w+\.h>\n", "", source)
     text = text.replace("namespace {", "inline namespace kernel {")
@@ -63,16 +84,7 @@ def translated(source: str) -> str:
     text, calls = _ASSEMBLY.subn(_call, text)
     if calls != len(re.findall(r"\basm\b", source)):
         raise ValueError(f"{calls} inline assembly statements were understood of {source.count('asm')}")
-    return (
-        f'#include "{MACHINE}"\n{text}\n'
-        'extern "C" const char* emulate(void* kernel, unsigned blocks, unsigned threads, unsigned shared_bytes,\n'
-        "                               const Group* group, const TensorMaps* maps, unsigned seed) {\n"
-        "  const auto body = [=] {\n"
-        "    if (maps) return reinterpret_cast<void (*)(Group, TensorMaps)>(kernel)(*group, *maps);\n"
-        "    reinterpret_cast<void (*)(Group)>(kernel)(*group);\n"
-        "  };\n"
-        "  return gpu::run(body, blocks, threads, shared_bytes, seed);\n}\n"
-    )
+    return f'#include "{MACHINE}"\n{text}\n{_EMULATE[name]}'
 
 
 def _call(match: re.Match[str]) -> str:
@@ -88,15 +100,16 @@ def _call(match: re.Match[str]) -> str:
     return f"{name}({', '.join(_OPERAND.findall(statement))});"
 
 
-def compiled(folder: Path, architecture: int, source: str | None = None, *flags: str) -> Path:
+def compiled(
+    folder: Path, architecture: int, source: str | None = None, *flags: str, kernels: build.KernelFile = build.GRAM
+) -> Path:
     """A library of the source's kernels, as they are for one architecture (750, 800, 900). Raises CalledProcessError.
 
-    flags: the compiler's, behind FLAGS.
+    source: in place of the kernels' own. flags: the compiler's, behind FLAGS.
     """
-    name = folder / f"gram_{architecture}"
-    name.with_suffix(".cpp").write_text(
-        translated(source or build.SOURCE.read_text(encoding="utf-8")), encoding="utf-8"
-    )
+    name = folder / f"{kernels.name}_{architecture}"
+    text = translated(source or kernels.source.read_text(encoding="utf-8"), kernels.name)
+    name.with_suffix(".cpp").write_text(text, encoding="utf-8")
     command = [COMPILER, *FLAGS, *flags, f"-D__CUDA_ARCH__={architecture}", "-o", f"{name}.so", f"{name}.cpp"]
     if architecture == 900:
         command.append("-D__CUDA_ARCH_FEAT_SM90_ALL")

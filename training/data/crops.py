@@ -191,7 +191,7 @@ def thumbnails(photos: Photos, side: int, device: torch.device) -> Tensor:
 
 
 def thumbnails_of(pictures: Tensor, side: int) -> Tensor:
-    """Of whole photos on the device: uint8 (N, 3, H, W) to uint8 (N, 3, side, side), means of areas as the runtime's."""
+    """Thumbnails of whole photos on the device: uint8 (N, 3, H, W) to uint8 (N, 3, side, side), means of areas as the runtime's."""
     return F.interpolate(pictures.float(), size=(side, side), mode="area").round().to(torch.uint8)
 
 

@@ -26,7 +26,7 @@ class Compose(Degradation):
 
     @property
     def task(self) -> str:  # type: ignore[override]
-        """Of its parts' tasks, the one that asks most of a network."""
+        """The task of that part which asks most of a network."""
         return hardest(self.parts)
 
     @property
@@ -87,5 +87,5 @@ class Mixture(Degradation):
 
 
 def hardest(parts: tuple[Degradation, ...]) -> str:
-    """Of the tasks of several kinds of damage, the one that asks most of a network."""
+    """The task that asks most of a network, among those of several kinds of damage."""
     return min((part.task for part in parts), key=_HARDEST.index)

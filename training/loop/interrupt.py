@@ -9,14 +9,15 @@ from typing import Any
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM is only noted in `asked`; a second one raises at once, if not `patient`.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted in `asked`; a second one raises at once, if not `patient`.
 
+    A signal that is ignored stays so, as SIGHUP under nohup.
     Patient is for torchrun, which passes on the signal that the terminal has already sent, and kills after 30 seconds.
 
     Outside of the main thread, where Python delivers no signals, it notes nothing.
     """
 
-    _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
     def __init__(self, patient: bool = False) -> None:
         self.asked = False
@@ -25,7 +26,8 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+            heard = [number for number in self._SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(

@@ -85,6 +85,14 @@ class TensorRT:
         return hasattr(self.module.BuilderFlag, "FP16")
 
     @property
+    def builds_for_dla(self) -> bool:
+        """Whether the builder has the options for a Jetson's DLA, and the flags that such an engine's precision comes from.
+
+        TensorRT 11 and TensorRT-RTX have the options' names, and not the flags.
+        """
+        return self.has_precision_flags and hasattr(self.module.IBuilderConfig, "DLA_core")
+
+    @property
     def chooses_targets(self) -> bool:
         """Whether engines can be built for GPUs that this machine does not have."""
         return hasattr(self.module, "ComputeCapability")
@@ -170,9 +178,12 @@ class TensorRT:
             raise BackendError(f"{self} failed to create the {what}: {self.log.errors()}")
         return made
 
-    def create_runtime(self) -> Any:
-        """A TensorRT runtime. Raises BackendError."""
-        return self.make("runtime", self.module.Runtime, self.log.vendor)
+    def create_runtime(self, dla_core: int | None = None) -> Any:
+        """A TensorRT runtime. dla_core: the core that its engines use, if they use one. Raises BackendError."""
+        runtime = self.make("runtime", self.module.Runtime, self.log.vendor)
+        if dla_core is not None:
+            runtime.DLA_core = dla_core
+        return runtime
 
     def deserialize(self, runtime: Any, plan: bytes) -> Any:
         """The engine in these bytes. Raises BackendError with TensorRT's errors: some versions raise, others return None."""

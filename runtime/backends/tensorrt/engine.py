@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from impasto.runtime.host_copies import copy_into
 
 from .api import tensorrt
 from .compatibility import require_match
+from .device_frames import DeviceOutput, TensorRTFrames
 from .engine_copies import EngineCopies, ProfileLease
 from .kernel_cache import KernelCache
 from .slot import OutputBinding, PictureOutput, Shapes, TensorRTSlot
@@ -46,7 +48,8 @@ class TensorRTBackend(Backend):
         if record:
             require_match(record, self._api, self._device, rebuild)
         with self._device.active():
-            runtime = self._api.create_runtime()  # outside of the `try`: an error here is not about the engine
+            dla_core = record.dla.core if record and record.dla else None
+            runtime = self._api.create_runtime(dla_core)  # outside of the `try`: an error here is not about the engine
             try:
                 self._copies = EngineCopies(self._api, runtime, plan)
             except BackendError as error:
@@ -69,6 +72,16 @@ class TensorRTBackend(Backend):
             lease = self._copies.lease(self._profile(shapes))
         watched = replace(lease, release=lambda: self._slot_closed(lease))
         return TensorRTSlot(self._device, self._api, watched, self._kernels, self.inputs, self.outputs, shapes, output)
+
+    def require_gpu(self) -> int:
+        return self._device.ordinal
+
+    def gpu_active(self) -> AbstractContextManager[None]:
+        return self._device.active()
+
+    def device_frames(self, shapes: Shapes, result: tuple[int, ...]) -> TensorRTFrames:
+        output = DeviceOutput()
+        return TensorRTFrames(self.bound_slot(shapes, output), output, result)
 
     def _slot_closed(self, lease: ProfileLease) -> None:
         lease.release()
@@ -100,7 +113,7 @@ class TensorRTBackend(Backend):
         return slot
 
     def _profile(self, shapes: Shapes) -> int:
-        """Of the optimization profiles that take these shapes, the index of the one whose opt shape is nearest. Raises ShapeError."""
+        """Index of the optimization profile that takes these shapes, with the nearest opt shape if several do. Raises ShapeError."""
         fitting: list[tuple[float, int]] = []
         ranges = []
         for index in range(self._engine.num_optimization_profiles):

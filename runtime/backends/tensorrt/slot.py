@@ -7,6 +7,7 @@ engine and download.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,15 @@ class OutputBinding(ABC):
     The slot calls each method while the device is active.
     """
 
+    keeps_pictures = False
+    """Whether the first input, the picture, is written on the GPU. It has device memory alone then, and is not uploaded."""
+
     @abstractmethod
-    def bind(self, slot: TensorRTSlot) -> HostBuffer:
-        """Give each output its memory. Returns the pinned buffer for the result. Raises BackendError, KernelError."""
+    def bind(self, slot: TensorRTSlot) -> HostBuffer | None:
+        """Give each output its memory. Returns the pinned buffer for the result, None if the result stays on the GPU.
+
+        Raises BackendError, KernelError.
+        """
 
     def compute(self, stream: Stream) -> None:  # noqa: B027 (most bindings do nothing)
         """Begin the work that follows the engine. Raises BackendError."""
@@ -78,7 +85,7 @@ class TensorRTSlot(Slot):
         self.outputs = outputs
         self._api = api
         self._lease: ProfileLease | None = lease
-        self._inputs = inputs
+        self.inputs = inputs
         self._output = output
         self._uploads: list[tuple[DeviceBlock, HostBuffer]] = []
         self._hosts: list[HostBuffer] = []
@@ -99,10 +106,12 @@ class TensorRTSlot(Slot):
         except BaseException:
             self.close()
             raise
-        self.images: list[np.ndarray] = [host.array for host in self._hosts[: len(inputs)]]
-        """Pinned arrays to fill before `start`, one for each input."""
-        self.result: np.ndarray = result.array
-        """Pinned array that holds the result after `wait`."""
+        uploaded = len(inputs) - output.keeps_pictures
+        self.images: list[np.ndarray] = [host.array for host in self._hosts[:uploaded]]
+        """Pinned arrays to fill before `start`, one for each input that is uploaded."""
+        if result is not None:
+            self.result: np.ndarray = result.array
+            """Pinned array that holds the result after `wait`. Missing if the result stays on the GPU."""
 
     def start(self) -> None:
         """Begin upload, engine and download of what `images` hold. Raises BackendError."""
@@ -207,7 +216,7 @@ class TensorRTSlot(Slot):
                 self._lease.release()
             self._lease = None
 
-    def _prepare(self, lease: ProfileLease, kernels: KernelCache, shapes: Shapes) -> HostBuffer:
+    def _prepare(self, lease: ProfileLease, kernels: KernelCache, shapes: Shapes) -> HostBuffer | None:
         """Make the execution context, and bind its inputs and outputs. Returns the result's buffer."""
         self._api.log.forget()
         self._execution_context = kernels.create_execution_context(lease.engine)
@@ -223,11 +232,15 @@ class TensorRTSlot(Slot):
             raise BackendError(
                 f"TensorRT {self._api.version} refused optimization profile {lease.profile}: {self._api.log.errors()}"
             )
-        for spec, shape in zip(self._inputs, shapes, strict=True):
+        for spec, shape in zip(self.inputs, shapes, strict=True):
             if not self._execution_context.set_input_shape(spec.name, shape):
                 raise BackendError(
                     f"TensorRT {self._api.version} refused {spec.name} {shape}: {self._api.log.errors()}"
                 )
+            if self._output.keeps_pictures and spec is self.inputs[0]:
+                self.picture = self.take(prod(shape) * spec.dtype.itemsize)
+                self.set_address(spec, self.picture.pointer)
+                continue
             host, block = self.attach(spec, shape)
             if block is not None:
                 self._uploads.append((block, host))

@@ -29,9 +29,9 @@ from impasto.export.quantization.ranges import Session
 from impasto.export.quantization.search import QuantizeOptions, quantize
 from impasto.export.quantization.sensitivity import NoAssignment, assign, groups
 from impasto.metrics import psnr
-from impasto.package.manifest import LOCK, MANIFEST, read_manifest
+from impasto.package.manifest import LOCK, MANIFEST, PRECISIONS, TARGET_BACKENDS, read_manifest
 from impasto.package.spec import PERCEPTUAL, ModelSpec, SizeRule
-from impasto.runtime.loading.source import resolve, shipped_models
+from impasto.runtime.loading.source import known_names, resolve, shipped_models
 
 MakePackage = Callable[..., Path]
 SPEC = ModelSpec("small", receptive_field=8)
@@ -138,6 +138,35 @@ def test_excluding_the_worst_layer_reaches_a_budget_that_plain_int8_misses(tmp_p
     assert plain.quality.psnr < 33
 
 
+def test_named_layers_are_excluded_without_a_search(tmp_path: Path, folder: Path) -> None:
+    model = package(tmp_path / "small", chain(8, hostile=4))
+    options = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=33), method="min-max")
+    (searched,) = quantize(model, options).made
+    content = searched.path.read_bytes()
+    (named,) = quantize(model, replace(options, exclude=searched.excluded)).made
+    assert (named.excluded, named.quality, named.losses) == (searched.excluded, searched.quality, ())
+    assert named.path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("exclude", "error", "words"),
+    [
+        (("conv9",), OptionError, "no layer is called conv9; the layers are conv0, conv1"),
+        (("conv1",), PrecisionError, "does not hold with conv1 excluded.*Nothing was written"),
+        (tuple(f"conv{number}" for number in range(5)), PrecisionError, "5 of 8 layers are to be excluded"),
+    ],
+)
+def test_named_layers_that_do_not_do_write_nothing(
+    exclude: tuple[str, ...], error: type[Exception], words: str, tmp_path: Path, folder: Path
+) -> None:
+    model = package(tmp_path / "small", chain(8, hostile=4))
+    before = state(model)
+    options = QuantizeOptions(folder, "int8", ("openvino",), Budget(psnr=33), method="min-max", exclude=exclude)
+    with pytest.raises(error, match=words):
+        quantize(model, options)
+    assert state(model) == before
+
+
 def test_a_budget_that_nothing_holds_writes_nothing(tmp_path: Path, folder: Path) -> None:
     model = package(tmp_path / "small")
     quantize(model, QuantizeOptions(folder, "int8", ("openvino",)))
@@ -187,6 +216,15 @@ def test_models_that_ship_stay_as_they_are(folder: Path) -> None:
         quantize("denoise", QuantizeOptions(folder))
     with pytest.raises(OptionError, match="dejpeg came with Impasto and stays as it is"):
         quantize("denoise", QuantizeOptions(folder, output=shipped_models() / "dejpeg"))
+    for name in known_names():
+        for wanted in PRECISIONS:
+            for target_backend in (None, *TARGET_BACKENDS):
+                assert resolve(name, wanted, target_backend=target_backend).precision == wanted
+
+
+def test_a_model_that_ships_names_the_copy_to_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(read_manifest(shipped_models() / "denoise"), files=())
+    monkeypatch.setattr("impasto.runtime.loading.source.read_manifest", lambda path: without)
     with pytest.raises(PackageError, match="impasto quantize denoise --to int8 --calibrate PHOTOS -o COPY"):
         resolve("denoise", "int8")
 

@@ -1,6 +1,6 @@
 """How many pictures a second one machine draws by `impasto run --ray local`, against the number of workers.
 
-usage: python -m impasto.benchmarks.cluster MODEL [--pictures 96] [--side 256] [--workers 1 2] [--rounds 2] [-o FILE]
+usage: python -m impasto.benchmarks.measurement.cluster MODEL [--pictures 96] [--side 256] [--workers 1 2] [--rounds 2] [-o FILE]
 
 Each number of workers draws the same pictures, one core a worker, in turn and in several rounds; a run's time counts from the first
 batch that is handed out to the last result, so Ray's start is left out and loading the model is in. `alone` is `impasto run` without
@@ -26,7 +26,7 @@ import numpy as np
 from impasto import images
 from impasto.files import write_text
 
-from .measurement.report import describe_machine
+from .report import describe_machine
 
 _BATCH = 4
 
