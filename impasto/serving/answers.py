@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from impasto.runtime import Model
 
 MEDIA_TYPES = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "tiff": "image/tiff"}
-"""By format, as `impasto.batch.jobs.FORMATS` names them."""
+"""By format that a server writes, as `impasto.batch.jobs.FORMATS` names them."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Answer:
 def drawn(model: Model, content: bytes, format: str, quality: int, most_pixels: int) -> Answer:
     """The answer to a picture file's bytes: the bytes that `impasto run` would write, or what was wrong with them.
 
-    format: one of FORMATS. quality: 1 to 100, of JPEG and WebP. most_pixels: larger pictures are refused before they are decoded.
+    format: one of MEDIA_TYPES. quality: 1 to 100, of JPEG and WebP. most_pixels: larger pictures are refused before they are decoded.
     """
     if refused := _refused(content, most_pixels):
         return refused
     try:
-        picture = images.decode(content)
+        picture = images.decode_at_own_depth(content, "the picture")
         result = result_of(picture, model(picture.rgb), model.info.scale)
         file, note = encoded(f"the result.{format}", result, quality)
     except (PictureError, OptionError, ShapeError, NoNumbers) as error:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from impasto.batch.cluster import LOCAL, connected, ray, take_cores
-from impasto.batch.jobs import FORMATS
 from impasto.batch.ray import Drawing, located
 from impasto.errors import BackendError, MissingDependency, OptionError, first_line, install
 
-from .answers import Answer, drawn
+from .answers import MEDIA_TYPES, Answer, drawn
 from .meters import Meters
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ def serving(
             num_replicas=1,
             max_ongoing_requests=2 * places + 16,
             max_queued_requests=places,
+            backpressure_config={"status_code": 503, "retry_after_s": 1},
             ray_actor_options={"num_cpus": 0},
             graceful_shutdown_timeout_s=2,
         )
@@ -184,9 +184,9 @@ class _Front:
             return Answer.refusal(404, "nothing here; POST a picture to /, or GET /health or /metrics")
         if request.method != "POST":
             return Answer.refusal(405, "POST a picture file's bytes: curl --data-binary @photo.jpg URL -o result.png")
-        format, quality = request.query_params.get("format", FORMATS[0]), request.query_params.get("quality", "95")
-        if format not in FORMATS:
-            return Answer.refusal(400, f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
+        format, quality = request.query_params.get("format", "png"), request.query_params.get("quality", "95")
+        if format not in MEDIA_TYPES:
+            return Answer.refusal(400, f"unknown format {format!r}; choose one of {', '.join(MEDIA_TYPES)}")
         if not (quality.isascii() and quality.isdigit() and 1 <= int(quality) <= 100):
             return Answer.refusal(400, f"quality is {quality!r}; give a number from 1 to 100")
         if content is None:
