@@ -84,6 +84,7 @@ def _silent() -> Iterator[None]:
 @contextmanager
 def local_cluster() -> Iterator[str]:
     """The address of a cluster of this machine's cores and GPUs, which lives as long as the block. Raises BackendError."""
+    ray()  # whose settings must be there before Ray's processes
     from ray.cluster_utils import Cluster
 
     # `ray.init` would start an autoscaler and a log monitor besides, each a Python of its own, and a dashboard's agent in full. On a

@@ -251,10 +251,10 @@ def test_no_other_verb_imports_ray():
 
 
 class TestServe:
-    """`impasto serve` as a process of its own, on the cluster of the tests above."""
+    """`impasto serve` as a process of its own, with a cluster of its own."""
 
     @pytest.fixture(scope="class")
-    def server(self, address, tmp_path_factory):
+    def server(self, tmp_path_factory):
         """The URL of a server with one worker and a queue of 4, and its process."""
         from support.small_models import canonical_graph, write_graph
 
@@ -263,7 +263,7 @@ class TestServe:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        words = [package, "--port", port, "--queue", 4, "--megabytes", 0.2, "--megapixels", 0.1, "--ray", address]
+        words = [package, "--port", port, "--queue", 4, "--megabytes", 0.2, "--megapixels", 0.1]
         process = subprocess.Popen(
             [sys.executable, "-m", "impasto", "serve", *map(str, words)],
             stdout=subprocess.PIPE,
