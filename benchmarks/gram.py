@@ -195,6 +195,17 @@ def with_wgmma(method: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def with_the_kernel(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method with the kernel also where `gram` would choose cuBLAS."""
+    from impasto.kernels import operators
+
+    def run(*arguments: Any, **options: Any) -> Any:
+        with mock.patch.object(operators, "product_is_faster", lambda *_: False):
+            return method(*arguments, **options)
+
+    return run
+
+
 class Bench:
     """Collects timings, prints each as it comes."""
 
@@ -237,13 +248,16 @@ class Bench:
         """One layer's Gram matrix: ours, and cuBLAS through torch. knobs: what else than usual is said of ours."""
         import torch
 
-        from impasto.kernels import gram
+        from impasto.kernels import gram, operators
 
-        self.measure(problem, f"impasto gram{knobs and ', '}{knobs}", lambda features: gram(features[0]))
+        kernel = with_the_kernel(gram)
+        self.measure(problem, f"impasto gram{knobs and ', '}{knobs}", lambda features: kernel(features[0]))
         if not others:
             return
+        if operators._takes_product(problem.sets[0][0], None):
+            self.measure(problem, "impasto gram, by its own choice", lambda features: gram(features[0]))
         if has_wgmma():
-            self.measure(problem, "impasto gram wgmma", lambda features: with_wgmma(gram)(features[0]))
+            self.measure(problem, "impasto gram wgmma", lambda features: with_wgmma(kernel)(features[0]))
 
         def product(features: list[Any]) -> Any:
             pixels = features[0].flatten(2)

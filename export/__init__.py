@@ -1,7 +1,8 @@
 """From a checkpoint, or an external ONNX file, to a model package, lower precisions and engines.
 
-Six functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `add_float_graph`, `quantize`,
-`build_engine` and `check`. They are imported on first use, since they need onnx, and some of them torch or TensorRT.
+Seven functions do what the command line's verbs do, in one call each: `export_checkpoint`, `import_onnx`, `add_float_graph`,
+`quantize`, `build_engine`, `export_triton` and `check`. They are imported on first use, since they need onnx, and some of them torch or
+TensorRT.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .quantization.search import QuantizeOptions, QuantizeResult, quantize
     from .tensorrt.options import BuildOptions, Sizes
     from .tensorrt.package_engines import BuildResult, build_engine
+    from .triton.repository import TritonOptions, TritonRepository, export_triton
 
 __all__ = [
     "Budget",
@@ -30,10 +32,13 @@ __all__ = [
     "QuantizeResult",
     "Sizes",
     "StyleReference",
+    "TritonOptions",
+    "TritonRepository",
     "add_float_graph",
     "build_engine",
     "check",
     "export_checkpoint",
+    "export_triton",
     "import_onnx",
     "quantize",
 ]
@@ -47,10 +52,13 @@ _MODULES = {
     "QuantizeResult": "quantization.search",
     "Sizes": "tensorrt.options",
     "StyleReference": "checks.style",
+    "TritonOptions": "triton.repository",
+    "TritonRepository": "triton.repository",
     "add_float_graph": "float_graph",
     "build_engine": "tensorrt.package_engines",
     "check": "checks.check",
     "export_checkpoint": "from_checkpoint",
+    "export_triton": "triton.repository",
     "import_onnx": "from_onnx",
     "quantize": "quantization.search",
 }

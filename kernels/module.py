@@ -18,7 +18,10 @@ THREADS = 256
 BULK_COPY_SIDE = 64
 """Channels and pixels of what one bulk copy brings; as in gram.cu."""
 CHOICE = "IMPASTO_GRAM"
-"""Environment variable. `wgmma` selects Hopper's own forward kernel, which is checked but not timed yet; `mma` or unset, the other."""
+"""Environment variable. `wgmma` selects Hopper's own forward kernel, which is checked but not timed yet; `mma` or unset, the other.
+
+With either value `gram` runs the kernel also where cuBLAS is faster (operators.py).
+"""
 WGMMA = "_wgmma"
 """The end of the names of Hopper's own kernels."""
 _BARRIER_BYTES = 8 * 8

@@ -9,6 +9,7 @@ its largest absolute value for each image.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import cuda_driver, launch, reference
+from . import cuda_driver, launch, module, reference
 from .feature_map import FeatureMap
 
 _DTYPES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
@@ -232,8 +233,41 @@ def gram_forward(features: Tensor, mask: Tensor | None, tf32: bool) -> Tensor:
     return reference.gram(features, mask)
 
 
+_MEASURED_CAPABILITY, _MEASURED_IMAGES, _MEASURED_CHANNELS = (9, 0), 4, 64
+"""Where cuBLAS was measured beside the kernel: on an H100, up to four images, from 64 channels on."""
+
+
+def product_is_faster(N: int, C: int, capability: tuple[int, int]) -> bool:
+    """Whether cuBLAS makes one layer's Gram matrix faster than the kernel, by benchmarks/results/h100/gram.json.
+
+    It does for a single image, and from 256 channels on: partial tiles outweigh the features there. Where nothing was measured, and
+    where $IMPASTO_GRAM names a kernel, the kernel runs.
+    """
+    measured = capability == _MEASURED_CAPABILITY and N <= _MEASURED_IMAGES and C >= _MEASURED_CHANNELS
+    return measured and (N == 1 or C >= 256) and not os.environ.get(module.CHOICE)
+
+
+def _takes_product(features: Tensor, mask: Tensor | None) -> bool:
+    """Whether torch can multiply these features as they lie, into float32, and is faster."""
+    if mask is not None or not features.is_cuda or features.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    if not features.is_contiguous() or not hasattr(
+        torch.ops.aten.bmm, "dtype"
+    ):  # torch 2.7 has no float32 results of halves
+        return False
+    return product_is_faster(*features.shape[:2], torch.cuda.get_device_capability(features.device))
+
+
+def _product(features: Tensor) -> Tensor:
+    """F Fᵀ / (C H W) by cuBLAS. Sums are float32: in float16, VGG16's relu1_2 overflows."""
+    pixels = features.flatten(2)
+    return torch.bmm(pixels, pixels.mT, out_dtype=torch.float32).mul_(1 / (pixels.shape[1] * pixels.shape[2]))
+
+
 @gram_forward.register_kernel("cuda")
 def _gram_forward_cuda(features: Tensor, mask: Tensor | None, tf32: bool) -> Tensor:
+    if _takes_product(features, mask):
+        return _product(features)
     N, C = features.shape[:2]
     result = features.new_empty((N, C, C), dtype=torch.float32)
     region = _region(mask)

@@ -102,18 +102,22 @@ def _jobs(entry: Path, output: Path | None, model: str, suffix: str, recursive: 
         folder = output or _beside(entry, model)
         sources = images.list_folder(entry, recursive=recursive, leaving_out=folder, everything=True)
         _tell_passed_over(entry, recursive, folder)
-        jobs = [Job(source, folder / source.relative_to(entry).with_suffix(suffix)) for source in sources]
-        return list(_told_apart(jobs, suffix))
+        names = results_of([source.relative_to(entry) for source in sources], suffix)
+        return [Job(source, folder / name) for source, name in zip(sources, names, strict=True)]
     ending = ".mp4" if videos.is_video(entry) else suffix
     return [Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{ending}")]
 
 
-def _told_apart(jobs: Sequence[Job], suffix: str) -> Iterator[Job]:
-    """A folder's jobs; of photo.jpg and photo.heic beside each other the results are photo.jpg.png and photo.heic.png."""
-    times = Counter(job.target for job in jobs)
-    for job in jobs:
-        clashes = times[job.target] > 1
-        yield Job(job.source, job.target.with_name(job.source.name + suffix)) if clashes else job
+def results_of(names: Sequence[Path], suffix: str) -> list[Path]:
+    """What a folder's pictures become; of photo.jpg and photo.heic beside each other photo.jpg.png and photo.heic.png.
+
+    names: of the pictures, in their folder. suffix: of the results, with its dot.
+    """
+    times = Counter(name.with_suffix(suffix) for name in names)
+    return [
+        name.with_name(name.name + suffix) if times[name.with_suffix(suffix)] > 1 else name.with_suffix(suffix)
+        for name in names
+    ]
 
 
 def _beside(folder: Path, model: str) -> Path:

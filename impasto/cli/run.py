@@ -24,6 +24,7 @@ from impasto.styles import described, painted, parse
 from impasto.videos import CRF, Redrawn
 
 from . import options
+from .cluster import run_on_cluster
 from .console import err, fail, out, write_measured, write_page
 from .progress import Bar
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def run(
     model: options.Model,
     inputs: Annotated[
-        Optional[list[Path]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+        Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it; no Path, which forgets a slash of s3://)
         typer.Argument(
             help="Pictures, videos, DICOM files, or folders of pictures; - is a video from standard input, as Y4M.",
             show_default=False,
@@ -105,6 +106,19 @@ def run(
     network: Annotated[
         str, typer.Option(help="With --painting: the perceptual network, as impasto export vgg16 makes it.")
     ] = "vgg16",
+    ray: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="ADDRESS",
+            help="Draw a folder, or an object store's s3://bucket/prefix, on a Ray cluster: its address, auto, or local for one on "
+            "this machine. What is there already is skipped.",
+        ),
+    ] = None,
+    ray_cores: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="With --ray: of each actor, where there are no GPUs.", show_default="at most 4", min=1),
+    ] = None,
+    ray_batch: Annotated[int, typer.Option(help="With --ray: pictures that an actor gets at a time.", min=1)] = 16,
     html: options.Html = None,
     json: options.Json = None,
 ) -> None:
@@ -114,7 +128,28 @@ def run(
     if not inputs:
         fail(_what_is_missing(model))
         raise typer.Exit(2)
-    if painting and not is_one_video(inputs):
+    if ray is not None:
+        from impasto.batch.ray import Cluster, Drawing
+
+        if painting or html or device:
+            raise OptionError("--ray draws folders of pictures; leave --painting, --html and --device out")
+        drawing = Drawing(
+            model,
+            backend,
+            precision,
+            layout,
+            _working_size(working_size),
+            parse(style) if style else None,
+            strength,
+            keep_colors,
+            longest_side,
+            quality,
+        )
+        cluster = Cluster(ray, ray_cores, ray_batch)
+        run_on_cluster(drawing, inputs, output, cluster, format=format, recursive=recursive, json=json)
+        return
+    sources = [Path(entry) for entry in inputs]
+    if painting and not is_one_video(sources):
         raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
     shown = medical.Window.parse(window)
     with ExitStack() as opened:
@@ -137,7 +172,7 @@ def run(
             described(loaded.info.spec.styles, wanted, strength) if len(painted(loaded.info.spec.styles)) > 1 else None
         )
         how = f"{loaded.info}" + (f"; style: {drawn}" if drawn else "")
-        planned = plan(inputs, output, loaded.info.name, format=format, recursive=recursive)
+        planned = plan(sources, output, loaded.info.name, format=format, recursive=recursive)
         # Files appear whole or not at all, so what is there is finished.
         jobs = [job for job in planned if not (skip_existing and exists(job.target))]
         if len(jobs) < len(planned):

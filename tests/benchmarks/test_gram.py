@@ -59,6 +59,27 @@ def test_cublas_gives_float32(
     assert [timing.method for timing in bench.timings] == ["impasto gram", "torch.bmm (cuBLAS)"]
 
 
+def test_both_are_measured_where_gram_chooses_cublas(
+    bench: benchmark.Bench, layer: benchmark.Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run K decides by them."""
+    from impasto.kernels import operators
+
+    chosen: list[bool] = []
+    monkeypatch.setattr(benchmark, "has_wgmma", lambda: False)
+    monkeypatch.setattr(torch, "bmm", lambda left, right, out_dtype=None: None)
+    monkeypatch.setattr(operators, "product_is_faster", lambda *_: True)
+    monkeypatch.setattr(operators, "_takes_product", lambda *_: operators.product_is_faster(1, 64, (9, 0)))
+    gram = operators.gram
+    monkeypatch.setattr(
+        "impasto.kernels.gram", lambda x: (chosen.append(operators._takes_product(x, None)), gram(x, None))
+    )
+    bench.grams(layer, others=True)
+    methods = [timing.method for timing in bench.timings]
+    assert methods == ["impasto gram", "impasto gram, by its own choice", "torch.bmm (cuBLAS)"]
+    assert chosen == [False, True]
+
+
 def test_quack_is_measured_where_it_is_and_its_failure_is_said(
     bench: benchmark.Bench,
     layer: benchmark.Problem,

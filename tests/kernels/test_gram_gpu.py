@@ -52,6 +52,23 @@ def poisoned_memory():
         torch.full((size,), float("nan"), device="cuda")
 
 
+@pytest.fixture(autouse=True)
+def kernel_alone(monkeypatch):
+    """`gram` runs the kernel also where cuBLAS is faster."""
+    monkeypatch.setattr(operators, "product_is_faster", lambda *_: False)
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 32, 40), (1, 512, 14, 14), (4, 256, 40, 24)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_where_cublas_is_chosen_it_gives_the_same(monkeypatch, dtype, shape):
+    if not hasattr(torch.ops.aten.bmm, "dtype"):
+        pytest.skip("this torch gives no float32 products of halves")
+    monkeypatch.setattr(operators, "product_is_faster", lambda *_: True)
+    features = drawn(shape, dtype, as_is)
+    assert operators._takes_product(features, None)
+    check_gram(features, dtype)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 def test_gram_equals_float64(dtype, layout):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 torch = pytest.importorskip("torch")
+from support.small_models import REPOSITORY  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from impasto.kernels import gram, operators, style_loss  # noqa: E402
+from impasto.benchmarks.gram import VGG16  # noqa: E402
+from impasto.kernels import gram, module, operators, reference, style_loss  # noqa: E402
 
 
 @pytest.fixture
@@ -84,3 +88,69 @@ def test_a_loss_may_be_computed_again_in_the_backward_pass():
     (wanted,) = torch.autograd.grad(loss(features), features)
     (found,) = torch.autograd.grad(checkpoint(loss, features, use_reentrant=False), features)
     assert torch.equal(found, wanted)
+
+
+# ---- where cuBLAS is faster ----
+
+HOPPER = (9, 0)
+
+
+def test_cublas_is_chosen_where_the_recorded_figures_say_so(monkeypatch):
+    """Layer by layer, as an H100 was measured."""
+    monkeypatch.delenv(module.CHOICE, raising=False)
+    recorded = json.loads((REPOSITORY / "benchmarks/results/h100/gram.json").read_text())["timings"]
+    times = {}
+    for timing in recorded:
+        times.setdefault((timing["problem"], timing["method"]), timing["microseconds"])
+    seen = set()
+    for name, (C, _) in VGG16.items():
+        for N in (1, 4):
+            ours, cublas = (times[f"{name} x{N}", method] for method in ("impasto gram", "torch.bmm (cuBLAS)"))
+            assert operators.product_is_faster(N, C, HOPPER) == (cublas < ours), (name, N)
+            seen.add(cublas < ours)
+    assert seen == {True, False}
+
+
+def test_where_nothing_was_measured_and_where_a_kernel_is_named_the_kernel_runs(monkeypatch):
+    monkeypatch.delenv(module.CHOICE, raising=False)
+    assert operators.product_is_faster(1, 512, HOPPER)
+    for N, C, capability in ((1, 512, (8, 7)), (1, 512, (12, 0)), (8, 512, HOPPER), (1, 32, HOPPER)):
+        assert not operators.product_is_faster(N, C, capability)
+    for kernel in ("mma", "wgmma"):
+        monkeypatch.setenv(module.CHOICE, kernel)
+        assert not operators.product_is_faster(1, 512, HOPPER)
+
+
+def test_the_product_is_the_gram_matrix(monkeypatch):
+    """cuBLAS's float32 result of halves is stood in for: torch has it on CUDA alone."""
+    asked = []
+
+    def product(left, right, *, out_dtype):
+        asked.append(out_dtype)
+        return left.to(out_dtype) @ right.to(out_dtype)
+
+    monkeypatch.setattr(torch, "bmm", product)
+    features = torch.full((2, 3, 8, 16), 200, dtype=torch.float16)
+    features[:, 1] = -3
+    torch.testing.assert_close(operators._product(features), reference.gram(features, None))
+    assert asked == [torch.float32]
+    assert features.flatten(2).square().sum() == torch.inf, "in float16 they overflow"
+
+
+def test_only_features_that_torch_multiplies_as_they_lie_take_the_product(monkeypatch):
+    class OnCuda:
+        """As much of a CUDA tensor as is asked for."""
+
+        is_cuda, device, shape = True, "cuda:0", (1, 64, 8, 8)
+
+        def __init__(self, dtype=torch.float16, contiguous=True):
+            self.dtype, self.is_contiguous = dtype, lambda: contiguous
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: HOPPER)
+    monkeypatch.delenv(module.CHOICE, raising=False)
+    assert operators._takes_product(OnCuda(), None)
+    assert operators._takes_product(OnCuda(torch.bfloat16), None)
+    assert not operators._takes_product(OnCuda(), "a mask")
+    assert not operators._takes_product(OnCuda(torch.float32), None)
+    assert not operators._takes_product(OnCuda(contiguous=False), None)
+    assert not operators._takes_product(torch.zeros(1, 64, 8, 8, dtype=torch.float16), None)
