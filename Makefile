@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types fuzz kernels zoo docs reference thumbnails wheel release clean
+.PHONY: help setup demo test lint types fuzz kernels zoo docs reference thumbnails gallery wheel release clean
 
 help:  ## what there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -52,6 +52,9 @@ reference: $(VENV)/.demo-ready  ## docs/reference, one page a verb, from the com
 
 thumbnails: $(VENV)/.demo-ready  ## docs/pictures/thumbnails, from the models' pictures
 	$(BIN)/python docs/tools/thumbnails.py
+
+gallery: $(VENV)/.demo-ready  ## build/gallery: a page that runs every model that ships in the visitor's browser
+	$(BIN)/python -m impasto web $(patsubst models/%/manifest.json,%,$(wildcard models/*/manifest.json)) -o build/gallery
 
 wheel: $(VENV)/.created  ## dist/impasto-*.whl; needs no development environment
 	@$(PIP) build

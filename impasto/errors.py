@@ -81,6 +81,9 @@ _EXTRAS = {
     "onnx": "export",
     "onnxruntime": "cpu",
     "av": "video",
+    "imagecodecs": "deep",
+    "tifffile": "deep",
+    "pydicom": "medical",
 }
 """Modules that are not Impasto's own -> the extra that brings them."""
 

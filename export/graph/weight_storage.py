@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -69,12 +68,12 @@ def without_fp16_storage(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def with_shared_weights(model: onnx.ModelProto, holder: Path) -> onnx.ModelProto:
+def with_shared_weights(model: onnx.ModelProto, holder: str, content: bytes) -> onnx.ModelProto:
     """A copy without the large weights that `holder` stores already, byte for byte: ONNX's external data says where they lie.
 
-    holder: another graph's file, beside which this one will lie. The copy's metadata gives its SHA-256 (`shared_weights`).
+    holder, content: the name and the bytes of another graph's file, beside which this one will lie. The copy's metadata gives its
+    SHA-256 (`shared_weights`).
     """
-    content = holder.read_bytes()
     held = {
         (tensor.data_type, tensor.raw_data): content.find(tensor.raw_data)
         for tensor in onnx.load_from_string(content).graph.initializer
@@ -86,7 +85,7 @@ def with_shared_weights(model: onnx.ModelProto, holder: Path) -> onnx.ModelProto
         offset = held.get((tensor.data_type, tensor.raw_data))
         if offset is None:
             continue
-        set_external_data(tensor, holder.name, offset, len(tensor.raw_data))
+        set_external_data(tensor, holder, offset, len(tensor.raw_data))
         tensor.ClearField("raw_data")
         shared = True
     if shared:

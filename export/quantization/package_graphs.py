@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from impasto.errors import OptionError, PackageError
-from impasto.export.graph.weight_storage import with_shared_weights
-from impasto.package.manifest import LOCK, MANIFEST, TARGET_BACKENDS, Manifest, PackageFile, read_manifest
+from impasto.export.graph.weight_storage import with_fp16_storage, with_shared_weights
+from impasto.package.manifest import FLOAT, LOCK, MANIFEST, TARGET_BACKENDS, Manifest, PackageFile, read_manifest
 from impasto.package.writer import NewFile, PackageChange, change_package, check_folder
 from impasto.runtime.loading.source import Source, is_shipped
 
@@ -67,10 +67,15 @@ def write_graphs(source: Source, target: Path, graphs: Sequence[QuantizedGraph])
 
 
 def _sharing(graph: QuantizedGraph, source: Source, held: PackageFile | None) -> NewFile:
-    """The graph as a file that leaves to the FP32 file `held`, which lies beside it, what that one stores already."""
+    """The graph as a file that leaves to the FP32 file `held`, which lies beside it, what that one stores already.
+
+    That one stores exact halves, so an INT8 graph's weights of excluded layers become halves first. TensorRT's graphs have none in
+    FP32.
+    """
     if held is None:
         return graph.file
-    return replace(graph, model=with_shared_weights(graph.model, source.path / held.name)).file
+    content = (source.path / held.name).read_bytes()
+    return replace(graph, model=with_shared_weights(with_fp16_storage(graph.model), held.name, content)).file
 
 
 def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
@@ -80,7 +85,7 @@ def _present(source: Source, target: Path, change: PackageChange) -> Manifest:
         return _require_same(source, target)
     kept = []
     for file in source.manifest.files:
-        if file.role in ("context", "checkpoint") or (file.role, file.precision) == ("model", "fp32"):
+        if file.role in ("context", "checkpoint", FLOAT) or (file.role, file.precision) == ("model", "fp32"):
             copied = change.add(
                 NewFile(file.name, file.role, source.path / file.name, file.precision, file.target_backend)
             )

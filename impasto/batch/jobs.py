@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from impasto import images, videos
+from impasto import images, medical, videos
 from impasto.errors import BackendError, ImpastoWarning, OptionError, OutputError, ShapeError
-from impasto.files import check_writable, exists, is_folder, list_files, location, make_folder
+from impasto.files import check_name, check_writable, exists, is_folder, list_files, location, make_folder
 
 PIPE = Path("-")
 """Standard input or output, which carry video as Y4M."""
 
-FORMATS = ("png", "jpg", "webp", "tiff")
+FORMATS = ("png", "jpg", "webp", "tiff", "npy", "dcm")
 """What pictures are written as where no file name says it; the first by default."""
 
 
@@ -32,6 +32,11 @@ class Job:
     def is_video(self) -> bool:
         """Whether it is a video, by its name."""
         return is_one_video([self.source])
+
+    @property
+    def is_scan(self) -> bool:
+        """Whether it is a DICOM file, by its name."""
+        return not self.is_video and medical.is_dicom(self.source)
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -97,18 +102,22 @@ def _jobs(entry: Path, output: Path | None, model: str, suffix: str, recursive: 
         folder = output or _beside(entry, model)
         sources = images.list_folder(entry, recursive=recursive, leaving_out=folder, everything=True)
         _tell_passed_over(entry, recursive, folder)
-        jobs = [Job(source, folder / source.relative_to(entry).with_suffix(suffix)) for source in sources]
-        return list(_told_apart(jobs, suffix))
+        names = results_of([source.relative_to(entry) for source in sources], suffix)
+        return [Job(source, folder / name) for source, name in zip(sources, names, strict=True)]
     ending = ".mp4" if videos.is_video(entry) else suffix
     return [Job(entry, (output or entry.parent) / f"{entry.stem}.{model}{ending}")]
 
 
-def _told_apart(jobs: Sequence[Job], suffix: str) -> Iterator[Job]:
-    """A folder's jobs; of photo.jpg and photo.heic beside each other the results are photo.jpg.png and photo.heic.png."""
-    times = Counter(job.target for job in jobs)
-    for job in jobs:
-        clashes = times[job.target] > 1
-        yield Job(job.source, job.target.with_name(job.source.name + suffix)) if clashes else job
+def results_of(names: Sequence[Path], suffix: str) -> list[Path]:
+    """What a folder's pictures become; of photo.jpg and photo.heic beside each other photo.jpg.png and photo.heic.png.
+
+    names: of the pictures, in their folder. suffix: of the results, with its dot.
+    """
+    times = Counter(name.with_suffix(suffix) for name in names)
+    return [
+        name.with_name(name.name + suffix) if times[name.with_suffix(suffix)] > 1 else name.with_suffix(suffix)
+        for name in names
+    ]
 
 
 def _beside(folder: Path, model: str) -> Path:
@@ -150,10 +159,17 @@ def _piped(inputs: Sequence[Path], output: Path | None) -> Job:
 
 def _check_picture(job: Job) -> None:
     """Raises OptionError where the target is no picture file's name, and where it would be a video's."""
+    if medical.is_dicom(job.target):
+        if not job.is_scan:
+            raise OptionError(
+                f"{job.target} is to be a derived DICOM file, and {job.source} is none that it could derive from"
+            )
+        check_name(job.target)
+        return
     if job.target.suffix.lower() not in videos.WRITTEN:
         images.check_suffix(job.target)
         return
-    if job.source.suffix.lower() in (*images.SUFFIXES, ".gif"):
+    if job.source.suffix.lower() in (*images.SUFFIXES, *images.ARRAYS, ".gif"):
         raise OptionError(
             f"{job.source} is a picture, and {job.target.name!r} is a video's name; let it end in one of {', '.join(images.SUFFIXES)}"
         )

@@ -6,7 +6,22 @@ import typer
 
 import impasto
 
-from . import bench, build, check, compare, doctor, export, inspect, models, quantize, run, train, web
+from . import (
+    bench,
+    build,
+    check,
+    compare,
+    doctor,
+    export,
+    export_triton,
+    inspect,
+    models,
+    quantize,
+    run,
+    serve,
+    train,
+    web,
+)
 from .console import Commands, out
 from .eval import evaluate
 
@@ -36,6 +51,7 @@ def _main(
 
 app.add_typer(train.app, name="train")
 app.command()(export.export)
+app.command("export-triton")(export_triton.export_triton)
 app.command()(quantize.quantize)
 app.command()(build.build)
 app.command()(run.run)

@@ -51,6 +51,13 @@ def export(
             show_default="what its training said",
         ),
     ] = None,
+    with_float: Annotated[
+        bool,
+        typer.Option(
+            "--with-float",
+            help="Add the graph for pictures of 16 bits and float32 to a package, and change nothing else. New packages have it.",
+        ),
+    ] = False,
     layout: options.Layout = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
@@ -64,6 +71,11 @@ def export(
     ] = None,
 ) -> None:
     """Turn a checkpoint, or anybody's ONNX file, into a model package: canonical ONNX, manifest, hashes."""
+    if with_float:
+        if output or name or with_strength or working_size or layout or task or weights:
+            raise OptionError("--with-float adds one graph to the package that is named; leave the other options out")
+        _add_float_graph(checkpoint)
+        return
     is_backbone = str(checkpoint) in PERCEPTUAL and not checkpoint.is_file()
     if (with_strength or working_size) and (is_backbone or checkpoint.suffix.lower() == ".onnx"):
         option = "--with-strength" if with_strength else "--working-size"
@@ -98,6 +110,15 @@ def export(
         )
     out.print(f"wrote the package {folder}", markup=False, soft_wrap=True)
     out.print(f"next: impasto check {folder}", markup=False, soft_wrap=True)
+
+
+def _add_float_graph(package: Path) -> None:
+    from impasto import export as exporting
+
+    if not package.exists() and (named := options.located(package)):
+        raise OptionError(f"{package} is a model by name; name a folder, or make a copy first: cp -r {named} {package}")
+    added = exporting.add_float_graph(package)
+    out.print(f"wrote {added}", markup=False, soft_wrap=True)
 
 
 def _import_onnx(graph: Path, output: Path | None, layout: str | None, name: str | None, task: str | None) -> None:

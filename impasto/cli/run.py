@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import groupby
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
-from impasto import images, videos
+from impasto import images, medical, videos
 from impasto.batch.jobs import FORMATS, PIPE, Job, is_one_video, plan
 from impasto.batch.pictures import PictureRun, run_pictures
+from impasto.batch.scans import run_scan
 from impasto.batch.videos import VideoRun, run_video
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
 from impasto.files import exists, is_file
@@ -22,6 +24,7 @@ from impasto.styles import described, painted, parse
 from impasto.videos import CRF, Redrawn
 
 from . import options
+from .cluster import run_on_cluster
 from .console import err, fail, out, write_measured, write_page
 from .progress import Bar
 
@@ -32,9 +35,9 @@ if TYPE_CHECKING:
 def run(
     model: options.Model,
     inputs: Annotated[
-        Optional[list[Path]],  # noqa: UP045 (Typer on Python 3.10 evaluates it)
+        Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it; no Path, which forgets a slash of s3://)
         typer.Argument(
-            help="Pictures, videos, or folders of pictures; - is a video from standard input, as Y4M.",
+            help="Pictures, videos, DICOM files, or folders of pictures; - is a video from standard input, as Y4M.",
             show_default=False,
         ),
     ] = None,
@@ -89,6 +92,13 @@ def run(
     no_audio: Annotated[
         bool, typer.Option("--no-audio", help="Of videos: leave the sound out, which some files cannot hold.")
     ] = False,
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Of DICOM files: which values are drawn. full is all that the file holds, file its own window; or CENTER,WIDTH in its "
+            "units, such as 40,400. Values outside of a window are cut off."
+        ),
+    ] = "full",
     painting: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="For a video: measure each frame's style distance to this painting; --json keeps them."),
@@ -96,6 +106,19 @@ def run(
     network: Annotated[
         str, typer.Option(help="With --painting: the perceptual network, as impasto export vgg16 makes it.")
     ] = "vgg16",
+    ray: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="ADDRESS",
+            help="Draw a folder, or an object store's s3://bucket/prefix, on a Ray cluster: its address, auto, or local for one on "
+            "this machine. What is there already is skipped.",
+        ),
+    ] = None,
+    ray_cores: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="With --ray: of each actor, where there are no GPUs.", show_default="at most 4", min=1),
+    ] = None,
+    ray_batch: Annotated[int, typer.Option(help="With --ray: pictures that an actor gets at a time.", min=1)] = 16,
     html: options.Html = None,
     json: options.Json = None,
 ) -> None:
@@ -105,8 +128,30 @@ def run(
     if not inputs:
         fail(_what_is_missing(model))
         raise typer.Exit(2)
-    if painting and not is_one_video(inputs):
+    if ray is not None:
+        from impasto.batch.ray import Cluster, Drawing
+
+        if painting or html or device:
+            raise OptionError("--ray draws folders of pictures; leave --painting, --html and --device out")
+        drawing = Drawing(
+            model,
+            backend,
+            precision,
+            layout,
+            _working_size(working_size),
+            parse(style) if style else None,
+            strength,
+            keep_colors,
+            longest_side,
+            quality,
+        )
+        cluster = Cluster(ray, ray_cores, ray_batch)
+        run_on_cluster(drawing, inputs, output, cluster, format=format, recursive=recursive, json=json)
+        return
+    sources = [Path(entry) for entry in inputs]
+    if painting and not is_one_video(sources):
         raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
+    shown = medical.Window.parse(window)
     with ExitStack() as opened:
         loaded = opened.enter_context(
             impasto.load(
@@ -127,7 +172,7 @@ def run(
             described(loaded.info.spec.styles, wanted, strength) if len(painted(loaded.info.spec.styles)) > 1 else None
         )
         how = f"{loaded.info}" + (f"; style: {drawn}" if drawn else "")
-        planned = plan(inputs, output, loaded.info.name, format=format, recursive=recursive)
+        planned = plan(sources, output, loaded.info.name, format=format, recursive=recursive)
         # Files appear whole or not at all, so what is there is finished.
         jobs = [job for job in planned if not (skip_existing and exists(job.target))]
         if len(jobs) < len(planned):
@@ -135,7 +180,15 @@ def run(
         meter = opened.enter_context(_meter(painting, network, device)) if painting else None
         progress = opened.enter_context(Bar())
         task = progress.add_task("", total=len(jobs), visible=len(jobs) > 1, unit="files")
-        outcomes = _outcomes(loaded, jobs, quality, crf, not no_audio, longest_side, meter, progress)
+        outcomes = _outcomes(
+            jobs,
+            partial(run_pictures, loaded, quality=quality, longest_side=longest_side),
+            partial(
+                run_scan, loaded, window=shown, how=_told(loaded, drawn), quality=quality, longest_side=longest_side
+            ),
+            partial(run_video, loaded, crf=crf, sound=not no_audio, longest_side=longest_side, meter=meter),
+            progress,
+        )
         written: list[PictureRun | VideoRun] = []
         failed: list[tuple[Job, ImpastoError]] = []
         for job, outcome in opened.enter_context(closing(outcomes)):
@@ -172,9 +225,15 @@ def run(
         raise typer.Exit(1)
 
 
+def _told(loaded: Model, drawn: str | None) -> str:
+    """What a derived file says of how its picture was processed."""
+    strength = f", strength {loaded.strength:g}" if loaded.info.strengths else ""
+    return f"{loaded.info.task}{f', style {drawn}' if drawn else ''}{strength}, {loaded.info.precision}"
+
+
 def _what_is_missing(model: str) -> str:
     """What is said where nothing but a model is named, or nothing but a picture."""
-    if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *videos.SUFFIXES):
+    if is_file(model) and Path(model).suffix.lower() in (*images.SUFFIXES, *images.ARRAYS, *videos.SUFFIXES):
         return f"{model} is no model, which comes first; for example: impasto run denoise {model} -o result{Path(model).suffix}"
     return f"no picture or video to run {model} on; name one, for example: impasto run {model} photo.jpg -o result.png"
 
@@ -222,25 +281,24 @@ def _folders(jobs: Sequence[Job]) -> str:
 
 
 def _outcomes(
-    loaded: Model,
     jobs: Sequence[Job],
-    quality: int,
-    crf: int,
-    sound: bool,
-    longest_side: int | None,
-    meter: StyleMeter | None,
+    pictures: Callable[[list[Job]], Iterator[tuple[Job, Future[PictureRun]]]],
+    scan: Callable[[Job], PictureRun],
+    video: Callable[..., VideoRun],
     progress: Bar,
 ) -> Generator[tuple[Job, Callable[[], PictureRun | VideoRun]], None, None]:
-    """Each job and what brings its result, in the jobs' order."""
-    for are_videos, group in groupby(jobs, lambda job: job.is_video):
-        if not are_videos:
-            for job, outcome in run_pictures(loaded, list(group), quality=quality, longest_side=longest_side):
+    """Each job and what brings its result, in the jobs' order. pictures, scan, video: draw those."""
+    for (are_videos, are_scans), group in groupby(jobs, lambda job: (job.is_video, job.is_scan)):
+        if not are_videos and not are_scans:
+            for job, outcome in pictures(list(group)):
                 yield job, outcome.result
             continue
         for job in group:
+            if are_scans:
+                yield job, partial(scan, job)
+                continue
             with _task(progress, job.source.name) as update:
-                drawing = partial(run_video, loaded, job, crf=crf, sound=sound, longest_side=longest_side)
-                yield job, partial(drawing, meter=meter, progress=update)
+                yield job, partial(video, job, progress=update)
 
 
 @contextmanager

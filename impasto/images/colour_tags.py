@@ -47,22 +47,30 @@ class ColourTags:
         return self.gamma is None and bool(np.allclose(self.primaries, SRGB_PRIMARIES, atol=0.002))
 
     def to_srgb(self, rgb: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) of these colours to the same in sRGB, clipped to what that has."""
-        if self.is_srgb:
+        """RGB, (H, W, 3), or gray, (H, W), of these colours to the same in sRGB, clipped to what that has.
+
+        rgb: uint8, uint16, or float32 from 0 to 1; so is the result. Gray has no primaries.
+        """
+        if self.is_srgb or (rgb.ndim == 2 and self.gamma is None):
             return rgb
-        levels = np.arange(256, dtype=np.float32) / 255
-        curve = _from_srgb(levels) if self.gamma is None else levels**self.gamma
+        most = 1 if rgb.dtype == np.float32 else np.iinfo(rgb.dtype).max
         light = (np.linalg.inv(_to_xyz(SRGB_PRIMARIES)) @ _to_xyz(self.primaries)).astype(np.float32)
+        curve = None if most == 1 else self._to_light(np.arange(most + 1, dtype=np.float32) / most)
         converted = np.empty_like(rgb)
         for row in range(0, len(rgb), 64):  # in bands, since light takes four times the memory
-            band = curve[rgb[row : row + 64]] @ light.T
-            converted[row : row + 64] = np.rint(255 * _to_srgb(np.clip(band, 0, 1)))
+            band = rgb[row : row + 64]
+            linear = self._to_light(band) if curve is None else curve[band]
+            drawn = _to_srgb(np.clip(linear if rgb.ndim == 2 else linear @ light.T, 0, 1))
+            converted[row : row + 64] = drawn if curve is None else np.rint(most * drawn)
         return converted
+
+    def _to_light(self, levels: np.ndarray) -> np.ndarray:
+        return _from_srgb(levels) if self.gamma is None else levels**self.gamma
 
 
 def of_png(content: bytes) -> ColourTags | None:
     """By the strongest chunk: cICP, then sRGB, then gAMA and cHRM. None where there is none. iCCP is between the first two."""
-    chunks = dict(_png_chunks(content))
+    chunks = dict(png_chunks(content))
     if len(code := chunks.get(b"cICP", b"")) == 4:
         primaries, transfer, matrix, full_range = code
         tags = _coded(primaries, transfer)
@@ -115,7 +123,7 @@ def _coded(primaries: int, transfer: int) -> ColourTags:
     return ColourTags(_PRIMARIES.get(primaries, SRGB_PRIMARIES), _GAMMAS.get(transfer), stronger_than_profile=True)
 
 
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Those before the pixels."""
     place = 8
     while place + 8 <= len(content):

@@ -18,7 +18,7 @@ import numpy as np
 from impasto.errors import ImpastoWarning, MissingDependency, PictureError, first_line
 from impasto.files import is_folder
 
-from . import colour_tags
+from . import colour_tags, deep
 from .colour_tags import ColourTags
 from .pillow import pillow
 
@@ -33,6 +33,9 @@ MAX_BYTES = 1 << 31
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """How such files name their kind, in bytes 8 to 11."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+"""How PNG files begin."""
 
 _RULES = threading.Lock()
 
@@ -58,9 +61,10 @@ class Picture:
     """A decoded picture file."""
 
     rgb: np.ndarray
-    """uint8, (H, W, 3), sRGB, upright (the EXIF orientation has been applied)."""
+    """uint8, (H, W, 3), sRGB, upright (the EXIF orientation has been applied). Of `read_deep` also uint16, float32 from 0 to 1, and
+    (H, W) for gray."""
     alpha: np.ndarray | None = None
-    """uint8, (H, W), or None where the file has no transparency."""
+    """uint8, (H, W), or None where the file has no transparency. Of `read_deep` it has the picture's dtype."""
     exif: bytes | None = None
     """What of the EXIF block is true of the result too: camera, time, place, author; None without any, or where it is damaged."""
 
@@ -71,7 +75,22 @@ def read(path: str | os.PathLike[str]) -> Picture:
     Of a camera's JPEG that also holds previews (MPO) the first picture, which is the photo.
     Raises PictureError for a missing, truncated, animated, 16-bit or oversized file and for anything that is no picture.
     """
-    path = Path(path)
+    return decode(_content(Path(path)), str(path))
+
+
+def read_deep(path: str | os.PathLike[str]) -> Picture:
+    """Read a picture file at its own depth: PNG and TIFF of 16 bits, TIFF of float32, NumPy's .npy, and what `read` reads.
+
+    Files of 16 bits and of float32, and arrays, are gray, (H, W), where the file is; pictures of 8 bits are RGB as `read` gives them.
+    Raises what `read` raises for damaged, animated and oversized files, PictureError for samples that are neither gray nor RGB, and
+    MissingDependency where 16 bits need a library that is not installed.
+    """
+    content = _content(Path(path))
+    return _decode_deep(content, str(path)) if deep.is_deep(content) else decode(content, str(path))
+
+
+def _content(path: Path) -> bytes:
+    """The file's bytes. Raises PictureError."""
     if is_folder(path):
         raise PictureError(f"{path} is a folder, not a picture file")
     try:
@@ -83,7 +102,7 @@ def read(path: str | os.PathLike[str]) -> Picture:
         raise PictureError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > MAX_BYTES:
         raise PictureError(f"{path} has more than {MAX_BYTES:,} bytes; scale or crop the picture first")
-    return decode(content, str(path))
+    return content
 
 
 def is_animated(path: str | os.PathLike[str]) -> bool:
@@ -123,10 +142,61 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
         raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
 
 
+def _decode_deep(content: bytes, name: str) -> Picture:
+    """Decode a file of more than 8 bits a channel. What it says besides its pixels is read as of other files."""
+    try:
+        tags = colour_tags.of_png(content) if content.startswith(_PNG) else None
+        _refuse_unknown(tags, name)
+        held = deep.decode_deep(content, name, tags, MAX_PIXELS)
+        orientation, exif = _exif_of_deep(content)
+    except (PictureError, MissingDependency):
+        raise
+    except (
+        Exception
+    ) as error:  # imagecodecs' errors, tifffile's, ValueError, …: what parsers stumble over has no common base
+        raise PictureError(f"{name} is damaged: {first_line(error)}; get the file again from where it came") from None
+    turned = orientation if orientation != 1 else held.orientation
+    pixels, alpha = (None if each is None else _upright(each, turned) for each in (held.pixels, held.alpha))
+    assert pixels is not None
+    return Picture(pixels, alpha, exif)
+
+
+_EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"II*", b"MM")
+"""What a file holds somewhere if Pillow finds an orientation or an EXIF block in it."""
+
+
+def _exif_of_deep(content: bytes) -> tuple[int, bytes | None]:
+    """As `_exif`, of a file that Pillow need not be able to show."""
+    if not any(mark in content for mark in _EXIF_MARKS) or content.startswith(deep.NPY):
+        return 1, None
+    pil = pillow()
+    try:
+        with _our_rules(), pil.Image.open(io.BytesIO(content)) as image:
+            return _exif(image)
+    except Exception:  # Pillow knows fewer kinds of TIFF
+        return 1, None
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """The array turned as EXIF's orientation says."""
+    turned = {
+        2: lambda: array[:, ::-1],
+        3: lambda: array[::-1, ::-1],
+        4: lambda: array[::-1],
+        5: lambda: array.swapaxes(0, 1),
+        6: lambda: np.rot90(array, -1),
+        7: lambda: array.swapaxes(0, 1)[::-1, ::-1],
+        8: lambda: np.rot90(array),
+    }.get(orientation)
+    return array if turned is None else np.ascontiguousarray(turned())
+
+
 def _unidentified(content: bytes) -> str:
     """What is told of a file that Pillow does not know."""
     if not content:
         why, advice = ": it is empty", "get it again from where it came"
+    elif content[128:132] == b"DICM":
+        why, advice = ": it is DICOM", "let its name end in .dcm, and name it to impasto run"
     elif content[4:8] == b"ftyp" and content[8:12] in _HEIC:
         why, advice = ": it is HEIC, as phones write it", "convert it first: heif-convert in.heic out.jpg"
     else:
@@ -164,7 +234,7 @@ def _refuse_unusable(image: Image, name: str) -> None:
     raw_modes = " ".join(str(tile[3]) for tile in getattr(image, "tile", []))
     if image.mode in ("I", "F") or image.mode.startswith("I;16") or ";16" in raw_modes:
         raise PictureError(
-            f"{name} has 16 or more bits a channel ({image.mode}); the models take 8. Convert it first, for example: "
+            f"{name} has 16 or more bits a channel ({image.mode}); 8 are read here. Convert it first, for example: "
             "convert in.png -depth 8 out.png"
         )
 
@@ -188,11 +258,15 @@ def _tags(image: Image, content: bytes, name: str) -> ColourTags | None:
             f"{name} has {bits} bits a channel; the models take 8. Convert it first, for example: "
             f"convert {Path(name).name} -depth 8 out.png"
         )
+    _refuse_unknown(tags, name)
+    return tags
+
+
+def _refuse_unknown(tags: ColourTags | None, name: str) -> None:
     if tags and tags.unknown:
         raise PictureError(
-            f"{name} has {tags.unknown}, and the models know 8 bits of sRGB; convert it first, with a program that shows it right"
+            f"{name} has {tags.unknown}, and the models know sRGB; convert it first, with a program that shows it right"
         )
-    return tags
 
 
 def _upright_srgb(image: Image, tags: ColourTags | None, name: str) -> Picture:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from impasto.errors import ImpastoWarning
-from impasto.files import atomic_path
+from impasto.files import atomic_path, write_bytes
 
+from . import deep
 from .decoding import Picture
 from .formats import check_holds
 from .pillow import pillow
@@ -27,9 +28,10 @@ _PNG_LEVEL = 4
 
 
 def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:
-    """Write a picture, or a uint8 (H, W, 3) array, atomically; the suffix chooses the format.
+    """Write a picture, or an array, atomically; the suffix chooses the format.
 
-    quality: 1 to 100, for JPEG and WebP. An EXIF block that the format cannot hold is left out, with a warning.
+    picture: uint8, uint16, or float32 from 0 to 1, (H, W, 3) or (H, W). quality: 1 to 100, for JPEG and WebP. Depth and EXIF blocks
+    that the format cannot hold are left out, with a warning.
     Raises OptionError as `check_holds`, and OutputError where the file cannot be written.
     """
     if note := write_telling(path, picture, quality=quality):
@@ -41,11 +43,27 @@ def write_telling(path: str | os.PathLike[str], picture: Picture | np.ndarray, *
 
     For threads that run beside others, in which Python before 3.14 loses warnings.
     """
-    pil = pillow()
     if not isinstance(picture, Picture):
         picture = Picture(picture)
     path = Path(path)
     check_holds(path, *picture.rgb.shape[:2], alpha=picture.alpha is not None)
+    suffix, depth = path.suffix.lower(), picture.rgb.dtype
+    if suffix in deep.SUFFIXES and (depth != np.uint8 or suffix == ".npy"):
+        content, lost = deep.encode_deep(suffix, picture.rgb, picture.alpha, picture.exif)
+        write_bytes(path, content)
+        return "; ".join(f"{path}: {each}" for each in lost) or None
+    if depth == np.uint8:
+        return _write_bytes_picture(path, picture, quality)
+    byte = np.dtype(np.uint8)
+    alpha = None if picture.alpha is None else deep.as_depth(picture.alpha, byte)
+    note = _write_bytes_picture(path, Picture(deep.as_depth(picture.rgb, byte), alpha, picture.exif), quality)
+    told = f"{path} holds 8 bits a channel of the picture's {'float32' if depth == np.float32 else 16}; a .png or .tiff holds more"
+    return "; ".join(filter(None, (told, note)))
+
+
+def _write_bytes_picture(path: Path, picture: Picture, quality: int) -> str | None:
+    """Write uint8 (H, W, 3) or (H, W) by Pillow. Returns what the file could not hold."""
+    pil = pillow()
     image = pil.Image.fromarray(picture.rgb)
     if picture.alpha is not None:
         image.putalpha(pil.Image.fromarray(picture.alpha))

@@ -11,7 +11,11 @@ from impasto.files import check_name, is_folder, list_files
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """The file types read from folders and written, in lower case."""
 
+ARRAYS = (".npy",)
+"""Files of arrays, which are read and written too where they are named."""
+
 PASSED_OVER = (
+    *(".dcm", ".dicom", ".npy"),
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd", ".xcf", ".svg"),
     *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"),
 )
@@ -22,10 +26,10 @@ MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 
 
 def check_suffix(path: Path) -> None:
-    """Raises OptionError unless the path ends in one of SUFFIXES."""
-    if path.suffix.lower() not in SUFFIXES:
+    """Raises OptionError unless the path ends in one of SUFFIXES or ARRAYS."""
+    if path.suffix.lower() not in (*SUFFIXES, *ARRAYS):
         raise OptionError(
-            f"cannot tell the picture format of {path.name!r}; let its name end in one of {', '.join(SUFFIXES)}"
+            f"cannot tell the picture format of {path.name!r}; let its name end in one of {', '.join((*SUFFIXES, *ARRAYS))}"
         )
 
 
@@ -35,7 +39,7 @@ def check_holds(path: Path, height: int, width: int, *, alpha: bool) -> None:
     check_suffix(path)
     check_name(path)
     suffix = path.suffix.lower()
-    if alpha and suffix in (".jpg", ".jpeg", ".bmp"):
+    if alpha and suffix in (".jpg", ".jpeg", ".bmp", *ARRAYS):
         raise OptionError(
             f"{path} cannot hold this picture's transparency, no {path.suffix} file can; write a .png instead"
         )

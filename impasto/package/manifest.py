@@ -20,6 +20,8 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 MODEL, CONTEXT, CHECKPOINT = "model.onnx", "context.onnx", "checkpoint.safetensors"
 """What a package calls its FP32 graphs, and the checkpoint where it holds one."""
+FLOAT, FLOAT_MODEL = "float", "model.float.onnx"
+"""The role and the name of the FP32 picture graph with float ends, which draws pictures of 16 bits a channel."""
 LOCK = ".lock"
 """The lock file. Whoever changes a package holds it, since exports, quantizations and builds may end at once."""
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -38,7 +40,8 @@ class PackageFile:
     name: str
     """Path inside the package, with forward slashes, never leaving it."""
     role: str
-    """"model" (the picture path), "context" (thumbnail to scales and shifts), "checkpoint" or "engine"."""
+    """"model" (the picture path), "float" (the picture path with float ends), "context" (thumbnail to scales and shifts), "checkpoint"
+    or "engine"."""
     sha256: str
     precision: str = "fp32"
     target_backend: str | None = None
@@ -80,9 +83,13 @@ class Manifest:
     """What was compared at export, by the backend's name; nothing of those that were not installed there."""
 
     def find(self, role: str, precision: str = "fp32", target_backend: str | None = None) -> PackageFile | None:
-        """The file with this role and precision that was made for `target_backend`; otherwise the one that suits all; or None."""
+        """The file with this role and precision that was made for `target_backend`; otherwise the one that suits all; or None.
+
+        ONNX Runtime computes every graph as it is written, so it gets another backend's where it has none of its own.
+        """
         held = {file.target_backend: file for file in reversed(self.held(role, precision))}
-        return held.get(target_backend, held.get(None))
+        others = ("openvino", "tensorrt") if target_backend == "onnxruntime" else ()
+        return next((held[wanted] for wanted in (target_backend, None, *others) if wanted in held), None)
 
     def held(self, role: str, precision: str) -> tuple[PackageFile, ...]:
         """Every file with this role and precision, whatever its target backend."""

@@ -19,7 +19,7 @@ from impasto.errors import OptionError, OutputError, PackageError
 from impasto.files import atomic_path, exists, make_folder, sha256, uninterrupted
 
 from .file_lock import locked
-from .manifest import CHECKPOINT, CONTEXT, LOCK, MANIFEST, MODEL, Manifest, PackageFile, read_manifest
+from .manifest import CHECKPOINT, CONTEXT, FLOAT, LOCK, MANIFEST, MODEL, Manifest, PackageFile, read_manifest
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def _stale(folder: Path, names: Collection[str]) -> list[str]:
     there = _present(folder)
     if there is None:
         return []
-    return [file.name for file in there.files if file.role in ("model", "context") and file.name not in names]
+    return [file.name for file in there.files if file.role in ("model", "context", FLOAT) and file.name not in names]
 
 
 def same_file(one: Path, other: Path) -> bool:

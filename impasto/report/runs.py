@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impasto import images
+import numpy as np
+
+from impasto import images, medical
 from impasto.batch.pictures import PictureRun
 
 from .charts import Distributions, figure, spread
@@ -61,9 +64,15 @@ def run_report(
 _SEEN = "Drag the handle, or focus the slider and press the arrow keys."
 
 
+def _seen(path: Path) -> np.ndarray:
+    """A picture or a scan's first frame, as a page shows it: uint8 (H, W, 3)."""
+    if medical.is_dicom(path):
+        return images.as_bytes(medical.read_scan(path, medical.Window()).pictures()[0])
+    return images.as_bytes(images.read_deep(path).rgb)
+
+
 def _before_and_after(run: PictureRun) -> PictureGroup:
-    drawn = images.read(run.job.target).rgb
-    source = images.read(run.job.source).rgb
+    source, drawn = _seen(run.job.source), _seen(run.job.target)
     return group(run.job.source.name, [("before", source), ("after", drawn)])
 
 

@@ -34,7 +34,7 @@ class ContextSource(Protocol):
     """Gives the context of a picture or of a video's frame."""
 
     def of_picture(self, image: np.ndarray) -> np.ndarray:
-        """The context of one picture, float32 (1, K), valid until the next call. image: uint8 (H, W, 3)."""
+        """The context of one picture, float32 (1, K), valid until the next call. image: (H, W, 3), uint8, or float32 from 0 to 1."""
 
     def of_frame(self, image: np.ndarray, scene: Scene) -> np.ndarray:
         """The context of a video's next frame, float32 (1, K), valid until the next call. scene: belongs to the video."""
@@ -88,7 +88,7 @@ class ContextGraph:
         self._last_thumbnail = np.zeros((1, side, side, 3), np.uint8)
 
     def of_picture(self, image: np.ndarray) -> np.ndarray:
-        """The context of one picture, float32 (1, K), valid until the next call. image: uint8 (H, W, 3)."""
+        """The context of one picture, float32 (1, K), valid until the next call. image: (H, W, 3), uint8, or float32 from 0 to 1."""
         return self._mixed(self._compute(thumbnail(image, self.side)))
 
     def of_frame(self, image: np.ndarray, scene: Scene) -> np.ndarray:

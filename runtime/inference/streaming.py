@@ -20,32 +20,35 @@ Crop = Callable[[Slot, np.ndarray], np.ndarray]
 Open = Callable[[np.ndarray], "Slot | None"]
 """Opens a slot for frames of this frame's size; None if such a frame does not fit into a slot."""
 
+Kind = tuple[tuple[int, ...], np.dtype]
+"""A frame's shape and dtype."""
+
 
 class SlotPool:
     """Idle slots. One thread takes slots, another thread may give them back, and any thread may close the pool at any time."""
 
     def __init__(self, open_slot: Open) -> None:
         self._open_slot = open_slot
-        self._idle: deque[tuple[tuple[int, ...], Slot]] = deque()
+        self._idle: deque[tuple[Kind, Slot]] = deque()
 
     def take(self, frame: np.ndarray) -> Slot | None:
-        """An idle slot for this frame, or a new one; None if the frame fits into no slot. Idle slots of other sizes are freed."""
-        for shape, slot in self._taken():
-            if shape == frame.shape:
+        """An idle slot for this frame, or a new one; None if the frame fits into no slot. Idle slots for other frames are freed."""
+        for kind, slot in self._taken():
+            if kind == (frame.shape, frame.dtype):
                 return slot
             slot.close()
         return self._open_slot(frame)
 
     def give_back(self, slot: Slot, frame: np.ndarray) -> None:
         """Make the slot idle. frame: the one that it was used for."""
-        self._idle.append((frame.shape, slot))
+        self._idle.append(((frame.shape, frame.dtype), slot))
 
     def close(self) -> None:
         """Free the idle slots."""
         for _, slot in self._taken():
             slot.close()
 
-    def _taken(self) -> Iterator[tuple[tuple[int, ...], Slot]]:
+    def _taken(self) -> Iterator[tuple[Kind, Slot]]:
         # A deque gives each slot to one thread only. A lock could deadlock: the garbage collector may close the pool in the thread
         # that holds it.
         with suppress(IndexError):

@@ -16,14 +16,16 @@ from .tile_plan import TilePlan
 class TileBuffers:
     """The arrays that one `TilePlan` needs. Not thread-safe."""
 
-    def __init__(self, plan: TilePlan) -> None:
+    def __init__(self, plan: TilePlan, dtype: np.dtype) -> None:
+        """dtype: of the graph's pictures, uint8 or float32."""
         self.plan = plan
+        self._dtype = dtype
         if plan.padded:
-            self._padded = np.empty((*plan.padded_size, 3), np.uint8)
-            self._result = np.empty(plan.result_shape(plan.padded_size), np.uint8)
+            self._padded = np.empty((*plan.padded_size, 3), dtype)
+            self._result = np.empty(plan.result_shape(plan.padded_size), dtype)
         if plan.tiled:
-            self._tile = np.empty((*plan.window, 3), np.uint8)
-            self._tile_result = np.empty(plan.result_shape(plan.window), np.uint8)
+            self._tile = np.empty((*plan.window, 3), dtype)
+            self._tile_result = np.empty(plan.result_shape(plan.window), dtype)
 
     @property
     def nbytes(self) -> int:
@@ -33,8 +35,8 @@ class TileBuffers:
     def run(self, backend: Backend, image: np.ndarray, out: np.ndarray, extra: tuple[np.ndarray, ...]) -> None:
         """Pad the picture, compute it, and crop the result into `out`.
 
-        image: uint8 (H, W, 3) of the plan's size. out: uint8 (H x scale, W x scale, 3), C-contiguous. extra: the graph's inputs
-        after the picture. Raises what `Backend.run` raises.
+        image: (H, W, 3) of the plan's size and the buffers' dtype. out: (H x scale, W x scale, 3), the same dtype, C-contiguous.
+        extra: the graph's inputs after the picture. Raises what `Backend.run` raises.
         """
         if not self.plan.padded:
             self._run_pieces(backend, np.ascontiguousarray(image), out, extra)
@@ -57,7 +59,7 @@ class TileBuffers:
         inputs = (image[None], *extra)
         if batch > 1:
             inputs = tuple(array.repeat(batch, 0) for array in inputs)
-        once = backend.computation(inputs, out[None] if batch == 1 else np.empty((batch, *out.shape), np.uint8))
+        once = backend.computation(inputs, out[None] if batch == 1 else np.empty((batch, *out.shape), self._dtype))
 
         def compute() -> None:
             for _ in range(len(self.plan.tiles) or 1):
@@ -80,7 +82,7 @@ class TileBuffers:
 
 
 def pad_into(padded: np.ndarray, image: np.ndarray, plan: TilePlan) -> None:
-    """Write the picture and its border into `padded`, uint8 (*plan.padded_size, 3). image: uint8 (*plan.size, 3)."""
+    """Write the picture and its border into `padded`, (*plan.padded_size, 3). image: (*plan.size, 3) of the same dtype."""
     if plan.padded:
         reflect_into(padded, image, plan.border, plan.border)
     else:

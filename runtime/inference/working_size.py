@@ -14,18 +14,24 @@ _PRODUCT = 1 << 17
 another in busy loops: on a busy machine one picture took seconds."""
 
 
+_BYTES = np.dtype(np.uint8)
+
+
 class Scaling:
     """Scales pictures of one size to the working size and drawings back, in buffers of its own. Not thread-safe.
 
     Both directions are weighted sums of rows, then of columns. Columns are the rows of the transposed picture.
     """
 
-    def __init__(self, height: int, width: int, longest: int) -> None:
-        """height, width: of the pictures, in pixels. longest: the working size, in pixels; one of the sides is larger."""
+    def __init__(self, height: int, width: int, longest: int, dtype: np.dtype = _BYTES) -> None:
+        """height, width: of the pictures, in pixels. longest: the working size, in pixels; one of the sides is larger.
+
+        dtype: of the pictures: uint8, or float32 from 0 to 1.
+        """
         small_height, small_width = drawn_size(height, width, longest)
         self._down = _means(height, small_height), _means(width, small_width)
         self._up = _cubics(small_height, height), _cubics(small_width, width)
-        self.small = np.empty((small_height, small_width, 3), np.uint8)
+        self.small = np.empty((small_height, small_width, 3), dtype)
         """The scaled-down picture that `shrink` writes."""
         self.drawn = np.empty_like(self.small)
         """The network's drawing of `small`. The caller writes it, and `enlarge` reads it."""
@@ -39,20 +45,25 @@ class Scaling:
         return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
     def shrink(self, image: np.ndarray) -> np.ndarray:
-        """Fill and return `small`: each of its pixels is the mean of an area of the picture. image: uint8 (H, W, 3)."""
+        """Fill and return `small`: each of its pixels is the mean of an area of the picture. image: (H, W, 3)."""
         rows, columns = self._down
         _weighted_sums(rows, image, _transposed(self._wide))
         _weighted_sums(columns, self._wide, self._narrow)
-        np.rint(self._narrow, out=self._narrow)
+        if self.small.dtype == np.uint8:
+            np.rint(self._narrow, out=self._narrow)
+        else:
+            np.clip(self._narrow, 0, 1, out=self._narrow)  # weights of float32 do not sum up to exactly 1
         self.small[...] = _transposed(self._narrow)
         return self.small
 
     def enlarge(self, out: np.ndarray) -> None:
-        """Scale `drawn` up into `out`, uint8 (H, W, 3), by cubic convolution (Keys 1981, a = -1/2)."""
+        """Scale `drawn` up into `out`, (H, W, 3) of its dtype, by cubic convolution (Keys 1981, a = -1/2)."""
         rows, columns = self._up
         self._narrow[...] = _transposed(self.drawn)
         _weighted_sums(columns, self._narrow, self._wide)
         _weighted_sums(rows, _transposed(self._wide), out)
+        if out.dtype != np.uint8:
+            np.clip(out, 0, 1, out=out)  # the cubic overshoots at edges
 
 
 def drawn_size(height: int, width: int, longest: int | None) -> tuple[int, int]:

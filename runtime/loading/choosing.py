@@ -233,7 +233,7 @@ def _apart(levels: int) -> str:
 def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values: bool) -> OpenModel:
     """Open the candidate's graphs. Raises BackendError and what `describe` raises."""
     source, backend = candidate.source, candidate.backend
-    loaded = _loaded(candidate, device, check_values)
+    loaded = load_graph(candidate, device, check_values)
     try:
         loaded, spec = describe(loaded, source, pixels)
         if not spec.thumbnail:
@@ -246,7 +246,7 @@ def _open(candidate: Candidate, device: int, pixels: Pixels | None, check_values
         raise
 
 
-def _loaded(candidate: Candidate, device: int, check_values: bool) -> Backend:
+def load_graph(candidate: Candidate, device: int, check_values: bool) -> Backend:
     """The picture graph, with its check for NaN.
 
     Every run is checked if `check_values` asks for it, and if the network is external and its values are in the CPU's memory.

@@ -13,7 +13,7 @@ from pathlib import Path
 from impasto.errors import BackendError, EngineMismatch, ModelNotFound, OptionError, OutputError, PackageError
 from impasto.files import sha256
 from impasto.package.engine_record import EngineRecord
-from impasto.package.manifest import MANIFEST, PRECISIONS, Manifest, PackageFile, read_manifest, verify
+from impasto.package.manifest import FLOAT, MANIFEST, PRECISIONS, Manifest, PackageFile, read_manifest, verify
 from impasto.package.spec import ModelSpec
 from impasto.runtime.cache_folder import cache_folder
 
@@ -52,6 +52,8 @@ class Source:
     """The engine's record, if `graph_path` is an engine that has one."""
     context_engine: EngineRecord | None = None
     """The record of the engine at `context_path`, if that file is an engine."""
+    trust: bool = False
+    """Whether hashes are not compared."""
 
     @property
     def is_engine(self) -> bool:
@@ -183,7 +185,8 @@ class ModelFiles:
                 f"{folder / MANIFEST} has a thumbnail without a context graph, or a context graph without a thumbnail; export it again"
             )
         context_path = self._verify(folder, context_graph) if context_graph else None
-        return Source(folder, self._verify(folder, graph), wanted, context_path, manifest)
+        graph_path = self._verify(folder, graph)
+        return Source(folder, graph_path, wanted, context_path, manifest, trust=self._trust)
 
     def _from_graph(self, precision: str) -> Source:
         """The source of a single ONNX file. If it lies in its package, the manifest gives its precision and context graph."""
@@ -193,6 +196,10 @@ class ModelFiles:
         context_graph = next((file for file in listed if file.role == "context"), None)
         if own is not None:
             self._verify(folder, own)
+        if own is not None and own.role == FLOAT:
+            raise PackageError(
+                f"{path} draws pictures of 16 bits for its package, and has no graph of its own for others; load the package: {folder}"
+            )
         if own is None or own.role != "model":
             return Source(path, path, "fp32" if precision == "auto" else precision, sidecar=read_sidecar(path))
         if precision not in ("auto", own.precision):

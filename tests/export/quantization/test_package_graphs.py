@@ -58,6 +58,16 @@ def test_a_target_backend_gets_its_own_file_and_otherwise_the_one_for_all(make_p
     assert read_manifest(package).precisions() == ("fp32", "fp16", "int8")
 
 
+def test_onnx_runtime_gets_another_backends_file_where_it_has_none_of_its_own(make_package: MakePackage) -> None:
+    package = make_package()
+    add(package, ("int8", "tensorrt"))
+    assert resolve(package, "int8", target_backend="onnxruntime").graph_path.name == "model.int8-tensorrt.onnx"
+    add(package, ("int8", "openvino"))
+    assert resolve(package, "int8", target_backend="onnxruntime").graph_path.name == "model.int8-openvino.onnx"
+    add(package, ("int8", "onnxruntime"))
+    assert resolve(package, "int8", target_backend="onnxruntime").graph_path.name == "model.int8-onnxruntime.onnx"
+
+
 def test_a_manifest_without_target_backends_is_written_as_before(make_package: MakePackage) -> None:
     package = make_package()
     add(package, ("int8", None))

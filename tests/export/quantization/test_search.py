@@ -29,9 +29,9 @@ from impasto.export.quantization.ranges import Session
 from impasto.export.quantization.search import QuantizeOptions, quantize
 from impasto.export.quantization.sensitivity import NoAssignment, assign, groups
 from impasto.metrics import psnr
-from impasto.package.manifest import LOCK, MANIFEST, read_manifest
+from impasto.package.manifest import LOCK, MANIFEST, PRECISIONS, TARGET_BACKENDS, read_manifest
 from impasto.package.spec import PERCEPTUAL, ModelSpec, SizeRule
-from impasto.runtime.loading.source import resolve, shipped_models
+from impasto.runtime.loading.source import known_names, resolve, shipped_models
 
 MakePackage = Callable[..., Path]
 SPEC = ModelSpec("small", receptive_field=8)
@@ -216,6 +216,15 @@ def test_models_that_ship_stay_as_they_are(folder: Path) -> None:
         quantize("denoise", QuantizeOptions(folder))
     with pytest.raises(OptionError, match="dejpeg came with Impasto and stays as it is"):
         quantize("denoise", QuantizeOptions(folder, output=shipped_models() / "dejpeg"))
+    for name in known_names():
+        for wanted in PRECISIONS:
+            for target_backend in (None, *TARGET_BACKENDS):
+                assert resolve(name, wanted, target_backend=target_backend).precision == wanted
+
+
+def test_a_model_that_ships_names_the_copy_to_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = replace(read_manifest(shipped_models() / "denoise"), files=())
+    monkeypatch.setattr("impasto.runtime.loading.source.read_manifest", lambda path: without)
     with pytest.raises(PackageError, match="impasto quantize denoise --to int8 --calibrate PHOTOS -o COPY"):
         resolve("denoise", "int8")
 

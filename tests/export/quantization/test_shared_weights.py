@@ -1,4 +1,4 @@
-"""An FP16 graph that leaves its weights in the FP32 graph's file."""
+"""FP16 and INT8 graphs that leave weights in the FP32 graph's file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from support.small_models import picture, write_graph
 import impasto
 from impasto.errors import BackendError, ExportError, PackageError
 from impasto.export.graph.weight_storage import with_fp16_storage
+from impasto.export.quantization.quality import Budget
+from impasto.export.quantization.ranges import Session
 from impasto.export.quantization.search import QuantizeOptions, quantize
 from impasto.export.tensorrt.builder import prepared_graph, require_one_hash
 from impasto.package.onnx_bytes import weight_files
@@ -65,6 +67,23 @@ def test_weights_are_stored_once_and_the_picture_is_that_of_a_graph_with_all_ins
             impasto.load(tmp_path / "whole.onnx", backend=backend) as alone,
         ):
             assert np.array_equal(shared(picture(40, 56)), alone(picture(40, 56)))
+
+
+@pytest.mark.parametrize("target_backend", ["openvino", "tensorrt"])
+def test_an_int8_graph_leaves_the_weights_of_excluded_layers_too(
+    package: Path, target_backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Equalized channels would be other weights than the FP32 graph stores.
+    monkeypatch.setattr("impasto.export.graph.int8.equalized", lambda model, feeds: model)
+    folder, budget = photos(tmp_path / "photos"), Budget(psnr=5)
+    options = QuantizeOptions(folder, "int8", (target_backend,), budget, method="min-max", exclude=("conv1",))
+    (made,) = quantize(package, options).made
+    stored = onnx.load(str(made.path), load_external_data=False)
+    (elsewhere,) = (tensor.name for tensor in stored.graph.initializer if tensor.external_data)
+    assert elsewhere.startswith("conv1.weight")
+    feed = {stored.graph.input[0].name: picture(40, 56)[None]}
+    as_judged, as_written = (Session(model).draw(feed) for model in (made.model, onnx.load(str(made.path))))
+    assert np.array_equal(as_judged, as_written)
 
 
 def test_the_graph_has_another_hash_where_a_weight_is_another(made: Path) -> None:

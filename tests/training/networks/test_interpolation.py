@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.small_models import picture
 
+from impasto import images
 from impasto.errors import CheckpointError, OptionError
 from impasto.training import checkpoint
 from impasto.training.networks import build
@@ -31,6 +33,21 @@ def test_each_weight_lies_between_the_two(tmp_path: Path) -> None:
         wanted = 0.25 * weights[0][name] + 0.75 * weights[1][name]
         torch.testing.assert_close(value, wanted, atol=1e-3, rtol=1e-3)  # stored in halves
     assert made.recipe == {"seed": 2, "interpolation": {"with": str(before), "its share": 0.25}}
+
+
+def test_a_restorer_is_judged_by_its_recipes_damage(tmp_path: Path) -> None:
+    paths = []
+    for seed, recipe in ((1, {}), (2, {"degradation": "noise:10-20|none"})):
+        network = checkpoint.load(saved(tmp_path / "a.safetensors", seed)).network
+        paths.append(tmp_path / f"{seed}.safetensors")
+        checkpoint.save_checkpoint(paths[-1], network, name="net", task="denoise", recipe=recipe)
+    (tmp_path / "photos").mkdir()
+    images.write(tmp_path / "photos" / "a.png", picture(40, 48))
+    interpolate(*paths, 0.5, tmp_path / "c.safetensors", tmp_path / "photos")
+    made = checkpoint.load(tmp_path / "c.safetensors")
+    assert set(made.quality["validation"]) == {"psnr_noise:15-15", "psnr_none"}
+    with pytest.raises(OptionError, match="names no damage; leave --validation out"):
+        interpolate(*reversed(paths), 0.5, tmp_path / "d.safetensors", tmp_path / "photos")
 
 
 def test_other_networks_and_shares_are_refused(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""Ray's clusters: joined, or started on this machine for as long as they are needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
+
+from impasto.errors import BackendError, MissingDependency, OptionError, first_line, install
+from impasto.package.file_lock import locked_if_free
+
+LOCAL = "local"
+"""The address of a cluster that is started here and ends with the program."""
+
+_STORE_BYTES = 200_000_000
+"""Of Ray's object store on this machine. Paths and tables go through it, and no picture that is read from a file."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # its notes of what it does would stand between ours
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray 3 will do; without it each start warns of it
+}
+"""Environment variables that are set before Ray starts, unless the user has set them."""
+
+
+def ray() -> Any:
+    """The library Ray. Raises MissingDependency with the command that installs it."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependency(f"Ray does not load ({first_line(error)}): {install('ray')}") from None
+    return ray
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """A block in which this program belongs to a cluster. One that the program has joined before is taken as it is.
+
+    address: LOCAL, or what `ray start` has told, such as 10.0.0.1:6379; "auto" is the cluster that this machine belongs to.
+    Raises MissingDependency, OptionError where no cluster answers, BackendError where none can be started.
+    """
+    library = ray()
+    if library.is_initialized():
+        yield
+        return
+    with ExitStack() as opened:
+        if address == LOCAL:
+            address = opened.enter_context(local_cluster())
+        try:
+            library.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError) as error:
+            raise OptionError(
+                f"no Ray cluster answers at {address} ({first_line(error)}); start one with `ray start --head`, or give {LOCAL}"
+            ) from None
+        opened.callback(library.shutdown)
+        yield
+
+
+@contextmanager
+def local_cluster() -> Iterator[str]:
+    """The address of a cluster of this machine's cores and GPUs, which lives as long as the block. Raises BackendError."""
+    from ray.cluster_utils import Cluster
+
+    # `ray.init` would start an autoscaler and a log monitor besides, each a Python of its own, and on a busy machine Ray gives up
+    # when the process that it needs has not come up beside them in 15 seconds.
+    parts = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+    with TemporaryDirectory(prefix="impasto-", ignore_cleanup_errors=True) as folder, _in_folder(folder):
+        cluster = Cluster(shutdown_at_exit=True)
+        try:
+            cluster.add_node(num_cpus=_cores(), num_gpus=None, object_store_memory=_STORE_BYTES, **parts)
+        except Exception as error:  # what Ray's start stumbles over has no common base
+            cluster.shutdown()
+            raise BackendError(f"Ray did not start on this machine: {first_line(error)}") from error
+        try:
+            yield cluster.address
+        finally:
+            cluster.shutdown()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _in_folder(folder: str) -> Iterator[None]:
+    """A block in which Ray's sockets, logs and notes go into a folder, which is gone afterwards, and not into /tmp/ray."""
+    before = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = folder
+    Path(folder, "ray").mkdir()
+    try:
+        yield
+    finally:
+        del os.environ["RAY_TMPDIR"]
+        if before is not None:
+            os.environ["RAY_TMPDIR"] = before
+
+
+_held: list[AbstractContextManager[bool]] = []
+"""The lock on this process's cores, held until the process ends."""
+
+
+def take_cores(number: int) -> None:
+    """Confine this thread, and those that it starts, to so many cores that no other worker on this machine has taken.
+
+    Ray counts cores and gives none. Without this every worker's backend would start a thread for each core of the machine. Where
+    none are left, or the system cannot tell, the thread keeps all.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    for first in range(0, len(cores) - number + 1, number):
+        lock = Path(gettempdir(), f"impasto-core-{cores[first]}-{os.getuid()}.lock")
+        lock.touch()
+        holding = locked_if_free(lock)
+        if holding.__enter__():
+            _held.append(holding)
+            os.sched_setaffinity(0, cores[first : first + number])
+            return
+        holding.__exit__(None, None, None)

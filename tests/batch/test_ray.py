@@ -1,0 +1,240 @@
+"""Ray, with a cluster of two worker processes: folders of pictures, killed workers and drivers, and the HTTP server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.command_line import cli
+from support.small_models import picture
+
+from impasto.errors import BackendError, OptionError, PictureError
+
+pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'impasto[ray]'")
+pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'impasto[ray]'")
+
+from impasto.batch import cluster as clusters
+from impasto.batch.ray import Cluster, Drawing, map_pictures
+from impasto.batch.stores import Place, StoredFiles
+
+pytestmark = pytest.mark.timeout(600)  # Ray starts eight processes, and each imports for seconds of a busy core
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Of a cluster with two cores, and so two actors of one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clusters, "_cores", lambda: 2)
+        with clusters.local_cluster() as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def joined(address):
+    with clusters.connected(address):
+        yield address
+
+
+@pytest.fixture
+def album(tmp_path):
+    """40 tiny pictures, some of which are cut off or none, some below, and two of one name."""
+    folder = tmp_path / "album"
+    (folder / "below").mkdir(parents=True)
+    for number in range(36):
+        place = folder / "below" if number % 3 == 0 else folder
+        Image.fromarray(picture(20 + number % 5, 30, number)).save(place / f"{number:02}.png")
+    Image.fromarray(picture(20, 30, 40)).save(folder / "twice.png")
+    Image.fromarray(picture(20, 30, 41)).save(folder / "twice.jpg")
+    (folder / "cut.png").write_bytes((folder / "01.png").read_bytes()[:300])
+    (folder / "none.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file in it, hidden ones too."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_killed_worker_costs_nothing_and_the_bytes_are_those_of_run(joined, make_package, album, tmp_path):
+    package = make_package()
+    assert cli("run", package, album, "-r", "-o", tmp_path / "alone")[0] == 1
+    wanted = contents(tmp_path / "alone")
+    assert len(wanted) == 38
+    killed: list[int] = []
+
+    def kill_one(done: int, total: int) -> None:
+        assert total == 40
+        if done >= 8 and not killed:
+            killed.append(_workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    done = map_pictures(
+        str(package),
+        album,
+        tmp_path / "out",
+        recursive=True,
+        cluster=Cluster(joined, cores=1, batch=4),
+        progress=kill_one,
+    )
+    assert killed
+    assert contents(tmp_path / "out") == wanted
+    assert (done.written, done.there_already, done.actors) == (38, 0, 2)
+    assert [Path(failure.source).name for failure in done.failed] == ["cut.png", "none.jpg"]
+    assert "is damaged" in done.failed[0].why
+    assert sum(done.workers.values()) == 38
+
+
+def _workers() -> list[int]:
+    """Process numbers of Ray's actors that draw."""
+    found = subprocess.run(["ps", "-eo", "pid,stat,args"], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in found.splitlines() if "ray::MapWorker" in line]
+    return [int(pid) for pid, state, _ in lines if not state.startswith("Z")]
+
+
+def test_a_killed_driver_goes_on_where_it_was(address, joined, make_package, album, tmp_path):
+    package = make_package()
+    cli("run", package, album, "-r", "-o", tmp_path / "alone")
+    out = tmp_path / "out"
+    arguments = ["run", package, album, "-r", "-o", out, "--ray", address, "--ray-cores", 1, "--ray-batch", 2]
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "impasto", *map(str, arguments)], stderr=subprocess.PIPE, text=True
+    )
+    _wait(lambda: driver.poll() is not None or len(list(out.rglob("[!.]*.png"))) > 4)
+    driver.kill()
+    driver.communicate()
+    _wait(lambda: not _workers())  # Ray ends them with their driver
+    before = {name: path.stat().st_mtime_ns for name, path in _finished(out).items()}
+    assert before
+    code, stdout, stderr = cli(*arguments, "--json", tmp_path / "done.json")
+    assert code == 1, stderr
+    assert "2 pictures failed" in stderr
+    assert "cut.png" in stderr
+    assert f"{38 - len(before)} of {40 - len(before)} files written" in stdout
+    assert f"{len(before)} of 40 results were there already" in stderr
+    assert json.loads((tmp_path / "done.json").read_text())["there_already"] == len(before)
+    assert {name: content for name, content in contents(out).items() if not Path(name).name.startswith(".")} == (
+        contents(tmp_path / "alone")
+    )
+    assert before.items() <= {name: path.stat().st_mtime_ns for name, path in _finished(out).items()}.items()
+
+
+def _finished(folder: Path) -> dict[str, Path]:
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*.png") if not path.name.startswith(".")}
+
+
+def _wait(until, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not until() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert until()
+
+
+def test_a_model_that_does_not_load_is_one_line(joined, make_package, album, tmp_path):
+    with pytest.raises(BackendError, match="process"):
+        map_pictures(
+            Drawing(str(make_package()), backend="tensorrt"), album, tmp_path / "out", cluster=Cluster(joined, cores=1)
+        )
+
+
+class TestBeforeAnythingStarts:
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (("{album}/01.png", "-o", "{out}"), "--ray takes one folder"),
+            (("{album}",), "--ray needs to know where the results go"),
+            (("{album}", "-o", "{album}"), "written among the pictures"),
+            (("{album}", "-o", "{out}", "--html", "{out}.html"), "leave --painting, --html and --device out"),
+            (("{album}", "-o", "nowhere://x/y"), "cannot open nowhere://x/y"),
+            (("{album}", "-o", "{out}", "--format", "gif"), "unknown format 'gif'"),
+        ],
+    )
+    def test_wrong_options_are_one_line(self, make_package, album, tmp_path, arguments, told):
+        words = [word.format(album=album, out=tmp_path / "out") for word in arguments]
+        code, _, stderr = cli("run", make_package(), *words, "--ray", "local")
+        assert code == 1
+        assert told in stderr
+
+    def test_numbers_below_one_are_refused(self, make_package, album, tmp_path):
+        with pytest.raises(OptionError, match="1 or more"):
+            map_pictures(make_package(), album, tmp_path / "out", cluster=Cluster(batch=0))
+
+    def test_where_all_is_there_no_cluster_is_asked(self, make_package, tmp_path):
+        (tmp_path / "in").mkdir()
+        Image.fromarray(picture(20, 30)).save(tmp_path / "in" / "a.png")
+        assert cli("run", make_package(), tmp_path / "in", "-o", tmp_path / "out")[0] == 0
+        done = map_pictures(
+            make_package("again"), tmp_path / "in", tmp_path / "out", cluster=Cluster("203.0.113.1:6379")
+        )
+        assert (done.written, done.there_already, done.failed) == (0, 1, ())
+
+
+class TestObjectStores:
+    """Through a file system of pyarrow's that knows nothing of this machine's folders."""
+
+    @pytest.fixture
+    def bucket(self, tmp_path):
+        from pyarrow import fs
+
+        (tmp_path / "bucket" / "in" / "below").mkdir(parents=True)
+        return fs.SubTreeFileSystem(str(tmp_path / "bucket"), fs.LocalFileSystem())
+
+    def test_only_pictures_are_found_and_results_left_out(self, bucket, tmp_path):
+        folder = tmp_path / "bucket" / "in"
+        for name in ("b.png", "a.jpg", "below/c.webp", ".hidden.png", "notes.txt", "below/out/d.png"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        place, out = Place("in", bucket), Place("in/below/out", bucket)
+        assert place.pictures(recursive=False, leaving_out=out) == [Path("a.jpg"), Path("b.png")]
+        assert place.pictures(recursive=True, leaving_out=out)[-1] == Path("below/c.webp")
+        assert Place("nothing", bucket).files() == set()
+        with pytest.raises(PictureError, match="no picture files"):
+            Place("nothing", bucket).pictures(recursive=False, leaving_out=out)
+
+    def test_what_is_written_is_whole_and_alone(self, bucket, tmp_path):
+        from impasto import images
+
+        Image.fromarray(picture(9, 8)).save(tmp_path / "bucket" / "in" / "a.png")
+        files = StoredFiles(Place("in", bucket), Place("out", bucket))
+        read = files.read(Path("in/a.png"))
+        assert np.array_equal(read.rgb, picture(9, 8))
+        assert files.write(Path("out/below/a.webp"), read, 80) is None
+        images.write(tmp_path / "local.webp", read, quality=80)
+        assert contents(tmp_path / "bucket" / "out") == {"below/a.webp": (tmp_path / "local.webp").read_bytes()}
+        with pytest.raises(PictureError, match="cannot read in/none"):
+            files.read(Path("in/none.png"))
+
+    def test_pictures_go_from_folder_to_store(self, joined, bucket, make_package, tmp_path):
+        for number in range(3):
+            Image.fromarray(picture(20, 30, number)).save(tmp_path / "bucket" / "in" / f"{number}.png")
+        package = make_package()
+        done = map_pictures(package, tmp_path / "bucket" / "in", Place("out", bucket), cluster=Cluster(joined, cores=1))
+        assert done.written == 3
+        assert cli("run", package, tmp_path / "bucket" / "in", "-o", tmp_path / "alone")[0] == 0
+        assert contents(tmp_path / "bucket" / "out") == contents(tmp_path / "alone")
+
+
+def test_workers_of_one_machine_take_other_cores(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.setattr(clusters, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: taken.append(list(cores)))
+    monkeypatch.setattr(clusters, "_held", [])
+    for _ in range(3):
+        clusters.take_cores(2)
+    assert taken == [[2, 3], [5, 7]]
+
+
+def test_no_other_verb_imports_ray():
+    code = (
+        "import sys, impasto.cli.app, impasto.batch.pictures; "
+        "print({'ray', 'pyarrow', 'pandas', 'fastapi', 'starlette'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
