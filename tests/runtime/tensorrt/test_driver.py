@@ -1,7 +1,7 @@
 """The runtime's CUDA layer with the real PyCUDA, over a driver of our own that needs no GPU.
 
-Opt-in but for the first test: they run where PyCUDA is installed; CONTRIBUTING.md says how. The driver takes the place of libcuda.so.1 in a process of
-its own, and checks what a GPU would not: see driver/stand_in_driver.cpp.
+Opt-in but for the first test: they run where PyCUDA is installed; CONTRIBUTING.md says how. The driver takes the place of
+libcuda.so.1 in a process of its own, and checks what a GPU would not: see driver/stand_in_driver.cpp.
 """
 
 from __future__ import annotations
