@@ -18,7 +18,6 @@ from . import (
     models,
     quantize,
     run,
-    serve,
     train,
     web,
 )
