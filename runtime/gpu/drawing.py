@@ -99,7 +99,7 @@ class GpuDrawing:
         drawing = self._frames_for(plan)
         waiting = list(dict.fromkeys(each for each in streams if each is not None))
         try:
-            for running in {*waiting, source.ready, target.ready} - {None}:
+            for running in {*waiting, *(each for each in (source.ready, target.ready) if each is not None)}:
                 cuda_driver.wait_for(running, drawing.stream)
             self._run(plan, drawing, source.picture, target.picture)
             for each in waiting:
