@@ -123,7 +123,7 @@ class StoredFiles(Files):
             raise PictureError(f"cannot read {source}: {first_line(error)}") from None
         if len(content) > images.MAX_BYTES:
             raise PictureError(f"{source} has more than {images.MAX_BYTES:,} bytes; scale or crop the picture first")
-        return images.decode(content, str(source))
+        return images.decode_at_own_depth(content, str(source))
 
     def write(self, target: Path, picture: images.Picture, quality: int) -> str | None:
         """Raises OutputError, and OptionError where the format cannot hold the picture."""

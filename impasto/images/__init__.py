@@ -1,6 +1,6 @@
 """Picture files in and out, their colours and sizes, and contact sheets."""
 
-from .decoding import MAX_BYTES, MAX_PIXELS, Picture, decode, is_animated, read, read_deep
+from .decoding import MAX_BYTES, MAX_PIXELS, Picture, decode, decode_at_own_depth, is_animated, read, read_deep
 from .deep import as_bytes
 from .encoding import write, write_telling
 from .formats import ARRAYS, PASSED_OVER, SUFFIXES, check_holds, check_suffix, list_folder
@@ -19,6 +19,7 @@ __all__ = [
     "check_holds",
     "check_suffix",
     "decode",
+    "decode_at_own_depth",
     "is_animated",
     "list_folder",
     "middle",

@@ -85,8 +85,7 @@ def read_deep(path: str | os.PathLike[str]) -> Picture:
     Raises what `read` raises for damaged, animated and oversized files, PictureError for samples that are neither gray nor RGB, and
     MissingDependency where 16 bits need a library that is not installed.
     """
-    content = _content(Path(path))
-    return _decode_deep(content, str(path)) if deep.is_deep(content) else decode(content, str(path))
+    return decode_at_own_depth(_content(Path(path)), str(path))
 
 
 def _content(path: Path) -> bytes:
@@ -140,6 +139,11 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
     except Exception as error:  # struct.error, TypeError, …: what Pillow's parsers stumble over has no common base
         why = " ".join(str(error).split()) or type(error).__name__
         raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
+
+
+def decode_at_own_depth(content: bytes, name: str = "the picture") -> Picture:
+    """Decode the bytes of a picture file, as `read_deep` does. name: what error messages call it."""
+    return _decode_deep(content, name) if deep.is_deep(content) else decode(content, name)
 
 
 def _decode_deep(content: bytes, name: str) -> Picture:
