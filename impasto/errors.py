@@ -81,6 +81,7 @@ _EXTRAS = {
     "onnx": "export",
     "onnxruntime": "cpu",
     "av": "video",
+    **dict.fromkeys(("ray", "pyarrow"), "ray"),
     "imagecodecs": "deep",
     "tifffile": "deep",
     "pydicom": "medical",

@@ -41,7 +41,7 @@ FOUNDATION = {
 }
 
 VENDORS = {
-    "onnxruntime": {"runtime/backends/onnxruntime.py", "export/graph/int8.py"},
+    "onnxruntime": {"runtime/backends/onnxruntime.py", "export/graph/int8.py", "export/triton/python_backend.py"},
     "tensorrt": {"runtime/backends/tensorrt/api.py"},
     "tensorrt_rtx": {"runtime/backends/tensorrt/api.py"},
     "pycuda": {"runtime/cuda.py"},
@@ -56,7 +56,7 @@ VENDORS = {
     "imagecodecs": {"impasto/images/deep/codecs.py"},
     "tifffile": {"impasto/images/deep/codecs.py"},
     "pydicom": {"impasto/medical/library.py"},
-    "ray": {"impasto/batch/cluster.py", "impasto/batch/ray.py"},
+    "ray": {"impasto/batch/cluster.py", "impasto/batch/ray.py", "impasto/serving/server.py"},
     "pyarrow": {"impasto/batch/stores.py"},
     "pynvml": {"benchmarks/measurement/energy.py"},
     "spandrel": {"training/networks/spandrel_models.py"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -18,9 +20,12 @@ LOCAL = "local"
 
 _STORE_BYTES = 200_000_000
 """Of Ray's object store on this machine. Paths and tables go through it, and no picture that is read from a file."""
-_QUIET = {
+_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its notes of what it does would stand between ours
+    "RAY_worker_niceness": "0",  # its 15 lets whatever else runs come first, and somebody waits for the pictures
+    "RAY_agent_register_timeout_ms": "180000",  # 30 seconds are too few on a busy machine
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",  # likewise 5
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray 3 will do; without it each start warns of it
 }
 """Environment variables that are set before Ray starts, unless the user has set them."""
@@ -28,7 +33,7 @@ _QUIET = {
 
 def ray() -> Any:
     """The library Ray. Raises MissingDependency with the command that installs it."""
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -52,7 +57,8 @@ def connected(address: str) -> Iterator[None]:
         if address == LOCAL:
             address = opened.enter_context(local_cluster())
         try:
-            library.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            with _silent():
+                library.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError) as error:
             raise OptionError(
                 f"no Ray cluster answers at {address} ({first_line(error)}); start one with `ray start --head`, or give {LOCAL}"
@@ -62,17 +68,33 @@ def connected(address: str) -> Iterator[None]:
 
 
 @contextmanager
+def _silent() -> Iterator[None]:
+    """A block in which nothing reaches standard error: Ray's C++ writes there which level of notes it was told to leave out."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+@contextmanager
 def local_cluster() -> Iterator[str]:
     """The address of a cluster of this machine's cores and GPUs, which lives as long as the block. Raises BackendError."""
     from ray.cluster_utils import Cluster
 
-    # `ray.init` would start an autoscaler and a log monitor besides, each a Python of its own, and on a busy machine Ray gives up
-    # when the process that it needs has not come up beside them in 15 seconds.
-    parts = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+    # `ray.init` would start an autoscaler and a log monitor besides, each a Python of its own, and a dashboard's agent in full. On a
+    # busy machine Ray gives up when its agents have not said in 15 seconds on which ports they listen: it is told two of them.
+    parts: dict[str, Any] = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+    parts |= dict(zip(("metrics_agent_port", "runtime_env_agent_port"), _free_ports(2), strict=True))
     with TemporaryDirectory(prefix="impasto-", ignore_cleanup_errors=True) as folder, _in_folder(folder):
         cluster = Cluster(shutdown_at_exit=True)
         try:
-            cluster.add_node(num_cpus=_cores(), num_gpus=None, object_store_memory=_STORE_BYTES, **parts)
+            with _without_dashboard():
+                cluster.add_node(num_cpus=_cores(), num_gpus=None, object_store_memory=_STORE_BYTES, **parts)
         except Exception as error:  # what Ray's start stumbles over has no common base
             cluster.shutdown()
             raise BackendError(f"Ray did not start on this machine: {first_line(error)}") from error
@@ -82,8 +104,31 @@ def local_cluster() -> Iterator[str]:
             cluster.shutdown()
 
 
+def _free_ports(number: int) -> list[int]:
+    """Ports on which nobody listens now."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """A block in which Ray takes the dashboard's libraries for missing, and so starts its agent without what they are for."""
+    name = "ray.dashboard.optional_deps"
+    before = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]  # which makes importing it an ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
 
 
 @contextmanager

@@ -173,7 +173,7 @@ def map_pictures(
         raise OptionError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
     if cluster.batch < 1 or (cluster.cores is not None and cluster.cores < 1):
         raise OptionError(f"got batches of {cluster.batch} and {cluster.cores} cores; give numbers of 1 or more")
-    drawing, identity = _located(drawing)
+    drawing, identity = located(drawing)
     source, target = Place.of(source), Place.of(target)
     if source == target:
         raise OptionError(f"the results would be written among the pictures in {source}; choose another output folder")
@@ -196,7 +196,7 @@ def map_pictures(
     return found.result(str(target), len(names) - len(rows))
 
 
-def _located(drawing: Drawing) -> tuple[Drawing, str]:
+def located(drawing: Drawing) -> tuple[Drawing, str]:
     """The drawing with an absolute path where it named one, and what the model's files are known by. Raises ModelNotFound."""
     from impasto.runtime.loading.source import ModelFiles, known_names
 

@@ -18,6 +18,7 @@ from . import (
     models,
     quantize,
     run,
+    serve,
     train,
     web,
 )
@@ -61,5 +62,6 @@ app.command()(compare.compare)
 app.command()(inspect.inspect)
 app.command()(models.models)
 app.command()(web.web)
+app.command()(serve.serve)
 app.command()(doctor.doctor)
 app.add_typer(build.cache, name="cache")

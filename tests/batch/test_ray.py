@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
@@ -16,6 +23,7 @@ from PIL import Image
 from support.command_line import cli
 from support.small_models import picture
 
+import impasto
 from impasto.errors import BackendError, OptionError, PictureError
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'impasto[ray]'")
@@ -24,6 +32,8 @@ pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'impa
 from impasto.batch import cluster as clusters
 from impasto.batch.ray import Cluster, Drawing, map_pictures
 from impasto.batch.stores import Place, StoredFiles
+from impasto.package.spec import ModelSpec, SizeRule
+from impasto.serving import Limits
 
 pytestmark = pytest.mark.timeout(600)  # Ray starts eight processes, and each imports for seconds of a busy core
 
@@ -238,3 +248,135 @@ def test_no_other_verb_imports_ray():
         "print({'ray', 'pyarrow', 'pandas', 'fastapi', 'starlette'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+class TestServe:
+    """`impasto serve` as a process of its own, on the cluster of the tests above."""
+
+    @pytest.fixture(scope="class")
+    def server(self, address, tmp_path_factory):
+        """The URL of a server with one worker and a queue of 4, and its process."""
+        from support.small_models import canonical_graph, write_graph
+
+        spec = ModelSpec("tiny", task="upscale", scale=2, size=SizeRule(4))
+        package = write_graph(tmp_path_factory.mktemp("serve") / "tiny", spec, canonical_graph(2))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [package, "--port", port, "--queue", 4, "--megabytes", 0.2, "--megapixels", 0.1, "--ray", address]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "impasto", "serve", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        line = process.stdout.readline()
+        assert f"http://127.0.0.1:{port}" in line, process.communicate()[1]
+        yield f"http://127.0.0.1:{port}", package, process
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+    def test_a_picture_comes_back_as_run_writes_it(self, server, tmp_path):
+        url, package, _ = server
+        rgba = np.dstack([picture(20, 30), np.full((20, 30), 77, np.uint8)])
+        Image.fromarray(rgba).save(tmp_path / "a.png")
+        assert cli("run", package, tmp_path / "a.png", "-o", tmp_path / "b.png")[0] == 0
+        status, headers, content = ask(url, (tmp_path / "a.png").read_bytes())
+        assert (status, headers["Content-Type"]) == (200, "image/png")
+        assert content == (tmp_path / "b.png").read_bytes()
+        assert ask(f"{url}/?format=webp&quality=50", (tmp_path / "a.png").read_bytes())[2][8:12] == b"WEBP"
+
+    @pytest.mark.parametrize(
+        ("path", "body", "status", "told"),
+        [
+            ("/", b"no picture at all", 415, "no picture"),
+            ("/", b"", 400, "no body"),
+            ("/", "cut", 400, "damaged"),
+            ("/", bytes(300_000), 413, "more than"),
+            ("/", "large", 413, "pixels"),
+            ("/?format=gif", "whole", 400, "unknown format"),
+            ("/?quality=0", "whole", 400, "from 1 to 100"),
+            ("/?format=jpg", "transparent", 400, "transparency"),
+            ("/other", "whole", 404, "nothing here"),
+            ("/", None, 405, "POST"),
+        ],
+    )
+    def test_what_is_wrong_is_one_line(self, server, path, body, status, told):
+        body = {"cut": png(20, 30)[:900], "large": png(320, 321, flat=True), "whole": png(20, 30)}.get(body, body)
+        if body == "transparent":
+            body = png(20, 30, alpha=True)
+        found, _, content = ask(server[0] + path, body)
+        assert (found, content.count(b"\n")) == (status, 1)
+        assert told in content.decode()
+
+    def test_a_hundred_at_once_are_drawn_or_refused(self, server):
+        url, package, _ = server
+        with ThreadPoolExecutor(100) as threads:
+            answers = list(threads.map(lambda seed: ask(url, png(64, 80, seed=seed)), range(100)))
+        statuses = Counter(status for status, *_ in answers)
+        assert set(statuses) == {200, 503}, statuses
+        assert statuses[503] > 10, "a queue of 4 that grows"
+        assert all(headers["Retry-After"] == "1" for status, headers, _ in answers if status == 503)
+        with impasto.load(package) as model:
+            for seed, (status, _, content) in enumerate(answers):
+                if status == 200:
+                    drawn = np.asarray(Image.open(io.BytesIO(content)))
+                    assert np.array_equal(drawn, model(picture(64, 80, seed)))
+        assert ask(url, png(20, 30))[0] == 200
+
+    def test_its_health_and_counts_can_be_read(self, server):
+        url = server[0]
+        status, _, content = ask(f"{url}/health", None)
+        assert status == 200
+        assert content.startswith(b"tiny on ")
+        before = counted(url)
+        assert ask(url, png(20, 30))[0] == 200
+        assert ask(url, b"no picture")[0] == 415
+        after = counted(url)
+        assert after["200"] == before["200"] + 1
+        assert after["415"] == before.get("415", 0) + 1
+
+    def test_ctrl_c_ends_it(self, server):
+        url, _, process = server
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "stopped" in stderr
+        assert "Traceback" not in stderr
+        with pytest.raises(URLError):
+            ask(url, b"")
+
+
+def ask(url: str, body: bytes | None) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and content of a POST; of a GET where there is no body."""
+    try:
+        with urlopen(Request(url, body), timeout=240) as answer:
+            return answer.status, answer.headers, answer.read()
+    except HTTPError as error:
+        return error.code, error.headers, error.read()
+
+
+def png(height: int, width: int, seed: int = 0, *, alpha: bool = False, flat: bool = False) -> bytes:
+    image = Image.fromarray(np.zeros((height, width, 3), np.uint8) if flat else picture(height, width, seed))
+    if alpha:
+        image.putalpha(100)
+    stream = io.BytesIO()
+    image.save(stream, "png")
+    return stream.getvalue()
+
+
+def counted(url: str) -> dict[str, float]:
+    """Requests by status, as Prometheus reads them."""
+    text = ask(f"{url}/metrics", None)[2].decode()
+    return {
+        status: float(value) for status, value in re.findall(r'impasto_requests_total\{status="(\d+)"\} (\S+)', text)
+    }
+
+
+def test_limits_that_nothing_keeps_are_refused():
+    with pytest.raises(OptionError, match="queue is 0"):
+        Limits(queue=0)
+    code, _, stderr = cli("serve", "denoise", "--seconds", 0)
+    assert (code, "seconds is 0" in stderr) == (1, True)
+    assert cli("serve", "no-such-model")[0] == 1

@@ -96,6 +96,7 @@ NOT_RUN = {
     "vgg16": "downloads 528 MB",
     "-": "reads or writes a pipe",
     "--serve": "serves until Ctrl-C",
+    **dict.fromkeys(("--ray", "serve"), "starts Ray; tests/batch/test_ray.py runs it"),
     "build": "tests/export/tensorrt builds engines",
     **dict.fromkeys(("denoise,precision=int8", "my-denoise"), "needs graphs that quantize makes in minutes"),
     "--energy": "needs a sensor of energy",

@@ -1,0 +1,53 @@
+"""`impasto serve`."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import Annotated
+
+import typer
+
+from impasto.styles import parse
+
+from . import options
+from .console import err, out
+
+
+def serve(
+    model: options.Model,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="To listen on.", min=1, max=65535)] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes with a model each.", min=1)] = 1,
+    cores: Annotated[int, typer.Option(help="Of each worker, where there are no GPUs.", min=1)] = 1,
+    queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.", min=1)] = 32,
+    seconds: Annotated[float, typer.Option(help="From request to answer; what takes longer is refused.")] = 60,
+    megabytes: Annotated[float, typer.Option(help="Of a picture's file; larger ones are refused.")] = 32,
+    megapixels: Annotated[float, typer.Option(help="Of a picture; larger ones are refused.")] = 50,
+    backend: options.Backend = "auto",
+    precision: options.Precision = "auto",
+    layout: options.Layout = None,
+    style: options.Style = None,
+    strength: options.Strength = 1.0,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Of a Ray cluster; auto, or local for one on this machine.")
+    ] = "local",
+) -> None:
+    """Answer HTTP requests: a picture in, a picture out. Wants impasto[ray]."""
+    from impasto.batch.ray import Drawing
+    from impasto.serving import Limits, serving
+
+    wanted = parse(style) if style else None
+    drawing = Drawing(model, backend, precision, layout, style=wanted, strength=strength)
+    limits = Limits(workers, cores, queue, seconds, int(megabytes * (1 << 20)), int(megapixels * 1e6))
+    with ExitStack() as opened:
+        with err.status("starting Ray and the workers"):
+            url = opened.enter_context(serving(drawing, limits, host=host, port=port, address=ray))
+        out.print(
+            f"POST pictures to {url}, for example: curl --data-binary @photo.jpg {url} -o result.png (Ctrl-C ends it)",
+            markup=False,
+            soft_wrap=True,
+        )
+        threading.Event().wait()
