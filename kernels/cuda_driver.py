@@ -174,10 +174,9 @@ def device_of(pointer: int) -> int:
 
 
 def copy_to_host(address: int, pointer: int, nbytes: int, stream: int) -> None:
-    """Copy device memory to this address in host memory after the stream's work, and wait for it."""
-    arguments = (ctypes.c_void_p(address), ctypes.c_void_p(pointer), ctypes.c_size_t(nbytes), ctypes.c_void_p(stream))
-    call("cuMemcpyDtoHAsync_v2", *arguments)
+    """Wait for the stream's work, and copy device memory to this address in host memory, which need not be pinned."""
     synchronize(stream)
+    call("cuMemcpyDtoH_v2", ctypes.c_void_p(address), ctypes.c_void_p(pointer), ctypes.c_size_t(nbytes))
 
 
 def new_stream() -> int:

@@ -255,7 +255,8 @@ def _takes_product(features: Tensor, mask: Tensor | None) -> bool:
         torch.ops.aten.bmm, "dtype"
     ):  # torch 2.7 has no float32 results of halves
         return False
-    return product_is_faster(*features.shape[:2], torch.cuda.get_device_capability(features.device))
+    N, C = features.shape[:2]
+    return product_is_faster(N, C, torch.cuda.get_device_capability(features.device))
 
 
 def _product(features: Tensor) -> Tensor:

@@ -86,7 +86,8 @@ def installed(backends: Sequence[str]) -> list[str]:
 
 def _drawn(folder: Path, backend: str, image: np.ndarray) -> np.ndarray:
     with impasto.load(folder, backend=backend, trust=True) as model:
-        return model(image)
+        drawn: np.ndarray = model(image)
+    return drawn
 
 
 def _tell(spec: ModelSpec, backend: str, what: str) -> None:

@@ -170,7 +170,7 @@ _EXIF_MARKS = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp", b"II*", b"MM"
 
 
 def _exif_of_deep(content: bytes) -> tuple[int, bytes | None]:
-    """As `_exif`, of a file that Pillow need not be able to show."""
+    """Orientation and EXIF block, as `_exif` gives them, of a file that Pillow need not be able to show."""
     if not any(mark in content for mark in _EXIF_MARKS) or content.startswith(deep.NPY):
         return 1, None
     pil = pillow()

@@ -93,22 +93,23 @@ def capsule(owner: Any, pointer: int, shape: tuple[int, ...], device: tuple[int,
     sizes, strides = ((ctypes.c_int64 * len(shape))(*values) for values in (shape, contiguous_strides(shape)))
     managed = _Managed()
     managed.tensor = _Tensor(pointer, *device, len(shape), _UNSIGNED, 8, 1, sizes, strides, 0)
-    managed.deleter = _forget
+    managed.deleter = _DELETER
     address = ctypes.addressof(managed)
     _given[address] = (owner, managed, sizes, strides)
-    return _new(address, _NAME, ctypes.cast(_forget_unread, ctypes.c_void_p))
+    return _new(address, _NAME, ctypes.cast(_DESTRUCTOR, ctypes.c_void_p))
 
 
-@_Deleter
 def _forget(address: int) -> None:
     _given.pop(address, None)
 
 
-@_Deleter
 def _forget_unread(dying: int) -> None:
     """The destructor of a capsule. One that was read has another name; its reader calls the deleter."""
     if _is_named(dying, _NAME):
         _given.pop(_dying_pointer(dying, _NAME), None)
+
+
+_DELETER, _DESTRUCTOR = _Deleter(_forget), _Deleter(_forget_unread)  # kept: C code holds their addresses
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

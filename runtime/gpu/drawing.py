@@ -34,8 +34,14 @@ class GpuDrawing:
     ) -> None:
         """plan: of a picture's height and width. It raises for pictures that are not drawn on the GPU.
 
-        Raises BackendError if the backend takes no pictures from a GPU.
+        Raises BackendError if the backend takes no pictures from a GPU, or others than of uint8.
         """
+        for spec in (backend.inputs[0], backend.output):
+            if spec.dtype != np.uint8:
+                raise BackendError(
+                    f"the picture is on a GPU, where uint8 pictures alone are drawn, and this graph's {spec.name} is {spec}; pass a "
+                    "NumPy array"
+                )
         self._backend = backend
         self._context_source = context_source
         self._plan = plan
@@ -93,7 +99,7 @@ class GpuDrawing:
         drawing = self._frames_for(plan)
         waiting = list(dict.fromkeys(each for each in streams if each is not None))
         try:
-            for running in {*waiting, source.ready, target.ready} - {None}:
+            for running in {*waiting, *(each for each in (source.ready, target.ready) if each is not None)}:
                 cuda_driver.wait_for(running, drawing.stream)
             self._run(plan, drawing, source.picture, target.picture)
             for each in waiting:

@@ -30,7 +30,8 @@ def keep_colours(photo: np.ndarray, drawing: np.ndarray) -> None:
 def luma(picture: np.ndarray) -> np.ndarray:
     """Luminance Y of ITU-R BT.601: uint8 (H, W, 3) to uint16 (H, W), rounded; float32 to float32, not rounded."""
     if picture.dtype != np.uint8:
-        return np.matmul(picture, np.array(_WEIGHTS, np.float32) / 256)
+        weighted: np.ndarray = np.matmul(picture, np.array(_WEIGHTS, np.float32) / 256)
+        return weighted
     total = np.full(picture.shape[:2], 128, np.uint16)
     for channel, weight in enumerate(_WEIGHTS):
         total += np.multiply(picture[..., channel], weight, dtype=np.uint16)

@@ -13,6 +13,7 @@ tests="pytest -p no:cacheprovider -q -m gpu tests/kernels/test_gram_gpu.py"
 # Hopper's own kernel first, and alone: a barrier that never opens hangs the GPU for everybody.
 timeout 70 $python $tests -k warpgroups --timeout=60 > "$out/wgmma.log" 2>&1; echo "wgmma tests: $?"; tail -n 4 "$out/wgmma.log"
 timeout 170 $python $tests -n 6 -k "not warpgroups" > "$out/tests.log" 2>&1; echo "other tests: $?"; tail -n 12 "$out/tests.log"
+timeout 40 $python pytest -p no:cacheprovider -q -m gpu tests/kernels/test_frames_gpu.py > "$out/frames.log" 2>&1; echo "frames: $?"; tail -n 4 "$out/frames.log"
 
 timeout 110 $python impasto.benchmarks.gram --no-compile --json "$out/gram.json" 2>&1 | tee "$out/gram.log"
 for kernel in mma wgmma; do

@@ -193,6 +193,15 @@ def test_profiles_of_tiff_and_float32_count_too(tmp_path):
     assert np.array_equal(broken.rgb, plain)
 
 
+def test_damaged_tags_of_a_tiff_are_told(tmp_path, capfd):
+    whole = bytearray(tiff(noise(8, 8, 3), photometric="rgb", iccprofile=imagecodecs.cms_profile("adobergb")))
+    place = whole.index(struct.pack("<HHI", 34675, 7, 864))
+    whole[place + 8 : place + 12] = struct.pack("<I", 1)  # where the profile lies
+    with pytest.warns(UserWarning, match="has damaged fields"):
+        assert np.array_equal(read(tmp_path, bytes(whole)).rgb, noise(8, 8, 3))
+    assert "".join(capfd.readouterr()) == ""
+
+
 def bomb() -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (100_000, 100_000)})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from impasto.errors import MissingDependency, install
@@ -24,6 +27,22 @@ def tifffile() -> Any:
     except ImportError:
         raise _missing("tifffile") from None
     return tifffile
+
+
+@contextmanager
+def complaints() -> Iterator[list[str]]:
+    """What tifffile logs within the block, which is then not printed: it passes over damaged tags."""
+    told: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("tifffile")
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
 
 
 def _missing(library: str) -> MissingDependency:

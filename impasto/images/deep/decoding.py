@@ -17,7 +17,7 @@ from impasto.errors import ImpastoWarning, PictureError, first_line
 from impasto.images.colour_tags import ColourTags
 
 from .arrays import as_depth, as_float
-from .codecs import imagecodecs, tifffile
+from .codecs import complaints, imagecodecs, tifffile
 
 NPY = b"\x93NUMPY"
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -110,7 +110,7 @@ def _split(samples: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | Non
 
 
 def _tiff(content: bytes, name: str, most_pixels: int) -> DeepPicture:
-    with tifffile().TiffFile(io.BytesIO(content)) as file:
+    with complaints() as told, tifffile().TiffFile(io.BytesIO(content)) as file:
         if len(file.pages) > 1:
             raise PictureError(
                 f"{name} is a stack of {len(file.pages)} pictures; extract the one you want as a TIFF of its own"
@@ -122,6 +122,12 @@ def _tiff(content: bytes, name: str, most_pixels: int) -> DeepPicture:
         profile, orientation = (_tag(page, number) for number in (34675, 274))
         photometric, extra = int(page.photometric), tuple(map(int, page.extrasamples))
         bits = page.bitspersample
+    if told:
+        warnings.warn(
+            f"{name} has damaged fields beside its pixels, which were passed over; its colours or its orientation may be told wrong",
+            ImpastoWarning,
+            stacklevel=2,
+        )
     if samples.ndim == 3 and samples.shape[0] == page.samplesperpixel and int(page.planarconfig) == 2:
         samples = np.moveaxis(samples, 0, -1)
     if samples.dtype == np.uint16 and bits < 16:  # packed, as cameras' 12 bits are

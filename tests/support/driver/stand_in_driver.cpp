@@ -441,6 +441,23 @@ EXPORT CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUst
     return copy(stream, from, to, bytes, false);
 }
 
+EXPORT CUresult cuMemcpyDtoH(void* to, CUdeviceptr from, size_t bytes) {
+    CALL(true);
+    REQUIRE_NO_CAPTURE();
+    unsigned char* there = device_memory(from, bytes);
+    if (!there) return fault(CUDA_ERROR_INVALID_VALUE, "a copy outside of device memory");
+    memcpy(to, there, bytes);
+    return CUDA_SUCCESS;
+}
+EXPORT CUresult cuPointerGetAttribute(void* value, CUpointer_attribute attribute, CUdeviceptr pointer) {
+    CALL(true);
+    if (attribute != CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL) return fault(CUDA_ERROR_INVALID_VALUE, "an unknown attribute");
+    unsigned char* there = device_memory(pointer, 1);
+    REQUIRE(there, CUDA_ERROR_INVALID_VALUE);
+    *static_cast<int*>(value) = (--blocks.upper_bound(there))->second.context->device;
+    return CUDA_SUCCESS;
+}
+
 // ---- streams and events ----
 
 EXPORT CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
@@ -463,6 +480,17 @@ EXPORT CUresult cuStreamSynchronize(CUstream stream) {
 EXPORT CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* data) {
     CALL_ON(streams, stream);
     return put_or_capture(stream, {nullptr, [=] { function(data); }});
+}
+EXPORT CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) {
+    CALL_ON(streams, stream);
+    REQUIRE_OURS(events, event);
+    REQUIRE(!flags, CUDA_ERROR_INVALID_VALUE);
+    CUstream other = event->stream;  // the event may be destroyed before its turn comes
+    size_t place = event->place;
+    return put_or_capture(stream, {nullptr, [=] {
+        std::unique_lock<std::mutex> lock(gate);
+        if (other) run_until(lock, other, place);
+    }});
 }
 EXPORT CUresult cuEventCreate(CUevent* event, unsigned) {
     CALL(true);
