@@ -7,6 +7,7 @@ and `styles.mixture` in ONNX's operators.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -154,7 +155,7 @@ class _Graph:
         self._constants.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
-    def add(self, operator: str, inputs: Sequence[str], **attributes: int) -> str:
+    def add(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
         """Add a node; returns its output."""
         name = f"{operator.lower()}_{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))

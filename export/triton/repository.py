@@ -115,7 +115,7 @@ def _spec(source: Source) -> ModelSpec:
     if source.manifest:
         spec = source.manifest.spec
     elif source.engine and source.engine.spec:
-        spec = ModelSpec.from_json(source.engine.spec)
+        spec = ModelSpec.from_json(source.engine.spec, str(source.path))
     else:
         raise ExportError(
             f"{source.path} does not say its border and sizes; make a package of it first: impasto export {source.path}"
@@ -143,7 +143,8 @@ def _entries(source: Source, spec: ModelSpec, options: TritonOptions) -> dict[st
     if spec.styles:
         shares = mixture(spec.styles, options.style, options.strength)
         contexts = Tensor("contexts", "float32", (len(spec.styles), length))
-        parts[f"{name}_mix"] = _Entry((contexts,), (context,), ends.mix(shares, length).SerializeToString())
+        mixed = Tensor("context", "float32", (length,))
+        parts[f"{name}_mix"] = _Entry((contexts,), (mixed,), ends.mix(shares, length).SerializeToString())
     parts[f"{name}_graph"] = _drawing(source, spec, (image, *([context] if context else [])), picture)
     drawn = Tensor("drawn", "uint8", free)
     parts[f"{name}_end"] = _Entry((drawn, image), (picture,), ends.end(spec).SerializeToString())
@@ -210,7 +211,7 @@ def _config(name: str, entry: _Entry, options: TritonOptions, batch: int) -> str
         fields["dynamic_batching"] = {"max_queue_delay_microseconds": options.delay_us if entry.warm else 0}
     if entry.warm:
         types = {tensor.name: tensor.to_pbtxt(True)["data_type"] for tensor in entry.inputs}
-        inputs = [
+        inputs: list[Value] = [
             {
                 "key": key,
                 "value": {
@@ -242,10 +243,10 @@ def _ensemble(name: str, entries: Mapping[str, _Entry], batch: int) -> str:
     renamed = dict(_RENAMED)
     if f"{name}_mix" in entries:
         renamed["context", "context"] = "contexts"
-    steps = []
+    steps: list[Value] = []
     for part, entry in entries.items():
         role = part.removeprefix(f"{name}_")
-        maps = {
+        maps: dict[str, Value] = {
             kind: [{"key": tensor.name, "value": renamed.get((role, tensor.name), tensor.name)} for tensor in tensors]
             for kind, tensors in (("input_map", entry.inputs), ("output_map", entry.outputs))
         }

@@ -114,7 +114,7 @@ def _serve() -> Any:
 def _options(limits: Limits, backend: str) -> dict[str, float]:
     """What of the cluster a worker takes. Raises OptionError where it holds less, since Serve would wait for ever."""
     held = ray().cluster_resources()
-    wanted = (
+    wanted: dict[str, float] = (
         {"num_cpus": limits.cores}
         if not held.get("GPU") or "cpu" in backend or backend == "openvino"
         else {"num_gpus": 1}

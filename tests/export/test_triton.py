@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from support.command_line import cli
+from support.fake_engines import write_plan
 from support.small_models import picture
 
 import impasto
@@ -186,3 +187,14 @@ class TestRefusals:
         assert "tiny, an ensemble of tiny_begin, tiny_graph, tiny_end" in stdout
         assert "not cut into tiles" in stderr
         assert cli("export-triton", make_package("again"), "--backend", "x", "-o", tmp_path / "r")[0] == 1
+
+
+def test_a_plan_becomes_a_tensorrt_plan_that_takes_one_picture_at_a_time(tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, b"an engine", spec=ModelSpec("tiny", task="denoise", border=4).to_json())
+    repository = tmp_path / "repository"
+    assert export_triton(plan, repository).models[-1] == "tiny"
+    drawing = config(repository / "tiny_graph")
+    assert (drawing.platform, drawing.max_batch_size) == ("tensorrt_plan", 0)
+    assert [list(port.dims) for port in drawing.input] == [[1, -1, -1, 3]]
+    assert (repository / "tiny_graph" / "1" / "model.plan").read_bytes() == b"an engine"
+    assert config(repository / "tiny").platform == "ensemble"
