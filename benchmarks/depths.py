@@ -64,7 +64,7 @@ def compare(model: impasto.Model, truths: Sequence[np.ndarray], damage: Damage) 
 
 
 def ramp(model: impasto.Model) -> dict[str, float]:
-    """Of a gray ramp of 16 bits: levels of its middle row before and after, and the largest and mean difference, of 65,535."""
+    """Figures of a gray ramp of 16 bits: levels of its middle row before and after; largest and mean difference, of 65,535."""
     height, width = RAMP
     given = np.repeat(np.rint(np.linspace(0, _WHITE, width)).astype(np.uint16)[None], height, axis=0)
     drawn = model(given)

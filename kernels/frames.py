@@ -39,7 +39,7 @@ class Picture:
     """A picture in device memory: uint8 RGB, or NV12 of limited range."""
 
     pointer: int
-    """Of the first pixel, or of the first luma value."""
+    """Address of the first pixel, or of the first luma value."""
     row_bytes: int
     """From a row to the next."""
     height: int

@@ -22,7 +22,7 @@ from .config import Tensor, Value, Word, pbtxt
 KINDS = ("auto", "cpu", "gpu")
 BACKENDS = ("onnxruntime", "python")
 _WARM_SIDE = 256
-"""Of the picture, before its border, that a model draws before the server is ready."""
+"""Side in pixels of the picture, without its border, that a model draws before the server is ready."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class TritonOptions:
     """How a server runs the model."""
 
     precision: str = "auto"
-    """Of the picture graph: "fp32", "fp16" or "int8"; "auto" is FP32."""
+    """Precision of the picture graph: "fp32", "fp16" or "int8"; "auto" is FP32."""
     backend: Literal["onnxruntime", "python"] = "onnxruntime"
     """Triton's, that runs ONNX graphs; "python" is for servers that lack the other: ONNX Runtime in Triton's Python backend."""
     kind: Literal["auto", "cpu", "gpu"] = "auto"
     """Where instances run; "auto": on every GPU, or on the CPU where there is none."""
     instances: int = 1
-    """Of each model, on each GPU or on the CPU."""
+    """Instances of each model, on each GPU or on the CPU."""
     batch: int = 8
     """Pictures of one size that the server may draw together. An engine takes 1."""
     delay_us: int = 2000
@@ -173,7 +173,7 @@ def _context(source: Source, spec: ModelSpec, thumbnail: Tensor) -> tuple[_Entry
 
 
 def _context_length(source: Source) -> int:
-    """Of the context that the picture graph or its engine takes."""
+    """Length of the context that the picture graph or its engine takes."""
     if source.engine:
         return source.engine.profiles[0]["context"][1][-1]
     takes = {port.name: port for port in read_graph(source.graph_path).graph.input}["context"]

@@ -19,7 +19,7 @@ LOCAL = "local"
 """The address of a cluster that is started here and ends with the program."""
 
 _STORE_BYTES = 200_000_000
-"""Of Ray's object store on this machine. Paths and tables go through it, and no picture that is read from a file."""
+"""Bytes of Ray's object store on this machine. Paths and tables go through it, and no picture that is read from a file."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its notes of what it does would stand between ours

@@ -54,7 +54,7 @@ class PictureRun:
     note: str | None
     """What the file could not hold, and of a scan what its levels mean; None where there is nothing to say."""
     frames: int = 1
-    """Of a scan, which may have several."""
+    """Frames of a scan, which may have several."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _CPU_BACKENDS = ("openvino", "onnxruntime-cpu")
 _MOST_CORES = 4
-"""Of an actor where nobody says how many: more cores draw a picture faster, and fewer pictures a second."""
+"""Cores of an actor where nobody says how many: more cores draw a picture faster, and fewer pictures a second."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Drawing:
     longest_side: int | None = None
     """Pixels to which larger pictures are scaled down first."""
     quality: int = 95
-    """Of JPEG and WebP."""
+    """Quality of JPEG and WebP files."""
 
     def open(self, device: int = 0) -> Model:
         """The loaded model. Raises what `impasto.load` and `Model.set_style` raise."""
@@ -85,7 +85,7 @@ class Cluster:
     """Which machines draw, and in what portions."""
 
     address: str = LOCAL
-    """Of a Ray cluster, such as 10.0.0.1:6379; "auto": the one that this machine belongs to; "local": one that is started here."""
+    """A Ray cluster, such as 10.0.0.1:6379; "auto": the one that this machine belongs to; "local": one that is started here."""
     cores: int | None = None
     """That an actor takes where it has no GPU. None: all of its machine's, but at most 4."""
     batch: int = 16

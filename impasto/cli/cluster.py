@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from impasto.batch.ray import Cluster, Drawing, Failure, MappedPictures
 
 _MOST_ROWS = 20
-"""Of failures that are shown; --json keeps all."""
+"""Most failures that are shown; --json keeps all."""
 
 
 def run_on_cluster(

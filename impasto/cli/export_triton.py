@@ -18,7 +18,7 @@ def export_triton(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The model repository's folder; made where missing.")
     ] = Path("repository"),
-    precision: Annotated[str, typer.Option(help="Of the graph: auto (fp32), fp32, fp16 or int8.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Precision of the graph: auto (fp32), fp32, fp16 or int8.")] = "auto",
     backend: Annotated[
         str,
         typer.Option(

@@ -71,5 +71,7 @@ Style = Annotated[
 ]
 Strength = Annotated[
     float,
-    typer.Option(help="Of a style or a restorer: 0 (the picture itself) to 1; to 2 where more can be taken for noise."),
+    typer.Option(
+        help="Strength of a style or a restorer, 0 (the picture itself) to 1; to 2 where more can be taken for noise."
+    ),
 ]

@@ -59,13 +59,13 @@ def run(
     strength: options.Strength = 1.0,
     format: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help=f"Of pictures where -o names no file: {', '.join(FORMATS)}.", show_default="png"),
+        typer.Option(help=f"Format of pictures whose file -o does not name: {', '.join(FORMATS)}.", show_default="png"),
     ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave results alone that are there already.")
     ] = False,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Of folders also those below, as folders of results.")
+        bool, typer.Option("--recursive", "-r", help="Also draw the folders below a folder, into folders of results.")
     ] = False,
     working_size: Annotated[
         str,
@@ -85,17 +85,17 @@ def run(
             min=1,
         ),
     ] = None,
-    quality: Annotated[int, typer.Option(help="Of JPEG and WebP files.", min=1, max=100)] = 95,
+    quality: Annotated[int, typer.Option(help="Quality of JPEG and WebP files.", min=1, max=100)] = 95,
     crf: Annotated[
-        int, typer.Option(help="Of videos: x264's rate factor, 0 (largest file) to 51.", min=0, max=51)
+        int, typer.Option(help="Rate factor of x264 for videos, 0 (largest file) to 51.", min=0, max=51)
     ] = CRF,
     no_audio: Annotated[
-        bool, typer.Option("--no-audio", help="Of videos: leave the sound out, which some files cannot hold.")
+        bool, typer.Option("--no-audio", help="Leave a video's sound out, which some files cannot hold.")
     ] = False,
     window: Annotated[
         str,
         typer.Option(
-            help="Of DICOM files: which values are drawn. full is all that the file holds, file its own window; or CENTER,WIDTH in its "
+            help="Which values of DICOM files are drawn. full is all that the file holds, file its own window; or CENTER,WIDTH in its "
             "units, such as 40,400. Values outside of a window are cut off."
         ),
     ] = "full",

@@ -21,18 +21,18 @@ def serve(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="To listen on.", min=1, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(help="Processes with a model each.", min=1)] = 1,
-    cores: Annotated[int, typer.Option(help="Of each worker, where there are no GPUs.", min=1)] = 1,
+    cores: Annotated[int, typer.Option(help="Cores of each worker, where there are no GPUs.", min=1)] = 1,
     queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.", min=1)] = 32,
     seconds: Annotated[float, typer.Option(help="From request to answer; what takes longer is refused.")] = 60,
-    megabytes: Annotated[float, typer.Option(help="Of a picture's file; larger ones are refused.")] = 32,
-    megapixels: Annotated[float, typer.Option(help="Of a picture; larger ones are refused.")] = 50,
+    megabytes: Annotated[float, typer.Option(help="Largest file of a picture; larger ones are refused.")] = 32,
+    megapixels: Annotated[float, typer.Option(help="Largest picture; larger ones are refused.")] = 50,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     layout: options.Layout = None,
     style: options.Style = None,
     strength: options.Strength = 1.0,
     ray: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Of a Ray cluster; auto, or local for one on this machine.")
+        str, typer.Option(metavar="ADDRESS", help="Address of a Ray cluster; auto, or local for one on this machine.")
     ] = "local",
 ) -> None:
     """Answer HTTP requests: a picture in, a picture out. Wants impasto[ray]."""

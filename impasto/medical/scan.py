@@ -21,7 +21,7 @@ from .window import Window
 _GRAY, _WHITE_IS_LOW = ("MONOCHROME1", "MONOCHROME2"), "MONOCHROME1"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _MOST_VALUES = 1 << 30
-"""Of all frames together."""
+"""Most numbers in all frames together."""
 _READ = [
     *(
         "SOPClassUID",
@@ -89,17 +89,17 @@ class Scan:
     stored: np.ndarray
     """The numbers as the file holds them: (N, H, W) gray, of any integer type or float32; or (N, H, W, 3) RGB, uint8 or uint16."""
     range: Range
-    """Of gray: the stored numbers that are drawn black and white."""
+    """Stored numbers of a gray scan that are drawn black and white."""
     inverted: bool
-    """Of gray: whether low numbers are white, as in MONOCHROME1."""
+    """Whether low numbers of a gray scan are white, as in MONOCHROME1."""
     padding: np.ndarray | None
     """bool (N, H, W): where the file holds no picture; None where it says nothing of that."""
     bits_stored: int
     slope: float
     intercept: float
-    """Of gray: the value of a stored number is slope * number + intercept."""
+    """Slope and intercept of a gray scan: the value of a stored number is slope * number + intercept."""
     unit: str
-    """Of the values, such as "HU"; empty where the file does not say."""
+    """Unit of the values, such as "HU"; empty where the file does not say."""
     cut: bool
     """Whether values outside of a window are lost."""
 

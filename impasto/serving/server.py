@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 _NAME = "impasto"
-"""Of the application in Ray Serve."""
+"""Name of the application in Ray Serve."""
 _AT_ONCE = 2
 """Requests that a worker has at a time: while its model draws one, it reads or writes the other."""
 
@@ -39,9 +39,9 @@ class Limits:
     seconds: float = 60
     """From a request's first byte to its answer; then it is refused with status 504, or 408 where its body has not come."""
     bytes: int = 32 << 20
-    """Of a request's body; more are refused with status 413."""
+    """Most bytes of a request's body; more are refused with status 413."""
     pixels: int = 50_000_000
-    """Of a picture; more are refused with status 413."""
+    """Most pixels of a picture; more are refused with status 413."""
 
     def __post_init__(self) -> None:
         """Raises OptionError for a limit that nothing keeps."""

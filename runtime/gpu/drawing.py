@@ -245,7 +245,7 @@ def _part(picture: Picture, top: int, left: int, height: int, width: int) -> Pic
 
 
 def _kept(start: int, stop: int, border: int, length: int) -> tuple[int, int]:
-    """Of these positions of the padded picture, those inside the picture: the first, and how many."""
+    """The positions of the padded picture that lie inside the picture: the first of these, and how many."""
     first, end = max(start, border), min(stop, border + length)
     return first, end - first
 

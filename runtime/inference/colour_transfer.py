@@ -9,7 +9,7 @@ _VALUES = 1 << 18
 
 
 _WEIGHTS = (77, 150, 29)
-"""Of red, green and blue in the luminance, of 256."""
+"""Weights of red, green and blue in the luminance, in shares of 256."""
 
 
 def keep_colours(photo: np.ndarray, drawing: np.ndarray) -> None:

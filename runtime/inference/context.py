@@ -82,7 +82,7 @@ class ContextGraph:
             )
         self._backend = backend
         self.side = side
-        """Of the thumbnail, in pixels."""
+        """Side of the thumbnail in pixels."""
         self.mixture = mixture
         self._fresh = np.empty((1, *(length or 0 for length in backend.output.shape[1:])), np.float32)
         self._last_thumbnail = np.zeros((1, side, side, 3), np.uint8)

@@ -11,7 +11,7 @@ import pytest
 from support.small_models import REPOSITORY
 
 FOLDERS = ("benchmarks", "export", "impasto", "kernels", "runtime", "training")
-RIDDLE = re.compile(r"(The same\b|As (`|in\b|\w+ (says?|gives?)\b))")
+RIDDLE = re.compile(r"(Of\b|The same\b|As (`|in\b|\w+ (says?|gives?)\b))")
 
 
 def docstrings(path: Path) -> Iterator[tuple[int, str]]:
