@@ -394,3 +394,10 @@ def test_a_port_that_another_server_shares_is_taken():
         other.listen()
         code, _, stderr = cli("serve", "denoise", "--port", other.getsockname()[1])
     assert (code, "give another --port" in stderr) == (1, True)
+
+
+def test_dicom_is_no_format_for_a_folder(tmp_path):
+    """It is refused before Ray starts, and before a folder is made."""
+    with pytest.raises(OptionError, match="cannot become DICOM files"):
+        map_pictures("denoise", tmp_path, tmp_path / "out", format="dcm")
+    assert not (tmp_path / "out").exists()
