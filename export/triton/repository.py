@@ -21,6 +21,8 @@ from .config import Tensor, Value, Word, pbtxt
 
 KINDS = ("auto", "cpu", "gpu")
 BACKENDS = ("onnxruntime", "python")
+_MOST = 2**31 - 1
+"""Triton's numbers have 32 bits."""
 _WARM_SIDE = 256
 """Side in pixels of the picture, without its border, that a model draws before the server is ready."""
 
@@ -51,10 +53,11 @@ class TritonOptions:
             raise OptionError(
                 f"got backend {self.backend!r} and kind {self.kind!r}; choose of {', '.join(BACKENDS)} and {', '.join(KINDS)}"
             )
+        got = f"got {self.instances} instances, batches of {self.batch} and {self.delay_us} µs"
         if self.instances < 1 or self.batch < 1 or self.delay_us < 0:
-            raise OptionError(
-                f"got {self.instances} instances, batches of {self.batch} and {self.delay_us} µs; give 1, 1 and 0 or more"
-            )
+            raise OptionError(f"{got}; give 1, 1 and 0 or more")
+        if max(self.instances, self.batch, self.delay_us) > _MOST:
+            raise OptionError(f"{got}; Triton takes at most {_MOST:,} of each")
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,8 @@ def _strength(spec: ModelSpec, options: TritonOptions) -> float | None:
         mixture(spec.styles, options.style, options.strength)
         return None
     if options.style or not 0 <= options.strength <= spec.strength:
-        raise OptionError(f"{spec.name} takes no style, and a strength from 0 to {spec.strength:g}")
+        got = f"the style {options.style!r}" if options.style else f"strength {options.strength:g}"
+        raise OptionError(f"got {got}; {spec.name} takes no style, and a strength from 0 to {spec.strength:g}")
     return options.strength
 
 

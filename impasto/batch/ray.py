@@ -171,6 +171,10 @@ def map_pictures(
     cluster = cluster or Cluster()
     if format not in FORMATS:
         raise OptionError(f"unknown format {format!r}; choose one of {', '.join(FORMATS)}")
+    if format == "dcm":
+        raise OptionError(
+            "a folder's pictures cannot become DICOM files, which derive from others; choose another format"
+        )
     if cluster.batch < 1 or (cluster.cores is not None and cluster.cores < 1):
         raise OptionError(f"got batches of {cluster.batch} and {cluster.cores} cores; give numbers of 1 or more")
     drawing, identity = located(drawing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,4 +51,6 @@ def export_triton(
     out.print(f"wrote {made}", markup=False, soft_wrap=True)
     for note in made.notes:
         err.print(note, markup=False)
-    out.print(f"next: tritonserver --model-repository {made.path.absolute()}", markup=False, soft_wrap=True)
+    out.print(
+        f"next: tritonserver --model-repository {shlex.quote(str(made.path.absolute()))}", markup=False, soft_wrap=True
+    )

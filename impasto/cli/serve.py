@@ -8,10 +8,14 @@ from typing import Annotated
 
 import typer
 
+from impasto.errors import OptionError
 from impasto.styles import parse
 
 from . import options
 from .console import err, out
+
+_MOST = 1e9
+"""Of seconds, megabytes and megapixels: NaN and infinity are no limits."""
 
 
 def serve(
@@ -41,6 +45,9 @@ def serve(
 
     wanted = parse(style) if style else None
     drawing = Drawing(model, backend, precision, layout, style=wanted, strength=strength)
+    for flag, value in (("--seconds", seconds), ("--megabytes", megabytes), ("--megapixels", megapixels)):
+        if not 0 < value < _MOST:
+            raise OptionError(f"{flag} is {value:g}; give more than 0, and less than {_MOST:g}")
     limits = Limits(workers, cores, queue, seconds, int(megabytes * (1 << 20)), int(megapixels * 1e6))
     with ExitStack() as opened:
         with err.status("starting Ray and the workers"):

@@ -28,8 +28,8 @@ class Window:
             center, width = (float(part) for part in word.split(","))
         except ValueError:
             raise _wrong(text) from None
-        if not (math.isfinite(center) and math.isfinite(width) and width > 0):
-            raise _wrong(text)
+        if not (math.isfinite(center) and math.isfinite(width) and center - width / 2 < center + width / 2):
+            raise _wrong(text)  # among them a width that vanishes beside the center
         return cls(center, width)
 
     @property

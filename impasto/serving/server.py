@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,9 @@ def serving(
     Raises MissingDependency, ModelNotFound, OptionError, and BackendError where the model does not load or the port is taken.
     """
     drawing, _ = located(drawing)
+    ray()
+    if address == LOCAL:
+        _require_free(host, port)
     with connected(address):
         serve = _serve()
         options = _options(limits, drawing.backend)
@@ -98,6 +102,19 @@ def serving(
             yield f"http://{host}:{port}"
         finally:
             serve.shutdown()
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises BackendError where the port is taken. Ray Serve shares its port (SO_REUSEPORT), so that two servers would get half of the
+    requests each, and neither would know."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        why = error.strerror or first_line(error)
+        raise BackendError(
+            f"the server cannot listen on {host}, port {port}: {why}; end what listens there, or give another --port or --host"
+        ) from None
 
 
 def _serve() -> Any:

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,9 +45,11 @@ def onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
+        cuda = "or 'impasto[gpu]' on a CUDA machine"
+        if find_spec("openvino"):
+            raise MissingDependency(f"ONNX Runtime is not installed: {install('cpu')} ({cuda})") from None
         raise MissingDependency(
-            f"no backend is installed that runs ONNX files: {install('cpu')} "
-            "(or 'impasto[openvino]', or 'impasto[gpu]' on a CUDA machine)"
+            f"no backend is installed that runs ONNX files: {install('cpu')} (or 'impasto[openvino]', {cuda})"
         ) from None
     return onnxruntime
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import KernelError, OptionError, ShapeError
+from impasto.errors import KernelError, OptionError, ShapeError, first_line
 from impasto.kernels import cuda_driver
 from impasto.kernels.frames import MATRICES, Picture
 
@@ -32,10 +32,28 @@ class GpuView:
 
 
 def is_gpu_array(value: Any) -> bool:
-    """Whether a value is an array of a CUDA device. NumPy arrays and other libraries' arrays on the CPU are not."""
-    if hasattr(value, "__cuda_array_interface__"):
+    """Whether a value is an array of a CUDA device. NumPy arrays and other libraries' arrays on the CPU are not.
+
+    Raises ShapeError for one that does not say where it is.
+    """
+    if _interface(value) is not None:
         return True
     return hasattr(value, "__dlpack_device__") and _device_type(value) in (dlpack.CUDA, dlpack.CUDA_MANAGED)
+
+
+def _interface(value: Any) -> dict[str, Any] | None:
+    """The value's CUDA Array Interface; None without one. Raises ShapeError where it cannot be had, as of PyTorch's tensors with a
+    gradient."""
+    try:
+        interface: dict[str, Any] | None = getattr(value, "__cuda_array_interface__", None)
+        if interface is not None:
+            interface.get("version")
+    except Exception as error:  # what other libraries raise has no common base
+        raise ShapeError(
+            f"the {type(value).__name__} has a CUDA Array Interface that cannot be read ({type(error).__name__}: {first_line(error)}); "
+            "pass a contiguous uint8 array without a gradient"
+        ) from None
+    return interface
 
 
 def require_matrix(nv12: str | None) -> None:
@@ -53,7 +71,7 @@ def view(value: Any, what: str, device: int, entry: int, nv12: str | None) -> Gp
     """
     if not is_gpu_array(value):
         raise ShapeError(f"{what} is a {type(value).__name__} in host memory; wanted an array on CUDA device {device}")
-    interface = getattr(value, "__cuda_array_interface__", None)
+    interface = _interface(value)
     # Version 3 says on which stream the array is used. Below it says nothing of streams, and DLPack is better.
     if interface and (interface.get("version", 0) >= 3 or not hasattr(value, "__dlpack__")):
         return _from_interface(interface, what, device, nv12)

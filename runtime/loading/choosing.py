@@ -156,17 +156,23 @@ def first_to_open(
 ) -> Opened:
     """The first candidate that `attempt` opens. Why those before it failed is appended to `reasons`.
 
-    If all fail, raises the last error. A missing library counts only if every candidate's is missing.
+    If all fail, raises the last error. A missing library counts only if every candidate's is missing; why a backend was left out before
+    is then told too.
     """
     failed: ImpastoError | None = None
+    failures: list[str] = []
     for candidate in candidates:
         try:
             return attempt(candidate)
         except (BackendError, MissingDependency) as error:
             if failed is None or not isinstance(error, MissingDependency):
                 failed = error
-            reasons.append(f"{candidate.backend}: {error}")
+            failures.append(f"{candidate.backend}: {error}")
+            reasons.append(failures[-1])
     assert failed is not None
+    left_out = [reason for reason in reasons if reason not in failures]
+    if left_out and isinstance(failed, MissingDependency):
+        raise MissingDependency(f"{'; '.join(left_out)}; and {failed}") from failed
     raise failed
 
 

@@ -379,4 +379,25 @@ def test_limits_that_nothing_keeps_are_refused():
         Limits(queue=0)
     code, _, stderr = cli("serve", "denoise", "--seconds", 0)
     assert (code, "seconds is 0" in stderr) == (1, True)
+    for flag in ("--seconds", "--megabytes", "--megapixels"):
+        for value in ("nan", "inf"):
+            code, _, stderr = cli("serve", "denoise", flag, value)
+            assert (code, f"{flag} is {value}" in stderr) == (1, True)
     assert cli("serve", "no-such-model")[0] == 1
+
+
+def test_a_port_that_another_server_shares_is_taken():
+    """Ray Serve listens with SO_REUSEPORT, so that a second server would get half of the first one's requests."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        code, _, stderr = cli("serve", "denoise", "--port", other.getsockname()[1])
+    assert (code, "give another --port" in stderr) == (1, True)
+
+
+def test_dicom_is_no_format_for_a_folder(tmp_path):
+    """It is refused before Ray starts, and before a folder is made."""
+    with pytest.raises(OptionError, match="cannot become DICOM files"):
+        map_pictures("denoise", tmp_path, tmp_path / "out", format="dcm")
+    assert not (tmp_path / "out").exists()

@@ -161,6 +161,8 @@ class TestRefusals:
             ({"backend": "tensorflow"}, "onnxruntime, python"),
             ({"batch": 0}, "give 1, 1 and 0"),
             ({"kind": "npu"}, "gpu"),
+            ({"batch": 10**20}, "at most 2,147,483,647"),
+            ({"delay_us": 10**20}, "at most 2,147,483,647"),
         ],
     )
     def test_wrong_options(self, options, told):
@@ -168,7 +170,7 @@ class TestRefusals:
             TritonOptions(**options)
 
     def test_strengths_and_styles_that_were_not_learnt(self, make_package, tmp_path):
-        with pytest.raises(OptionError, match="from 0 to 2"):
+        with pytest.raises(OptionError, match="got strength 3; denoise takes no style, and a strength from 0 to 2"):
             export_triton("denoise", tmp_path / "repository", TritonOptions(strength=3))
         with pytest.raises(OptionError):
             export_triton(make_package(), tmp_path / "repository", TritonOptions(style="ejiri"))
@@ -182,8 +184,9 @@ class TestRefusals:
             export_triton(graph, tmp_path / "repository")
 
     def test_the_command_line(self, make_package, tmp_path):
-        code, stdout, stderr = cli("export-triton", make_package(), "-o", tmp_path / "repository")
+        code, stdout, stderr = cli("export-triton", make_package(), "-o", tmp_path / "a repository")
         assert code == 0, stderr
+        assert f"--model-repository '{tmp_path / 'a repository'}'" in stdout  # can be pasted into a shell
         assert "tiny, an ensemble of tiny_begin, tiny_graph, tiny_end" in stdout
         assert "not cut into tiles" in stderr
         assert cli("export-triton", make_package("again"), "--backend", "x", "-o", tmp_path / "r")[0] == 1

@@ -267,3 +267,9 @@ def test_a_missing_library_says_which_extra_brings_it(tmp_path, monkeypatch):
         medical.read_scan(path, FULL)
     with pytest.raises(PictureError, match=r"it is DICOM; let its name end in \.dcm"):
         images.read(path.rename(tmp_path / "IM0001"))
+
+
+def test_a_width_that_vanishes_beside_the_center_is_no_window():
+    """1e300 - 1e-300 and 1e300 + 1e-300 are the same number, and dividing by their difference is a warning and no picture."""
+    with pytest.raises(OptionError, match="cannot read the window"):
+        Window.parse("1e300,1e-300")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -14,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from support.small_models import picture
 
 import impasto
-from impasto.errors import ImpastoWarning, PackageError
+from impasto.errors import ImpastoWarning, MissingDependency, PackageError
 from impasto.export.from_onnx import import_onnx
 from impasto.package.manifest import Manifest, read_manifest
+from impasto.runtime.backends import openvino
 from impasto.runtime.loading.choosing import agree
 
 pytest.importorskip("openvino")
@@ -169,3 +171,16 @@ def test_roundings_of_a_precision_are_no_difference():
     assert not agree(one, one + 3, "fp32")
     assert agree(one, one + 5, "int8")
     assert not agree(one, one + 5, "fp16")
+
+
+def test_a_missing_onnx_runtime_says_why_openvino_was_left_out(make_package, monkeypatch):
+    """OpenVINO is there and draws FP32, so that "no backend is installed" would be untrue."""
+    monkeypatch.setattr(openvino, "computes_int8", lambda: False)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    package = make_package()
+    with impasto.load(package) as model:
+        assert model.info.backend == "openvino"
+    with pytest.raises(
+        MissingDependency, match=r"^OpenVINO does not compute INT8 .*; and ONNX Runtime is not installed: "
+    ):
+        impasto.load("denoise", precision="int8")
