@@ -117,7 +117,7 @@ def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) 
     from impasto.export.checks.backends import check_backends
 
     from . import from_torch as canonical
-    from .graph.float_ends import float_file
+    from .graph.float_ends import float_files
     from .graph.helpers import graph_file
 
     network = loaded.network.folded()
@@ -129,7 +129,7 @@ def _export_ours(loaded: Checkpoint, checkpoint: Path, target: Path, name: str) 
     about = {"architecture": network.architecture, "config": network.config} if held else {}
     manifest = Manifest(spec, (), loaded.recipe, loaded.quality, about, __version__)
     files = [graph_file(name, graph) for name, graph in graphs.items()]
-    files.append(float_file(graphs[MODEL], files[0], spec.size))
+    files += float_files(spec.name, graphs[MODEL], files[0], spec.size)
     manifest = replace(manifest, backends=check_backends(manifest, files))
     own = [] if held else [NewFile(CHECKPOINT, "checkpoint", checkpoint, "fp16")]
     return write_package(target, manifest, [*files, *own])

@@ -28,7 +28,7 @@ from impasto.export.checks.against_torch import TOLERANCE, PictureCheck, compare
 from impasto.export.checks.backends import check_backends
 from impasto.export.checks.engine import LEAST_PSNR
 from impasto.export.graph.canonical import finished, is_canonical, is_modern, modernized, read_external, with_pixels
-from impasto.export.graph.float_ends import float_file
+from impasto.export.graph.float_ends import float_files
 from impasto.export.graph.helpers import attribute, constants, copy, element_types, graph_file, shape_of, spec_text
 from impasto.export.graph.receptive_field import receptive_field
 from impasto.export.graph.weight_storage import without_fp16_storage
@@ -152,10 +152,7 @@ def import_onnx(
     model.metadata_props.add(key=SPEC_KEY, value=json.dumps(spec.to_json()))
     manifest = Manifest(spec, (), {"origin": _origin(source.graph_path, pixels)}, impasto=__version__)
     files = [graph_file(MODEL, model)]
-    try:
-        files.append(float_file(model, files[0], spec.size))
-    except ExportError as error:
-        warnings.warn(f"{name} takes pictures of 8 bits alone: {error}", ImpastoWarning, stacklevel=2)
+    files += float_files(name, model, files[0], spec.size)
     backends = check_backends(manifest, files) | {"onnxruntime-cpu": BackendCheck(True, check.max_difference)}
     write_package(target, replace(manifest, backends=backends), files)
     return ImportedModel(target, source.graph_path, spec, check)

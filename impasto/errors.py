@@ -31,6 +31,10 @@ class PictureError(ImpastoError):
     """A picture or video file that cannot be read, or has a form that no model takes."""
 
 
+class PictureTooLarge(PictureError):
+    """The picture has more pixels than are decoded."""
+
+
 class OutputError(ImpastoError):
     """A file that cannot be written: no permission, no space, no such folder, or it exists already."""
 

@@ -6,11 +6,13 @@ weights in that one's file (`weight_storage.with_shared_weights`), so that a pac
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from impasto.errors import ExportError, first_line
+from impasto.errors import ExportError, ImpastoWarning, first_line
 from impasto.metrics import independent
 from impasto.package.manifest import FLOAT_MODEL
 from impasto.package.spec import SizeRule
@@ -40,6 +42,15 @@ def float_file(model: onnx.ModelProto, holder: NewFile, size: SizeRule) -> NewFi
     _require_same(model, floats, size.padded(*_COMPARED))
     content = holder.content if isinstance(holder.content, bytes) else holder.content.read_bytes()
     return graph_file(FLOAT_MODEL, with_shared_weights(floats, holder.name, content))
+
+
+def float_files(name: str, model: onnx.ModelProto, holder: NewFile, size: SizeRule) -> list[NewFile]:
+    """The graph with float ends, as `float_file` makes it; none, with a warning, where the model cannot have one."""
+    try:
+        return [float_file(model, holder, size)]
+    except ExportError as error:
+        warnings.warn(f"{name} takes pictures of 8 bits alone: {error}", ImpastoWarning, stacklevel=3)
+        return []
 
 
 def with_float_ends(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -112,6 +123,8 @@ def _with_float_entry(graph: onnx.GraphProto) -> list[NodeProto]:
             continue
         if node.op_type == "Transpose":
             picture.add(node.output[0])
+            kept.append(node)
+        elif node.op_type == "Shape":  # says nothing of values
             kept.append(node)
         elif node.op_type == "Cast" and attribute(node, "to", None) == TensorProto.FLOAT:
             following = reading.get(node.output[0], [])

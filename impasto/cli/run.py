@@ -116,7 +116,7 @@ def run(
     ] = None,
     ray_cores: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="With --ray: of each actor, where there are no GPUs.", show_default="at most 4", min=1),
+        typer.Option(help="With --ray: cores of each actor, where there are no GPUs.", show_default="at most 4", min=1),
     ] = None,
     ray_batch: Annotated[int, typer.Option(help="With --ray: pictures that an actor gets at a time.", min=1)] = 16,
     html: options.Html = None,
@@ -131,8 +131,10 @@ def run(
     if ray is not None:
         from impasto.batch.ray import Cluster, Drawing
 
-        if painting or html or device:
-            raise OptionError("--ray draws folders of pictures; leave --painting, --html and --device out")
+        if painting or html or device or no_audio or crf != CRF or window != "full":
+            raise OptionError(
+                "--ray draws folders of pictures; leave --painting, --html, --device, --no-audio, --crf and --window out"
+            )
         drawing = Drawing(
             model,
             backend,
@@ -173,6 +175,8 @@ def run(
         )
         how = f"{loaded.info}" + (f"; style: {drawn}" if drawn else "")
         planned = plan(sources, output, loaded.info.name, format=format, recursive=recursive)
+        if window != "full" and not any(job.is_scan for job in planned):
+            raise OptionError("--window is for DICOM files, and none is among the inputs; leave it out")
         # Files appear whole or not at all, so what is there is finished.
         jobs = [job for job in planned if not (skip_existing and exists(job.target))]
         if len(jobs) < len(planned):

@@ -141,17 +141,20 @@ def decode(content: bytes, name: str = "the picture") -> Picture:
         raise PictureError(f"{name} is damaged: {why}; get the file again from where it came") from None
 
 
-def decode_at_own_depth(content: bytes, name: str = "the picture") -> Picture:
-    """Decode the bytes of a picture file, as `read_deep` does. name: what error messages call it."""
-    return _decode_deep(content, name) if deep.is_deep(content) else decode(content, name)
+def decode_at_own_depth(content: bytes, name: str = "the picture", most_pixels: int = MAX_PIXELS) -> Picture:
+    """Decode the bytes of a picture file, as `read_deep` does.
+
+    name: what error messages call it. most_pixels: files of more than 8 bits that have more raise PictureTooLarge.
+    """
+    return _decode_deep(content, name, most_pixels) if deep.is_deep(content) else decode(content, name)
 
 
-def _decode_deep(content: bytes, name: str) -> Picture:
+def _decode_deep(content: bytes, name: str, most_pixels: int) -> Picture:
     """Decode a file of more than 8 bits a channel. What it says besides its pixels is read as of other files."""
     try:
         tags = colour_tags.of_png(content) if content.startswith(_PNG) else None
         _refuse_unknown(tags, name)
-        held = deep.decode_deep(content, name, tags, MAX_PIXELS)
+        held = deep.decode_deep(content, name, tags, most_pixels)
         orientation, exif = _exif_of_deep(content)
     except (PictureError, MissingDependency):
         raise
@@ -312,6 +315,7 @@ def _exif(image: Image) -> tuple[int, bytes | None]:
             del details[tag]
         if _COLOUR_SPACE in details:
             details[_COLOUR_SPACE] = _SRGB
+        exif.bigtiff = False  # a block of a BigTIFF's kind is none that other files may hold
         return orientation, exif.tobytes() if len(exif) else None
     except Exception:  # struct.error, TypeError, …: what Pillow stumbles over has no common base
         return orientation, None

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from impasto import images
 from impasto.batch.pictures import result_of
 from impasto.batch.stores import encoded
-from impasto.errors import ImpastoError, NoNumbers, OptionError, PictureError, ShapeError
+from impasto.errors import ImpastoError, NoNumbers, OptionError, PictureError, PictureTooLarge, ShapeError
+from impasto.images.deep.decoding import is_deep
 from impasto.images.pillow import pillow
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ def drawn(model: Model, content: bytes, format: str, quality: int, most_pixels: 
     if refused := _refused(content, most_pixels):
         return refused
     try:
-        picture = images.decode_at_own_depth(content, "the picture")
+        picture = images.decode_at_own_depth(content, "the picture", most_pixels)
         result = result_of(picture, model(picture.rgb), model.info.scale)
         file, note = encoded(f"the result.{format}", result, quality)
+    except PictureTooLarge as error:
+        return Answer.refusal(413, str(error))
     except (PictureError, OptionError, ShapeError, NoNumbers) as error:
         return Answer.refusal(400, str(error))
     except ImpastoError as error:
@@ -56,7 +59,12 @@ def drawn(model: Model, content: bytes, format: str, quality: int, most_pixels: 
 
 
 def _refused(content: bytes, most_pixels: int) -> Answer | None:
-    """The answer to what is no picture, or too large a one, by its header; None where the header is right, or damaged."""
+    """The answer to what is no picture, or too large a one, by its header; None where the header is right, or damaged.
+
+    Files of more than 8 bits, some of which Pillow does not know, are looked at when they are decoded.
+    """
+    if is_deep(content):
+        return None
     pil = pillow()
     try:
         with warnings.catch_warnings():

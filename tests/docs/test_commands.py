@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import typer
@@ -20,6 +21,7 @@ from support.small_training import photo
 from support.videos import moving, write_clip
 from typer.core import TyperGroup
 
+from impasto import images
 from impasto.cli.app import app
 
 pytest.importorskip("torch")
@@ -103,6 +105,7 @@ NOT_RUN = {
     "my-wave": "needs FP16 and INT8 graphs of a shipped network, which take minutes",
     "try": "the command after it is the same with more steps",
     "distill": "needs a teacher",
+    **dict.fromkeys(("xray.dcm", "ct.dcm", "series.dcm", "scans/*.dcm"), "tests/medical draws DICOM files"),
     "--offline": "downloads 33 MB; tests/web runs it",
     "--pairs": "tests/training/data/test_pairs.py trains on pairs",
 }
@@ -152,6 +155,9 @@ def folder(tmp_path: Path, monkeypatch) -> Path:
     Image.fromarray(photo(64, 72, 5)).save(tmp_path / "photos" / "below" / "5.jpg")
     for number, name in enumerate(("photo.jpg", "other.jpg", "holes.png", "painting.jpg", "other-painting.jpg")):
         Image.fromarray(picture(64, 80, number)).save(tmp_path / name)
+    gray = np.random.default_rng(0).integers(0, 1 << 16, (64, 72), np.uint16)
+    for name in ("scan.png", "scan.tif", "slices.npy"):
+        images.write(tmp_path / name, gray)
     for name in ("clip.mp4", "other.mov"):
         write_clip(tmp_path / name, moving(3))
     onnx.save(restorer().model(), str(tmp_path / "other.onnx"))

