@@ -515,6 +515,12 @@ def test_commands_that_install_extras_work_where_they_are_read(monkeypatch, tmp_
     assert advice.startswith("pip install -e '.[gpu]'")
 
 
+def test_a_window_without_a_scan_is_refused(make_package, photo, tmp_path):
+    code, _, stderr = cli("run", make_package(), photo, "-o", tmp_path / "out.png", "--window", "40,400")
+    assert (code, (tmp_path / "out.png").exists()) == (1, False)
+    assert "--window is for DICOM files, and none is among the inputs; leave it out" in stderr
+
+
 def test_a_run_without_inputs_shows_an_example(tmp_path):
     code, _, stderr = cli("run", "denoise")
     assert code == 2
