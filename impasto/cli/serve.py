@@ -15,7 +15,7 @@ from . import options
 from .console import err, out
 
 _MOST = 1e9
-"""Of seconds, megabytes and megapixels: NaN and infinity are no limits."""
+"""NaN and infinity are no limits of seconds, megabytes and megapixels."""
 
 
 def serve(

@@ -352,7 +352,7 @@ def test_models_fits_eighty_columns_and_folds_nothing_away(monkeypatch):
     for name in ("composition-viii", "four-styles", "upscale-x2"):
         assert name in said
     # Folded or not, every word of a cell is there.
-    assert {"stylize", "denoise", "fp32", "28.9", "objective"} <= set(said.split())
+    assert {"stylize", "denoise", "fp32,", "fp16,", "int8", "28.9", "objective"} <= set(said.split())
 
 
 def test_models_shows_a_card(tmp_path):
