@@ -152,7 +152,6 @@ def record_speed(package: Path, measured: str, report: Any, processor: str | Non
     than the report says. An earlier entry of the same processor is replaced.
     Raises PackageError if the report does not hold that network, or the package is none or cannot be changed.
     """
-    manifest = read_manifest(package)
     try:
         (results,) = (each["results"] for each in report["comparisons"] if each["model"] == measured)
         median = {each["name"]: float(each["median_ms"]) for each in results}
@@ -167,13 +166,14 @@ def record_speed(package: Path, measured: str, report: Any, processor: str | Non
             f"the report holds no times of {measured} in OpenVINO ({type(error).__name__}: {error}); write one with "
             f"python -m impasto.benchmarks.precision {measured} --json FILE"
         ) from None
-    if manifest.spec.name != measured:
-        entry["network"] = measured
-    speeds = manifest.quality.get("speed", [])
-    others = (
-        [each for each in speeds if each.get("processor") != entry["processor"]] if isinstance(speeds, list) else []
-    )
+    read_manifest(package)  # before the folder is made or locked
     with change_package(package) as change:
+        manifest = read_manifest(package)
+        if manifest.spec.name != measured:
+            entry["network"] = measured
+        speeds = manifest.quality.get("speed", [])
+        known = speeds if isinstance(speeds, list) else []
+        others = [each for each in known if each.get("processor") != entry["processor"]]
         change.manifest = replace(manifest, quality={**manifest.quality, "speed": [*others, entry]})
     return entry
 

@@ -26,7 +26,8 @@ _TEMPORARY = re.compile(
     r"\..*-(?P<place>[0-9a-f]{8})-(?P<process>\d+)-(?P<start>\d+)-[0-9a-f]{16}(?:\.[^.]*)?", re.DOTALL
 )
 """What `_temporary_name` gives."""
-_STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+STOPPING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""The signals by which a user or a system asks a program to end. Not every system has all."""
 
 
 @contextlib.contextmanager
@@ -272,7 +273,7 @@ def uninterrupted() -> Iterator[None]:
     came: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _: came.append(number))
-        for number in _STOPPING
+        for number in STOPPING
         if number == signal.SIGINT or callable(signal.getsignal(number))
     }
     try:

@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
+from impasto.runtime.cpu import usable_cores
+
 LEAST_BYTES = 1 << 20
 """Smaller copies are done in one thread: they are finished before another thread has woken."""
 _MOST_THREADS = 4
@@ -73,7 +75,7 @@ def _threads() -> int:
 
 @functools.cache
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 from numbers import Real
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from impasto.errors import ImpastoWarning, OptionError, ShapeError
 from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.locks import ReentrantLock
 from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
-from impasto.runtime.gpu.arrays import is_gpu_array
-from impasto.runtime.gpu.drawing import GpuDrawing
+from impasto.runtime.gpu.protocols import is_gpu_array
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
@@ -32,6 +31,9 @@ from impasto.runtime.inference.working_size import Scaling, drawn_size
 from impasto.runtime.loading.choosing import open_model
 from impasto.runtime.loading.float_graph import FloatGraph
 from impasto.styles import PHOTO, Wanted, mixture
+
+if TYPE_CHECKING:
+    from impasto.runtime.gpu.drawing import GpuDrawing
 
 from .backends import Backend, Slot
 
@@ -662,6 +664,8 @@ class Model:
 
     def _on_gpu(self) -> GpuDrawing:
         """What draws pictures that are on a GPU. The caller holds the lock. Raises BackendError."""
+        from impasto.runtime.gpu.drawing import GpuDrawing  # pictures on the CPU need nothing of it
+
         self._backend.require_open()
         if self._gpu_drawing is None:
             self._gpu_drawing = GpuDrawing(self._backend, self._context_source, self._gpu_plan)

@@ -20,6 +20,7 @@ from impasto.errors import OptionError
 from impasto.files import write_text
 from impasto.images.sizes import parse_size
 from impasto.progress import Progress, silent
+from impasto.runtime.cpu import usable_cores
 
 from .energy import Energy, Sensor, find_sensors, measure_energy
 from .measure import Latency, measure
@@ -166,7 +167,7 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "libraries": _versions(
             "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13", "torch"
         ),

@@ -15,6 +15,7 @@ from typing import Any
 from impasto.errors import OptionError
 from impasto.package import schema
 from impasto.runtime.backends import target_backend
+from impasto.runtime.cpu import usable_cores
 
 FILE = Path(__file__).parent / "devices.json"
 HERE = "cpu"
@@ -204,7 +205,7 @@ def this_cpu(proc: Path = Path("/proc"), devices: Path = Path("/sys/devices/syst
     text = _read(proc / "cpuinfo")
     features = set(text.replace("\t", " ").split())
     feature, per_cycle, like = next(row for row in _PER_CYCLE if row[0] in features or not row[0])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     clock, clock_source = _clock(text, devices)
     how = f"{cores} cores x {{}} operations ({feature or 'no vectors known'}) x {clock:.2f} GHz"
     figures = {

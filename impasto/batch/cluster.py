@@ -8,12 +8,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from impasto.errors import BackendError, MissingDependency, OptionError, first_line, install
 from impasto.package.file_lock import locked_if_free
+from impasto.runtime.cpu import usable_cores
 
 LOCAL = "local"
 """The address of a cluster that is started here and ends with the program."""
@@ -40,6 +42,17 @@ def ray() -> Any:
     except ImportError as error:
         raise MissingDependency(f"Ray does not load ({first_line(error)}): {install('ray')}") from None
     return ray
+
+
+def ray_part(name: str) -> Any:
+    """One of Ray's libraries, told to keep quiet. name: "data" or "serve". Raises MissingDependency."""
+    ray()
+    try:
+        part = import_module(f"ray.{name}")
+    except ImportError as error:
+        raise MissingDependency(f"Ray {name.title()} does not load ({first_line(error)}): {install('ray')}") from None
+    logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
+    return part
 
 
 @contextmanager
@@ -95,7 +108,7 @@ def local_cluster() -> Iterator[str]:
         cluster = Cluster(shutdown_at_exit=True)
         try:
             with _without_dashboard():
-                cluster.add_node(num_cpus=_cores(), num_gpus=None, object_store_memory=_STORE_BYTES, **parts)
+                cluster.add_node(num_cpus=usable_cores(), num_gpus=None, object_store_memory=_STORE_BYTES, **parts)
         except Exception as error:  # what Ray's start stumbles over has no common base
             cluster.shutdown()
             raise BackendError(f"Ray did not start on this machine: {first_line(error)}") from error
@@ -112,10 +125,6 @@ def _free_ports(number: int) -> list[int]:
         for one in sockets:
             one.bind(("", 0))
         return [one.getsockname()[1] for one in sockets]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -22,12 +21,11 @@ from impasto.errors import (
     PictureError,
     ShapeError,
     first_line,
-    install,
 )
 from impasto.files import make_folder, sha256
 from impasto.package.manifest import MANIFEST
 
-from .cluster import LOCAL, connected, ray, take_cores
+from .cluster import LOCAL, connected, ray, ray_part, take_cores
 from .jobs import FORMATS, Job, results_of
 from .pictures import PictureRun, run_pictures
 from .stores import Place, StoredFiles
@@ -36,7 +34,8 @@ if TYPE_CHECKING:
     from impasto.runtime import Model
     from impasto.styles import Wanted
 
-_CPU_BACKENDS = ("openvino", "onnxruntime-cpu")
+CPU_BACKENDS = ("openvino", "onnxruntime-cpu")
+"""Backends that leave a machine's GPUs alone."""
 _MOST_CORES = 4
 """Cores of an actor where nobody says how many: more cores draw a picture faster, and fewer pictures a second."""
 
@@ -87,7 +86,7 @@ class Cluster:
     address: str = LOCAL
     """A Ray cluster, such as 10.0.0.1:6379; "auto": the one that this machine belongs to; "local": one that is started here."""
     cores: int | None = None
-    """That an actor takes where it has no GPU. None: all of its machine's, but at most 4."""
+    """Cores that an actor takes where it has no GPU. None: all of its machine's, but at most 4."""
     batch: int = 16
     """Pictures that an actor gets at a time, >= 1. What a killed worker had of them is drawn again."""
 
@@ -299,24 +298,17 @@ def _mapped(rows: list[dict[str, str]], worker: _Worker, cluster: Cluster, found
 
 def _data() -> Any:
     """Ray Data, told to keep quiet. Raises MissingDependency."""
-    from impasto.errors import MissingDependency
-
-    ray()
-    try:
-        from ray import data
-    except ImportError as error:
-        raise MissingDependency(f"Ray Data does not load ({first_line(error)}): {install('ray')}") from None
+    data = ray_part("data")
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
     return data
 
 
 def _pool(cluster: Cluster, backend: str) -> tuple[int, dict[str, float]]:
     """How many actors the cluster holds, and what of it each takes. Raises OptionError where it holds none."""
     nodes = [node["Resources"] for node in ray().nodes() if node["Alive"]]
-    gpus = 0 if backend in _CPU_BACKENDS else int(sum(node.get("GPU", 0) for node in nodes))
+    gpus = 0 if backend in CPU_BACKENDS else int(sum(node.get("GPU", 0) for node in nodes))
     if gpus:
         return gpus, {"num_gpus": 1}
     cores = cluster.cores or min([_MOST_CORES, *(int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1)])

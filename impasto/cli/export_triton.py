@@ -23,11 +23,11 @@ def export_triton(
     backend: Annotated[
         str,
         typer.Option(
-            help="Triton's, which runs the graphs: onnxruntime; or python, for servers that lack it, with ONNX Runtime in Python."
+            help="Triton's backend for the graphs: onnxruntime; or python, for servers that lack it, with ONNX Runtime in Python."
         ),
     ] = "onnxruntime",
-    kind: Annotated[str, typer.Option(help="Where it runs: auto, cpu or gpu.")] = "auto",
-    instances: Annotated[int, typer.Option(help="On each GPU, or on the CPU.", min=1)] = 1,
+    kind: Annotated[str, typer.Option(help="Where the model runs: auto, cpu or gpu.")] = "auto",
+    instances: Annotated[int, typer.Option(help="Instances of the model on each GPU, or on the CPU.", min=1)] = 1,
     batch: Annotated[int, typer.Option(help="Pictures of one size that may be drawn together.", min=1)] = 8,
     delay_us: Annotated[int, typer.Option(help="Microseconds that a picture may wait for others.", min=0)] = 2000,
     style: options.Style = None,

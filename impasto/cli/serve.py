@@ -15,7 +15,7 @@ from . import options
 from .console import err, out
 
 _MOST = 1e9
-"""NaN and infinity are no limits of seconds, megabytes and megapixels."""
+"""Limits of seconds, megabytes and megapixels stay below this, which refuses infinity too."""
 
 
 def serve(
@@ -23,11 +23,13 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="To listen on.", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     workers: Annotated[int, typer.Option(help="Processes with a model each.", min=1)] = 1,
     cores: Annotated[int, typer.Option(help="Cores of each worker, where there are no GPUs.", min=1)] = 1,
     queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.", min=1)] = 32,
-    seconds: Annotated[float, typer.Option(help="From request to answer; what takes longer is refused.")] = 60,
+    seconds: Annotated[
+        float, typer.Option(help="Most seconds from request to answer; what takes longer is refused.")
+    ] = 60,
     megabytes: Annotated[float, typer.Option(help="Largest file of a picture; larger ones are refused.")] = 32,
     megapixels: Annotated[float, typer.Option(help="Largest picture; larger ones are refused.")] = 50,
     backend: options.Backend = "auto",

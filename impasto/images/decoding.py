@@ -20,6 +20,7 @@ from impasto.files import is_folder
 
 from . import colour_tags, deep
 from .colour_tags import ColourTags
+from .formats import PNG
 from .pillow import pillow
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ MAX_BYTES = 1 << 31
 
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 """How such files name their kind, in bytes 8 to 11."""
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-"""How PNG files begin."""
 
 _RULES = threading.Lock()
 
@@ -152,7 +150,7 @@ def decode_at_own_depth(content: bytes, name: str = "the picture", most_pixels: 
 def _decode_deep(content: bytes, name: str, most_pixels: int) -> Picture:
     """Decode a file of more than 8 bits a channel. What it says besides its pixels is read as of other files."""
     try:
-        tags = colour_tags.of_png(content) if content.startswith(_PNG) else None
+        tags = colour_tags.of_png(content) if content.startswith(PNG) else None
         _refuse_unknown(tags, name)
         held = deep.decode_deep(content, name, tags, most_pixels)
         orientation, exif = _exif_of_deep(content)

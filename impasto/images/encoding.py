@@ -14,7 +14,7 @@ from impasto.files import atomic_path, write_bytes
 
 from . import deep
 from .decoding import Picture
-from .formats import check_holds
+from .formats import PNG_LEVEL, check_holds
 from .pillow import pillow
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 MAX_JPEG_EXIF = 65_533
 """Bytes: a JPEG's segment counts its length in 16 bits, two of which are for the count itself."""
-
-_PNG_LEVEL = 4
-"""zlib's. Pillow's own 6 takes twice as long on photos, for files that are hardly smaller."""
 
 
 def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> None:
@@ -73,7 +70,7 @@ def _write_bytes_picture(path: Path, picture: Picture, quality: int) -> str | No
     if path.suffix.lower() in (".jpg", ".jpeg"):
         options |= {"subsampling": 0}
     if path.suffix.lower() == ".png":
-        options |= {"compress_level": _PNG_LEVEL}
+        options |= {"compress_level": PNG_LEVEL}
     with atomic_path(path) as temporary:
         why = _save(image, temporary, picture.exif, options)
     return why and f"{path} is written without the picture's EXIF data ({len(picture.exif or b''):,} bytes): {why}"

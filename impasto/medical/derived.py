@@ -20,14 +20,15 @@ from .library import in_silence, pydicom
 from .scan import Scan
 
 _STALE = (
-    *(
-        "SmallestImagePixelValue",
-        "LargestImagePixelValue",
-        "IconImageSequence",
-        "DigitalSignaturesSequence",
-        "MACParametersSequence",
-    ),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "SeriesNumber", "DerivationCodeSequence"),
+    "SmallestImagePixelValue",
+    "LargestImagePixelValue",
+    "IconImageSequence",
+    "DigitalSignaturesSequence",
+    "MACParametersSequence",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+    "SeriesNumber",
+    "DerivationCodeSequence",
 )
 """What is true of the source's pixels alone."""
 _SOURCE_IMAGE, _MODIFYING = ("121322", "Source image for image processing operation"), ("109103", "Modifying Equipment")

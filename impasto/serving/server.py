@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from impasto.batch.cluster import LOCAL, connected, ray, take_cores
-from impasto.batch.ray import Drawing, located
-from impasto.errors import BackendError, MissingDependency, OptionError, first_line, install
+from impasto.batch.cluster import LOCAL, connected, ray, ray_part, take_cores
+from impasto.batch.ray import CPU_BACKENDS, Drawing, located
+from impasto.errors import BackendError, OptionError, first_line
 
 from .answers import MEDIA_TYPES, Answer, drawn
 from .meters import Meters
@@ -68,7 +67,7 @@ def serving(
     if address == LOCAL:
         _require_free(host, port)
     with connected(address):
-        serve = _serve()
+        serve = ray_part("serve")
         options = _options(limits, drawing.backend)
         painter = serve.deployment(
             _Painter,
@@ -117,31 +116,16 @@ def _require_free(host: str, port: int) -> None:
         ) from None
 
 
-def _serve() -> Any:
-    """Ray Serve, told to keep quiet. Raises MissingDependency."""
-    ray()
-    try:
-        from ray import serve
-    except ImportError as error:
-        raise MissingDependency(f"Ray Serve does not load ({first_line(error)}): {install('ray')}") from None
-    logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    return serve
-
-
 def _options(limits: Limits, backend: str) -> dict[str, float]:
     """What of the cluster a worker takes. Raises OptionError where it holds less, since Serve would wait for ever."""
     held = ray().cluster_resources()
-    wanted: dict[str, float] = (
-        {"num_cpus": limits.cores}
-        if not held.get("GPU") or "cpu" in backend or backend == "openvino"
-        else {"num_gpus": 1}
-    )
-    name, key = ("GPU", "num_gpus") if "num_gpus" in wanted else ("CPU", "num_cpus")
-    if limits.workers * wanted[key] > held.get(name, 0):
+    on_cpu = backend in CPU_BACKENDS or not held.get("GPU")
+    name, each = ("CPU", limits.cores) if on_cpu else ("GPU", 1)
+    if limits.workers * each > held.get(name, 0):
         raise OptionError(
-            f"{limits.workers} workers of {wanted[key]} {name}s want more than the cluster's {held.get(name, 0):g}; give fewer"
+            f"{limits.workers} workers of {each} {name}s want more than the cluster's {held.get(name, 0):g}; give fewer"
         )
-    return wanted if key == "num_cpus" else {"num_cpus": 0, **wanted}
+    return {"num_cpus": each} if on_cpu else {"num_cpus": 0, "num_gpus": each}
 
 
 class _Painter:

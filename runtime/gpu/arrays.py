@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from impasto.errors import KernelError, OptionError, ShapeError, first_line
+from impasto.errors import KernelError, OptionError, ShapeError
 from impasto.kernels import cuda_driver
 from impasto.kernels.frames import MATRICES, Picture
 
 from . import dlpack
+from .protocols import CUDA, cuda_interface, is_gpu_array
 
 _RGB_WANTED = "uint8 (H, W, 3) RGB"
 _NV12_WANTED = "uint8 (H * 3 / 2, W) NV12 with even H and W"
@@ -31,31 +32,6 @@ class GpuView:
     release: Callable[[], None]
 
 
-def is_gpu_array(value: Any) -> bool:
-    """Whether a value is an array of a CUDA device. NumPy arrays and other libraries' arrays on the CPU are not.
-
-    Raises ShapeError for one that does not say where it is.
-    """
-    if _interface(value) is not None:
-        return True
-    return hasattr(value, "__dlpack_device__") and _device_type(value) in (dlpack.CUDA, dlpack.CUDA_MANAGED)
-
-
-def _interface(value: Any) -> dict[str, Any] | None:
-    """The value's CUDA Array Interface; None without one. Raises ShapeError where it cannot be had, as of PyTorch's tensors with a
-    gradient."""
-    try:
-        interface: dict[str, Any] | None = getattr(value, "__cuda_array_interface__", None)
-        if interface is not None:
-            interface.get("version")
-    except Exception as error:  # what other libraries raise has no common base
-        raise ShapeError(
-            f"the {type(value).__name__} has a CUDA Array Interface that cannot be read ({type(error).__name__}: {first_line(error)}); "
-            "pass a contiguous uint8 array without a gradient"
-        ) from None
-    return interface
-
-
 def require_matrix(nv12: str | None) -> None:
     """Raises OptionError for an unknown colour matrix."""
     if nv12 not in (None, *MATRICES):
@@ -71,7 +47,7 @@ def view(value: Any, what: str, device: int, entry: int, nv12: str | None) -> Gp
     """
     if not is_gpu_array(value):
         raise ShapeError(f"{what} is a {type(value).__name__} in host memory; wanted an array on CUDA device {device}")
-    interface = _interface(value)
+    interface = cuda_interface(value)
     # Version 3 says on which stream the array is used. Below it says nothing of streams, and DLPack is better.
     if interface and (interface.get("version", 0) >= 3 or not hasattr(value, "__dlpack__")):
         return _from_interface(interface, what, device, nv12)
@@ -92,7 +68,7 @@ def _from_interface(interface: dict[str, Any], what: str, device: int, nv12: str
 
 def _from_dlpack(value: Any, what: str, device: int, entry: int, nv12: str | None) -> GpuView:
     kind, number = value.__dlpack_device__()
-    if kind == dlpack.CUDA and number != device:  # managed memory is on every device
+    if kind == CUDA and number != device:  # managed memory is on every device
         raise _elsewhere(what, number, device)
     borrowed = dlpack.read(value.__dlpack__(stream=entry))
     try:
@@ -139,10 +115,3 @@ def _elsewhere(what: str, number: int, device: int) -> ShapeError:
         f"{what} is on CUDA device {number} and the model on device {device}; copy it there, or load the model with "
         f"device={number}"
     )
-
-
-def _device_type(value: Any) -> int:
-    try:
-        return int(value.__dlpack_device__()[0])
-    except (BufferError, NotImplementedError, RuntimeError, TypeError, ValueError):  # a library that cannot say
-        return 0

@@ -9,8 +9,6 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-CUDA, CUDA_MANAGED = 2, 13
-"""kDLCUDA and kDLCUDAManaged: the device types whose memory a CUDA GPU reads."""
 _NAME, _USED_NAME = b"dltensor", b"used_dltensor"
 _UNSIGNED = 1
 """kDLUInt."""

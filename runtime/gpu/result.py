@@ -13,6 +13,7 @@ from impasto.errors import KernelError
 from impasto.kernels import cuda_driver
 
 from . import dlpack
+from .protocols import CUDA
 
 
 class GpuArray:
@@ -49,7 +50,7 @@ class GpuArray:
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """DLPack's type and number of the device."""
-        return dlpack.CUDA, self.device
+        return CUDA, self.device
 
     def __dlpack__(
         self,

@@ -8,12 +8,12 @@ import sys
 import numpy as np
 
 from impasto.errors import ShapeError
-from impasto.runtime.gpu.arrays import is_gpu_array
+from impasto.images.deep.arrays import as_depth, as_float
+from impasto.runtime.gpu.protocols import is_gpu_array
 
 DTYPES = ("uint8", "uint16", "float32")
 """The dtypes of pictures. uint8 is drawn by the graph of bytes, the others by the graph with float ends."""
 
-_MOST_16 = 65_535.0
 _WANTED = "uint8 or uint16, or float32 from 0 to 1, (H, W, 3) RGB or (H, W) gray"
 _ROWS = 1 << 18
 """Values that are converted at once, which bounds the memory."""
@@ -43,10 +43,7 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
     Gray is repeated in the three channels.
     """
-    values = image
-    if image.dtype == np.uint16:
-        values = image.astype(np.float32)
-        values /= np.float32(_MOST_16)
+    values = image if image.dtype == np.uint8 else as_float(image)
     return values if image.ndim == 3 else np.repeat(values[..., None], 3, axis=2)
 
 
@@ -57,12 +54,10 @@ def from_rgb(drawn: np.ndarray, out: np.ndarray) -> None:
     """
     rows = max(1, _ROWS // (3 * drawn.shape[1]))
     for start in range(0, len(drawn), rows):
-        values = drawn[start : start + rows].astype(np.float32)
+        values = drawn[start : start + rows]
         if out.ndim == 2:
             values = values.mean(axis=2, dtype=np.float32)
-        if out.dtype == np.uint16:
-            values *= np.float32(_MOST_16)
-        out[start : start + rows] = values if out.dtype == np.float32 else np.rint(values)
+        out[start : start + rows] = np.rint(values) if drawn.dtype == np.uint8 else as_depth(values, out.dtype)
 
 
 def check_values(image: np.ndarray) -> None:

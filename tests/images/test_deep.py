@@ -10,15 +10,13 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from support.small_models import canonical_graph, picture, write_graph
+from support.small_models import picture, write_deep_package
 
 import impasto
 from impasto import images
 from impasto.batch.jobs import plan
 from impasto.batch.pictures import run_pictures
 from impasto.errors import MissingDependency, OptionError, PictureError, ShapeError
-from impasto.export import add_float_graph
-from impasto.package.spec import ModelSpec, SizeRule
 
 imagecodecs = pytest.importorskip("imagecodecs", reason="reads files of 16 bits: install impasto[deep]")
 tifffile = pytest.importorskip("tifffile", reason="reads TIFF of 16 bits: install impasto[deep]")
@@ -254,10 +252,7 @@ def test_a_missing_library_says_which_extra_brings_it(tmp_path, monkeypatch):
 
 @pytest.fixture
 def model(tmp_path):
-    spec = ModelSpec("small", task="denoise", size=SizeRule(4, 4), receptive_field=7)
-    folder = write_graph(tmp_path / "small", spec, canonical_graph())
-    add_float_graph(folder)
-    with impasto.load(folder, backend="onnxruntime-cpu") as loaded:
+    with impasto.load(write_deep_package(tmp_path / "small"), backend="onnxruntime-cpu") as loaded:
         yield loaded
 
 

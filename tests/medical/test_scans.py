@@ -9,16 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.small_models import canonical_graph, write_graph
+from support.small_models import write_deep_package
 
 import impasto
 from impasto import images, medical
 from impasto.batch.jobs import plan
 from impasto.batch.scans import run_scan
 from impasto.errors import MissingDependency, OptionError, PictureError
-from impasto.export import add_float_graph
 from impasto.medical import Window
-from impasto.package.spec import ModelSpec, SizeRule
 
 pydicom = pytest.importorskip("pydicom", reason="reads DICOM: install impasto[medical]")
 tifffile = pytest.importorskip("tifffile", reason="writes TIFF of 16 bits: install impasto[deep]")
@@ -63,10 +61,7 @@ def ct(*shape: int) -> np.ndarray:
 
 @pytest.fixture
 def model(tmp_path):
-    spec = ModelSpec("small", task="denoise", size=SizeRule(4, 4), receptive_field=7)
-    folder = write_graph(tmp_path / "small", spec, canonical_graph())
-    add_float_graph(folder)
-    with impasto.load(folder, backend="onnxruntime-cpu") as loaded:
+    with impasto.load(write_deep_package(tmp_path / "small"), backend="onnxruntime-cpu") as loaded:
         yield loaded
 
 
@@ -243,9 +238,7 @@ def test_no_name_is_told(tmp_path, model, caplog, capfd):
 
 
 def test_derived_files_have_the_sources_size_and_are_of_scans(tmp_path, model):
-    spec = ModelSpec("twice", task="upscale", scale=2, size=SizeRule(4, 4), receptive_field=7)
-    folder = write_graph(tmp_path / "twice", spec, canonical_graph(2))
-    add_float_graph(folder)
+    folder = write_deep_package(tmp_path / "twice", scale=2)
     source = scan_file(tmp_path / "a.dcm", ct(20, 30))
     with impasto.load(folder, backend="onnxruntime-cpu") as twice:
         with pytest.raises(OptionError, match="another size"):

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from support.precision_graphs import photos
-from support.small_models import REPOSITORY, canonical_graph, float_graph, picture, write_graph
+from support.small_models import REPOSITORY, canonical_graph, float_graph, picture, write_deep_package, write_graph
 
 import impasto
 from impasto.errors import PackageError, ShapeError
-from impasto.export import QuantizeOptions, add_float_graph, quantize
+from impasto.export import QuantizeOptions, quantize
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.runtime.inference import tile_plan
 from impasto.runtime.loading.source import shipped_models
@@ -30,9 +30,7 @@ def deep(image: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def small(tmp_path):
-    folder = write_graph(tmp_path / "small", SPEC, canonical_graph())
-    add_float_graph(folder)
-    return folder
+    return write_deep_package(tmp_path / "small")
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime-cpu", "openvino"])

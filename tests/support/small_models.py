@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from impasto.package.manifest import MODEL, Manifest
-from impasto.package.spec import ModelSpec
+from impasto.package.spec import ModelSpec, SizeRule
 from impasto.package.writer import write_package
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -135,3 +135,13 @@ def write_graph(folder: Path, spec: ModelSpec, graph: onnx.ModelProto, **about: 
     from impasto.export.graph.helpers import graph_file
 
     return write_package(folder, Manifest(spec, (), **about), [graph_file(MODEL, graph)])
+
+
+def write_deep_package(folder: Path, scale: int = 1) -> Path:
+    """A package of `canonical_graph` that takes pictures of every depth. Returns the folder, after which it is called."""
+    from impasto.export import add_float_graph
+
+    task = "denoise" if scale == 1 else "upscale"
+    spec = ModelSpec(folder.name, task=task, scale=scale, size=SizeRule(4, 4), receptive_field=7)
+    add_float_graph(write_graph(folder, spec, canonical_graph(scale)))
+    return folder

@@ -7,6 +7,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from impasto.files import STOPPING
+
 
 class Interrupt:
     """While entered, the first SIGINT, SIGTERM or SIGHUP is only noted in `asked`; a second one raises at once, if not `patient`.
@@ -17,8 +19,6 @@ class Interrupt:
     Outside of the main thread, where Python delivers no signals, it notes nothing.
     """
 
-    _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
     def __init__(self, patient: bool = False) -> None:
         self.asked = False
         self._patient = patient
@@ -26,7 +26,7 @@ class Interrupt:
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            heard = [number for number in self._SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            heard = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
             self._before = {number: signal.signal(number, self._note) for number in heard}
         return self
 

@@ -10,7 +10,10 @@ MOST = {"uint8": 255.0, "uint16": 65_535.0, "float32": 1.0}
 
 def as_float(values: np.ndarray) -> np.ndarray:
     """float32 from 0 to 1."""
-    return values if values.dtype == np.float32 else values.astype(np.float32) / np.float32(MOST[values.dtype.name])
+    if values.dtype == np.float32:
+        return values
+    share: np.ndarray = np.divide(values, np.float32(MOST[values.dtype.name]), dtype=np.float32)
+    return share
 
 
 def as_depth(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

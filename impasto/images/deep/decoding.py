@@ -15,12 +15,12 @@ import numpy as np
 
 from impasto.errors import ImpastoWarning, PictureError, PictureTooLarge, first_line
 from impasto.images.colour_tags import ColourTags
+from impasto.images.formats import PNG
 
 from .arrays import as_depth, as_float
 from .codecs import complaints, imagecodecs, tifffile
 
 NPY = b"\x93NUMPY"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF_BYTES = {b"II": "<", b"MM": ">"}
 _BITS_TAG = 258
 _WHITE_IS_0, _BLACK_IS_0, _RGB = 0, 1, 2
@@ -54,7 +54,7 @@ def is_deep(content: bytes) -> bool:
     """Whether these bytes are a file that `decode_deep` reads: by its header, .npy or more than 8 bits."""
     if content.startswith(NPY):
         return True
-    if content.startswith(_PNG):
+    if content.startswith(PNG):
         return content[12:16] == b"IHDR" and content[24:25] == b"\x10"
     return any(bits > 8 for bits in _bits_of_tiff(content))
 
@@ -66,7 +66,7 @@ def decode_deep(content: bytes, name: str, tags: ColourTags | None, most_pixels:
     """
     if content.startswith(NPY):
         return DeepPicture(_array(content, name, most_pixels))
-    if content.startswith(_PNG):
+    if content.startswith(PNG):
         width, height = struct.unpack(">II", content[16:24])
         _require_pixels(height, width, name, most_pixels)
         samples = imagecodecs().png_decode(content)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import first_line
+from impasto.images.formats import PNG_LEVEL
 from impasto.images.pillow import pillow
 
 from .arrays import as_depth
@@ -17,7 +18,6 @@ from .codecs import imagecodecs, tifffile
 
 SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 """Files that hold 16 bits a channel."""
-_PNG_LEVEL = 4
 _AFTER_HEADER = 33
 """Bytes of a PNG's signature and its first chunk."""
 _RESOLUTION, _UNIT, _SOFTWARE = (282, 283), 296, 305
@@ -45,7 +45,7 @@ def encode_deep(
         )
     samples = pixels if alpha is None else np.dstack([pixels, as_depth(alpha, pixels.dtype)])
     if suffix == ".png":
-        packed: bytes = imagecodecs().png_encode(np.ascontiguousarray(samples), level=_PNG_LEVEL)
+        packed: bytes = imagecodecs().png_encode(np.ascontiguousarray(samples), level=PNG_LEVEL)
         return _with_exif(packed, exif), lost
     options = {
         "photometric": "rgb" if pixels.ndim == 3 else "minisblack",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from impasto.errors import ShapeError
-from impasto.runtime.gpu.arrays import is_gpu_array
+from impasto.runtime.gpu.protocols import is_gpu_array
 
 WHOLE = {"shape": (8, 8, 3), "typestr": "|u1", "data": (4096, False), "version": 3}
 
