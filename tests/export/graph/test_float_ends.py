@@ -41,6 +41,17 @@ def test_scalings_by_255_at_the_ends_cancel():
     assert kinds.count("Clip") == 1
 
 
+def test_a_graph_may_read_its_pictures_shape():
+    graph, image = canonical_graph(), picture(32, 48)
+    nodes = {node.op_type: node for node in graph.graph.node}
+    reshape = helper.make_node("Reshape", ["x", "sides"], ["x as it was"])
+    nodes["SpaceToDepth"].input[0] = "x as it was"
+    graph.graph.node.insert(3, reshape)
+    graph.graph.node.insert(2, helper.make_node("Shape", ["t"], ["sides"]))
+    values = drawn(with_float_ends(graph), image.astype(np.float32) / 255)
+    assert np.array_equal(np.rint(values * 255), drawn(canonical_graph(), image))
+
+
 def test_a_layout_of_0_to_255_stays_inside(tmp_path):
     onnx.save(float_graph(gain=0.3), str(tmp_path / "outside.onnx"))
     folder = import_onnx(tmp_path / "outside.onnx", tmp_path / "package", layout="bgr 0..255").folder

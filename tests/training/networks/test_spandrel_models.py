@@ -151,6 +151,7 @@ def test_a_foreign_file_becomes_a_package(kind, exported):
     assert int(np.abs(drawn.astype(int) - draw(network, image)).max()) <= 1
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["recipe"]["foreign"]["architecture"] == network.config["architecture"]
+    assert "model.float.onnx" in manifest["files"]
 
 
 def test_what_was_exported_is_what_its_checkpoint_draws(exported):
