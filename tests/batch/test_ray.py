@@ -40,9 +40,9 @@ pytestmark = pytest.mark.timeout(600)  # Ray starts eight processes, and each im
 
 @pytest.fixture(scope="module")
 def address():
-    """Of a cluster with two cores, and so two actors of one."""
+    """The address of a cluster with two cores, and so with two actors of one core."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clusters, "_cores", lambda: 2)
+        patch.setattr(clusters, "usable_cores", lambda: 2)
         with clusters.local_cluster() as found:
             yield found
 
