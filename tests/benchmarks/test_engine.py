@@ -22,7 +22,7 @@ FIGURES = {"engine_eager_ms", "upload_ms", "download_ms", "frame_eager_ms"}
 
 
 @pytest.fixture
-def folder(vendor: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(vendor: FakeTensorRT, quick_collections: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An engine with its pictures."""
     vendor.IProfiler = object
     api = TensorRT(vendor, "tensorrt")

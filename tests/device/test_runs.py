@@ -56,7 +56,12 @@ def strict(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_jobs_are_built_measured_and_damaged(
-    jobs: Path, strict: None, vendor: FakeTensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: Path,
+    strict: None,
+    vendor: FakeTensorRT,
+    quick_collections: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     reference.main(jobs)
     plans = tmp_path / "plans"
