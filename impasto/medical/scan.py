@@ -6,6 +6,7 @@ Formulas: DICOM PS3.3, C.11.1 (rescale) and C.11.2 (window).
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import MissingDependency, PictureError
-from impasto.files import is_file, why_unreadable
 from impasto.images import MAX_PIXELS
+from impasto.images.decoding import content_of
 
 from .library import in_silence, pydicom
 from .window import Window
@@ -144,17 +145,15 @@ def read_scan(path: Path, window: Window) -> Scan:
     MissingDependency.
     """
     dicom = pydicom()
-    if not is_file(path):
-        raise PictureError(f"{path} {why_unreadable(path)}")
+    content = content_of(path)
     try:
         with in_silence():
-            return _scan(dicom, dicom.dcmread(path, specific_tags=_READ), window, path)
+            # In memory, since of a file pydicom would allocate whatever length an element tells.
+            return _scan(dicom, dicom.dcmread(io.BytesIO(content), specific_tags=_READ), window, path)
     except (PictureError, MissingDependency):
         raise
     except dicom.errors.InvalidDicomError:
         raise PictureError(f"{path} is no DICOM file; give one, or let its name end in what it is") from None
-    except PermissionError:
-        raise PictureError(f"cannot read {path}: no permission; change the file's permissions") from None
     except (
         Exception
     ) as error:  # what pydicom raises has no common base; its words may quote the file, so they are left out

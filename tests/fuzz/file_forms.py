@@ -78,7 +78,7 @@ def packed_png(value: Any) -> bytes:
     rest = octets([field(header, "bits"), field(header, "colour"), *items(field(header, "method"))])
     chunks = [("IHDR", sides + rest + octets([field(header, "interlaced")]))]
     for chunk in items(field(value, "chunks")):
-        kind, *body = [*items(chunk), None]
+        kind, *body = [*items(chunk), None, None]
         chunks.append((kind, octets(body[0])))
     # Rows begin with the number of their filter, so they are zeros.
     chunks += [("IDAT", zlib.compress(bytes(len(filling(field(value, "pixels")))))), ("IEND", b"")]
@@ -174,7 +174,7 @@ def tiff_bytes(order: str, pages: list[Any], pixels: bytes, *, big: bool = False
         place = len(content)
         content += bytes(len(tags) * (4 + 2 * size) + size)
         for tag, entry in tags:
-            kind, *values = [*items(entry), None]
+            kind, *values = [*items(entry), None, None]
             body, length = _tag_values(order, number(kind, 16), values[0], {DATA: start, LENGTH: len(pixels)})
             struct.pack_into(order + "HH" + word, content, place, number(tag, 16), number(kind, 16), length)
             inside = body if len(body) <= size else struct.pack(order + word, len(content))
@@ -352,7 +352,7 @@ def packed_stream(value: Any) -> bytes:
     header = field(value, "header")
     words = header.items() if isinstance(header, dict) else []
     line = b" ".join([characters(field(value, "magic")), *(characters(key) + _plain(word) for key, word in words)])
-    frames = ([*items(frame), None] for frame in items(field(value, "frames")))
+    frames = ([*items(frame), None, None] for frame in items(field(value, "frames")))
     return line + b"\n" + b"".join(characters(kind) + b"\n" + filling(length) for kind, length, *_ in frames)
 
 
