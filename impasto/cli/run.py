@@ -225,7 +225,8 @@ def run(
             "there_already": len(planned) - len(jobs),
         },
     )
-    if failed:
+    lacking = [run for run in written if isinstance(run, VideoRun) and run.video.lost_s]
+    if failed or lacking:
         raise typer.Exit(1)
 
 
