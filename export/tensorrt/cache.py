@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from impasto.errors import OptionError, OutputError, PackageError
-from impasto.files import atomic_path, make_folder, sha256, write_text
+from impasto.files import atomic_path, exists, make_folder, sha256, write_text
 from impasto.package.engine_record import EngineRecord
 from impasto.package.file_lock import locked, locked_if_free
 from impasto.runtime.cache_folder import CACHE_VARIABLE, cache_folder
@@ -133,7 +133,9 @@ class EngineCache:
             _remove(self.folder / f"{key}{suffix}" for suffix in (".json", ".plan"))
 
     def entries(self) -> list[CacheEntry]:
-        """Every readable entry, the one used last first."""
+        """Every readable entry, the one used last first. Raises OutputError where nobody may look into the folder."""
+        if exists(self.folder) and not os.access(self.folder, os.R_OK | os.X_OK):
+            raise OutputError(f"no permission to read the cache {self.folder}; {_ADVICE}")
         found = (_read(path) for path in self._files(_ENTRY) if path.suffix == ".plan")
         return sorted((entry for entry in found if entry), key=lambda entry: -entry.used)
 
