@@ -24,9 +24,9 @@ def web(
         typer.Option(help="With --offline: the unpacked npm package onnxruntime-web, instead of fetching it."),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Then show the site on this machine, with the headers that threads want.")
+        bool, typer.Option("--serve", help="Then show the site on this machine, with the headers that threads need.")
     ] = False,
-    port: Annotated[int, typer.Option(help="With --serve.", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help="With --serve: the port to listen on.", min=1, max=65535)] = 8000,
 ) -> None:
     """Make a static page that runs models on the visitor's device."""
     from impasto.web.server import server

@@ -47,7 +47,7 @@ class DeepPicture:
     alpha: np.ndarray | None = None
     """(H, W) of the same dtype; None where the file has no transparency."""
     orientation: int = 1
-    """As EXIF numbers it."""
+    """The EXIF orientation, 1 to 8."""
 
 
 def is_deep(content: bytes) -> bool:
