@@ -298,7 +298,7 @@ def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
                 + (
                     "choose a damage with down:" + str(loaded.info.scale)
                     if loaded.info.scale > 1
-                    else "leave down: out"
+                    else "leave out down:"
                 )
             )
 
