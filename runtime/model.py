@@ -23,7 +23,7 @@ from impasto.runtime.gpu.protocols import is_gpu_array
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
-from impasto.runtime.inference.depths import DTYPES, check_picture, check_values, from_rgb, is_bytes_rgb, to_rgb
+from impasto.runtime.inference.depths import check_picture, check_values, from_rgb, is_bytes_rgb, to_rgb
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
 from impasto.runtime.inference.tile_plan import Size, TilePlan, plan_tiles, size_limits, tiling_text
@@ -40,6 +40,9 @@ from .backends import Backend, Slot
 Buffers = TypeVar("Buffers", TileBuffers, Scaling)
 
 _BYTES = np.dtype(np.uint8)
+
+Planner = Callable[[int, int], TilePlan]
+"""Takes a picture's height and width, in pixels."""
 
 Kept = tuple[int, int, np.dtype]
 """What buffers are kept for: height and width, in pixels, and the dtype of the graph's pictures."""
@@ -86,7 +89,8 @@ class ModelInfo:
     A larger picture is scaled down to it, drawn, and the drawing enlarged.
     """
     depths: tuple[str, ...] = ("uint8",)
-    """Names of the dtypes of pictures that the model takes: "uint8" alone, or "uint8", "uint16" and "float32"."""
+    """Names of the dtypes of pictures that the model takes: "uint8" alone, or "uint8", "uint16" and "float32". A single engine that was
+    built with float ends takes the last two."""
     note: str | None = None
     """Why `backend="auto"` took another backend than its first choice; None if it took its first choice."""
 
@@ -201,8 +205,9 @@ def load(
         tiling = tiling_text(spec, size_limits(spec, runner))
         size = _working_size(spec, working_size)
         floats = FloatGraph(opened, device, check_values)
-        depths = DTYPES if floats.refusal is None else DTYPES[:1]
-        info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, depths, note)
+        info = ModelInfo(
+            spec, runner.name, runner.device, source.precision, source.path, tiling, size, floats.depths, note
+        )
         model = Model(runner, context_source, info, floats)
         model.keep_colors = keep_colors
     except BaseException:
@@ -248,11 +253,11 @@ class Model:
         self._strength = 1.0
         self._backend = backend
         self._floats = floats
-        self._limits = size_limits(info.spec, backend)
         self._context_source = context_source
         self._lock = ReentrantLock()
         self._keep_colors = False
-        self._plan = lru_cache(KEPT_PLANS)(partial(plan_tiles, info.spec, self._limits))
+        self._plan = _planner(info.spec, backend)
+        self._float_plan: Planner | None = None
         self._buffers: OrderedDict[Kept, TileBuffers] = OrderedDict()
         self._scalings: OrderedDict[Kept, Scaling] = OrderedDict()
         self._gpu_drawing: GpuDrawing | None = None
@@ -511,7 +516,7 @@ class Model:
         source = self._context_source
         extra = (source.of_picture(image),) if source else ()
         out = np.empty(self.output_shape(image), image.dtype)
-        buffers = TileBuffers(self._plan(*image.shape[:2]), image.dtype)
+        buffers = TileBuffers(self._plan_for(image), image.dtype)
         buffers.run(backend, image, out, extra)
         drawing = buffers.computation(backend, image, out, extra, batch=batch)
 
@@ -683,12 +688,21 @@ class Model:
         return self._plan(height, width)
 
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:
+        made = (image.shape[0], image.shape[1], image.dtype)
+        return _kept(self._buffers, made, lambda: TileBuffers(self._plan_for(image), image.dtype))
+
+    def _plan_for(self, image: np.ndarray) -> TilePlan:
+        """How the picture is padded and cut: an engine with float ends may have been built for other sizes than that for uint8."""
         height, width = image.shape[:2]
-        made = (height, width, image.dtype)
-        return _kept(self._buffers, made, lambda: TileBuffers(self._plan(height, width), image.dtype))
+        if image.dtype == _BYTES:
+            return self._plan(height, width)
+        if self._float_plan is None:
+            self._float_plan = _planner(self.info.spec, self._floats.opened())
+        return self._float_plan(height, width)
 
     def _forget_sizes(self) -> None:
-        self._plan.cache_clear()
+        self._plan = _planner(self.info.spec, self._backend)
+        self._float_plan = None
         self._buffers.clear()
         self._scalings.clear()
 
@@ -708,8 +722,14 @@ class Model:
     def _check_image(self, image: np.ndarray) -> None:
         """Raises ShapeError for what the model does not take. The values of float32 pictures are checked where they are drawn."""
         check_picture(image)
-        if image.dtype != _BYTES and self._floats.refusal:
-            raise ShapeError(f"got {image.dtype} {image.shape}, wanted uint8; {self._floats.refusal}")
+        if image.dtype.name not in self._floats.depths:
+            wanted = " or ".join(self._floats.depths)
+            raise ShapeError(f"got {image.dtype} {image.shape}, wanted {wanted}; {self._floats.refusal}")
+
+
+def _planner(spec: ModelSpec, backend: Backend) -> Planner:
+    """`plan_tiles` for this graph's or engine's sizes, which remembers its last plans."""
+    return lru_cache(KEPT_PLANS)(partial(plan_tiles, spec, size_limits(spec, backend)))
 
 
 def _kept(held: OrderedDict[Kept, Buffers], made: Kept, make: Callable[[], Buffers]) -> Buffers:

@@ -84,6 +84,8 @@ class BuildOptions:
     """TensorRT-RTX only: compute capabilities to build for, such as "sm86"; empty means the GPU in this machine."""
     dla_core: int | None = None
     """Jetson: the deep learning accelerator that computes what it can, by number; None leaves everything to the GPU."""
+    with_float: bool = False
+    """Whether the package's graph with float ends gets an engine of these sizes too, in FP32, for pictures of 16 bits and float32."""
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -132,7 +134,7 @@ class BuildOptions:
         return several or any(sizes.low != sizes.high for sizes in self.sizes)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for the key and the record."""
+        """Everything that one engine is built by, for the key and the record."""
         return {
             "precision": self.precision,
             "sizes": [[list(sizes.low), list(sizes.best), list(sizes.high)] for sizes in self.sizes],

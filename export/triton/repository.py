@@ -120,6 +120,10 @@ def export_triton(
     """
     options = options or TritonOptions()
     source = resolve(model, options.precision)
+    if source.engine and source.engine.role != "model":
+        raise OptionError(
+            f"{source.path} takes no pictures of 8 bits, which the server draws; name the package that it was built from"
+        )
     spec = _spec(source)
     entries = _entries(source, spec, options)
     batch = 0 if any(entry.is_plan for entry in entries.values()) else options.batch

@@ -266,7 +266,7 @@ def _copy(place: Path, source: Path, folder: Path, made: Pack) -> None:
         return
     from impasto.package.manifest import MANIFEST, read_manifest
 
-    held = [file.name for file in read_manifest(source).files if file.role != "engine" and file.precision == "fp32"]
+    held = [file.name for file in read_manifest(source).files if "engine" not in file.role and file.precision == "fp32"]
     for name in (MANIFEST, *held):
         _take(source / name, folder / place / name, kind, made)
 

@@ -12,6 +12,7 @@ import numpy as np
 from impasto.errors import BackendError, OptionError, PackageError
 from impasto.package import schema
 from impasto.package.engine_record import EngineRecord
+from impasto.package.manifest import FLOAT
 from impasto.package.spec import ModelSpec, Pixels, SizeRule
 from impasto.runtime.backends import Backend, open_engine, open_graph
 from impasto.runtime.backends.base import SizeLimits
@@ -34,22 +35,25 @@ def open_source(source: Source, backend: str, device: int, *, features: bool = F
     """
     if not source.is_engine:
         return open_graph(source.graph_path, backend, device, features=features)
-    return open_engine(source.graph_path, source.engine, backend, device, _rebuild(source), features=features)
+    return open_engine(source.graph_path, source.engine, backend, device, rebuild_command(source), features=features)
 
 
 def open_context_graph(source: Source, path: Path, backend: str, device: int) -> Backend:
     """Open the context graph or its engine. path: of the file. Raises what the backends raise."""
     if source.context_engine is None:
         return open_graph(path, backend, device)
-    return open_engine(path, source.context_engine, backend, device, _rebuild(source))
+    return open_engine(path, source.context_engine, backend, device, rebuild_command(source))
 
 
-def _rebuild(source: Source) -> str:
+def rebuild_command(source: Source) -> str:
     """The command that builds another engine, without --size."""
     if source.engine is None and source.manifest is None:
         return "impasto build MODEL, where MODEL is the model that the engine was built from"
     name = str(source.engine.spec.get("name", source.path)) if source.engine else str(source.path)
-    return f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
+    command = (
+        f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
+    )
+    return f"{command} --with-float" if source.engine and source.engine.role == FLOAT else command
 
 
 def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
