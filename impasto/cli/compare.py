@@ -28,9 +28,13 @@ def compare(
         typer.Option("--size", "-s", help="Scale the photo to HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 2160p (4k)."),
     ] = None,
     rounds: Annotated[
-        int,
-        typer.Option(help="Number of rounds. In each, every model draws three times, and its fastest counts.", min=1),
-    ] = 15,
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Number of rounds. In each, every model draws three times, and its fastest counts.",
+            show_default="15, or as many as fit into a minute, but at least 6",
+            min=1,
+        ),
+    ] = None,
     device: options.Device = 0,
     sheet: Annotated[
         Optional[Path],  # noqa: UP045

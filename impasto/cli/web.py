@@ -41,3 +41,9 @@ def web(
         with server(output, port) as running:
             out.print(f"look at http://127.0.0.1:{running.server_port} (Ctrl-C ends it)", markup=False, soft_wrap=True)
             running.serve_forever()
+    else:
+        out.print(
+            "look at it with --serve, which starts a server; browsers do not run it from a file",
+            markup=False,
+            soft_wrap=True,
+        )
