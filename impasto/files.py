@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from impasto.errors import ImpastoWarning, OptionError, OutputError
+from impasto.errors import ImpastoWarning, OptionError, OutputError, PackageError
 
 _LONGEST_NAME = 255
 """Bytes of a file's name on Linux's, Apple's and Windows' usual file systems."""
@@ -286,11 +286,14 @@ def uninterrupted() -> Iterator[None]:
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """The file's SHA-256 as 64 hexadecimal digits."""
+    """The SHA-256 of a model's file as 64 hexadecimal digits. Raises PackageError where the file cannot be read."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise PackageError(f"cannot read {path}: {error.strerror or error}; check the file and its folder") from None
     return digest.hexdigest()
 
 

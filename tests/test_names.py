@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +20,11 @@ from PIL import Image
 from support.command_line import cli
 from support.small_models import picture
 
-from impasto import files, images
+import impasto
+from impasto import files, images, medical
 from impasto.batch.jobs import plan
-from impasto.errors import OptionError, OutputError, PictureError
+from impasto.errors import OptionError, OutputError, PackageError, PictureError
+from impasto.export.inspection import inspect_path
 from impasto.videos import redraw
 
 pytestmark = pytest.mark.skipif(
@@ -144,6 +148,33 @@ def test_what_may_not_be_looked_at_is_told(tmp_path):
                 files.write_text(shut / "a.txt", "text")
     finally:
         shut.chmod(0o700)
+
+
+def test_files_that_may_not_be_read_are_told(make_package):
+    pytest.importorskip("pydicom")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # pytest's own folder is shut for others
+        package = shutil.copytree(make_package(), folder / "package")
+        shut = [folder / "a.mp4", folder / "a.dcm", folder / "a.png"]
+        for path in shut:
+            path.write_bytes(b"whatever")
+        uses = (
+            lambda: impasto.load(package),
+            lambda: inspect_path(str(package)),
+            lambda: redraw(folder / "a.mp4", folder / "b.mp4", iter),
+            lambda: medical.read_scan(folder / "a.dcm", medical.Window()),
+            lambda: images.read_deep(folder / "a.png"),
+        )
+        for use in uses:  # before nobody may read the libraries
+            with contextlib.suppress(PictureError):
+                use()
+        for path in (*shut, package / "model.onnx"):
+            path.chmod(0)
+        with as_nobody():
+            for use in uses:
+                with pytest.raises((PackageError, PictureError), match=r"cannot read .*: Permission denied"):
+                    use()
 
 
 def test_nul_in_a_path_is_an_error_of_ours(tmp_path):

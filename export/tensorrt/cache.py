@@ -97,7 +97,7 @@ class EngineCache:
             return None
         try:
             intact = sha256(entry.plan) == entry.sha256
-        except OSError:  # evicted just now
+        except PackageError:  # evicted just now
             return None
         with contextlib.suppress(OSError):  # a cache that may only be read still serves
             if intact:

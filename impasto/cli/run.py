@@ -209,7 +209,8 @@ def _run_here(flags: RunFlags, sources: list[Path]) -> None:
             "there_already": len(planned) - len(jobs),
         },
     )
-    if failed:
+    lacking = [run for run in written if isinstance(run, VideoRun) and run.video.lost_s]
+    if failed or lacking:
         raise typer.Exit(1)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from impasto._version import __version__
 from impasto.errors import OptionError, PictureError
-from impasto.files import atomic_path
+from impasto.files import write_bytes
 from impasto.images.decoding import content_of
 
 from .library import in_silence, pydicom
@@ -70,12 +70,13 @@ def write_derived(path: Path, scan: Scan, drawn: np.ndarray, processing: Process
             _put_pixels(held, scan, scan.restored(drawn), dicom)
             _put_identity(held, dicom)
             _put_derivation(held, scan, processing, dicom)
+            file = io.BytesIO()
+            held.save_as(file, enforce_file_format=True)
     except (OptionError, PictureError):
         raise
     except Exception as error:  # its words may quote the file
         raise PictureError(f"{scan.path} cannot be written as a derived DICOM file ({type(error).__name__})") from None
-    with in_silence(), atomic_path(path) as temporary:
-        held.save_as(temporary, enforce_file_format=True)
+    write_bytes(path, file.getvalue())
 
 
 def _put_pixels(held: Any, scan: Scan, numbers: np.ndarray, dicom: Any) -> None:

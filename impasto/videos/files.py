@@ -99,6 +99,8 @@ class FileSource(Source):
             raise PictureError(f"{path} {why_unreadable(path).split(';')[0]}; give a video file")
         try:
             self._container: InputContainer = _opened(path)
+        except PermissionError as error:  # which FFmpeg's own error is too
+            raise PictureError(f"cannot read {path}: {error.strerror}; change the file's permissions") from None
         except (av.FFmpegError, IndexError, UnicodeError) as error:
             # IndexError where a damaged header contradicts itself.
             reason = getattr(error, "strerror", None) or error

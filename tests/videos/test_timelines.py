@@ -68,7 +68,8 @@ def test_a_packet_that_cannot_be_decoded_loses_its_frame_alone(tmp_path, make_pa
     assert found.lost_s == pytest.approx((4 / 25, 7 / 25), abs=2e-3)
     assert len(read_clip(tmp_path / "d.mp4")[0]) == 10
     code, _, stderr = cli("run", make_package(), tmp_path / "c.mov", "-o", tmp_path / "e.mp4")
-    assert code == 0
+    assert code == 1  # as where one of several files fails
+    assert (tmp_path / "e.mp4").exists()
     assert "2 of 12 frames" in stderr and "between 0.16 and 0.28 s" in stderr
 
 

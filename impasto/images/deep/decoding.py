@@ -70,7 +70,7 @@ def decode_deep(content: bytes, name: str, tags: ColourTags | None, most_pixels:
     if content.startswith(PNG):
         width, height = struct.unpack(">II", content[16:24])
         _require_pixels(height, width, name, most_pixels)
-        samples = imagecodecs().png_decode(content)
+        samples = imagecodecs().png_decode(_pixels_alone(content))
         pixels, alpha = _split(samples, name)
         return DeepPicture(_to_srgb(pixels, _profile_of_png(content), tags, name), alpha)
     return _tiff(content, name, most_pixels)
@@ -253,6 +253,21 @@ def _profile_of_png(content: bytes) -> bytes | None:
         return zlib.decompressobj().decompress(rest[1:], 1 << 24) or None
     except zlib.error:
         return b"damaged profile"
+
+
+_NEEDED = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+"""PNG's chunks that say what the pixels are."""
+
+
+def _pixels_alone(content: bytes) -> bytes:
+    """The PNG without its other chunks, which we read ourselves: of damaged ones libpng prints lines of its own."""
+    kept, place = [content[: len(PNG)]], len(PNG)
+    while place + 8 <= len(content):
+        length, kind = struct.unpack(">I4s", content[place : place + 8])
+        if kind in _NEEDED:
+            kept.append(content[place : place + 12 + length])
+        place += 12 + length
+    return b"".join(kept)
 
 
 def _bits_of_tiff(content: bytes) -> tuple[int, ...]:
