@@ -45,8 +45,13 @@ function say(text) {
   find("said").textContent = text;
 }
 
+// A canvas keeps what its context was first asked for, so every context is asked for in this way.
+function context(canvas) {
+  return canvas.getContext("2d", { willReadFrequently: true });
+}
+
 function pixels(canvas) {
-  const { data } = canvas.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, canvas.width, canvas.height);
+  const { data } = context(canvas).getImageData(0, 0, canvas.width, canvas.height);
   const rgb = new Uint8Array(canvas.width * canvas.height * 3);
   for (let from = 0, to = 0; from < data.length; from += 4, to += 3) rgb.set(data.subarray(from, from + 3), to);
   return { data: rgb, height: canvas.height, width: canvas.width };
@@ -59,7 +64,7 @@ function show(picture, canvas) {
     shown.data[to + 3] = 255;
   }
   Object.assign(canvas, { width: picture.width, height: picture.height });
-  canvas.getContext("2d").putImageData(shown, 0, 0);
+  context(canvas).putImageData(shown, 0, 0);
 }
 
 async function take(file) {
@@ -74,7 +79,7 @@ async function take(file) {
   const shrink = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));
   const canvas = find("before");
   Object.assign(canvas, { width: Math.round(bitmap.width * shrink), height: Math.round(bitmap.height * shrink) });
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  context(canvas).drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   photo = pixels(canvas);
   await draw();
 }
@@ -104,6 +109,8 @@ async function drawNow() {
     drawn = await model.draw(source, { style, strength, progress });
     const spent = performance.now() - begun;
     show(drawn, find("after"));
+    // Never higher than the screen, so that its slider is on it, too.
+    find("stage").style.maxWidth = `calc(80vh * ${drawn.width} / ${drawn.height})`;
     find("stage").hidden = false;
     place();
     find("save").disabled = false;
