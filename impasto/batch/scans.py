@@ -59,7 +59,7 @@ def run_scan(
 
 
 def _write(job: Job, scan: medical.Scan, drawn: np.ndarray, quality: int) -> str | None:
-    """As a picture of 16 bits, or a stack of them. Returns what the levels mean, and what the file could not hold."""
+    """Write a picture of 16 bits, or a stack of them. Returns what the levels mean, and what the file could not hold."""
     told = f"{job.target}: {scan.range_text()}" if scan.is_gray else None
     if scan.is_gray and job.target.suffix.lower() != ".npy":
         drawn = as_depth(drawn, np.dtype(np.uint16))

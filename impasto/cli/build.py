@@ -56,7 +56,8 @@ Dla = Annotated[
     typer.Option(
         metavar="CORE",
         min=0,
-        help="Jetson, TensorRT 8 and 10: the accelerator, by number, that computes what it can; fp16 or int8, one size.",
+        help="Jetson with TensorRT 8 or 10: number of the deep learning accelerator (DLA), which computes what it can. fp16 or int8, "
+        "one size.",
     ),
 ]
 WithFloat = Annotated[
@@ -67,7 +68,7 @@ WithFloat = Annotated[
 ]
 Targets = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--target", help="TensorRT-RTX: GPUs that need not be here, such as sm86,sm89,sm120."),
+    typer.Option("--target", help="TensorRT-RTX: GPUs to build for, such as sm86,sm89,sm120. None is needed here."),
 ]
 
 
@@ -75,7 +76,7 @@ def build(
     model: options.Model,
     precision: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="fp32, fp16 or int8; by default fp16 where it can be had, else fp32.", show_default=False),
+        typer.Option(help="fp32, fp16 or int8; by default fp16 where it is possible, else fp32.", show_default=False),
     ] = None,
     size: Sizes = None,
     batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest from 1.")] = "1",
@@ -83,7 +84,8 @@ def build(
     opt_level: Optimization = None,
     tactics: Tactics = None,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on; slower.")
+        bool,
+        typer.Option("--hardware-compatible", help="TensorRT: one engine for all GPUs from Ampere on. It is slower."),
     ] = False,
     target: Targets = None,
     dla: Dla = None,
@@ -92,12 +94,12 @@ def build(
     product: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
     flavour: Annotated[str | None, typer.Option(hidden=True, help="What --product was called before.")] = None,
     store: Annotated[
-        str, typer.Option(help="package, cache, or auto: the package unless it came with Impasto.")
+        str, typer.Option(help="Where engines go: package, cache, or auto, the package unless it came with Impasto.")
     ] = "auto",
-    check: Annotated[bool, typer.Option(help="Compare with ONNX Runtime where the engine runs here.")] = True,
+    check: Annotated[bool, typer.Option(help="Compare with ONNX Runtime, if the engine runs here.")] = True,
     json: options.Json = None,
 ) -> None:
-    """Build a TensorRT engine of a model, and prove that it is what was asked for."""
+    """Build a TensorRT engine of a model, and check its precision and its drawing."""
     from impasto import export
     from impasto.export.tensorrt.package_engines import discard
 

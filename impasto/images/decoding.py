@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -73,7 +74,7 @@ def read(path: str | os.PathLike[str]) -> Picture:
     Of a camera's JPEG that also holds previews (MPO) the first picture, which is the photo.
     Raises PictureError for a missing, truncated, animated, 16-bit or oversized file and for anything that is no picture.
     """
-    return decode(_content(Path(path)), str(path))
+    return decode(content_of(Path(path)), str(path))
 
 
 def read_deep(path: str | os.PathLike[str]) -> Picture:
@@ -83,16 +84,19 @@ def read_deep(path: str | os.PathLike[str]) -> Picture:
     Raises what `read` raises for damaged, animated and oversized files, PictureError for samples that are neither gray nor RGB, and
     MissingDependency where 16 bits need a library that is not installed.
     """
-    return decode_at_own_depth(_content(Path(path)), str(path))
+    return decode_at_own_depth(content_of(Path(path)), str(path))
 
 
-def _content(path: Path) -> bytes:
-    """The file's bytes. Raises PictureError."""
+def content_of(path: Path) -> bytes:
+    """A picture file's bytes, at most MAX_BYTES. Raises PictureError."""
     if is_folder(path):
         raise PictureError(f"{path} is a folder, not a picture file")
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            status = os.fstat(file.fileno())
+            # Python allocates what it is asked to read, so a small file is not asked for the limit.
+            most = min(MAX_BYTES, status.st_size) if stat.S_ISREG(status.st_mode) else MAX_BYTES
+            content = file.read(most + 1)
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist; check the path") from None
     except (OSError, ValueError) as error:  # ValueError of a path that holds NUL

@@ -5,6 +5,7 @@ DICOM PS3.3, C.7.6.1 (ImageType, derivation), C.12.1 (identifiers), C.7.6.16 (en
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from impasto._version import __version__
 from impasto.errors import OptionError, PictureError
 from impasto.files import atomic_path
+from impasto.images.decoding import content_of
 
 from .library import in_silence, pydicom
 from .scan import Scan
@@ -60,7 +62,7 @@ def write_derived(path: Path, scan: Scan, drawn: np.ndarray, processing: Process
     dicom = pydicom()
     try:
         with in_silence():
-            held = dicom.dcmread(scan.path)
+            held = dicom.dcmread(io.BytesIO(content_of(scan.path)))
             if held.original_encoding[1] is False:  # other elements than the pixels hold words in that order too
                 raise OptionError(
                     f"{scan.path} is big-endian, which DICOM has retired; convert it first: dcmconv +te in.dcm out.dcm"
@@ -68,7 +70,7 @@ def write_derived(path: Path, scan: Scan, drawn: np.ndarray, processing: Process
             _put_pixels(held, scan, scan.restored(drawn), dicom)
             _put_identity(held, dicom)
             _put_derivation(held, scan, processing, dicom)
-    except OptionError:
+    except (OptionError, PictureError):
         raise
     except Exception as error:  # its words may quote the file
         raise PictureError(f"{scan.path} cannot be written as a derived DICOM file ({type(error).__name__})") from None

@@ -6,6 +6,7 @@ Formulas: DICOM PS3.3, C.11.1 (rescale) and C.11.2 (window).
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from impasto.errors import MissingDependency, PictureError
 from impasto.images import MAX_PIXELS
+from impasto.images.decoding import content_of
 
 from .library import in_silence, pydicom
 from .window import Window
@@ -143,13 +145,11 @@ def read_scan(path: Path, window: Window) -> Scan:
     MissingDependency.
     """
     dicom = pydicom()
-    if not path.is_file():
-        raise PictureError(f"{path} does not exist; check the path")
+    content = content_of(path)
     try:
         with in_silence():
-            held = dicom.dcmread(path, specific_tags=_READ)
-            _require_readable(dicom, held, path)
-            stored = _frames(dicom, held)
+            # In memory, since of a file pydicom would allocate whatever length an element tells.
+            return _scan(dicom, dicom.dcmread(io.BytesIO(content), specific_tags=_READ), window, path)
     except (PictureError, MissingDependency):
         raise
     except dicom.errors.InvalidDicomError:
@@ -161,6 +161,12 @@ def read_scan(path: Path, window: Window) -> Scan:
             f"{path} is damaged, or packed in a way that is not read here ({type(error).__name__}); unpack it first, for example: "
             "gdcmconv --raw in.dcm out.dcm"
         ) from None
+
+
+def _scan(dicom: Any, held: Any, window: Window, path: Path) -> Scan:
+    """Raises PictureError, and whatever pydicom and arithmetic raise of elements that make no sense."""
+    _require_readable(dicom, held, path)
+    stored = _frames(dicom, held)
     padding = _padding(held, stored) if stored.ndim == 3 else None
     slope, intercept = (
         _number(_element(held, name), usual) for name, usual in (("RescaleSlope", 1), ("RescaleIntercept", 0))
@@ -182,7 +188,7 @@ def read_scan(path: Path, window: Window) -> Scan:
 
 def _require_readable(dicom: Any, held: Any, path: Path) -> None:
     """Raises PictureError for what the header already tells."""
-    if not {"PixelData", "FloatPixelData"}.intersection(held.dir()) or "Rows" not in held:
+    if not {"PixelData", "FloatPixelData", "DoubleFloatPixelData"}.intersection(held.dir()) or "Rows" not in held:
         raise PictureError(f"{path} holds no picture (it is a report, a plan or the like); give a file with pixels")
     kind = str(held.get("PhotometricInterpretation", ""))
     if kind not in (*_GRAY, *_COLOURS):
@@ -241,7 +247,7 @@ def _range(
         low, high = float(shown.min()), float(shown.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise PictureError(f"{path} holds NaN or infinite values; a picture has numbers alone")
-        return Range(low, high if high > low else low + 1)
+        return Range(low, high if high > low else low + max(1.0, abs(low)))
     center, width, exact = window.center, window.width, True
     if window.of_file:
         center, width = (_number(_element(held, name), None) for name in ("WindowCenter", "WindowWidth"))
@@ -255,6 +261,11 @@ def _range(
     # PS3.3 C.11.2.1.2: the window of integers reaches from c - 0.5 - (w - 1) / 2 to c - 0.5 + (w - 1) / 2.
     middle, half = (center, width / 2) if exact else (center - 0.5, max(width - 1, 1e-3) / 2)
     low, high = sorted(((middle - half - intercept) / slope, (middle + half - intercept) / slope))
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise PictureError(
+            f"{path}: the window {center:g},{width:g} holds no values by the file's scale (slope {slope:g}, intercept {intercept:g}); "
+            "choose full (--window)"
+        )
     return Range(low, high)
 
 

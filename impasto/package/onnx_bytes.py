@@ -64,7 +64,7 @@ def unbounded(model: bytes) -> Unbounded | None:
     if not outputs:
         raise ValueError("the file has no graph")
     tensor, found, bounds, rounds = outputs[0], None, 0, False
-    while (node := nodes.get(tensor)) and node.operator in _PASSED:
+    while (node := nodes.pop(tensor, None)) and node.operator in _PASSED:  # once each: a damaged graph may be a circle
         computed = [name for name in node.inputs if name in nodes]
         if len(computed) != 1:
             break

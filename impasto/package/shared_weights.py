@@ -8,11 +8,13 @@ still has one hash that changes with every weight, its metadata holds the other 
 from __future__ import annotations
 
 import hashlib
+import reprlib
 import shlex
 from pathlib import Path
 
 from impasto.errors import PackageError
 
+from . import schema
 from .onnx_bytes import metadata, weight_files, with_weights
 
 WEIGHTS_KEY = "impasto.weights"
@@ -51,10 +53,10 @@ def _model_and_weights(graph_path: Path, trust: bool = False) -> tuple[bytes, di
 
 def _weights(graph_path: Path, name: str, pinned: str | None, trust: bool) -> bytes:
     """The content of the file beside the graph. Raises PackageError."""
-    if (pinned is None and not trust) or name in ("", ".", "..") or "/" in name or "\\" in name:
+    if (pinned is None and not trust) or not _is_name(name):
         raise PackageError(
-            f"{graph_path} keeps weights in {name!r} and does not say that file's SHA-256, so nobody could tell whether they changed; "
-            f"put everything into one package: impasto export {shlex.quote(str(graph_path))} -o FOLDER"
+            f"{graph_path} keeps weights in {reprlib.repr(name)} and does not say that file's SHA-256, so nobody could tell whether "
+            f"they changed; put everything into one package: impasto export {shlex.quote(str(graph_path))} -o FOLDER"
         )
     path = graph_path.parent / name
     try:
@@ -69,3 +71,12 @@ def _weights(graph_path: Path, name: str, pinned: str | None, trust: bool) -> by
             f"{path} has changed since {graph_path.name}, whose weights it holds, was made; quantize the model again"
         )
     return content
+
+
+def _is_name(text: str) -> bool:
+    """Whether it names a file in the same folder."""
+    try:
+        schema.name(text, "location")
+    except schema.Malformed:
+        return False
+    return True

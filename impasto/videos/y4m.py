@@ -15,10 +15,13 @@ from typing import BinaryIO
 import numpy as np
 
 from impasto.errors import PictureError
+from impasto.images import MAX_PIXELS
 
 _MAGIC = "YUV4MPEG2"
 _LONGEST_LINE = 1024
 _LARGEST_SIDE = 32768
+_LARGEST_TERM = 2**31 - 1
+"""Of a fraction, as FFmpeg holds them."""
 _SUBSAMPLING = {"420": (2, 2), "422": (1, 2), "444": (1, 1), "411": (1, 4), "mono": None}
 """Pixels that share a colour, down and across; None where there are no colours."""
 _KINDS = re.compile(r"(420|422|444|411|mono)(?:jpeg|mpeg2|paldv)?(?:p?(9|10|12|14|16))?")
@@ -83,8 +86,15 @@ class Header:
             aspect = _ratio(told.get("A", "0:0")) or Fraction(1)
         except (KeyError, ValueError):
             raise PictureError(f"the Y4M stream's header cannot be read: {line!r}; make it anew") from None
-        if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE) or rate < 0 or aspect < 0:
+        sensible = 0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE
+        if not sensible or not all(
+            0 < part <= _LARGEST_TERM for each in (rate, aspect) for part in each.as_integer_ratio()
+        ):
             raise PictureError(f"the Y4M stream's header makes no sense: {line!r}; make it anew")
+        if width * height > MAX_PIXELS:
+            raise PictureError(
+                f"the Y4M stream has frames of {width} x {height}, more than {MAX_PIXELS:,} pixels; scale them down first"
+            )
         return cls(
             width,
             height,

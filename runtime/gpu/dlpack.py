@@ -58,7 +58,7 @@ class Borrowed:
     strides: tuple[int, ...]
     """In elements."""
     dtype: str
-    """As NumPy writes it, such as "uint8"."""
+    """The dtype in NumPy's notation, such as "uint8"."""
     managed: int
     """Address of the DLManagedTensor."""
 

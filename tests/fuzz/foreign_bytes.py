@@ -8,23 +8,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import functools
 import hashlib
+import io
 import json
 import struct
 import sys
 import tempfile
 import time
+import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from impasto.errors import ImpastoError
+from impasto.errors import BackendError, ImpastoError
 from impasto.package.manifest import MANIFEST, Manifest, PackageFile
 from impasto.package.spec import ModelSpec, SizeRule
+
+sys.path.append(str(Path(__file__).parents[1]))  # where `fuzz` and `support` are, of a script
+
+from fuzz import file_forms
 
 FOUND = Path(__file__).parent / "corpus"
 
@@ -93,6 +103,59 @@ def read_checkpoint(folder: Path, content: bytes) -> None:
     load(path)
 
 
+def read_picture(folder: Path, content: bytes) -> None:
+    """And written in every format, with what the file says of itself."""
+    from impasto import images
+
+    path = folder / "picture.any"
+    path.write_bytes(content)
+    picture = images.read_deep(path)
+    assert picture.rgb.size <= 4 * images.MAX_PIXELS
+    for suffix in (".png", ".tif", ".webp", ".jpg", ".npy"):
+        if picture.rgb.size < 1 << 20:
+            with refused_in_a_line():
+                images.write(folder / f"out{suffix}", picture)
+
+
+def read_scan(folder: Path, content: bytes) -> None:
+    """By each kind of window, and written as a derived file."""
+    from impasto import medical
+    from impasto.medical.derived import Processing
+
+    path = folder / "scan.dcm"
+    path.write_bytes(content)
+    for window in ("full", "file", "40,400"):
+        with refused_in_a_line():
+            held = medical.read_scan(path, medical.Window.parse(window))
+            held.range_text()
+            drawn = np.stack(held.pictures())
+            held.restored(drawn)
+            medical.write_derived(folder / "out.dcm", held, drawn, Processing("tiny", "denoise, fp32"))
+
+
+def read_stream(folder: Path, content: bytes) -> None:
+    from impasto import videos
+
+    videos.redraw(io.BytesIO(content), io.BytesIO(), lambda frames: frames)
+
+
+def read_graph(folder: Path, content: bytes) -> None:
+    """What the runtime reads of an ONNX file by itself."""
+    from impasto.package.shared_weights import self_contained, verify_weights
+    from impasto.runtime.backends.inner_values import ValuesBeforeRounding
+
+    def refuse(path: Path) -> Any:
+        raise BackendError(f"{path.name} is not to be loaded here; nothing is missing")
+
+    path = folder / "model.onnx"
+    path.write_bytes(content)
+    (folder / "weights.bin").write_bytes(file_forms.WEIGHTS)
+    ValuesBeforeRounding(path, refuse).check(())
+    for call in (self_contained, verify_weights):
+        with refused_in_a_line():
+            call(path)
+
+
 def _manifest() -> Any:
     files = (PackageFile("model.onnx", "model", "0" * 64), PackageFile("engines/a.plan", "engine", "1" * 64, "fp16"))
     network = {"architecture": "classic-stylizer", "config": {"width": 8, "blocks": 1}}
@@ -126,16 +189,54 @@ def _text(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-READERS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[], Any], Callable[[Any], bytes]]] = {
-    "manifest": (read_manifest, _manifest, _text),
-    "packaged": (read_packaged, _manifest, _text),
-    "sidecar": (read_sidecar, lambda: {"layout": "rgb 0..1", **SPEC.to_json()}, _text),
-    "metadata": (read_metadata, SPEC.to_json, _text),
-    "record": (read_record, _stored, _text),
-    "header": (read_header, _safetensors, _packed),
-    "checkpoint": (read_checkpoint, _safetensors, _packed),
+def _sidecar() -> Any:
+    return {"layout": "rgb 0..1", **SPEC.to_json()}
+
+
+def _whole_files() -> list[bytes]:
+    """Pictures whose boxes and markers we read beside Pillow: AVIF, JPEG 2000."""
+    from PIL import Image
+
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, kind in zip(files, ("AVIF", "JPEG2000"), strict=True):
+        Image.new("RGB", (16, 16), (200, 100, 50)).save(file, kind)
+    return [file.getvalue() for file in files]
+
+
+READERS: dict[str, tuple[Callable[[Path, bytes], None], Callable[[], list[Any]], Callable[[Any], bytes]]] = {
+    "manifest": (read_manifest, lambda: [_manifest()], _text),
+    "packaged": (read_packaged, lambda: [_manifest()], _text),
+    "sidecar": (read_sidecar, lambda: [_sidecar()], _text),
+    "metadata": (read_metadata, lambda: [SPEC.to_json()], _text),
+    "record": (read_record, lambda: [_stored()], _text),
+    "header": (read_header, lambda: [_safetensors()], _packed),
+    "checkpoint": (read_checkpoint, lambda: [_safetensors()], _packed),
+    "png": (
+        read_picture,
+        lambda: [file_forms.png(), file_forms.png(8), file_forms.png_with_code()],
+        file_forms.packed_png,
+    ),
+    "tiff": (
+        read_picture,
+        lambda: [file_forms.tiff(), file_forms.tiff_of_tiles(), file_forms.tiff_of_planes()],
+        file_forms.packed_tiff,
+    ),
+    "npy": (read_picture, lambda: [file_forms.array()], file_forms.packed_array),
+    "boxes": (read_picture, _whole_files, bytes),
+    "dicom": (
+        read_scan,
+        lambda: [file_forms.scan(), file_forms.scan_of_colours(), file_forms.scan_of_frames()],
+        file_forms.packed_scan,
+    ),
+    "y4m": (read_stream, lambda: [file_forms.stream()], file_forms.packed_stream),
+    "onnx": (read_graph, lambda: [file_forms.graph()], file_forms.packed_graph),
 }
-"""What reads, something right to begin with, and how that becomes bytes."""
+"""What reads, some things right to begin with, and how one becomes bytes. Bytes are damaged as they are."""
+
+MOST_SECONDS = 20
+"""Of computing, for one input of some kilobytes."""
+MOST_BYTES = 1 << 31
+"""Of memory that Python and NumPy are asked for, touched or not."""
 
 _NASTY = st.sampled_from(
     [
@@ -173,11 +274,18 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(value[key])
 
 
+@functools.cache
+def _right(name: str) -> list[Any]:
+    """Made once, since a colour profile holds the time at which it was made."""
+    return READERS[name][1]()
+
+
 @st.composite
 def damaged(draw: st.DrawFn, name: str) -> bytes:
     """What the reader wants, with some values changed, left out or added, and now and then some bytes."""
-    _, right, packed = READERS[name]
-    value = copy.deepcopy(right())
+    packed = READERS[name][2]
+    value = copy.deepcopy(draw(st.sampled_from(_right(name))))
+    whole = isinstance(value, bytes)
     for _ in range(draw(st.integers(0, 3))):
         places = list(_places(value))
         if not places:
@@ -192,21 +300,36 @@ def damaged(draw: st.DrawFn, name: str) -> bytes:
             outer[draw(st.one_of(_NASTY.filter(lambda key: isinstance(key, str)), st.text(max_size=8)))] = draw(_VALUES)
         else:
             outer.append(draw(_VALUES))
-    content = bytearray(packed(draw(_VALUES) if draw(st.integers(0, 19)) == 0 else value))
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 4]))):
+    content = bytearray(packed(draw(_VALUES) if not whole and draw(st.integers(0, 19)) == 0 else value))
+    for _ in range(draw(st.sampled_from([1, 4, 16] if whole else [0, 0, 0, 1, 4]))):
         if content:
             content[draw(st.integers(0, len(content) - 1))] = draw(st.integers(0, 255))
     return bytes(content[: draw(st.integers(0, len(content)))] if draw(st.integers(0, 9)) == 0 else content)
 
 
+@contextlib.contextmanager
+def refused_in_a_line() -> Iterator[None]:
+    """A block that may raise an error of ours. Raises AssertionError where that is more than a line."""
+    try:
+        yield
+    except ImpastoError as error:
+        assert len(str(error)) < 2000, f"a message of {len(str(error))} characters: {str(error)[:300]}"
+        assert "\n" not in str(error), f"several lines: {error}"
+
+
 def read(name: str, content: bytes) -> None:
-    """Raises what is no error of ours, or is more than a line."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
+    """Raises what is no error of ours, and AssertionError where that is more than a line, or takes too long or too much memory."""
+    tracemalloc.start()
+    begun = time.process_time()
+    try:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), refused_in_a_line():
+            warnings.simplefilter("ignore")
             READERS[name][0](Path(folder), content)
-        except ImpastoError as error:
-            assert len(str(error)) < 2000, f"a message of {len(str(error))} characters: {str(error)[:300]}"
-            assert "\n" not in str(error), f"several lines: {error}"
+        took, most = time.process_time() - begun, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert took < MOST_SECONDS, f"{took:.0f} s"
+    assert most < MOST_BYTES, f"{most:,} bytes"
 
 
 def look(name: str, examples: int) -> int:
@@ -241,7 +364,6 @@ def main() -> None:
     parser.add_argument("readers", nargs="*", metavar="READER", help=f"of {', '.join(READERS)}; all by default")
     parser.add_argument("--minutes", type=float, default=10, help="for each")
     options = parser.parse_args()
-    sys.path.append(str(Path(__file__).parents[1]))
     for name in options.readers or READERS:
         start, tried = time.monotonic(), 0
         while time.monotonic() - start < 60 * options.minutes:

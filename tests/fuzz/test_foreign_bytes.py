@@ -9,20 +9,26 @@ import pytest
 from fuzz.foreign_bytes import FOUND, READERS, look, read
 from impasto.package import schema
 
-NEED_TORCH = ("packaged", "checkpoint")
+NEEDED = {
+    **dict.fromkeys(("packaged", "checkpoint"), ("torch",)),
+    **dict.fromkeys(("png", "tiff", "npy", "boxes"), ("imagecodecs", "tifffile", "PIL")),
+    "dicom": ("pydicom",),
+    "y4m": ("av",),
+}
+"""Libraries by reader."""
 
 
 @pytest.mark.parametrize("path", sorted(FOUND.glob("*/*")), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_what_was_found_once_is_refused_in_a_line(path: Path) -> None:
-    if path.parent.name in NEED_TORCH:
-        pytest.importorskip("torch")
+    for library in NEEDED.get(path.parent.name, ()):
+        pytest.importorskip(library)
     read(path.parent.name, path.read_bytes())
 
 
 @pytest.mark.parametrize("name", READERS)
 def test_nobodys_bytes_bring_an_error_of_ours(name: str) -> None:
-    if name in NEED_TORCH:
-        pytest.importorskip("torch")
+    for library in NEEDED.get(name, ()):
+        pytest.importorskip(library)
     look(name, 30)
 
 

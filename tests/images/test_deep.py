@@ -206,6 +206,34 @@ def bomb() -> bytes:
     return file.getvalue()
 
 
+def huge_array() -> bytes:
+    """A header without its 180 million pixels, which are as many as are read."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (10_000, 18_000, 3)})
+    return file.getvalue()
+
+
+def _tagged(content: bytes, tag: int, count: int, value: int) -> bytes:
+    """A TIFF of whose first picture a tag has another number of values, or another value."""
+    changed = bytearray(content)
+    (start,) = struct.unpack_from("<I", content, 4)
+    for place in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", content, start)[0], 12):
+        if struct.unpack_from("<H", content, place)[0] == tag:
+            struct.pack_into("<II", changed, place + 4, count, value)
+            return bytes(changed)
+    raise AssertionError(f"no tag {tag}")
+
+
+def circle() -> bytes:
+    """A TIFF of 200 pictures, the last of which leads to the 50th again."""
+    whole = tiff(noise(8, 8), photometric="minisblack")
+    places = [len(whole) + 6 * number for number in range(200)]
+    chain = b"".join(struct.pack("<HI", 0, place) for place in [*places[1:], places[50]])
+    (start,) = struct.unpack_from("<I", whole, 4)
+    link = start + 2 + 12 * struct.unpack_from("<H", whole, start)[0]
+    return whole[:link] + struct.pack("<I", places[0]) + whole[link + 4 :] + chain
+
+
 def npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=True)
@@ -213,6 +241,9 @@ def npy(array: np.ndarray) -> bytes:
 
 
 PALETTE = tiff(noise(8, 8) % 256, photometric="palette", colormap=noise(3, 65536))
+STRIPS = tiff(noise(64, 64), photometric="minisblack", rowsperstrip=8, compression="zlib")
+STRIPS_PLACE = 8
+TILES = tiff(noise(64, 64), photometric="minisblack", tile=(32, 32), compression="zlib")
 BAD = {
     "HDR": (png(noise(8, 8, 3), (b"cICP", bytes([9, 16, 0, 1]))), r"high dynamic range \(PQ\)"),
     "palette of 16 bits": (PALETTE, "a palette of 16 bits"),
@@ -220,10 +251,16 @@ BAD = {
     "signed": (tiff(noise(8, 8).astype(np.int16), photometric="minisblack"), "holds int16"),
     "float64": (tiff(noise(8, 8).astype(np.float64), photometric="minisblack"), "holds float64"),
     "32 bits": (tiff(noise(8, 8).astype(np.uint32), photometric="minisblack"), "holds uint32"),
-    "stack": (tiff(noise(3, 8, 8), photometric="minisblack"), "stack of 3 pictures"),
+    "stack": (tiff(noise(3, 8, 8), photometric="minisblack"), "stack of several pictures"),
     "cut PNG": (png(noise(64, 64, 3))[:9000], "is damaged"),
-    "cut TIFF": (tiff(noise(64, 64, 3), photometric="rgb")[:9000], "is damaged"),
-    "cut array": (npy(noise(64, 64, 3))[:9000], "is damaged"),
+    "cut TIFF": (tiff(noise(64, 64, 3), photometric="rgb")[:9000], "1 of its 1 strips or tiles are not whole"),
+    "cut array": (npy(noise(64, 64, 3))[:9000], "cut short: 9,000 bytes of 24,704"),
+    "array of more than there is": (huge_array(), "cut short: 128 bytes of 2,160,000,128"),
+    "strips that are missing": (_tagged(STRIPS, 273, 1, STRIPS_PLACE), "7 of its 8 strips or tiles are not whole"),
+    "strips of nothing": (_tagged(STRIPS, 279, 8, 0), "strips or tiles are not whole"),
+    "huge tiles": (_tagged(TILES, 322, 1, 1 << 30), "a tile of .* more than 180,000,000 pixels"),
+    "volume": (tiff(noise(3, 16, 16), photometric="minisblack", volumetric=True), "a volume of 3 layers"),
+    "pages in a circle": (circle(), "stack of several pictures"),
     "big-endian array": (npy(noise(8, 8).astype(">u2")), "this machine's byte order"),
     "float64 array": (npy(noise(8, 8).astype(np.float64)), "holds float64"),
     "array of objects": (npy(np.array([{"a": 1}])), "holds object"),

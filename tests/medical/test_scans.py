@@ -120,6 +120,27 @@ def test_windows_that_are_not_there_are_told(tmp_path):
             Window.parse(text)
 
 
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"WindowCenter": 1, "WindowWidth": 0, "VOILUTFunction": "LINEAR_EXACT"},
+        {"WindowCenter": "1e300", "WindowWidth": 2},
+        {"WindowCenter": 1, "WindowWidth": 2, "RescaleSlope": "1e-320"},
+    ],
+)
+def test_a_window_without_values_is_refused(tmp_path, elements):
+    path = scan_file(tmp_path / "a.dcm", ct(4, 4), **elements)
+    with pytest.raises(PictureError, match="holds no values by the file's scale"):
+        medical.read_scan(path, Window.parse("file"))
+
+
+def test_a_scan_of_one_large_value_is_drawn(tmp_path):
+    """Whose neighbours are further away than 1."""
+    stored = np.full((4, 4), np.iinfo(np.int32).max, np.int32)
+    (picture,) = medical.read_scan(scan_file(tmp_path / "a.dcm", stored), FULL).pictures()
+    assert not picture.any()
+
+
 def test_padding_does_not_stretch_the_range_and_stays(tmp_path):
     stored = ct(20, 30)
     stored[:4] = -2000
@@ -216,6 +237,7 @@ def test_bad_files_are_one_line_that_names_nobody(tmp_path, kind):
         ({"NumberOfFrames": 2_000_000}, "too many"),
         ({"BitsAllocated": 1}, "1 bits a number"),
         ({"Rows": 60_000, "Columns": 60_000}, "too many"),
+        ({"PixelPaddingValue": [1, 2]}, "is damaged"),
     ],
 )
 def test_what_is_not_read_is_told(tmp_path, elements, told):

@@ -177,3 +177,11 @@ def test_what_is_rounded_is_read_off_the_file(tmp_path):
 def test_what_is_no_onnx_file_is_a_value_error(data):
     with pytest.raises(ValueError):
         unbounded(data)
+
+
+@pytest.mark.parametrize("names", [("x", "x"), ("a", "b")])
+def test_a_graph_that_leads_round_in_a_circle_ends(names):
+    """No backend loads it; who reads the file before them must not follow it for ever."""
+    nodes = [helper.make_node("Relu", [name], [other]) for name, other in zip(names, names[::-1], strict=True)]
+    ends = [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [1])]
+    unbounded(helper.make_model(helper.make_graph(nodes, "g", [], ends)).SerializeToString())

@@ -109,6 +109,22 @@ def test_without_the_headers_one_thread_is_used_and_said(site, tmp_path):
         tab.wait_for_function("impasto.drawn() === impasto.photo()")  # strength 0 is the picture itself
 
 
+def test_one_core_takes_one_thread_and_blames_no_server(site, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(picture(40, 56)).save(photo)
+    with served(site) as (tab, _, _):
+        tab.evaluate("Object.defineProperty(navigator, 'hardwareConcurrency', {value: 1})")
+        tab.select_option("#model", "denoise")
+        tab.set_input_files("#file", photo)
+        tab.wait_for_function("document.getElementById('said').textContent.startsWith('denoise: ')", timeout=240_000)
+        assert tab.locator("#said").inner_text().endswith("WASM, 1 thread")
+
+
+def test_a_page_opened_as_a_file_says_what_it_wants(site):
+    with opened((site / "index.html").as_uri()) as (tab, _):
+        assert "impasto web … --serve" in tab.locator("#said").inner_text()
+
+
 def test_the_rules_are_the_runtimes(site):
     spec = ModelSpec("name", task="stylize", size=SizeRule(8), border=32, receptive_field=112, thumbnail=96)
     sides = [(1, 1), (100, 7), (384, 512), (1500, 2100), (1024, 4000), (2700, 900)]

@@ -6,6 +6,7 @@ The rules are those of 8 bits (`images.decoding`): upright, sRGB by tags or prof
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class DeepPicture:
     alpha: np.ndarray | None = None
     """(H, W) of the same dtype; None where the file has no transparency."""
     orientation: int = 1
-    """As EXIF numbers it."""
+    """The EXIF orientation, 1 to 8."""
 
 
 def is_deep(content: bytes) -> bool:
@@ -88,6 +89,7 @@ def _array(content: bytes, name: str, most_pixels: int) -> np.ndarray:
             "convert it with NumPy, for example np.save(path, picture.astype(np.uint16))"
         )
     _require_pixels(shape[0], shape[1], name, most_pixels)
+    _require_bytes(file.tell() + math.prod(shape) * dtype.itemsize, content, name)
     array: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
     return np.ascontiguousarray(array)
 
@@ -95,6 +97,13 @@ def _array(content: bytes, name: str, most_pixels: int) -> np.ndarray:
 def _require_pixels(height: int, width: int, name: str, most: int) -> None:
     if height * width > most:
         raise PictureTooLarge(f"{name} is {width} x {height}, more than {most:,} pixels; scale or crop it first")
+
+
+def _require_bytes(wanted: int, content: bytes, name: str) -> None:
+    if len(content) < wanted:
+        raise PictureError(
+            f"{name} is cut short: {len(content):,} bytes of {wanted:,}; get it again from where it came"
+        )
 
 
 def _split(samples: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -111,13 +120,12 @@ def _split(samples: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray | Non
 
 def _tiff(content: bytes, name: str, most_pixels: int) -> DeepPicture:
     with complaints() as told, tifffile().TiffFile(io.BytesIO(content)) as file:
-        if len(file.pages) > 1:
-            raise PictureError(
-                f"{name} is a stack of {len(file.pages)} pictures; extract the one you want as a TIFF of its own"
-            )
+        if file.pages.is_multipage:  # they are not counted: a damaged file may lead round in a circle
+            raise PictureError(f"{name} is a stack of several pictures; extract the one you want as a TIFF of its own")
         page = file.pages[0]
         _require_pixels(page.imagelength, page.imagewidth, name, most_pixels)
         _require_kind(page, name)
+        _require_segments(page, len(content), name, most_pixels)
         samples = page.asarray()
         profile, orientation = (_tag(page, number) for number in (34675, 274))
         photometric, extra = int(page.photometric), tuple(map(int, page.extrasamples))
@@ -159,6 +167,23 @@ def _require_kind(page: Any, name: str) -> None:
     if kind not in ("uint16", "float32"):
         raise PictureError(
             f"{name} holds {kind or 'numbers of an unknown kind'}; wanted 16 bits without sign, or float32 from 0 to 1"
+        )
+    if page.imagedepth != 1:
+        raise PictureError(
+            f"{name} is a volume of {page.imagedepth} layers; extract the one you want as a TIFF of its own"
+        )
+
+
+def _require_segments(page: Any, length: int, name: str, most_pixels: int) -> None:
+    """Raises PictureError where the file lacks strips or tiles, for which tifffile would give black. length: of the file, in bytes."""
+    if page.is_tiled:
+        _require_pixels(page.tilelength * page.tiledepth, page.tilewidth, f"a tile of {name}", most_pixels)
+    wanted = math.prod(page.chunked)
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:wanted]
+    whole = sum(start > 0 and size > 0 and start + size <= length for start, size in places)
+    if whole < wanted:
+        raise PictureError(
+            f"{name} is cut short: {wanted - whole:,} of its {wanted:,} strips or tiles are not whole; get it again from where it came"
         )
 
 

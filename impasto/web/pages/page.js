@@ -10,6 +10,7 @@ const loaded = new Map();
 let photo = null;
 let drawn = null;
 let drawing = Promise.resolve();
+let asked = 0; // drawings so far: of those that wait, only the last is made
 
 async function openLibrary() {
   if (library) return library;
@@ -23,7 +24,8 @@ async function openLibrary() {
   ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency || 1) : 1;
   ort.env.logLevel = "error";
   const threads = ort.env.wasm.numThreads;
-  const told = gpu ? "WebGPU" : `WASM, ${threads} ${threads > 1 ? "threads" : "thread, since this server does not send the two headers that more of them want"}`;
+  const why = crossOriginIsolated ? "" : ", since this server does not send the two headers that more of them want";
+  const told = gpu ? "WebGPU" : `WASM, ${threads} ${threads > 1 ? "threads" : "thread"}${why}`;
   library = { ort, providers: gpu ? ["webgpu", "wasm"] : ["wasm"], told };
   return library;
 }
@@ -83,7 +85,8 @@ function chosen() {
 }
 
 function draw() {
-  drawing = drawing.then(drawNow, drawNow).catch((error) => say(`this did not work: ${error.message ?? error}`));
+  const mine = (asked += 1);
+  drawing = drawing.then(() => mine === asked && drawNow()).catch((error) => say(`this did not work: ${error.message ?? error}`));
   return drawing;
 }
 
@@ -117,7 +120,8 @@ function place() {
 }
 
 function offer() {
-  const { spec } = site.models.find((model) => model.name === find("model").value);
+  const { spec, about } = site.models.find((model) => model.name === find("model").value);
+  find("about").textContent = about;
   const styles = spec.styles.filter((name) => name !== "photo");
   find("style").replaceChildren(...styles.map((name) => Object.assign(document.createElement("option"), { textContent: name, value: name })));
   find("style").parentElement.hidden = styles.length === 0;
