@@ -276,8 +276,8 @@ class Model:
 
         Args:
             image: (H, W, 3) RGB, or (H, W) gray, of any size from 1 x 1. uint8, 0 to 255; uint16, 0 to 65535; or float32, 0 to 1. What
-                a level means is the same in all: sRGB's curve, from black to white. On a GPU uint8 (H, W, 3), and uint8 (H x 3/2, W),
-                NV12, with even H and W.
+                a level means is the same in all: sRGB's curve, from black to white. On a GPU the same, but no gray of uint8; and uint8
+                (H x 3/2, W), NV12, with even H and W.
             stream: of a picture on a GPU, the handle of the CUDA stream that the caller works on. The drawing begins after that
                 stream's work, the stream waits for it, and this call returns at once. None returns when the drawing is there,
                 unless the array names its stream.
@@ -510,13 +510,13 @@ class Model:
         """
         self._check_image(image)
         image = to_rgb(image)
-        backend = self._backend_for(image)
+        backend = self._backend_for(image.dtype)
         scaling = self._scaling(image)
         image = np.ascontiguousarray(scaling.shrink(image) if scaling else image)
         source = self._context_source
         extra = (source.of_picture(image),) if source else ()
         out = np.empty(self.output_shape(image), image.dtype)
-        buffers = TileBuffers(self._plan_for(image), image.dtype)
+        buffers = TileBuffers(self._plan_for(image.shape[0], image.shape[1], image.dtype), image.dtype)
         buffers.run(backend, image, out, extra)
         drawing = buffers.computation(backend, image, out, extra, batch=batch)
 
@@ -661,11 +661,11 @@ class Model:
         extra: tuple[np.ndarray, ...] = ()
         if self._context_source:
             extra = (self._context_source.of_frame(image, scene) if scene else self._context_source.of_picture(image),)
-        self._buffers_for(image).run(self._backend_for(image), image, out, extra)
+        self._buffers_for(image).run(self._backend_for(image.dtype), image, out, extra)
 
-    def _backend_for(self, image: np.ndarray) -> Backend:
-        """The graph that takes pictures of this dtype, uint8 or float32. Raises ShapeError where there is none for float32."""
-        return self._backend if image.dtype == _BYTES else self._floats.opened()
+    def _backend_for(self, dtype: np.dtype | str) -> Backend:
+        """The graph that draws pictures of this dtype. Raises ShapeError where there is none for more than 8 bits."""
+        return self._backend if dtype == _BYTES else self._floats.opened()
 
     def _on_gpu(self) -> GpuDrawing:
         """What draws pictures that are on a GPU. The caller holds the lock. Raises BackendError."""
@@ -673,11 +673,14 @@ class Model:
 
         self._backend.require_open()
         if self._gpu_drawing is None:
-            self._gpu_drawing = GpuDrawing(self._backend, self._context_source, self._gpu_plan)
+            self._gpu_drawing = GpuDrawing(self._backend, self._context_source, self._backend_for, self._gpu_plan)
         return self._gpu_drawing
 
-    def _gpu_plan(self, height: int, width: int) -> TilePlan:
-        """The plan for a picture on a GPU. Raises OptionError and ShapeError for what is done on the CPU alone."""
+    def _gpu_plan(self, height: int, width: int, dtype: str) -> TilePlan:
+        """The plan for a picture on a GPU. Raises OptionError and ShapeError for what is done on the CPU alone, or not at all."""
+        if dtype not in self._floats.depths:
+            wanted = " or ".join(self._floats.depths)
+            raise ShapeError(f"the picture on the GPU is {dtype}; wanted {wanted}; {self._floats.refusal}")
         if self._keep_colors:
             raise OptionError("keep_colors works on NumPy arrays alone, and the picture is on a GPU; set it to False")
         if drawn_size(height, width, self.info.working_size) != (height, width):
@@ -685,16 +688,15 @@ class Model:
                 f"the picture on the GPU is {height} x {width}, above the working size of {self.info.working_size}, and only "
                 "NumPy arrays are scaled to it; scale it down, or load the model with working_size=None"
             )
-        return self._plan(height, width)
+        return self._plan_for(height, width, dtype)
 
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:
         made = (image.shape[0], image.shape[1], image.dtype)
-        return _kept(self._buffers, made, lambda: TileBuffers(self._plan_for(image), image.dtype))
+        return _kept(self._buffers, made, lambda: TileBuffers(self._plan_for(*made), image.dtype))
 
-    def _plan_for(self, image: np.ndarray) -> TilePlan:
-        """How the picture is padded and cut: an engine with float ends may have been built for other sizes than that for uint8."""
-        height, width = image.shape[:2]
-        if image.dtype == _BYTES:
+    def _plan_for(self, height: int, width: int, dtype: np.dtype | str) -> TilePlan:
+        """How a picture is padded and cut: an engine with float ends may have been built for other sizes than that for uint8."""
+        if dtype == _BYTES:
             return self._plan(height, width)
         if self._float_plan is None:
             self._float_plan = _planner(self.info.spec, self._floats.opened())

@@ -107,9 +107,9 @@ class DeviceFrames(ABC):
     stream: int
     """Handle of the CUDA stream on which `window` is filled and `result` is read."""
     window: int
-    """Device address of the graph's picture, uint8 (1, H, W, 3)."""
+    """Device address of the graph's picture, (1, H, W, 3) of the graph's dtype."""
     result: int
-    """Device address of the graph's result, uint8 (1, H x scale, W x scale, 3)."""
+    """Device address of the graph's result, (1, H x scale, W x scale, 3) of the graph's dtype."""
 
     @abstractmethod
     def begin(self, extra: Sequence[np.ndarray], source: int = 0, target: int = 0) -> None:
