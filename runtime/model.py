@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 
 from impasto.errors import ImpastoWarning, OptionError, ShapeError
-from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.locks import ReentrantLock
-from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
+from impasto.package.spec import ModelSpec, Pixels, SizeRule
 from impasto.runtime.gpu.protocols import is_gpu_array
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
 from impasto.runtime.inference.depths import check_picture, check_values, from_rgb, is_bytes_rgb, to_rgb
+from impasto.runtime.inference.settings import check_keep_colors, style_shares
+from impasto.runtime.inference.settings import working_size as size_in_use
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
 from impasto.runtime.inference.tile_plan import Size, TilePlan, plan_tiles, size_limits, tiling_text
@@ -203,7 +203,7 @@ def load(
         if spec.thumbnail and opened.context_graph:
             context_source = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
         tiling = tiling_text(spec, size_limits(spec, runner))
-        size = _working_size(spec, working_size)
+        size = size_in_use(spec, working_size)
         floats = FloatGraph(opened, device, check_values)
         info = ModelInfo(
             spec, runner.name, runner.device, source.precision, source.path, tiling, size, floats.depths, note
@@ -402,14 +402,9 @@ class Model:
             ...     model.set_style("starry-night", strength=0.7)
             ...     model.set_style({"great-wave": 0.5, "ejiri": 0.5})
         """
-        spec = self.info.spec
-        if spec.strength or spec.task in RESTORERS:
-            mixture((), style)  # raises if a style was named
-            _check_strength(self.info, strength)
-        else:
-            shares = mixture(spec.styles, style, strength)
-            if isinstance(self._context_source, ContextGraph):
-                self._context_source.mixture = shares
+        shares = style_shares(self.info.spec, self.info.path, style, strength)
+        if shares is not None and isinstance(self._context_source, ContextGraph):
+            self._context_source.mixture = shares
         if isinstance(self._context_source, ChosenStrength):
             self._context_source.value = float(strength)
         self._style, self._strength = style, float(strength)
@@ -455,11 +450,7 @@ class Model:
 
     @keep_colors.setter
     def keep_colors(self, wanted: bool) -> None:
-        if wanted and not self.info.spec.may_draw_smaller:
-            raise OptionError(
-                f"keep_colors is for stylizers, and {self.info.name} is a network for {self.info.task}; "
-                "leave keep_colors out (--keep-colors at the command line)"
-            )
+        check_keep_colors(self.info.spec, wanted)
         self._keep_colors = bool(wanted)
 
     def output_shape(self, image: np.ndarray) -> tuple[int, ...]:
@@ -756,35 +747,3 @@ def _former_keep_colors(former: dict[str, bool]) -> bool:
         if name != "keep_colors":
             raise TypeError(f"load() got an unexpected keyword argument {name!r}")
     return former.get("keep_colors", False)
-
-
-def _working_size(spec: ModelSpec, wanted: int | Literal["auto"] | None) -> int | None:
-    """The working size in use, in pixels. Raises OptionError for a value that `load` does not take."""
-    if wanted is None or wanted == "auto":
-        return spec.working_size if wanted else None
-    if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or wanted < LEAST_WORKING_SIZE:
-        raise OptionError(
-            f"working_size is {wanted!r}; wanted 'auto', None (every picture at its own size), or {LEAST_WORKING_SIZE} pixels or more"
-        )
-    if not spec.may_draw_smaller:
-        raise OptionError(
-            f"a working size is for stylizers, and {spec.name} is a network for {spec.task}: a smaller picture would lose detail; "
-            "leave working_size out (--working-size at the command line)"
-        )
-    return int(wanted)
-
-
-def _check_strength(info: ModelInfo, strength: float) -> None:
-    """Raises OptionError for a strength that this restorer does not take."""
-    most = info.spec.strength
-    if not isinstance(strength, Real) or (most and not 0 <= strength <= most):
-        raise OptionError(
-            f"strength is {strength!r}; wanted a number from 0 (the picture itself) to {most or 1:g}, where 1 is the full effect"
-        )
-    if not most and strength != 1:
-        remedy = (
-            "no network that enlarges takes one; leave strength out"
-            if info.scale > 1
-            else f"leave strength out, or add one: impasto export {info.path} --with-strength"
-        )
-        raise OptionError(f"strength is {strength:g}, and {info.name} takes no strength; {remedy}")

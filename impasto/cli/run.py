@@ -20,7 +20,7 @@ from impasto.batch.pictures import PictureRun, run_pictures
 from impasto.batch.scans import run_scan
 from impasto.batch.videos import VideoRun, run_video
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
-from impasto.files import exists, is_file
+from impasto.files import check_writable, exists, is_file
 from impasto.styles import described, painted, parse
 from impasto.videos import CRF, Redrawn
 
@@ -191,6 +191,9 @@ def _run_here(flags: RunFlags, sources: list[Path]) -> None:
             raise OptionError("--window is for DICOM files, and none is among the inputs; leave it out")
         # Files appear whole or not at all, so a file that is there is finished.
         jobs = [job for job in planned if not (flags.skip_existing and exists(job.target))]
+        for job in jobs:
+            if job.target != PIPE:
+                check_writable(job.target)
         if len(jobs) < len(planned):
             err.print(f"{len(planned) - len(jobs)} of {len(planned)} results were there already")
         how = f"{loaded.info}" + (f"; style: {style}" if style else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from impasto.errors import BackendError, OptionError, PackageError
 from impasto.package import schema
 from impasto.package.engine_record import EngineRecord
 from impasto.package.manifest import FLOAT
+from impasto.package.onnx_bytes import metadata
 from impasto.package.spec import ModelSpec, Pixels, SizeRule
 from impasto.runtime.backends import Backend, open_engine, open_graph
 from impasto.runtime.backends.base import SizeLimits
@@ -94,6 +96,19 @@ def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Ba
             )
         loaded = PixelAdapter(loaded, pixels)
     return loaded, _probe(loaded, source.described_spec())
+
+
+def known_spec(source: Source) -> ModelSpec:
+    """The model's spec as far as its files tell, without a backend; what `describe` would measure is missing. Raises PackageError."""
+    if source.engine and not source.manifest:
+        return _recorded(source.engine, source.sidecar, source.graph_path)
+    if source.manifest:
+        return source.manifest.spec
+    with contextlib.suppress(ValueError):  # of what is no ONNX file, which a backend tells
+        held = metadata(source.graph_path.read_bytes())
+        if SPEC_KEY in held:
+            return spec_in_metadata(held[SPEC_KEY], source.graph_path)
+    return source.described_spec()
 
 
 def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> ModelSpec:
