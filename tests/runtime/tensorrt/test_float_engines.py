@@ -123,7 +123,7 @@ def test_borders_and_tiles_are_those_of_its_own_sizes(
         floats = model._floats.opened()
         floats.limits = SizeLimits((((32, 32), (96, 96)),), "impasto build tiny --with-float")
         model._forget_sizes()
-        planned = model._plan_for(deep(*size))
+        planned = model._plan_for(*size, "uint16")
         assert planned == plan_tiles(model.info.spec, floats.limits, *size)
         assert planned.window != model._plan(*size).window
 
