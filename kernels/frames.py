@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from impasto.errors import KernelError
+
 from . import binaries, cuda_driver
 
 _THREADS = 256
@@ -35,6 +37,23 @@ class _Frame(ctypes.Structure):
         *((name, ctypes.c_int * 3) for name in ("luma_of", "cb_of", "cr_of")),
         *((name, ctypes.c_int) for name in ("bits", "channels")),
     )
+
+
+def run_here() -> bool:
+    """Whether there are kernels for the GPU of the current context. Never raises."""
+    try:
+        return _has_module(cuda_driver.current_context())
+    except KernelError:
+        return False
+
+
+@lru_cache
+def _has_module(context: int) -> bool:
+    try:
+        _module(context)
+    except KernelError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def load(
             so that a stylizer's strokes grow with the picture. "auto" is the model's own; None draws every picture at its own size.
         check_values: True checks every run for NaN and infinity. None follows $IMPASTO_CHECK_VALUES (0 or 1). False, and 0 or no value
             of that variable, check every run of a network that Impasto did not train, on a CPU; of other networks they check a run
-            only if its result is all black. Float results are always checked.
+            only if its result is all black. Float results are always checked, except those that a GPU rounds to 16 bits.
         former: `keep_colors`, which is now set as `Model.keep_colors`. It still works here, with a warning.
 
     Returns:
@@ -623,6 +623,9 @@ class Model:
             if self._changes_nothing():  # exact, also for gray, whose channels' mean is rounded
                 out[...] = image
                 return
+            if self._converts_on_gpu(image, scene):
+                self._on_gpu().draw_from_host(image, out)
+                return
             rgb = to_rgb(image)
             drawn = np.empty((*out.shape[:2], 3), rgb.dtype)
             self._draw_scaled(rgb, drawn, scene)
@@ -657,6 +660,14 @@ class Model:
     def _backend_for(self, dtype: np.dtype | str) -> Backend:
         """The graph that draws pictures of this dtype. Raises ShapeError where there is none for more than 8 bits."""
         return self._backend if dtype == _BYTES else self._floats.opened()
+
+    def _converts_on_gpu(self, image: np.ndarray, scene: Scene | None) -> bool:
+        """Whether a picture of 16 bits goes to the GPU in 2 bytes a value, and is converted there."""
+        if image.dtype != np.uint16 or self._keep_colors or self._scaling(image):
+            return False
+        if scene and isinstance(self._context_source, ContextGraph):  # contexts of a video are smoothed on the host
+            return False
+        return self._backend_for(image.dtype).converts_depths()
 
     def _on_gpu(self) -> GpuDrawing:
         """What draws pictures that are on a GPU. The caller holds the lock. Raises BackendError."""

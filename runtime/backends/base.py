@@ -244,6 +244,10 @@ class Backend(ABC):
             "the model with backend='tensorrt' or 'onnxruntime-cuda'"
         )
 
+    def converts_depths(self) -> bool:
+        """Whether kernels on the GPU of `require_gpu` convert the pictures of a graph with float ends from and to 16 bits."""
+        return False
+
     def gpu_active(self) -> AbstractContextManager[None]:
         """A `with` block in which the primary CUDA context of the GPU of `require_gpu` is current. Blocks may nest."""
         raise NotImplementedError

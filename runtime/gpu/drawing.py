@@ -82,6 +82,21 @@ class GpuDrawing:
                     streams = [source.named, target.named]
                     self._draw(plan, source, target, [stream] if None in streams else [stream, *streams])
 
+    def draw_from_host(self, image: np.ndarray, out: np.ndarray) -> None:
+        """Draw a picture of the host's memory, which is copied to the GPU and back in its own dtype. out: C-contiguous.
+
+        Raises ShapeError, BackendError.
+        """
+        with _translated(), self._backend.gpu_active():
+            given, drawn = (GpuArray(each.shape, each.dtype.name, self._device) for each in (image, out))
+            packed = np.ascontiguousarray(image)
+            cuda_driver.copy_to_device(given.pointer, packed.ctypes.data, packed.nbytes, self._entry)
+            given.stream = self._entry  # which the drawing waits for
+            source, target = (view(each, "the picture", self._device, self._entry, None) for each in (given, drawn))
+            picture = source.picture
+            self._draw(self._plan(picture.height, picture.width, picture.dtype), source, target, [])
+            cuda_driver.copy_to_host(out.ctypes.data, drawn.pointer, out.nbytes, self._entry)
+
     def close(self) -> None:
         """Wait for the GPU and free all memory."""
         for each in self._frames.values():

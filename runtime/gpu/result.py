@@ -32,8 +32,9 @@ class GpuArray:
         """Number of the CUDA device."""
         self.stream: int | None = None
         """The stream whose work must be done before the picture is there; None if it is there."""
-        self._pointer = cuda_driver.allocate(max(1, prod(shape) * self.dtype.itemsize))
-        finalizer = weakref.finalize(self, _free, device, self._pointer)
+        self.pointer = cuda_driver.allocate(max(1, prod(shape) * self.dtype.itemsize))
+        """Device address of the first value."""
+        finalizer = weakref.finalize(self, _free, device, self.pointer)
         finalizer.atexit = False  # the process's memory ends with it
 
     @property
@@ -42,7 +43,7 @@ class GpuArray:
         return {
             "shape": self.shape,
             "typestr": self.dtype.str,
-            "data": (self._pointer, False),
+            "data": (self.pointer, False),
             "strides": None,
             "version": 3,
             "stream": self.stream,
@@ -75,7 +76,7 @@ class GpuArray:
         if self.stream is not None and stream != -1:
             with cuda_driver.primary_context(self.device):
                 cuda_driver.wait_for(self.stream, 1 if stream is None else stream)
-        return dlpack.capsule(self, self._pointer, self.shape, self.dtype.name, self.__dlpack_device__())
+        return dlpack.capsule(self, self.pointer, self.shape, self.dtype.name, self.__dlpack_device__())
 
     def __repr__(self) -> str:
         return f"<impasto GpuArray, {self.dtype} {self.shape}, on CUDA device {self.device}>"

@@ -181,6 +181,16 @@ def test_a_kernel_is_loaded_once_for_each_cuda_context(monkeypatch):
     assert [(blocks, threads, stream) for _, blocks, threads, _, _, stream in launched] == [(1, 256, 7), (1, 256, 8)]
 
 
+@pytest.mark.parametrize(("capability", "here"), [((8, 7), True), ((7, 2), False)])
+def test_whether_there_are_kernels_for_a_gpu_is_known(monkeypatch, capability, here):
+    monkeypatch.setattr(cuda_driver, "current_context", lambda: 41)
+    monkeypatch.setattr(cuda_driver, "compute_capability", lambda: capability)
+    monkeypatch.setattr(cuda_driver, "load_module", lambda image: ctypes.c_void_p(1))
+    assert frames.run_here() == here
+    frames._module.cache_clear()
+    frames._has_module.cache_clear()
+
+
 def test_a_gpu_that_is_too_old_is_one_sentence():
     with pytest.raises(KernelError, match=r"frames.zip has nothing for this GPU, of compute capability 6.1"):
         binaries.for_gpu((6, 1), binaries.FRAMES_FILE)

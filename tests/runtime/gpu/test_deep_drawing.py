@@ -19,6 +19,7 @@ from impasto.errors import ShapeError
 from impasto.export import add_float_graph
 from impasto.export.tensorrt.cache import EngineCache
 from impasto.files import sha256
+from impasto.kernels import frames
 from impasto.package.manifest import FLOAT, FLOAT_MODEL, MANIFEST, read_manifest
 from impasto.runtime.backends.onnxruntime import _DeviceTensors, onnxruntime
 from impasto.runtime.gpu.result import GpuArray
@@ -152,6 +153,45 @@ def test_the_context_comes_from_the_hosts_thumbnail(driver, frame_kernels, make_
         model(image)
         model(Interface(driver, image))
     np.testing.assert_array_equal(*seen)
+
+
+@pytest.fixture
+def converting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels run on this GPU; otherwise NumPy converts pictures of the host."""
+    monkeypatch.setattr(frames, "run_here", lambda: True)
+
+
+@pytest.mark.parametrize("colours", [True, False], ids=["RGB", "gray"])
+@pytest.mark.parametrize("size", [(20, 30), (7, 9), (150, 90)], ids=str)
+def test_16_bits_of_the_host_travel_in_2_bytes_a_value(
+    driver, frame_kernels, make_engines, calls, monkeypatch, size, colours
+):
+    """And are drawn to the bit as NumPy converts them, where there are no kernels for the GPU."""
+    image = deep((2 * size[0], size[1]), np.uint16, colours)[::2]
+    with impasto.load(make_engines(border=3), backend="tensorrt") as model:
+        expected = model(image)
+        assert (calls.uploads, frame_kernels) == ([], [])
+        monkeypatch.setattr(frames, "run_here", lambda: True)
+        for _ in range(2):
+            np.testing.assert_array_equal(model(image), expected)
+        (entry,) = calls.streams
+        assert calls.uploads == [(image.nbytes, entry)] * 2
+        assert (entry, ENGINE_STREAM) in calls.waits, "the drawing waits for the copy"
+        model.run_into(image, out := np.empty_like(expected))
+        np.testing.assert_array_equal(out, expected)
+        np.testing.assert_array_equal(next(model.stream([image])), expected)
+    gc.collect()
+    assert (calls.allocated, calls.streams) == (0, set())
+
+
+@pytest.mark.usefixtures("converting")
+def test_what_needs_floats_on_the_host_is_converted_there(driver, frame_kernels, make_engines, calls):
+    image = deep((60, 40), np.uint16, True)
+    with impasto.load(make_engines(task="stylize"), backend="tensorrt") as model:
+        model(image.astype(np.float32) / 65535)
+        model.keep_colors = True
+        model(image)
+    assert calls.uploads == []
 
 
 def test_streams_are_those_of_8_bits(driver, frame_kernels, make_engines, calls):

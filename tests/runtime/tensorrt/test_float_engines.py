@@ -22,6 +22,7 @@ from impasto.export.tensorrt.cache import CacheEntry, EngineCache
 from impasto.export.tensorrt.package_engines import add_to_package
 from impasto.export.triton.repository import export_triton
 from impasto.package.manifest import FLOAT, read_manifest
+from impasto.packing.pack import Pack, _copy
 from impasto.runtime.backends import SizeLimits
 from impasto.runtime.inference.tile_plan import plan_tiles
 
@@ -123,7 +124,7 @@ def test_borders_and_tiles_are_those_of_its_own_sizes(
         floats = model._floats.opened()
         floats.limits = SizeLimits((((32, 32), (96, 96)),), "impasto build tiny --with-float")
         model._forget_sizes()
-        planned = model._plan_for(deep(*size))
+        planned = model._plan_for(*size, "uint16")
         assert planned == plan_tiles(model.info.spec, floats.limits, *size)
         assert planned.window != model._plan(*size).window
 
@@ -213,3 +214,12 @@ def test_what_it_is_is_told(driver: FakeDriver, make_deep: MakePackage, own_cach
     roles = [file.role for file in read_manifest(package).files]
     assert roles == ["model", "float", "engine", "engine record", "float engine", "engine record"]
     assert "float engine" in cli("inspect", package)[1]
+
+
+def test_engines_are_not_packed_for_a_training(make_deep: MakePackage, own_cache: EngineCache, tmp_path: Path) -> None:
+    """What a training begins with holds the weights' files: engines and their records are of no use there."""
+    package = make_deep()
+    add_to_package(package, [engine(package, own_cache, role) for role in ("model", FLOAT)])
+    _copy(Path("start/tiny"), package, tmp_path / "pack", Pack(tmp_path, "impasto train"))
+    packed = {path.name for path in (tmp_path / "pack").rglob("*") if path.is_file()}
+    assert packed == {"manifest.json", "model.onnx", "model.float.onnx"}
