@@ -161,7 +161,10 @@ def bars(caption: str, rows: Sequence[tuple[str, float, str]], marked: Sequence[
 
 
 def scatter(x_label: str, y_label: str, points: Sequence[tuple[str, float, float]], *, equal: str = "equal") -> Scatter:
-    """A scatter plot. points: name, x (less is better) and y (more is better). An infinite y is drawn at the top and called `equal`."""
+    """A scatter plot. points: name, x (less is better) and y (more is better). An infinite y is drawn at the top and called `equal`.
+
+    Labels end with a comma and the unit.
+    """
     finite = [y for _, _, y in points if math.isfinite(y)]
     top = max(finite, default=1.0)
     bottom = min(finite, default=0.0)
@@ -177,7 +180,8 @@ def scatter(x_label: str, y_label: str, points: Sequence[tuple[str, float, float
             for (_, other, _), high in zip(points, ys, strict=True)
         )
         up = 100 * (height - lowest) / (highest - lowest)
-        found.append(Point(name, 100 * x / right, up, figure(x), figure(y) if math.isfinite(y) else equal, not beaten))
+        said = f"{figure(y)} {y_label.rpartition(', ')[2]}" if math.isfinite(y) else equal
+        found.append(Point(name, 100 * x / right, up, figure(x), said, not beaten))
     front = sorted((point.x, 100 - point.y) for point in found if point.best)
     path = " ".join(f"{'L' if number else 'M'}{x:.2f} {y:.2f}" for number, (x, y) in enumerate(front))
     y_ticks = tuple(
