@@ -53,8 +53,9 @@ class Source:
     context_engine: EngineRecord | None = None
     """The record of the engine at `context_path`, if that file is an engine."""
     float_engine: StoredEngine | str | None = None
-    """Of a package whose graph is an engine here: the engine of its float graph that fits this machine. Its hash is compared when it
-    is opened. A str if there are some and none fits: why not. None if none was built."""
+    """The engine of the package's float graph, where the package's own graph is an engine on this machine.
+
+    Its hash is compared when it is opened. A str says why none of those that were built fits. None: none was built."""
     trust: bool = False
     """Whether hashes are not compared."""
 
