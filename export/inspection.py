@@ -105,6 +105,7 @@ def _engine(path: Path) -> Inspection:
     memory = record.device_memory_bytes
     rows = [
         ("model", f"{record.spec.get('name', 'unknown')} ({record.role})"),
+        *([("pictures", record.ends)] if record.role != "context" else []),
         ("precision", record.precision),
         ("layers by precision", kinds),
         ("kernels", record.traffic()),

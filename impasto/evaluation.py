@@ -163,7 +163,7 @@ def evaluate(
     if not damages:
         raise OptionError("no damage to judge by; name one, such as noise:0-55, or give the Path of a painting")
     if style:
-        raise OptionError("a style is a stylizer's; leave it away, or judge a stylizer by a painting")
+        raise OptionError("a style is a stylizer's; leave it out, or judge a stylizer by a painting")
     return evaluate_restorer(model, photos, damages, vgg=vgg, strength=strength, options=options, progress=progress)
 
 
@@ -298,7 +298,7 @@ def _check_restorer(loaded: Model, damages: Sequence[Degradation]) -> None:
                 + (
                     "choose a damage with down:" + str(loaded.info.scale)
                     if loaded.info.scale > 1
-                    else "leave down: away"
+                    else "leave out down:"
                 )
             )
 

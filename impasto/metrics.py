@@ -1,4 +1,4 @@
-"""Figures that several rooms give of pictures, each defined once. NumPy only."""
+"""Figures of pictures that several folders use, each defined once. NumPy only."""
 
 from __future__ import annotations
 

@@ -179,6 +179,12 @@ def copy_to_host(address: int, pointer: int, nbytes: int, stream: int) -> None:
     call("cuMemcpyDtoH_v2", ctypes.c_void_p(address), ctypes.c_void_p(pointer), ctypes.c_size_t(nbytes))
 
 
+def copy_to_device(pointer: int, address: int, nbytes: int, stream: int) -> None:
+    """Copy memory of the host, which is not pinned, to device memory on this stream. Returns when the host's memory may change."""
+    places = ctypes.c_void_p(pointer), ctypes.c_void_p(address)
+    call("cuMemcpyHtoDAsync_v2", *places, ctypes.c_size_t(nbytes), ctypes.c_void_p(stream))
+
+
 def new_stream() -> int:
     """The handle of a new stream, which does not wait for the legacy default stream."""
     stream = ctypes.c_void_p()

@@ -1,7 +1,7 @@
 """Launches of the kernels of frames.cu: a caller's picture on the GPU becomes a graph's input, and a graph's output a picture.
 
-Pictures are RGB, or NV12: what video decoders give and encoders take. The caller brings a current CUDA context and a stream, and
-keeps pointers valid until the stream has passed the launch. All functions raise KernelError.
+Pictures are RGB, or NV12: what video decoders give and encoders take; of uint16 and float32 they are RGB or gray. The caller brings a
+current CUDA context and a stream, and keeps pointers valid until the stream has passed the launch. All functions raise KernelError.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from impasto.errors import KernelError
+
 from . import binaries, cuda_driver
 
 _THREADS = 256
@@ -18,6 +20,8 @@ _FRACTION = 1 << 16
 """Coefficients are integers of 16 fractional bits."""
 _LUMA_WEIGHTS = {"bt601": (0.299, 0.587, 0.114), "bt709": (0.2126, 0.7152, 0.0722)}
 """Shares of red, green and blue in luma (ITU-R BT.601 and BT.709)."""
+VALUE_BYTES = {"uint8": 1, "uint16": 2, "float32": 4}
+"""The dtypes of pictures, and the bytes of a value."""
 MATRICES = tuple(_LUMA_WEIGHTS)
 """The names of the colour matrices that NV12 may have."""
 
@@ -31,12 +35,33 @@ class _Frame(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("height", "width", "packed_height", "packed_width", "top", "left")),
         *((name, ctypes.c_int) for name in ("luma_gain", "red_of_cr", "green_of_cb", "green_of_cr", "blue_of_cb")),
         *((name, ctypes.c_int * 3) for name in ("luma_of", "cb_of", "cr_of")),
+        *((name, ctypes.c_int) for name in ("bits", "channels")),
     )
+
+
+def run_here() -> bool:
+    """Whether there are kernels for the GPU of the current context. Never raises."""
+    try:
+        return _has_module(cuda_driver.current_context())
+    except KernelError:
+        return False
+
+
+@lru_cache
+def _has_module(context: int) -> bool:
+    try:
+        _module(context)
+    except KernelError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture in device memory: uint8 RGB, or NV12 of limited range."""
+    """A picture in device memory: uint8 RGB, or NV12 of limited range; or RGB or gray of uint16 or float32.
+
+    Rows of the last two begin at multiples of the value's size.
+    """
 
     pointer: int
     """Address of the first pixel, or of the first luma value."""
@@ -47,6 +72,15 @@ class Picture:
     """In pixels; both are even for NV12."""
     matrix: str | None = None
     """For NV12, its colour matrix, one of MATRICES. The chroma rows follow the luma rows, in the same row_bytes. None for RGB."""
+    dtype: str = "uint8"
+    """One of VALUE_BYTES; float32 is from 0 to 1."""
+    channels: int = 3
+    """3 of RGB; 1 of gray, which uint8 has not. Of NV12 without a meaning."""
+
+    @property
+    def pixel_bytes(self) -> int:
+        """From a pixel of RGB or gray to the next in its row."""
+        return self.channels * VALUE_BYTES[self.dtype]
 
     @property
     def nbytes(self) -> int:
@@ -55,20 +89,35 @@ class Picture:
 
 
 def read_window(picture: Picture, window: Picture, top: int, left: int, stream: int) -> None:
-    """Fill the window, RGB, with the picture from (top, left) on, which may be negative: the picture is reflected at its edges."""
+    """Fill the window, RGB, with the picture from (top, left) on, which may be negative: the picture is reflected at its edges.
+
+    The window is uint8 for a picture of uint8, otherwise float32.
+    """
+    if window.dtype == "float32":
+        _launch("deep_in", _frame(picture, window, top, left), window.height * window.width * 3, stream)
+        return
     quads = -(-window.width // 4)
     _launch("frame_in", _frame(picture, window, top, left), window.height * quads, stream)
 
 
 def write_part(part: Picture, picture: Picture, top: int, left: int, stream: int) -> None:
-    """Write the part, RGB, into the picture at (top, left). For NV12 top, left and the part's sides are even."""
+    """Write the part, RGB, into the picture at (top, left). For NV12 top, left and the part's sides are even.
+
+    The part is uint8 for a picture of uint8, otherwise float32. uint16 is rounded and clipped; gray is the mean of the channels.
+    """
+    if part.dtype == "float32":
+        _launch("deep_out", _frame(picture, part, top, left), part.height * part.width * picture.channels, stream)
+        return
     threads = part.height * part.width // 4 if picture.matrix else part.height * -(-part.width // 4)
     _launch("frame_out", _frame(picture, part, top, left), threads, stream)
 
 
 def write_thumbnail(picture: Picture, small: Picture, stream: int) -> None:
-    """Fill `small`, square RGB, with `impasto.images.thumbnail` of the picture."""
-    _launch("frame_thumbnail", _frame(picture, small, 0, 0), small.height * small.width, stream)
+    """Fill `small`, square RGB of uint8, with `impasto.images.thumbnail` of the picture."""
+    if picture.dtype == "uint8":
+        _launch("frame_thumbnail", _frame(picture, small, 0, 0), small.height * small.width, stream)
+    else:
+        _launch("deep_thumbnail", _frame(picture, small, 0, 0), small.height * small.width * 3, stream)
 
 
 def _frame(picture: Picture, packed: Picture, top: int, left: int) -> _Frame:
@@ -83,6 +132,8 @@ def _frame(picture: Picture, packed: Picture, top: int, left: int) -> _Frame:
         packed_width=packed.width,
         top=top,
         left=left,
+        bits=8 * VALUE_BYTES[picture.dtype],
+        channels=picture.channels,
     )
     if picture.matrix:
         frame.chroma = picture.pointer + picture.height * picture.row_bytes

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
@@ -16,14 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 
 from impasto.errors import ImpastoWarning, OptionError, ShapeError
-from impasto.images.sizes import LEAST_WORKING_SIZE
 from impasto.locks import ReentrantLock
-from impasto.package.spec import RESTORERS, ModelSpec, Pixels, SizeRule
+from impasto.package.spec import ModelSpec, Pixels, SizeRule
 from impasto.runtime.gpu.protocols import is_gpu_array
 from impasto.runtime.host_copies import copied
 from impasto.runtime.inference.colour_transfer import keep_colours
 from impasto.runtime.inference.context import ChosenStrength, ContextGraph, ContextSource, Scene
-from impasto.runtime.inference.depths import DTYPES, check_picture, check_values, from_rgb, is_bytes_rgb, to_rgb
+from impasto.runtime.inference.depths import check_picture, check_values, from_rgb, is_bytes_rgb, to_rgb
+from impasto.runtime.inference.settings import check_keep_colors, style_shares
+from impasto.runtime.inference.settings import working_size as size_in_use
 from impasto.runtime.inference.streaming import SlotPool, overlapped
 from impasto.runtime.inference.tile_buffers import TileBuffers, pad_into
 from impasto.runtime.inference.tile_plan import Size, TilePlan, plan_tiles, size_limits, tiling_text
@@ -40,6 +40,9 @@ from .backends import Backend, Slot
 Buffers = TypeVar("Buffers", TileBuffers, Scaling)
 
 _BYTES = np.dtype(np.uint8)
+
+Planner = Callable[[int, int], TilePlan]
+"""Takes a picture's height and width, in pixels."""
 
 Kept = tuple[int, int, np.dtype]
 """What buffers are kept for: height and width, in pixels, and the dtype of the graph's pictures."""
@@ -86,7 +89,8 @@ class ModelInfo:
     A larger picture is scaled down to it, drawn, and the drawing enlarged.
     """
     depths: tuple[str, ...] = ("uint8",)
-    """Names of the dtypes of pictures that the model takes: "uint8" alone, or "uint8", "uint16" and "float32"."""
+    """Names of the dtypes of pictures that the model takes: "uint8" alone, or "uint8", "uint16" and "float32". A single engine that was
+    built with float ends takes the last two."""
     note: str | None = None
     """Why `backend="auto"` took another backend than its first choice; None if it took its first choice."""
 
@@ -167,7 +171,7 @@ def load(
             so that a stylizer's strokes grow with the picture. "auto" is the model's own; None draws every picture at its own size.
         check_values: True checks every run for NaN and infinity. None follows $IMPASTO_CHECK_VALUES (0 or 1). False, and 0 or no value
             of that variable, check every run of a network that Impasto did not train, on a CPU; of other networks they check a run
-            only if its result is all black. Float results are always checked.
+            only if its result is all black. Float results are always checked, except those that a GPU rounds to 16 bits.
         former: `keep_colors`, which is now set as `Model.keep_colors`. It still works here, with a warning.
 
     Returns:
@@ -199,10 +203,11 @@ def load(
         if spec.thumbnail and opened.context_graph:
             context_source = ContextGraph(opened.context_graph, spec.thumbnail, mixture(spec.styles))
         tiling = tiling_text(spec, size_limits(spec, runner))
-        size = _working_size(spec, working_size)
+        size = size_in_use(spec, working_size)
         floats = FloatGraph(opened, device, check_values)
-        depths = DTYPES if floats.refusal is None else DTYPES[:1]
-        info = ModelInfo(spec, runner.name, runner.device, source.precision, source.path, tiling, size, depths, note)
+        info = ModelInfo(
+            spec, runner.name, runner.device, source.precision, source.path, tiling, size, floats.depths, note
+        )
         model = Model(runner, context_source, info, floats)
         model.keep_colors = keep_colors
     except BaseException:
@@ -248,11 +253,11 @@ class Model:
         self._strength = 1.0
         self._backend = backend
         self._floats = floats
-        self._limits = size_limits(info.spec, backend)
         self._context_source = context_source
         self._lock = ReentrantLock()
         self._keep_colors = False
-        self._plan = lru_cache(KEPT_PLANS)(partial(plan_tiles, info.spec, self._limits))
+        self._plan = _planner(info.spec, backend)
+        self._float_plan: Planner | None = None
         self._buffers: OrderedDict[Kept, TileBuffers] = OrderedDict()
         self._scalings: OrderedDict[Kept, Scaling] = OrderedDict()
         self._gpu_drawing: GpuDrawing | None = None
@@ -271,8 +276,8 @@ class Model:
 
         Args:
             image: (H, W, 3) RGB, or (H, W) gray, of any size from 1 x 1. uint8, 0 to 255; uint16, 0 to 65535; or float32, 0 to 1. What
-                a level means is the same in all: sRGB's curve, from black to white. On a GPU uint8 (H, W, 3), and uint8 (H x 3/2, W),
-                NV12, with even H and W.
+                a level means is the same in all: sRGB's curve, from black to white. On a GPU the same, but no gray of uint8; and uint8
+                (H x 3/2, W), NV12, with even H and W.
             stream: of a picture on a GPU, the handle of the CUDA stream that the caller works on. The drawing begins after that
                 stream's work, the stream waits for it, and this call returns at once. None returns when the drawing is there,
                 unless the array names its stream.
@@ -397,14 +402,9 @@ class Model:
             ...     model.set_style("starry-night", strength=0.7)
             ...     model.set_style({"great-wave": 0.5, "ejiri": 0.5})
         """
-        spec = self.info.spec
-        if spec.strength or spec.task in RESTORERS:
-            mixture((), style)  # raises if a style was named
-            _check_strength(self.info, strength)
-        else:
-            shares = mixture(spec.styles, style, strength)
-            if isinstance(self._context_source, ContextGraph):
-                self._context_source.mixture = shares
+        shares = style_shares(self.info.spec, self.info.path, style, strength)
+        if shares is not None and isinstance(self._context_source, ContextGraph):
+            self._context_source.mixture = shares
         if isinstance(self._context_source, ChosenStrength):
             self._context_source.value = float(strength)
         self._style, self._strength = style, float(strength)
@@ -450,11 +450,7 @@ class Model:
 
     @keep_colors.setter
     def keep_colors(self, wanted: bool) -> None:
-        if wanted and not self.info.spec.may_draw_smaller:
-            raise OptionError(
-                f"keep_colors is for stylizers, and {self.info.name} is a network for {self.info.task}; "
-                "leave keep_colors out (--keep-colors at the command line)"
-            )
+        check_keep_colors(self.info.spec, wanted)
         self._keep_colors = bool(wanted)
 
     def output_shape(self, image: np.ndarray) -> tuple[int, ...]:
@@ -505,13 +501,13 @@ class Model:
         """
         self._check_image(image)
         image = to_rgb(image)
-        backend = self._backend_for(image)
+        backend = self._backend_for(image.dtype)
         scaling = self._scaling(image)
         image = np.ascontiguousarray(scaling.shrink(image) if scaling else image)
         source = self._context_source
         extra = (source.of_picture(image),) if source else ()
         out = np.empty(self.output_shape(image), image.dtype)
-        buffers = TileBuffers(self._plan(*image.shape[:2]), image.dtype)
+        buffers = TileBuffers(self._plan_for(image.shape[0], image.shape[1], image.dtype), image.dtype)
         buffers.run(backend, image, out, extra)
         drawing = buffers.computation(backend, image, out, extra, batch=batch)
 
@@ -627,6 +623,9 @@ class Model:
             if self._changes_nothing():  # exact, also for gray, whose channels' mean is rounded
                 out[...] = image
                 return
+            if self._converts_on_gpu(image, scene):
+                self._on_gpu().draw_from_host(image, out)
+                return
             rgb = to_rgb(image)
             drawn = np.empty((*out.shape[:2], 3), rgb.dtype)
             self._draw_scaled(rgb, drawn, scene)
@@ -656,11 +655,19 @@ class Model:
         extra: tuple[np.ndarray, ...] = ()
         if self._context_source:
             extra = (self._context_source.of_frame(image, scene) if scene else self._context_source.of_picture(image),)
-        self._buffers_for(image).run(self._backend_for(image), image, out, extra)
+        self._buffers_for(image).run(self._backend_for(image.dtype), image, out, extra)
 
-    def _backend_for(self, image: np.ndarray) -> Backend:
-        """The graph that takes pictures of this dtype, uint8 or float32. Raises ShapeError where there is none for float32."""
-        return self._backend if image.dtype == _BYTES else self._floats.opened()
+    def _backend_for(self, dtype: np.dtype | str) -> Backend:
+        """The graph that draws pictures of this dtype. Raises ShapeError where there is none for more than 8 bits."""
+        return self._backend if dtype == _BYTES else self._floats.opened()
+
+    def _converts_on_gpu(self, image: np.ndarray, scene: Scene | None) -> bool:
+        """Whether a picture of 16 bits goes to the GPU in 2 bytes a value, and is converted there."""
+        if image.dtype != np.uint16 or self._keep_colors or self._scaling(image):
+            return False
+        if scene and isinstance(self._context_source, ContextGraph):  # contexts of a video are smoothed on the host
+            return False
+        return self._backend_for(image.dtype).converts_depths()
 
     def _on_gpu(self) -> GpuDrawing:
         """What draws pictures that are on a GPU. The caller holds the lock. Raises BackendError."""
@@ -668,11 +675,14 @@ class Model:
 
         self._backend.require_open()
         if self._gpu_drawing is None:
-            self._gpu_drawing = GpuDrawing(self._backend, self._context_source, self._gpu_plan)
+            self._gpu_drawing = GpuDrawing(self._backend, self._context_source, self._backend_for, self._gpu_plan)
         return self._gpu_drawing
 
-    def _gpu_plan(self, height: int, width: int) -> TilePlan:
-        """The plan for a picture on a GPU. Raises OptionError and ShapeError for what is done on the CPU alone."""
+    def _gpu_plan(self, height: int, width: int, dtype: str) -> TilePlan:
+        """The plan for a picture on a GPU. Raises OptionError and ShapeError for what is done on the CPU alone, or not at all."""
+        if dtype not in self._floats.depths:
+            wanted = " or ".join(self._floats.depths)
+            raise ShapeError(f"the picture on the GPU is {dtype}; wanted {wanted}; {self._floats.refusal}")
         if self._keep_colors:
             raise OptionError("keep_colors works on NumPy arrays alone, and the picture is on a GPU; set it to False")
         if drawn_size(height, width, self.info.working_size) != (height, width):
@@ -680,15 +690,23 @@ class Model:
                 f"the picture on the GPU is {height} x {width}, above the working size of {self.info.working_size}, and only "
                 "NumPy arrays are scaled to it; scale it down, or load the model with working_size=None"
             )
-        return self._plan(height, width)
+        return self._plan_for(height, width, dtype)
 
     def _buffers_for(self, image: np.ndarray) -> TileBuffers:
-        height, width = image.shape[:2]
-        made = (height, width, image.dtype)
-        return _kept(self._buffers, made, lambda: TileBuffers(self._plan(height, width), image.dtype))
+        made = (image.shape[0], image.shape[1], image.dtype)
+        return _kept(self._buffers, made, lambda: TileBuffers(self._plan_for(*made), image.dtype))
+
+    def _plan_for(self, height: int, width: int, dtype: np.dtype | str) -> TilePlan:
+        """How a picture is padded and cut: an engine with float ends may have been built for other sizes than that for uint8."""
+        if dtype == _BYTES:
+            return self._plan(height, width)
+        if self._float_plan is None:
+            self._float_plan = _planner(self.info.spec, self._floats.opened())
+        return self._float_plan(height, width)
 
     def _forget_sizes(self) -> None:
-        self._plan.cache_clear()
+        self._plan = _planner(self.info.spec, self._backend)
+        self._float_plan = None
         self._buffers.clear()
         self._scalings.clear()
 
@@ -708,8 +726,14 @@ class Model:
     def _check_image(self, image: np.ndarray) -> None:
         """Raises ShapeError for what the model does not take. The values of float32 pictures are checked where they are drawn."""
         check_picture(image)
-        if image.dtype != _BYTES and self._floats.refusal:
-            raise ShapeError(f"got {image.dtype} {image.shape}, wanted uint8; {self._floats.refusal}")
+        if image.dtype.name not in self._floats.depths:
+            wanted = " or ".join(self._floats.depths)
+            raise ShapeError(f"got {image.dtype} {image.shape}, wanted {wanted}; {self._floats.refusal}")
+
+
+def _planner(spec: ModelSpec, backend: Backend) -> Planner:
+    """`plan_tiles` for this graph's or engine's sizes, which remembers its last plans."""
+    return lru_cache(KEPT_PLANS)(partial(plan_tiles, spec, size_limits(spec, backend)))
 
 
 def _kept(held: OrderedDict[Kept, Buffers], made: Kept, make: Callable[[], Buffers]) -> Buffers:
@@ -734,35 +758,3 @@ def _former_keep_colors(former: dict[str, bool]) -> bool:
         if name != "keep_colors":
             raise TypeError(f"load() got an unexpected keyword argument {name!r}")
     return former.get("keep_colors", False)
-
-
-def _working_size(spec: ModelSpec, wanted: int | Literal["auto"] | None) -> int | None:
-    """The working size in use, in pixels. Raises OptionError for a value that `load` does not take."""
-    if wanted is None or wanted == "auto":
-        return spec.working_size if wanted else None
-    if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer) or wanted < LEAST_WORKING_SIZE:
-        raise OptionError(
-            f"working_size is {wanted!r}; wanted 'auto', None (every picture at its own size), or {LEAST_WORKING_SIZE} pixels or more"
-        )
-    if not spec.may_draw_smaller:
-        raise OptionError(
-            f"a working size is for stylizers, and {spec.name} is a network for {spec.task}: a smaller picture would lose detail; "
-            "leave working_size out (--working-size at the command line)"
-        )
-    return int(wanted)
-
-
-def _check_strength(info: ModelInfo, strength: float) -> None:
-    """Raises OptionError for a strength that this restorer does not take."""
-    most = info.spec.strength
-    if not isinstance(strength, Real) or (most and not 0 <= strength <= most):
-        raise OptionError(
-            f"strength is {strength!r}; wanted a number from 0 (the picture itself) to {most or 1:g}, where 1 is the full effect"
-        )
-    if not most and strength != 1:
-        remedy = (
-            "no network that enlarges takes one; leave strength out"
-            if info.scale > 1
-            else f"leave strength out, or add one: impasto export {info.path} --with-strength"
-        )
-        raise OptionError(f"strength is {strength:g}, and {info.name} takes no strength; {remedy}")

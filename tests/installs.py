@@ -1,8 +1,8 @@
 """Install a wheel with each of its extras into an empty environment, for each Python, and try what the extra is for.
 
 usage: python tests/installs.py WHEEL [--extras cpu,openvino] [--pythons 3.10,3.13] [--json FILE]
-Pythons are pyenv's. Environments are made below a temporary folder and removed. No package is built from source: where an
-extra's libraries have no wheels for a Python, that is what the table says.
+Pythons are pyenv's. Environments are made below a temporary folder and removed. Only the packages of SOURCES are built from
+source, since the index has no wheels of them; where another has none for a Python, that is what the table says.
 """
 
 from __future__ import annotations
@@ -39,6 +39,12 @@ TRIES = {
 }
 """By the extra's name, the program that tries it."""
 
+SOURCES = {
+    "rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
+    "gpu": ("pycuda", "pytools"),
+}
+"""By the extra's name, its packages that the index has as sources: NVIDIA's fetch their wheels, PyCUDA compiles against CUDA."""
+
 
 def pyenv_python(version: str) -> Path | None:
     """The newest interpreter of this version that pyenv has; None without one."""
@@ -61,6 +67,7 @@ def tried(python: Path, wheel: Path, extra: str) -> str:
             "--disable-pip-version-check",
             "--only-binary",
             ":all:",
+            *(word for package in SOURCES.get(extra, ()) for word in ("--no-binary", package)),
         ]
         for step in (
             [*install, "-c", REPOSITORY / "constraints.txt", f"{wheel}[{extra}]"],

@@ -1,4 +1,4 @@
-"""The arrows between the rooms (docs/design.md), the cost of importing, and what each vendor's library is imported by."""
+"""Which top-level folder may import which (docs/design.md), the cost of importing, and which file imports a vendor's library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from support.perceptual_networks import write_perceptual
 from support.small_models import REPOSITORY
 
-ROOMS = ("impasto", "training", "export", "runtime", "kernels", "benchmarks")
+FOLDERS = ("impasto", "training", "export", "runtime", "kernels", "benchmarks")
 
 MAY_IMPORT = {
     "kernels": set(),
@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "benchmarks": {"runtime", "kernels", "training", "export"},
     "impasto": {"runtime", "training", "export", "kernels", "benchmarks", "models"},
 }
-"""Besides itself, and the foundation that every room stands on."""
+"""What a folder may import, besides itself and FOUNDATION."""
 
 FOUNDATION = {
     "impasto",
@@ -39,6 +39,7 @@ FOUNDATION = {
     "impasto.public_names",
     "impasto.styles",
 }
+"""Modules that every folder may import."""
 
 VENDORS = {
     "onnxruntime": {"runtime/backends/onnxruntime.py", "export/graph/int8.py", "export/triton/python_backend.py"},
@@ -69,11 +70,11 @@ FORBIDDEN = {
     "benchmarks": set(),
     "kernels": {"typer", "rich", "onnx"},
 }
-"""Libraries that a room never imports, not even late."""
+"""Libraries that a folder never imports, not even late."""
 
 
-def modules(room: str) -> list[Path]:
-    return sorted(path for path in (REPOSITORY / room).rglob("*.py"))
+def modules(folder: str) -> list[Path]:
+    return sorted(path for path in (REPOSITORY / folder).rglob("*.py"))
 
 
 def imports(path: Path) -> list[str]:
@@ -97,35 +98,35 @@ def _base(path: Path, node: ast.ImportFrom) -> str:
     return ".".join([*package, *([node.module] if node.module else [])])
 
 
-def room_of(module: str) -> str | None:
+def folder_of(module: str) -> str | None:
     parts = module.split(".")
     if parts[0] != "impasto":
         return None
-    return parts[1] if len(parts) > 1 and parts[1] in (*ROOMS, "models") else "impasto"
+    return parts[1] if len(parts) > 1 and parts[1] in (*FOLDERS, "models") else "impasto"
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_arrows_point_one_way(room):
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_imports_go_one_way(folder):
     wrong = []
-    for path in modules(room):
+    for path in modules(folder):
         for module in imports(path):
-            other = room_of(module)
+            other = folder_of(module)
             foundation = other == "impasto" and ".".join(module.split(".")[:2]) in FOUNDATION
-            if other not in (None, room, *MAY_IMPORT[room]) and not foundation:
+            if other not in (None, folder, *MAY_IMPORT[folder]) and not foundation:
                 wrong.append(f"{path.relative_to(REPOSITORY)} imports {module}")
     assert not wrong
 
 
 def test_vendors_wait_outside():
     wrong = []
-    for room in ROOMS:
-        for path in modules(room):
+    for folder in FOLDERS:
+        for path in modules(folder):
             name = path.relative_to(REPOSITORY).as_posix()
             for module in imports(path):
                 top = module.split(".")[0]
                 if top in VENDORS and name not in VENDORS[top]:
                     wrong.append(f"{name} imports {module}")
-                if top in FORBIDDEN.get(room, set()):
+                if top in FORBIDDEN.get(folder, set()):
                     wrong.append(f"{name} imports {module}")
     assert not wrong
 
@@ -147,7 +148,7 @@ MOST_MODULES, MOST_PARAMETERS = 12, 8
 
 def test_a_folder_holds_no_more_modules_than_a_reader_takes_in():
     """`cli/` aside, which has a file for each verb. Files such as `__init__.py` are no modules to read."""
-    counts = Counter(path.parent for room in ROOMS for path in modules(room) if not path.name.startswith("__"))
+    counts = Counter(path.parent for folder in FOLDERS for path in modules(folder) if not path.name.startswith("__"))
     too_full = {folder.relative_to(REPOSITORY).as_posix() for folder, n in counts.items() if n > MOST_MODULES}
     assert too_full <= {"impasto/cli"}
 
@@ -155,7 +156,7 @@ def test_a_folder_holds_no_more_modules_than_a_reader_takes_in():
 def test_functions_take_few_parameters():
     """The command line's verbs aside, whose parameters are its options."""
     found = set()
-    for path in (path for room in ROOMS for path in modules(room)):
+    for path in (path for folder in FOLDERS for path in modules(folder)):
         name = path.relative_to(REPOSITORY).as_posix()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.FunctionDef) or (name.startswith("impasto/cli/") and node.name[0] != "_"):
@@ -168,16 +169,16 @@ def test_functions_take_few_parameters():
 
 def test_no_modules_import_each_other():
     """Not even late: a reader cannot begin anywhere then. What is imported for type checkers alone counts too."""
-    assert not _circles(_arrows())
+    assert not _circles(_imported())
 
 
 def test_circles_are_found():
     assert _circles({"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}) == {frozenset("abc")}
 
 
-def _arrows() -> dict[str, set[str]]:
+def _imported() -> dict[str, set[str]]:
     """Each module of the product, with those that it imports anywhere."""
-    paths = {_module(path): path for room in ROOMS for path in modules(room)}
+    paths = {_module(path): path for folder in FOLDERS for path in modules(folder)}
     found = {}
     for name, path in paths.items():
         taken = set(imports(path)) & set(paths)
@@ -191,14 +192,14 @@ def _module(path: Path) -> str:
     return ".".join(parts if parts[0] == "impasto" else ["impasto", *parts])
 
 
-def _circles(arrows: dict[str, set[str]]) -> set[frozenset[str]]:
+def _circles(imported: dict[str, set[str]]) -> set[frozenset[str]]:
     """The sets of modules that reach each other."""
-    reached = {name: set(others) for name, others in arrows.items()}
-    for middle in arrows:  # Warshall's algorithm
+    reached = {name: set(others) for name, others in imported.items()}
+    for middle in imported:  # Warshall's algorithm
         for others in reached.values():
             if middle in others:
                 others |= reached[middle]
-    found = {frozenset(other for other in reached[name] if name in reached[other]) for name in arrows}
+    found = {frozenset(other for other in reached[name] if name in reached[other]) for name in imported}
     return found - {frozenset()}
 
 

@@ -32,22 +32,22 @@ from .options import TrainingOptions, check_whole
 from .recipe import digest_of_weights, recipe_of
 
 DISTILL_WEIGHTS = {"teacher": 1.0, "truth": 0.0}
-"""`truth` is the distance from the undamaged photo; stylizers have none."""
+"""Weights of the loss terms. `truth` is the distance from the undamaged photo; stylizers have none."""
 
 STUDENTS = {"stylize": "thumbnail-stylizer"}
-"""The network that learns from a teacher of a task, where it is not named; all others have unet-restorer."""
+"""The student's default network for a task; unet-restorer for every other task."""
 
 
 @dataclass(frozen=True)
 class DistillOptions(TrainingOptions):
-    """A student."""
+    """Options for training a small network (the student) to draw what a larger one (the teacher) draws."""
 
     teacher: Path = Path()
-    """The checkpoint or package that it learns from."""
+    """The teacher: a checkpoint or package."""
     degradation: Degradation | None = None
-    """What is done to the photos before both see them; None for stylizers."""
+    """The damage that is done to the photos before both networks see them; None for stylizers."""
     style: str = ""
-    """Which of its styles a teacher of several shows."""
+    """The style to learn, if the teacher has several."""
     batch: int = 8
     crop: int = 128
     weights: Mapping[str, float] = field(default_factory=lambda: dict(DISTILL_WEIGHTS))
@@ -61,7 +61,7 @@ class DistillOptions(TrainingOptions):
         if self.whole:
             check_whole(self.whole)
         if self.whole and (self.degradation or self.fit.replay):
-            raise OptionError("whole photos are for stylizers, and no recorded step takes them; leave --whole away")
+            raise OptionError("whole photos are for stylizers, and no recorded step takes them; leave --whole out")
         if self.weights.get("truth") and self.degradation is None:
             raise OptionError(
                 "the distance from the truth is known where photos are damaged; name --degrade, or leave it 0"

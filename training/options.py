@@ -1,4 +1,4 @@
-"""What all trainings take."""
+"""Options that all trainings share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .loop.task import TaskOptions
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What all trainings take."""
+    """Options that all trainings share."""
 
     name: str
     """The model's name."""
@@ -35,18 +35,19 @@ class TrainingOptions:
     crop: int = 384
     """Side of the square crops in pixels, a multiple of 8."""
     held_out: float = 0.05
-    """Share of the photos kept for validation, where there is no folder of them."""
+    """Share of the photos that is kept for validation, if `validation` names no folder."""
     validation: Path | None = None
-    """Folder of photos to judge by; none of `photos` is held out then."""
+    """Folder of photos for validation; none of `photos` is held out then."""
     test_share: float = 0.0
-    """Share of all the photos kept for a test set, which is judged once, at the end."""
+    """Share of the photos that is kept for a test set, which is judged once, at the end."""
     test: Path | None = None
-    """Folder of photos for it, instead."""
+    """Folder of photos for the test set, instead of `test_share`."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """The network's own arguments, where they differ from its defaults."""
     start: Path | None = None
-    """A checkpoint or package of the same architecture to begin with; one for another scale lends all but its head."""
+    """A checkpoint or package of the same architecture to begin with. From one for another scale, all but the head is taken."""
     resume: bool = False
+    """Whether to continue the unfinished run in `output`."""
     terms: str = ""
     """What the owners of the pictures allow, for the recipe: `impasto models` shows it."""
     command: str = ""
@@ -54,26 +55,26 @@ class TrainingOptions:
     architecture: str = ""
     """The network's name in `training.networks`."""
     backbone: str = "vgg16"
-    """The classifier in `training.backbones` whose features tell content and style; restorers need it for the
-    perceptual term alone."""
+    """The classifier in `training.backbones` whose features measure content and style. Restorers need it only for the
+    perceptual term."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """The weights of the loss terms."""
     backbone_weights: Path | None = None
-    """The backbone's weights; by default those in the cache, in an installed package, or from the official place."""
+    """File of the backbone's weights; by default from the cache, an installed package, or the official server."""
 
     accepts_foreign: ClassVar[bool] = False
     """Whether `start` may be another project's network."""
 
     @property
     def photo_folders(self) -> tuple[Path, ...]:
-        """The folders of photos; none where a training's data is named otherwise."""
+        """The folders of photos; empty for a restorer that learns from pairs."""
         if self.photos is None:
             return ()
         return (Path(self.photos),) if isinstance(self.photos, (str, os.PathLike)) else tuple(map(Path, self.photos))
 
     @property
     def data_folders(self) -> tuple[tuple[Path, ...], Path | None]:
-        """Where the pictures lie, and where their targets do; None where they have none."""
+        """The folders of pictures, and the folder of their targets; None without targets."""
         return self.photo_folders, None
 
     def __post_init__(self) -> None:
@@ -103,11 +104,11 @@ class TrainingOptions:
             )
 
     def task_options(self, device: torch.device) -> TaskOptions:
-        """What of it the task takes, in this process."""
+        """The options that the task needs, in this process."""
         return TaskOptions(self.crop, self.batch, self.fit.seed, device, self.weights, launched())
 
 
 def check_whole(sides: tuple[int, int]) -> None:
-    """Raises OptionError for longer sides of whole photos, in pixels, that nothing can be learnt from."""
+    """Raises OptionError for longer sides of whole photos, in pixels, that are too small to learn from."""
     if not 128 <= sides[0] <= sides[1]:
         raise OptionError(f"whole photos of {sides[0]} to {sides[1]} pixels: wanted 128 or more, smaller first")

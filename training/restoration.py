@@ -34,34 +34,34 @@ from .recipe import digest_of_weights, recipe_of
 RESTORE_WEIGHTS = {"charbonnier": 1.0, "psnr": 0.0, "frequency": 0.0, "perceptual": 0.0}
 
 STRONGER = 2
-"""One of so many pictures of a batch is asked for more than the strength 1, of a restorer that is to learn it."""
+"""One of this many pictures of a batch trains a strength above 1, if the network has one."""
 
 
 @dataclass(frozen=True)
 class RestoreOptions(TrainingOptions):
-    """A restorer: denoiser, deblurrer, inpainter, upscaler or JPEG cleaner, as the damage says."""
+    """Options for training a restorer: the damage decides whether it is a denoiser, deblurrer, inpainter, upscaler or JPEG cleaner."""
 
     degradation: Degradation = GaussianNoise(0, 55)  # noqa: RUF009 (frozen)
-    """What is done to the photos; a network of another scale than 1 follows from it."""
+    """The damage that is done to the photos. It also decides the network's scale."""
     pairs: tuple[Path, Path] | None = None
-    """Instead of photos to damage: a folder of pictures, and one of what they ought to be, under the same names."""
+    """Instead of photos: a folder of pictures, and a folder of their targets, under the same names."""
     with_strength: bool = False
-    """Let the strength be chosen at run time: up to 2 for what undoes noise, else up to 1."""
+    """Let the strength be chosen at run time: up to 2 for a denoiser, otherwise up to 1."""
     fit: FitOptions = FitOptions(steps=40_000)  # noqa: RUF009 (frozen)
     batch: int = 32
     crop: int = 128
     architecture: str = "unet-restorer"
     weights: Mapping[str, float] = field(default_factory=lambda: dict(RESTORE_WEIGHTS))
     synthetic: float = 0.0
-    """Share of the pictures to train on that are made by program: text, line drawings, flat shapes and gradients."""
+    """Share of the training pictures that are generated: text, line drawings, flat shapes and gradients; 0 to 0.9."""
     gray: float = 0.0
-    """Share of the crops whose colour is taken away before they are damaged."""
+    """Share of the crops that are turned gray before they are damaged; 0 to 1."""
 
     accepts_foreign: ClassVar[bool] = True
 
     @property
     def data_folders(self) -> tuple[tuple[Path, ...], Path | None]:
-        """Where the pictures lie, and where their targets do."""
+        """The folders of pictures, and the folder of their targets."""
         return ((self.pairs[0],), self.pairs[1]) if self.pairs else super().data_folders
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class RestoreOptions(TrainingOptions):
                 f"synthetic pictures {self.synthetic}, gray crops {self.gray}: wanted shares from 0 to 0.9, and from 0 to 1"
             )
         if self.pairs and (self.synthetic or self.gray):
-            raise OptionError("pairs are learnt as they are; leave synthetic and gray pictures away")
+            raise OptionError("pairs are learnt as they are; leave synthetic and gray pictures out")
         if bool(self.photo_folders) == bool(self.pairs):
             raise OptionError(
                 "a restorer learns from photos that are damaged for it, or from pairs: name one of the two (--photos, --pairs)"
@@ -149,7 +149,7 @@ def _network(options: RestoreOptions, scale: int) -> Network:
     network = new_network(options, implied | _implied_strength(options, scale))
     if options.with_strength and not network.strength:
         raise OptionError(
-            f"a {network.architecture} takes no strength; leave --with-strength away, or train a unet-restorer"
+            f"a {network.architecture} takes no strength; leave --with-strength out, or train a unet-restorer"
         )
     if network.scale != scale:
         raise OptionError(
@@ -164,7 +164,10 @@ def _network(options: RestoreOptions, scale: int) -> Network:
 
 
 def _implied_strength(options: RestoreOptions, scale: int) -> dict[str, Any]:
-    """The argument, where a strength is asked for or known. One that is known from the start stays, as far as the damage has it."""
+    """The network's argument `strength`; empty for none.
+
+    The strength of the network in `start` is kept, but at most 1 unless the damage is noise.
+    """
     known = 0.0 if options.start is None else checkpoint.load_network(options.start).strength
     if not (options.with_strength or known):
         return {}

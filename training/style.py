@@ -40,16 +40,16 @@ STYLE_WEIGHTS = {
     "content": 1.0, "style": 10.0, "total variation": 0.05, "grid": 1.0, "shift": 20.0, "range": 10.0, "photo": 10.0,
     "temporal": 0.0, "deep content": 0.0,
 }  # fmt: skip
-"""`photo` draws a network of several styles to the photo, in so far as less than full strength is asked of it. `deep content` is
-content in the backbone's deepest layer, which knows things rather than edges."""
+"""Weights of the loss terms. `photo` pulls a network of several styles toward the photo, where less than full strength is wanted.
+`deep content` is content in the backbone's deepest layer, whose features are objects rather than edges."""
 
 FULL_STRENGTH, NO_STRENGTH = 0.7, 0.1
-"""Shares of the steps that ask a network of several styles for one of them alone, and for none; the rest ask for a mixture
-of one with the photo."""
+"""For a network of several styles: the share of steps at full strength of one style, and at strength 0. The other steps train
+a mixture of one style with the photo."""
 
 MOVED_PIXELS, MOVED_SHARE, MOVED_NOISE = 4.0, 0.02, 3.0
-"""What the temporal term takes two pictures of a video to differ by, at most: pixels of motion, share of the size by which it
-grows or shrinks, standard deviation of the noise in levels of 255."""
+"""Largest differences between two frames of the temporal term's artificial video: motion in pixels, change of size as a share, and
+standard deviation of the noise in levels of 255."""
 
 SHIFT_MARGIN = 24
 """Pixels at the edges of a crop that the shift term leaves out for networks that know where the edges are."""
@@ -57,13 +57,14 @@ SHIFT_MARGIN = 24
 
 @dataclass(frozen=True)
 class StyleOptions(TrainingOptions):
-    """A stylizer."""
+    """Options for training a stylizer."""
 
     paintings: tuple[Path, ...] = ()
+    """Picture files of the paintings, one for each style. At least one."""
     whole: tuple[int, int] | None = None
     """Instead of crops, whole photos whose longer side lies between these two, in pixels."""
     scales: int = 1
-    """Sizes at which the strokes are compared with the painting's, each half the one before."""
+    """Number of sizes, 1 to 4, at which strokes are compared with the painting's. Each is half the one before."""
     with_strength: bool = False
     """Also learn the photo itself as a style, so that a strength can be chosen at run time; several paintings imply it."""
     working_size: int | None = None
@@ -88,7 +89,7 @@ class StyleOptions(TrainingOptions):
         if self.whole:
             check_whole(self.whole)
         if self.whole and self.fit.replay:
-            raise OptionError("a recorded step has one size; leave --cuda-graph away, or train on crops")
+            raise OptionError("a recorded step has one size; leave --cuda-graph out, or train on crops")
         if len(set(self.styles)) < len(self.styles):
             raise OptionError(
                 f"the paintings' file names become the styles' names; these are not all different: {self.styles}"
@@ -99,7 +100,7 @@ class StyleOptions(TrainingOptions):
             )
         if len(self.paintings) > 1 and self.fit.replay:
             raise OptionError(
-                "a recorded step cannot change its painting; leave --cuda-graph away, or name one painting"
+                "a recorded step cannot change its painting; leave --cuda-graph out, or name one painting"
             )
 
 
@@ -215,7 +216,7 @@ class StyleTask(Task):
         if self.weights["shift"] and not self._around and crop - network.multiple <= 2 * SHIFT_MARGIN:
             raise OptionError(
                 f"the shift term sees nothing of crops of {crop} pixels, of which it leaves out {SHIFT_MARGIN} at each edge; use "
-                f"crops above {2 * SHIFT_MARGIN + network.multiple}, or leave the term away (--weight shift=0)"
+                f"crops above {2 * SHIFT_MARGIN + network.multiple}, or leave the term out (--weight shift=0)"
             )
         self._painted = [name for name in network.styles if name != PHOTO]
         with torch.no_grad():

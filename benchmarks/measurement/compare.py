@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from impasto.images.contact_sheet import Panel, write_contact_sheet
 from impasto.metrics import psnr
 from impasto.progress import Progress, silent
 
-from .measure import Latency, in_turn
+from .measure import TURNS, Latency, in_turn
 from .report import SCHEMA, describe_machine
 
 ROUNDS = 15
+_PATIENCE_SECONDS = 60
+"""Fewer rounds are drawn where ROUNDS would take longer than this, as with large photos on small machines."""
 LEAST_ROUNDS = 6
 """The least number of rounds for an interval of 95 %: fewer lie all on one side of the median more often than one time in twenty."""
 _CHOICES = ("backend", "precision", "layout", "style", "strength")
@@ -180,26 +183,29 @@ def compare(
     photo: Path,
     *,
     size: tuple[int, int] | None = None,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
     device: int = 0,
     progress: Progress = silent,
 ) -> Comparison:
     """Load all, and let them draw one picture in turn, round by round, at its own size whatever their working sizes.
 
-    photo: the file that they draw. size: (height, width) to scale it to; None for its own. progress: called after each round
-    with the rounds that are done, from 0 on (the first is not counted).
+    photo: the file that they draw. size: (height, width) to scale it to; None for its own. rounds: None takes ROUNDS, or as many as
+    fit into a minute, but LEAST_ROUNDS at least. progress: called after each round with the rounds that are done, from 0 on (the first
+    is not counted).
     Raises OptionError for fewer than two contenders, PictureError, and what `impasto.load` raises.
     """
     if len(contenders) < 2:
         raise OptionError(
             f"got {len(contenders)} model; a comparison wants two or more, such as denoise denoise,precision=int8"
         )
-    if rounds < 1:
+    if rounds is not None and rounds < 1:
         raise OptionError(f"rounds is {rounds}; wanted at least 1")
     with ExitStack() as opened:
         models = [opened.enter_context(contender.load(device)) for contender in contenders]
         image = images.read_scaled(photo, size) if size else images.read(photo).rgb
+        begun = time.perf_counter()
         drawn = [model(image) for model in models]
+        rounds = rounds or _rounds_of(time.perf_counter() - begun)
         draws = {str(index): model.__call__ for index, model in enumerate(models)}
         samples = [
             np.array(times)
@@ -217,6 +223,11 @@ def compare(
             for contender, model, times, picture in zip(contenders, models, samples, drawn, strict=True)
         )
     return Comparison(image, standings, describe_machine())
+
+
+def _rounds_of(seconds: float) -> int:
+    """How many rounds to draw where nobody says. seconds: for one call of each, the first, which is slower than later ones."""
+    return min(ROUNDS, max(LEAST_ROUNDS, int(_PATIENCE_SECONDS / (TURNS * seconds))))
 
 
 def median_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -29,11 +29,13 @@ class PictureCheck:
     picture: str
     size: tuple[int, int]
     max_difference: int
-    """The largest difference of a value, in levels of 255."""
+    """The largest difference of a value, in levels of `white`."""
     differing: float
     """Share of values that differ at all."""
     psnr: float
-    """PSNR of one drawing against the other, in dB; infinite where they are equal."""
+    """PSNR of one drawing against the other, in dB of white; infinite where they are equal."""
+    white: int = 255
+    """What the drawings call white: 255, or 65,535 of 16 bits."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; JSON has no infinity, so a PSNR of equal drawings is null."""
@@ -115,14 +117,16 @@ def check_package(
 
 
 def compare(name: str, drawn: np.ndarray, reference: np.ndarray) -> PictureCheck:
-    """Two drawings of one picture, uint8 of the same shape."""
-    difference = np.abs(drawn.astype(np.int16) - reference)
+    """Two drawings of one picture, of the same shape, both uint8 or both uint16."""
+    difference = np.abs(drawn.astype(np.int32) - reference)
+    white = int(np.iinfo(drawn.dtype).max)
     return PictureCheck(
         picture=name,
         size=(drawn.shape[0], drawn.shape[1]),
         max_difference=int(difference.max()),
         differing=float((difference > 0).mean()),
-        psnr=psnr(drawn, reference),
+        psnr=psnr(drawn * (255 / white), reference * (255 / white)),
+        white=white,
     )
 
 

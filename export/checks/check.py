@@ -33,7 +33,7 @@ def check(
         model: a package by path or name, or an engine (.plan).
         pictures: picture files to draw. Synthetic pictures come on top; with `style`, only where no files are given.
         against: for an engine, the .onnx file or package that it must draw like.
-        least_psnr: for an engine, the least PSNR in dB; None takes 60 (fp32), 50 (fp16) or 30 (int8).
+        least_psnr: for an engine, the least PSNR in dB; None takes 60 (fp32), 50 (fp16) or 30 (int8), or 90 with float ends.
         style: the painting to measure the style by.
         backend: what draws a package; "auto" as in `impasto.load`.
         device: the GPU's number.

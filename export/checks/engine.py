@@ -20,6 +20,8 @@ from .against_torch import PictureCheck, compare, given_pictures, synthetic_pict
 
 LEAST_PSNR = {"fp32": 60.0, "fp16": 50.0, "int8": 30.0}
 """The least PSNR in dB by the engine's precision. FP32 kernels round a value apart now and then; INT8 costs what calibration leaves."""
+LEAST_PSNR_16_BITS = 90.0
+"""The least PSNR in dB of an engine with float ends, whose pictures of 16 bits are not rounded to bytes."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class EnginePicture:
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """What `check_engine` found. A canonical model has one output, the picture."""
+    """What `check_engine` found. A canonical model has one output, the picture. Engines with float ends drew pictures of 16 bits."""
 
     engine: str
     against: str
@@ -48,7 +50,7 @@ class EngineCheck:
             if picture.drawn.psnr < self.least_psnr:
                 raise CheckFailed(
                     f"{self.engine} draws {picture.drawn.picture} at {picture.drawn.psnr:.1f} dB of what {self.against} "
-                    f"draws (largest difference {picture.drawn.max_difference}); {self.precision} must reach "
+                    f"draws (largest difference {picture.drawn.max_difference} of {picture.drawn.white}); {self.precision} must reach "
                     f"{self.least_psnr:g} dB. Calibrate or build it again, or set another budget with --min-psnr"
                 )
 
@@ -74,9 +76,10 @@ def check_engine(
     """Draw pictures with an engine on the GPU and with a graph in ONNX Runtime on the CPU, and compare.
 
     engine: a .plan file, or a package that holds a fitting one. against: the ONNX file or package. pictures: files; a
-    synthetic one of the engine's best size and one of an odd size come on top, where strengths can be asked for also at half.
-    least_psnr: the budget in dB, by the engine's precision where None. Raises what `impasto.load` raises, PictureError, OptionError
-    for a budget that is no number, and CheckFailed where the graph's pictures have another size.
+    synthetic one of the engine's best size and one of an odd size come on top, where strengths can be asked for also at half. An
+    engine with float ends gets them with 16 bits. least_psnr: the budget in dB, by the engine's precision and ends where None.
+    Raises what `impasto.load` raises, PictureError, OptionError for a budget that is no number, and CheckFailed where the graph's
+    pictures have another size.
     """
     require_graph(against)
     if least_psnr is not None and math.isnan(least_psnr):  # nothing is below it, so that anything would pass
@@ -91,7 +94,8 @@ def check_engine(
             built.strength = reference.strength = 0.5
             drawn += [_compare(f"{name} at strength 0.5", built, reference, image) for name, image in artificial]
         precision = built.info.precision
-        budget = LEAST_PSNR[precision] if least_psnr is None else least_psnr
+        usual = LEAST_PSNR[precision] if "uint8" in built.info.depths else LEAST_PSNR_16_BITS
+        budget = usual if least_psnr is None else least_psnr
         return EngineCheck(str(engine), str(against), precision, budget, tuple(drawn))
 
 
@@ -103,6 +107,8 @@ def require_graph(against: str | os.PathLike[str]) -> None:
 
 def _compare(name: str, built: impasto.Model, graph: impasto.Model, image: np.ndarray) -> EnginePicture:
     """Draw with both. Raises CheckFailed where the pictures are not even of one size."""
+    if "uint8" not in built.info.depths:
+        name, image = f"{name}, 16 bits", _between_levels(image)
     drawn, reference = built(image), graph(image)
     if drawn.shape != reference.shape:
         taken, made, wanted = (f"{one.shape[0]} x {one.shape[1]}" for one in (image, drawn, reference))
@@ -111,7 +117,15 @@ def _compare(name: str, built: impasto.Model, graph: impasto.Model, image: np.nd
             "compare with the graph or package that it was built from"
         )
     holds_window = min(drawn.shape[:2]) >= SSIM_SIDE
-    return EnginePicture(compare(name, drawn, reference), ssim(drawn, reference) if holds_window else None)
+    found = compare(name, drawn, reference)
+    of_255 = (picture * (255 / found.white) for picture in (drawn, reference))
+    return EnginePicture(found, ssim(*of_255) if holds_window else None)
+
+
+def _between_levels(image: np.ndarray) -> np.ndarray:
+    """The picture with 16 bits and values between its levels, the same each time: uint16 of uint8, of one shape."""
+    between = np.random.default_rng(0).integers(-128, 129, image.shape)
+    return (image.astype(np.int32) * 257 + between).clip(0, 65_535).astype(np.uint16)
 
 
 def _sizes(engine: str | os.PathLike[str], built: impasto.Model) -> list[tuple[int, int]]:

@@ -44,22 +44,23 @@ _QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"
 @renamed(families="target_backends")
 @dataclass(frozen=True)
 class QuantizeOptions:
-    """What is wanted."""
+    """Options of `quantize`: the precision, the pictures to calibrate on, and the budget of quality."""
 
     calibrate: Path
-    """Folder of pictures like those that the model will be given, or clean ones for a restorer (see `damage`)."""
+    """Folder of pictures like those that the model will get; for a restorer, clean pictures (see `damage`)."""
     to: str = "int8"
-    """One of TARGETS; "auto" is the fastest that holds the budget."""
+    """One of TARGETS; "auto" is the fastest precision that holds the budget."""
     target_backends: tuple[str, ...] = ()
     """Some of `impasto.package.manifest.TARGET_BACKENDS`; empty for all."""
     budget: Budget | None = None
     """None for `Budget.default` of each precision."""
     method: str | None = None
-    """One of `graph.int8.METHODS`; None for the ranges that the training has learnt (--qat), else the best on the pictures."""
+    """How INT8 ranges are found, one of `graph.int8.METHODS`. None: the ranges that training has learnt (--qat), otherwise the method
+    that draws best."""
     damage: str | None = None
-    """What a restorer undoes, such as "noise:0-55", done to the pictures first; None for what its recipe says."""
+    """The damage that is added to a restorer's pictures first, such as "noise:0-55"; None for the damage in its recipe."""
     paintings: tuple[Path, ...] = ()
-    """What a stylizer paints like, for a budget of style; one for each of its styles, a file that is called so."""
+    """For a budget of style: the paintings, one for each style of the stylizer, in a file of the style's name."""
     vgg: Path | None = None
     """VGG16's weights; None for those in the cache."""
     output: Path | None = None
@@ -67,9 +68,9 @@ class QuantizeOptions:
     modelopt: Path | None = None
     """A Python that has NVIDIA ModelOpt, which then quantizes for TensorRT; None for ONNX Runtime's quantizer."""
     sensitivity: bool = False
-    """Measure what each layer costs even where the budget holds without."""
+    """Measure what each layer costs, even if the budget holds anyway."""
     exclude: tuple[str, ...] = ()
-    """Labels of the layers to exclude, as an earlier search found them; it is then not searched again. Empty: search."""
+    """Labels of the layers to exclude, as an earlier search found them. Empty: search for them."""
 
     def __post_init__(self) -> None:
         if self.to not in TARGETS:
@@ -96,16 +97,22 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """What `quantize` made."""
+    """The result of `quantize`."""
 
     model: str
+    """The model's name."""
     made: tuple[QuantizedGraph, ...]
+    """The graphs that were written; empty if FP32 is the fastest."""
     timings: tuple[Timing, ...]
-    """What "auto" compared for each target backend."""
+    """What "auto" measured, for each target backend."""
     pictures: int
+    """Number of pictures that were used."""
     skipped: tuple[str, ...]
+    """Files that could not be used, with the reason."""
     damage: str
+    """The damage that was added to the pictures; "none" without one."""
     seconds: float
+    """Time that the search took."""
 
     def __str__(self) -> str:
         lines = [str(timing) for timing in self.timings]

@@ -1,4 +1,4 @@
-"""What can be asked of an engine's builder, and how people write it."""
+"""The options of an engine build, and how the command line writes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sizes:
         return cls(*sides)
 
     def padded(self, spec: ModelSpec) -> Sizes:
-        """What the network sees of such pictures: the border around them, rounded up to what it accepts."""
+        """The sizes with the network's border, rounded up to what the network accepts."""
         low, best, high = (
             spec.size.padded(height + 2 * spec.border, width + 2 * spec.border)
             for height, width in (self.low, self.best, self.high)
@@ -64,10 +64,10 @@ _BOARDS = {
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Everything that a user decides about an engine."""
+    """Options of `build_engine`."""
 
     precision: str = "fp16"
-    """"fp32", "fp16", "int8", or "auto" for the best that can be had without loss, which `build_engine` replaces."""
+    """"fp32", "fp16", "int8", or "auto": FP16 where it is possible, otherwise FP32. `build_engine` replaces it."""
     sizes: tuple[Sizes, ...] = ()
     """One optimization profile each. Empty: the only size of a graph that has one, otherwise 1080p."""
     batch: tuple[int, int, int] = (1, 1, 1)
@@ -84,6 +84,8 @@ class BuildOptions:
     """TensorRT-RTX only: compute capabilities to build for, such as "sm86"; empty means the GPU in this machine."""
     dla_core: int | None = None
     """Jetson: the deep learning accelerator that computes what it can, by number; None leaves everything to the GPU."""
+    with_float: bool = False
+    """Whether the package's graph with float ends gets an engine of these sizes too, in FP32, for pictures of 16 bits and float32."""
 
     def __post_init__(self) -> None:
         for target in self.targets:
@@ -122,7 +124,7 @@ class BuildOptions:
             raise OptionError("a DLA takes one size; say one --size and one --batch, or leave --dla out")
 
     def with_default_sizes(self, spec: ModelSpec) -> BuildOptions:
-        """The options, with the sizes that are meant where none were asked for."""
+        """The options, with default sizes if they name none."""
         return self if self.sizes else replace(self, sizes=(only_size(spec) or Sizes.parse("1080p"),))
 
     @property
@@ -132,7 +134,7 @@ class BuildOptions:
         return several or any(sizes.low != sizes.high for sizes in self.sizes)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for the key and the record."""
+        """Everything that one engine is built by, for the key and the record."""
         return {
             "precision": self.precision,
             "sizes": [[list(sizes.low), list(sizes.best), list(sizes.high)] for sizes in self.sizes],

@@ -14,7 +14,7 @@ import impasto
 from impasto.errors import ExportError, OptionError, PackageError, first_line, install
 from impasto.files import sha256
 from impasto.package.engine_record import EngineRecord
-from impasto.package.manifest import MANIFEST, read_manifest, verify
+from impasto.package.manifest import FLOAT, MANIFEST, read_manifest, verify
 from impasto.package.spec import ModelSpec, SizeRule
 from impasto.package.writer import NewFile, change_package
 from impasto.progress import Progress, silent
@@ -49,6 +49,8 @@ class BuildResult:
     """Why it cannot run on this machine; None where it can."""
     why_precision: str | None = None
     """Why it has its precision; None where that was asked for."""
+    float_engine: Path | None = None
+    """The engine of the graph with float ends, where it was asked for."""
 
     def __str__(self) -> str:
         record = self.record
@@ -64,6 +66,7 @@ class BuildResult:
             "plan": str(self.plan),
             "built": self.built,
             "context": str(self.context) if self.context else None,
+            "float_engine": str(self.float_engine) if self.float_engine else None,
             "source": str(self.source),
             "why_not_here": self.why_not_here,
             "record": self.record.to_json(),
@@ -85,7 +88,8 @@ def build_engine(
 
     Args:
         model: a package by path or name, or an ONNX file that takes uint8 (N, H, W, 3) pictures.
-        options: precision, sizes and what else the builder is told. Precision "auto" is FP16 where it can be had, else FP32.
+        options: precision, sizes and what else the builder is told. Precision "auto" is FP16 where it can be had, else FP32. With
+            `with_float`, the package's graph with float ends gets an engine of the same sizes too, always in FP32.
         store: "package" writes the engines into its `engines/` folder and manifest, "cache" leaves them in the user's cache, "auto"
             takes the package unless it came with Impasto or cannot be written.
         product: "tensorrt", "tensorrt-rtx", or "auto", which takes the one that is installed.
@@ -98,7 +102,8 @@ def build_engine(
         BuildResult: the engine's file, its record with the types of all layers, and whether it can run here.
 
     Raises:
-        OptionError: for options that this TensorRT does not have, or sizes that the graph does not take.
+        OptionError: for options that this TensorRT does not have, sizes that the graph does not take, or `with_float` for a model
+            without a graph with float ends.
         MissingDependency: without TensorRT.
         PackageError, ModelNotFound: for a model that cannot be found, or holds no graph of the precision.
         ExportError: where TensorRT cannot read or build the graph, in its own words.
@@ -125,22 +130,29 @@ def build_engine(
     spec = source.manifest.spec if source.manifest else spec_of_graph(source)
     _require_sizes(spec, options, source.path)
     graph_path, precision = find_graph(source, options.precision, api)
-    builder = EngineBuilder(graph_path, spec, options, graph_precision=precision, api=api, cache=cache, device=device)
-    with ExitStack() as held:  # other builders may evict neither before both are copied
-        entry, built = builder.build(
-            context_sha256=sha256(source.context_path) if source.context_path and spec.thumbnail else None,
-            progress=progress,
-            waiting=waiting,
-            held=held,
-        )
-        # Second, since every size has the same one: who builds another waits for it, and should not wait for the model's.
-        of_context = _context_builder(source, builder)
-        context = of_context.build(role="context", waiting=waiting, held=held)[0] if of_context else None
-        plans = [entry.plan, *([context.plan] if context else [])]
+    own = EngineBuilder(graph_path, spec, options, graph_precision=precision, api=api, cache=cache, device=device)
+    # The context graph's is last, since every size has the same one: who builds another waits for it, and should not wait for ours.
+    builders = {"model": own, FLOAT: _float_builder(source, own), "context": _context_builder(source, own)}
+    needed = sha256(source.context_path) if source.context_path and builders["context"] else None
+    with ExitStack() as held:  # other builders may evict none before all are copied
+        found = {
+            role: builder.build(
+                role=role,
+                context_sha256=None if role == "context" else needed,
+                progress=silent if role == "context" else progress,
+                waiting=waiting,
+                held=held,
+            )
+            for role, builder in builders.items()
+            if builder
+        }
+        plans = [entry.plan for entry, _ in found.values()]
         if store == "package" or (store == "auto" and _takes_engines(source)):
-            plans = add_to_package(source.path, [entry, *([context] if context else [])])
+            plans = add_to_package(source.path, [entry for entry, _ in found.values()])
+    entry, built = found["model"]
+    at = dict(zip(found, plans, strict=True))
     reason = why_not_here(entry.record, device)
-    return BuildResult(plans[0], entry.record, built, plans[1] if context else None, source.path, reason, why)
+    return BuildResult(at["model"], entry.record, built, at.get("context"), source.path, reason, why, at.get(FLOAT))
 
 
 def _with_precision(
@@ -219,7 +231,8 @@ def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
         manifest = read_manifest(folder)
         added = {}
         for entry in entries:
-            for path, role in ((entry.plan, "engine"), (entry.plan.with_suffix(".json"), "engine record")):
+            kind = "float engine" if entry.record.role == FLOAT else "engine"
+            for path, role in ((entry.plan, kind), (entry.plan.with_suffix(".json"), "engine record")):
                 name = f"{ENGINES}/{path.name}"
                 added[name] = change.add(NewFile(name, role, path, entry.record.precision))
         kept = [file for file in manifest.files if file.name not in added]
@@ -227,13 +240,13 @@ def add_to_package(folder: Path, entries: list[CacheEntry]) -> list[Path]:
     return [folder / ENGINES / entry.plan.name for entry in entries]
 
 
-def discard(result: BuildResult, cache: EngineCache | None = None) -> None:
+def discard(plan: Path, cache: EngineCache | None = None) -> None:
     """Take an engine that does not draw what it should out of its package and the cache. Raises OutputError."""
-    (cache or EngineCache()).discard(result.record.key)
-    folder = result.plan.parent.parent
-    if result.plan.parent.name != ENGINES or not (folder / MANIFEST).is_file():
+    (cache or EngineCache()).discard(plan.stem)
+    folder = plan.parent.parent
+    if plan.parent.name != ENGINES or not (folder / MANIFEST).is_file():
         return
-    names = {f"{ENGINES}/{result.plan.stem}{suffix}" for suffix in (".plan", ".json")}
+    names = {f"{ENGINES}/{plan.stem}{suffix}" for suffix in (".plan", ".json")}
     with change_package(folder) as change:
         manifest = read_manifest(folder)
         change.manifest = replace(manifest, files=tuple(file for file in manifest.files if file.name not in names))
@@ -255,6 +268,37 @@ def _context_builder(source: Source, builder: EngineBuilder) -> EngineBuilder | 
         source.context_path,
         ModelSpec(f"{spec.name}-context", size=SizeRule(fixed=side)),
         replace(builder.options, precision="fp32", sizes=(Sizes(side, side, side),), dla_core=None),
+        graph_precision="fp32",
+        api=builder.api,
+        target=builder.target,
+        cache=builder.cache,
+        device=builder.device,
+    )
+
+
+def _float_builder(source: Source, builder: EngineBuilder) -> EngineBuilder | None:
+    """Builds the engine of the graph with float ends, where it is wanted: always FP32.
+
+    With operands of 11 bits, as FP16 and TF32 have, a photo would come out up to 10 (denoise) or 30 (deblur) levels of 65,535 away.
+    Raises OptionError where the model has no such graph, and PackageError where it is not the manifest's.
+    """
+    options = builder.options
+    if not options.with_float:
+        return None
+    if source.manifest is None:
+        graph = shlex.quote(str(source.path))
+        raise OptionError(
+            f"{source.path} is a single graph for 8 bits, and an engine with float ends is built of a package: impasto export {graph} "
+            "-o FOLDER"
+        )
+    held = source.manifest.find(FLOAT)
+    if held is None:
+        name = source.path.resolve().name if is_shipped(source.path) else shlex.quote(str(source.path))
+        raise OptionError(f"{source.path} has no graph with float ends; add it: impasto export {name} --with-float")
+    return EngineBuilder(
+        verify(source.path, held),
+        builder.spec,
+        replace(options, precision="fp32", dla_core=None, with_float=False),
         graph_precision="fp32",
         api=builder.api,
         target=builder.target,

@@ -34,7 +34,7 @@ class TritonOptions:
     precision: str = "auto"
     """Precision of the picture graph: "fp32", "fp16" or "int8"; "auto" is FP32."""
     backend: Literal["onnxruntime", "python"] = "onnxruntime"
-    """Triton's, that runs ONNX graphs; "python" is for servers that lack the other: ONNX Runtime in Triton's Python backend."""
+    """Triton's backend for ONNX graphs. "python" is for servers without "onnxruntime": ONNX Runtime in Triton's Python backend."""
     kind: Literal["auto", "cpu", "gpu"] = "auto"
     """Where instances run; "auto": on every GPU, or on the CPU where there is none."""
     instances: int = 1
@@ -45,7 +45,7 @@ class TritonOptions:
     """Microseconds that a picture may wait for others."""
     style: Wanted = None
     strength: float = 1.0
-    """Both as in `Model.set_style`; a repository has them fixed."""
+    """Style and strength are as in `Model.set_style`. They are fixed in a repository."""
 
     def __post_init__(self) -> None:
         """Raises OptionError."""
@@ -94,16 +94,36 @@ def export_triton(
 ) -> TritonRepository:
     """Write a model into a Triton model repository.
 
-    The ensemble is called as the model is. Of its parts, NAME_begin adds the border and takes the thumbnail, NAME_context computes the
-    context, NAME_graph draws, NAME_end crops. A picture gets what `Model` draws of it with `working_size=None`, whole: a server
-    does not cut large pictures into tiles.
+    The ensemble has the model's name. Its parts: NAME_begin adds the border and takes the thumbnail, NAME_context computes the
+    context, NAME_graph draws, NAME_end crops. The server draws what `Model` draws with `working_size=None`, but it does not cut large
+    pictures into tiles.
 
-    model: a name, package, ONNX file of Impasto's, or .plan with its record. repository: a folder, made where missing.
-    Raises ModelNotFound, PackageError, OptionError, ExportError for a graph without a canonical picture's ends, OutputError where the
-    repository holds a model of one of these names.
+    Args:
+        model: a name, a package, an ONNX file that Impasto wrote, or a .plan with its record.
+        repository: the folder, which is made if it is missing.
+        options: how the server runs the model.
+
+    Returns:
+        TritonRepository: the folder, and the models that were written into it.
+
+    Raises:
+        ModelNotFound, PackageError: for a model that cannot be found or read.
+        OptionError: for a style or strength that the network has not learnt.
+        ExportError: for a graph that does not take and give canonical pictures.
+        OutputError: where the repository holds a model of one of these names.
+
+    Example:
+        >>> from impasto.export import export_triton
+        >>> written = export_triton(package, folder / "repository")
+        >>> (written.path / written.model / "config.pbtxt").is_file()
+        True
     """
     options = options or TritonOptions()
     source = resolve(model, options.precision)
+    if source.engine and source.engine.role != "model":
+        raise OptionError(
+            f"{source.path} takes no pictures of 8 bits, which the server draws; name the package that it was built from"
+        )
     spec = _spec(source)
     entries = _entries(source, spec, options)
     batch = 0 if any(entry.is_plan for entry in entries.values()) else options.batch

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
@@ -14,6 +17,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from impasto.errors import BackendError, MissingDependency, OptionError, first_line, install
+from impasto.files import STOPPING, uninterrupted
 from impasto.package.file_lock import locked_if_free
 from impasto.runtime.cpu import usable_cores
 
@@ -22,6 +26,8 @@ LOCAL = "local"
 
 _STORE_BYTES = 200_000_000
 """Bytes of Ray's object store on this machine. Paths and tables go through it, and no picture that is read from a file."""
+_START_S = 120
+"""Seconds that a node on this machine may take to start."""
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is told to Ray's makers
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # its notes of what it does would stand between ours
@@ -69,14 +75,14 @@ def connected(address: str) -> Iterator[None]:
     with ExitStack() as opened:
         if address == LOCAL:
             address = opened.enter_context(local_cluster())
+        opened.callback(library.shutdown)  # before, since Ctrl-C may come while it joins
         try:
-            with _silent():
+            with _silent(), _our_signals():
                 library.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError) as error:
             raise OptionError(
                 f"no Ray cluster answers at {address} ({first_line(error)}); start one with `ray start --head`, or give {LOCAL}"
             ) from None
-        opened.callback(library.shutdown)
         yield
 
 
@@ -95,6 +101,30 @@ def _silent() -> Iterator[None]:
 
 
 @contextmanager
+def _our_signals() -> Iterator[None]:
+    """A block that starts something of Ray's, and after which signals end this program as they did before.
+
+    Ray takes SIGTERM twice: in Python, where it exits in its own way, and in C++, where it writes what each thread was doing. A program
+    that has no handler keeps Ray's in Python, so that what runs here is ended in order.
+    """
+    from ray._private import utils
+
+    if threading.current_thread() is not threading.main_thread():  # which alone sets handlers
+        yield
+        return
+    setter = utils.set_sigterm_handler
+    if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = setter
+        for number in STOPPING:
+            if (handler := signal.getsignal(number)) is not None:
+                signal.signal(number, handler)  # again, in place of what C++ has put there
+
+
+@contextmanager
 def local_cluster() -> Iterator[str]:
     """The address of a cluster of this machine's cores and GPUs, which lives as long as the block. Raises BackendError."""
     ray()  # whose settings must be there before Ray's processes
@@ -107,15 +137,54 @@ def local_cluster() -> Iterator[str]:
     with TemporaryDirectory(prefix="impasto-", ignore_cleanup_errors=True) as folder, _in_folder(folder):
         cluster = Cluster(shutdown_at_exit=True)
         try:
-            with _without_dashboard():
-                cluster.add_node(num_cpus=usable_cores(), num_gpus=None, object_store_memory=_STORE_BYTES, **parts)
-        except Exception as error:  # what Ray's start stumbles over has no common base
-            cluster.shutdown()
-            raise BackendError(f"Ray did not start on this machine: {first_line(error)}") from error
-        try:
+            try:
+                with _starting(), _without_dashboard(), _our_signals():
+                    cluster.add_node(num_cpus=usable_cores(), num_gpus=None, object_store_memory=_STORE_BYTES, **parts)
+            except Exception as error:  # what Ray's start stumbles over has no common base
+                raise BackendError(f"Ray did not start on this machine: {first_line(error)}") from error
             yield cluster.address
         finally:
-            cluster.shutdown()
+            with uninterrupted():
+                cluster.shutdown()
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """A block that starts nodes: Ray waits longer for them, and ends what it had begun of one where the block fails or is interrupted.
+
+    Ray itself gives a node 30 seconds, which are too few on a busy machine, and keeps those of one that failed until Python ends.
+    """
+    from ray._private import node, services
+
+    begun: list[Any] = []
+    deadline = time.monotonic() + _START_S
+
+    class Kept(node.Node):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            begun.append(self)
+            super().__init__(*arguments, **options)
+
+    def get_node(*arguments: Any) -> Any:
+        while True:
+            try:
+                return asked(*arguments)
+            except RuntimeError:  # it is not there yet
+                if time.monotonic() > deadline or begun[-1].dead_processes():
+                    raise
+                time.sleep(0.2)
+
+    asked, made = services.get_node, node.Node
+    services.get_node, node.Node = get_node, Kept
+    try:
+        yield
+    except BaseException:
+        with uninterrupted():
+            for one in begun:
+                if hasattr(one, "all_processes"):
+                    one.kill_all_processes(check_alive=False, wait=True)
+        raise
+    finally:
+        services.get_node, node.Node = asked, made
 
 
 def _free_ports(number: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,8 +100,7 @@ def _jobs(entry: Path, output: Path | None, model: str, suffix: str, recursive: 
     """A file, or the pictures in a folder. suffix: of pictures."""
     if is_folder(entry):
         folder = output or _beside(entry, model)
-        sources = images.list_folder(entry, recursive=recursive, leaving_out=folder, everything=True)
-        _tell_passed_over(entry, recursive, folder)
+        sources = pictures_in(entry, recursive=recursive, leaving_out=folder, everything=True)
         names = results_of([source.relative_to(entry) for source in sources], suffix)
         return [Job(source, folder / name) for source, name in zip(sources, names, strict=True)]
     ending = ".mp4" if videos.is_video(entry) else suffix
@@ -129,14 +128,30 @@ def _beside(folder: Path, model: str) -> Path:
     return named.with_name(f"{named.name}-{model}")
 
 
-def _tell_passed_over(folder: Path, recursive: bool, leaving_out: Path) -> None:
-    """A folder stands for its pictures of the usual kinds; whoever put clips and other pictures there too should hear of it."""
-    files = list_files(folder, recursive=recursive, leaving_out=leaving_out)
+def pictures_in(
+    folder: Path, *, recursive: bool, leaving_out: Path | None = None, everything: bool = False
+) -> list[Path]:
+    """What `images.list_folder` gives and raises; a warning tells what else is there. Arguments as of that."""
+    if os.access(folder, os.R_OK | os.X_OK):
+        _tell_passed_over(list_files(folder, recursive=recursive, leaving_out=leaving_out))
+    return images.list_folder(folder, recursive=recursive, leaving_out=leaving_out, everything=everything)
+
+
+def _tell_passed_over(files: Iterable[Path]) -> None:
+    """A folder stands for its pictures of the usual kinds; whoever put clips and other pictures there too should hear of it.
+
+    files: all of the folder's.
+    """
+    files = list(files)
     clips = [file for file in files if videos.is_video(file)]
+    named = [file for file in files if file.suffix.lower() in images.READ_BY_NAME]
     others = [file for file in files if file.suffix.lower() in images.PASSED_OVER and file not in clips]
+    of_a_folder = f"of a folder {', '.join(images.SUFFIXES)} files are read"
+    example = f"impasto run MODEL {named[0].parent / f'*{named[0].suffix}'} -o RESULTS" if named else ""
     for found, kind, why in (
         (clips, "video", "a folder stands for its pictures; name the videos to run them"),
-        (others, "picture", f"of a folder {', '.join(images.SUFFIXES)} files are read; convert the others"),
+        (named, "picture", f"{of_a_folder}; name such files themselves to run them, for example: {example}"),
+        (others, "picture", f"{of_a_folder}; convert the others"),
     ):
         if found:
             more = f" and {len(found) - 1} more {kind}{'s' if len(found) > 2 else ''}" if len(found) > 1 else ""

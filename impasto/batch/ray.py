@@ -22,7 +22,7 @@ from impasto.errors import (
     ShapeError,
     first_line,
 )
-from impasto.files import make_folder, sha256
+from impasto.files import sha256
 from impasto.package.manifest import MANIFEST
 
 from .cluster import LOCAL, connected, ray, ray_part, take_cores
@@ -32,6 +32,7 @@ from .stores import Place, StoredFiles
 
 if TYPE_CHECKING:
     from impasto.runtime import Model
+    from impasto.runtime.loading.source import ModelFiles
     from impasto.styles import Wanted
 
 CPU_BACKENDS = ("openvino", "onnxruntime-cpu")
@@ -162,7 +163,7 @@ def map_pictures(
 
     Raises:
         OptionError, PictureError: for arguments that cannot be, a source without pictures, a cluster that does not answer.
-        OutputError: where the target folder cannot be made.
+        OutputError: where the target folder cannot be made or written into, or the bucket is not there.
         MissingDependency: without Ray.
         BackendError: where a machine cannot load or run the model. What was written stays.
     """
@@ -183,14 +184,12 @@ def map_pictures(
     names = source.pictures(recursive=recursive, leaving_out=target)
     results = results_of(names, f".{format}")
     there = target.files()
+    missing = [(name, result) for name, result in zip(names, results, strict=True) if result not in there]
     rows = [
         {"source": f"{source.path}/{name.as_posix()}", "target": f"{target.path}/{result.as_posix()}"}
-        for name, result in zip(names, results, strict=True)
-        if result not in there
+        for name, result in missing
     ]
-    if target.system is None:
-        for folder in {Path(target.path), *(Path(row["target"]).parent for row in rows)}:
-            make_folder(folder)
+    target.check_writable(result for _, result in missing)
     found = _Found(progress, rows)
     if rows:
         worker = _Worker(drawing, identity, source, target)
@@ -200,12 +199,43 @@ def map_pictures(
 
 
 def located(drawing: Drawing) -> tuple[Drawing, str]:
-    """The drawing with an absolute path where it named one, and what the model's files are known by. Raises ModelNotFound."""
+    """The drawing with an absolute path where it named one, and what the model's files are known by.
+
+    Raises ModelNotFound, PackageError, and OptionError for what the model's files tell that it cannot do.
+    """
     from impasto.runtime.loading.source import ModelFiles, known_names
 
-    path = ModelFiles(drawing.model).path
-    identity = _identity(path)
-    return (drawing if drawing.model in known_names() else replace(drawing, model=str(path.absolute()))), identity
+    files = ModelFiles(drawing.model)
+    _check(drawing, files)
+    identity = _identity(files.path)
+    return (drawing if drawing.model in known_names() else replace(drawing, model=str(files.path.absolute()))), identity
+
+
+def _check(drawing: Drawing, files: ModelFiles) -> None:
+    """Raises what opening the drawing would raise, as far as that is known without a backend, which this machine need not have."""
+    from impasto.package.manifest import PRECISIONS
+    from impasto.package.spec import Pixels
+    from impasto.runtime.backends import NAMES, target_backend
+    from impasto.runtime.inference.settings import check_keep_colors, style_shares, working_size
+    from impasto.runtime.loading.opening import known_spec
+
+    if drawing.backend not in ("auto", *NAMES):
+        raise OptionError(f"unknown backend {drawing.backend!r}; choose one of auto, {', '.join(NAMES)}")
+    if drawing.precision not in ("auto", *PRECISIONS):
+        raise OptionError(f"unknown precision {drawing.precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
+    if drawing.layout is not None:
+        Pixels.parse(drawing.layout)
+        if files.manifest:
+            raise OptionError(f"{files.path} has a layout of its own; leave layout out (--layout at the command line)")
+    source = files.source()
+    if drawing.backend not in ("auto", "tensorrt"):
+        files.source(drawing.precision, target_backend(drawing.backend))
+    elif drawing.precision == "int8":  # engines of FP16 are built from FP32 graphs, those of INT8 from INT8 graphs
+        files.source(drawing.precision)
+    spec = known_spec(source)
+    style_shares(spec, source.path, drawing.style, drawing.strength)
+    check_keep_colors(spec, drawing.keep_colors)
+    working_size(spec, drawing.working_size)
 
 
 def _identity(path: Path) -> str:

@@ -38,7 +38,9 @@ def run_scan(
     count, height, width = scan.stored.shape[:3]
     height, width = height * model.info.scale, width * model.info.scale
     derived = medical.is_dicom(job.target)
-    if not derived:
+    if derived:
+        medical.check_derivable(job.target, scan, model.info.scale)
+    else:
         images.check_holds(job.target, height, width, alpha=False)
     if count > 1 and not derived and job.target.suffix.lower() not in _STACKS:
         raise OptionError(
@@ -49,17 +51,18 @@ def run_scan(
     with job.naming():
         drawn = np.stack([model(picture) for picture in pictures])
     seconds = time.perf_counter() - begun
-    note = None
     if derived:
         medical.write_derived(job.target, scan, drawn, Processing(model.info.name, how))
+        told = None
     else:
-        note = _write(job, scan, drawn, quality)
+        told = _write(job, scan, drawn, quality)
+    note = "; ".join(filter(None, (told, scan.flat_text()))) or None
     changed = any(not np.array_equal(one, other) for one, other in zip(pictures, drawn, strict=True))
     return PictureRun(job, height, width, seconds, changed, note, count)
 
 
 def _write(job: Job, scan: medical.Scan, drawn: np.ndarray, quality: int) -> str | None:
-    """As a picture of 16 bits, or a stack of them. Returns what the levels mean, and what the file could not hold."""
+    """Write a picture of 16 bits, or a stack of them. Returns what the levels mean, and what the file could not hold."""
     told = f"{job.target}: {scan.range_text()}" if scan.is_gray else None
     if scan.is_gray and job.target.suffix.lower() != ".npy":
         drawn = as_depth(drawn, np.dtype(np.uint16))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from impasto import images
-from impasto.errors import MissingDependency, OptionError, OutputError, PictureError, first_line, install
-from impasto.files import list_files, location
+from impasto.errors import ImpastoError, MissingDependency, OptionError, OutputError, PictureError, first_line, install
+from impasto.files import check_writable, list_files, location, make_folder
 
+from .jobs import pictures_in
 from .pictures import Files
 
 _WHOLE_AT_ONCE = ("s3", "gcs", "abfs")
@@ -51,9 +54,12 @@ class Place:
             system, path = fs.FileSystem.from_uri(written)
         except (ValueError, OSError) as error:  # pyarrow's own errors are one of both
             raise OptionError(
-                f"cannot open {written}: {first_line(error)}; give a folder, or a URI such as s3://bucket/prefix"
+                f"cannot open {without_secret(written)}: {first_line(error).replace(written, without_secret(written))}; give a folder, "
+                "or a URI such as s3://bucket/prefix; a store that is not Amazon's wants $AWS_ENDPOINT_URL"
             ) from None
-        return cls(path.rstrip("/"), None if isinstance(system, fs.LocalFileSystem) else system)
+        if isinstance(system, fs.LocalFileSystem):
+            return cls(path.rstrip("/"))
+        return cls(path.rstrip("/"), _for_pictures(system) if system.type_name == "s3" else system)
 
     def __str__(self) -> str:
         return self.path if self.system is None else f"{self.system.type_name}://{self.path}"
@@ -64,8 +70,10 @@ class Place:
         recursive: those below, too. leaving_out: a place below it that is not looked into. Raises PictureError without any.
         """
         if self.system is None:
-            found = images.list_folder(
-                self.path, recursive=recursive, leaving_out=leaving_out.path if leaving_out.system is None else None
+            found = pictures_in(
+                Path(self.path),
+                recursive=recursive,
+                leaving_out=Path(leaving_out.path) if leaving_out.system is None else None,
             )
             return [file.relative_to(self.path) for file in found]
         inside = leaving_out.path + "/" if self.holds(leaving_out) else None
@@ -77,8 +85,30 @@ class Place:
             and not (inside and f"{self.path}/{name}".startswith(inside))
         ]
         if not names:
+            self._require_bucket(PictureError)
             raise PictureError(f"no picture files in {self}; looked for {', '.join(images.SUFFIXES)}")
         return sorted(names)
+
+    def check_writable(self, names: Iterable[Path]) -> None:
+        """Make the folders for files of these names, and raise OutputError where they cannot be written, as far as that is seen
+        beforehand."""
+        if self.system is not None:
+            self._require_bucket(OutputError)
+            return
+        files = [Path(self.path, name) for name in names]
+        for folder in {Path(self.path), *(file.parent for file in files)}:
+            make_folder(folder)
+        for file in files:
+            check_writable(file)
+
+    def _require_bucket(self, error: type[ImpastoError]) -> None:
+        """Raises the error where the place lies in an object store's bucket that is not there, so far as the store tells."""
+        bucket = self.path.partition("/")[0]
+        if self.system.type_name not in _WHOLE_AT_ONCE:
+            return
+        with contextlib.suppress(OSError):  # of stores that tell nothing of buckets, or not to everyone
+            if self.system.get_file_info(bucket).type == arrow_files().FileType.NotFound:
+                raise error(f"there is no bucket {bucket} in the store of {self}; make it first, or check the name")
 
     def holds(self, other: Place) -> bool:
         """Whether another place lies below this one."""
@@ -103,6 +133,21 @@ class Place:
         for entry in found:
             if entry.type == fs.FileType.File:
                 yield Path(PurePosixPath(entry.path).relative_to(self.path))
+
+
+def without_secret(uri: str) -> str:
+    """A URI as it may be shown: without the key and the secret that s3://KEY:SECRET@bucket/prefix holds."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", uri)
+
+
+def _for_pictures(system: Any) -> Any:
+    """An S3 file system that writes a small file by one request in place of three, and waits longer than pyarrow's 3 seconds.
+
+    pyarrow keeps such settings out of URIs; what pickle reads of a file system has them.
+    """
+    make, (settings,) = system.__reduce__()
+    wanted = {"allow_delayed_open": True, "connect_timeout": 10.0, "request_timeout": 60.0}
+    return make({**settings, **{name: value for name, value in wanted.items() if name in settings}})
 
 
 @dataclass(frozen=True)

@@ -24,21 +24,23 @@ def bench(
     precision: options.Precision = "auto",
     device: options.Device = 0,
     layout: options.Layout = None,
-    iterations: Annotated[int, typer.Option(help="Timed runs; fewer where 20 s are not enough for them.", min=1)] = 50,
-    warmup: Annotated[int, typer.Option(help="Runs before, untimed.", min=0)] = 5,
+    iterations: Annotated[
+        int, typer.Option(help="Number of timed runs. Fewer, if they would take more than 20 s.", min=1)
+    ] = 50,
+    warmup: Annotated[int, typer.Option(help="Number of runs before these, which are not timed.", min=0)] = 5,
     energy: Annotated[
         bool,
-        typer.Option("--energy", help="Also count joules a picture, by a Jetson's, a GPU's or a CPU's own sensors."),
+        typer.Option("--energy", help="Also measure joules a picture, by the sensors of a Jetson, a GPU or a CPU."),
     ] = False,
     batch: Annotated[
         Optional[list[int]],  # noqa: UP045
-        typer.Option(help="Also time the graph on so many pictures at once; may be repeated.", min=1),
+        typer.Option(help="Also time the graph on this many pictures at once; may be repeated.", min=1),
     ] = None,
     predict: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="Run nothing: predict for a device, such as orin-nano, h100 or cpu, or one that a .json file describes. An unknown "
-            "name lists them.",
+            help="Run nothing, and predict for a device such as orin-nano, h100 or cpu, or one that a .json file describes. An unknown "
+            "name lists the devices.",
             show_default=False,
         ),
     ] = None,
@@ -49,7 +51,7 @@ def bench(
     if predict is not None:
         if energy or batch or layout:
             raise OptionError(
-                "--predict knows --size, --precision and --backend; leave --energy, --batch and --layout away"
+                "--predict knows --size, --precision and --backend; leave --energy, --batch and --layout out"
             )
         _predict(model, predict, size, precision, backend, html, json)
         return

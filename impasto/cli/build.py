@@ -16,6 +16,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from impasto.errors import CheckFailed
+from impasto.package.manifest import FLOAT
 from impasto.package.spec import PERCEPTUAL
 from impasto.progress import Progress
 
@@ -55,12 +56,19 @@ Dla = Annotated[
     typer.Option(
         metavar="CORE",
         min=0,
-        help="Jetson, TensorRT 8 and 10: the accelerator, by number, that computes what it can; fp16 or int8, one size.",
+        help="Jetson with TensorRT 8 or 10: number of the deep learning accelerator (DLA), which computes what it can. fp16 or int8, "
+        "one size.",
+    ),
+]
+WithFloat = Annotated[
+    bool,
+    typer.Option(
+        "--with-float", help="Also build the FP32 engine with float ends, which draws pictures of 16 bits and float32."
     ),
 ]
 Targets = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--target", help="TensorRT-RTX: GPUs that need not be here, such as sm86,sm89,sm120."),
+    typer.Option("--target", help="TensorRT-RTX: GPUs to build for, such as sm86,sm89,sm120. None is needed here."),
 ]
 
 
@@ -68,7 +76,7 @@ def build(
     model: options.Model,
     precision: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="fp32, fp16 or int8; by default fp16 where it can be had, else fp32.", show_default=False),
+        typer.Option(help="fp32, fp16 or int8; by default fp16 where it is possible, else fp32.", show_default=False),
     ] = None,
     size: Sizes = None,
     batch: Annotated[str, typer.Option(help="Pictures at once: 1, or smallest:best:largest from 1.")] = "1",
@@ -76,26 +84,29 @@ def build(
     opt_level: Optimization = None,
     tactics: Tactics = None,
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="TensorRT: for every GPU from Ampere on; slower.")
+        bool,
+        typer.Option("--hardware-compatible", help="TensorRT: one engine for all GPUs from Ampere on. It is slower."),
     ] = False,
     target: Targets = None,
     dla: Dla = None,
+    with_float: WithFloat = False,
     device: options.Device = 0,
     product: Annotated[str, typer.Option(help="auto, tensorrt or tensorrt-rtx.")] = "auto",
     flavour: Annotated[str | None, typer.Option(hidden=True, help="What --product was called before.")] = None,
     store: Annotated[
-        str, typer.Option(help="package, cache, or auto: the package unless it came with Impasto.")
+        str, typer.Option(help="Where engines go: package, cache, or auto, the package unless it came with Impasto.")
     ] = "auto",
-    check: Annotated[bool, typer.Option(help="Compare with ONNX Runtime where the engine runs here.")] = True,
+    check: Annotated[bool, typer.Option(help="Compare with ONNX Runtime, if the engine runs here.")] = True,
     json: options.Json = None,
 ) -> None:
-    """Build a TensorRT engine of a model, and prove that it is what was asked for."""
+    """Build a TensorRT engine of a model, and check its precision and its drawing."""
     from impasto import export
     from impasto.export.tensorrt.package_engines import discard
 
     wanted = replace(
         _options(precision or "auto", size or [], batch, workspace, opt_level, tactics, hardware_compatible, target),
         dla_core=dla,
+        with_float=with_float,
     )
     with _bar_or_exit(f"building {model}") as (report, waiting):
         result = export.build_engine(
@@ -104,6 +115,8 @@ def build(
     out.print(str(result), markup=False, soft_wrap=True)
     if result.why_precision:
         err.print(f"{result.record.precision} was chosen: {result.why_precision}", markup=False)
+    if result.float_engine:
+        out.print(f"the engine with float ends: {result.float_engine}", markup=False, soft_wrap=True)
     if result.context:
         out.print(f"its context graph's engine: {result.context}", markup=False, soft_wrap=True)
     for capability, counts in result.record.precisions_by_target.items():
@@ -114,11 +127,11 @@ def build(
         for layer in result.record.dla.gpu_layers:
             out.print(f"  {layer}", markup=False, soft_wrap=True)
     write_measured(json, result.to_json())
-    if check:
+    for plan in filter(None, (result.plan, result.float_engine)) if check else ():
         try:
-            _check(result, device)
+            _check(replace(result, plan=plan), device)
         except CheckFailed:
-            discard(result)
+            discard(plan)
             err.print("the engine was removed, so that nothing loads it; --no-check keeps such a one")
             raise
 
@@ -134,9 +147,10 @@ def list_entries(json: options.Json = None) -> None:
         record = entry.record
         shapes = (shapes[2] for ranges in record.profiles for shapes in ranges.values() if len(shapes[2]) == 4)
         largest = max(shapes, key=lambda shape: shape[1] * shape[2], default=())
+        ends = " (float ends)" if record.role == FLOAT else ""
         table.add_row(
             record.key[:12],
-            str(record.spec.get("name", "")),
+            f"{record.spec.get('name', '')}{ends}",
             record.precision,
             " x ".join(str(side) for side in largest[1:3]),
             record.gpu or ", ".join(record.compute_capabilities),

@@ -34,7 +34,9 @@ def check(
     ] = None,
     min_psnr: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="With --against: least PSNR in dB; by precision 60 (fp32), 50 (fp16), 30 (int8)."),
+        typer.Option(
+            help="With --against: least PSNR in dB; by precision 60 (fp32), 50 (fp16), 30 (int8); with float ends 90."
+        ),
     ] = None,
     style: Annotated[
         Optional[Path],  # noqa: UP045

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ def run_on_cluster(
 ) -> None:
     """Draw one folder and print what became of it. Raises OptionError, Exit with code 1 where pictures failed."""
     from impasto.batch.ray import map_pictures
+    from impasto.batch.stores import without_secret
 
     if len(inputs) != 1 or not ("://" in inputs[0] or Path(inputs[0]).is_dir()):
         raise OptionError(
@@ -43,6 +43,7 @@ def run_on_cluster(
         )
     if output is None:
         raise OptionError("--ray needs to know where the results go; add -o FOLDER, or -o s3://bucket/prefix")
+    shown = without_secret(output)
     with Bar(unit="pictures") as bar:
         bar.say("starting Ray")
         done = map_pictures(
@@ -52,7 +53,7 @@ def run_on_cluster(
             format=format or "png",
             recursive=recursive,
             cluster=cluster,
-            progress=lambda number, total: bar.say(os.fspath(output), number, total),
+            progress=lambda number, total: bar.say(shown, number, total),
         )
     _tell(done)
     write_measured(json, done.to_json())

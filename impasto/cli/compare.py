@@ -17,7 +17,7 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            help="Two or more: as elsewhere a name, package, .onnx file or engine, and behind a comma how to run it: "
+            help="Two or more models: a name, package, .onnx file or engine. After a comma, how to run it: "
             "denoise,precision=int8,backend=openvino; also layout=, style= and strength=.",
             show_default=False,
         ),
@@ -25,20 +25,25 @@ def compare(
     photo: Annotated[Path, typer.Option(help="The picture that they draw.", show_default=False)],
     size: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--size", "-s", help="HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 2160p (4k), to scale it to."),
+        typer.Option("--size", "-s", help="Scale the photo to HEIGHTxWIDTH or 480p, 720p, 1080p, 1440p, 2160p (4k)."),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(help="In each, every model draws three times, and its fastest counts.", min=1)
-    ] = 15,
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Number of rounds. In each, every model draws three times, and its fastest counts.",
+            show_default="15, or as many as fit into a minute, but at least 6",
+            min=1,
+        ),
+    ] = None,
     device: options.Device = 0,
     sheet: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(callback=options.writable_picture, help="Also write their pictures side by side to this file."),
+        typer.Option(callback=options.writable_picture, help="Also write the drawings side by side to this file."),
     ] = None,
     html: options.Html = None,
     json: options.Json = None,
 ) -> None:
-    """Compare models, backends and precisions in one interleaved run: how fast, and how alike their pictures."""
+    """Compare models, backends and precisions in one interleaved run: how fast they are, and how similar their pictures."""
     from impasto.benchmarks.measurement.compare import Contender
     from impasto.benchmarks.measurement.compare import compare as compare_models
     from impasto.images.sizes import parse_size

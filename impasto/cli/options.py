@@ -12,7 +12,7 @@ from impasto.files import check_writable
 
 
 def located(model: Path | None) -> Path | None:
-    """The path as it is, or the package of the model that is called so, where there is no such file."""
+    """The path as it is. Where there is no such file, the package of the model with that name."""
     from impasto.runtime.loading.source import known_names
 
     return model if model is None or model.exists() else known_names().get(str(model), model)
@@ -62,7 +62,7 @@ def writable_page(path: Path | None) -> Path | None:
 Html = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
-        "--html", callback=writable_page, help="Also write a page to look at, with pictures and charts, to this file."
+        "--html", callback=writable_page, help="Also write an HTML page with pictures and charts to this file."
     ),
 ]
 Style = Annotated[
@@ -72,6 +72,6 @@ Style = Annotated[
 Strength = Annotated[
     float,
     typer.Option(
-        help="Strength of a style or a restorer, 0 (the picture itself) to 1; to 2 where more can be taken for noise."
+        help="Strength of a style or a restorer: 0 (the picture itself) to 1 (the full effect), to 2 for some denoisers."
     ),
 ]

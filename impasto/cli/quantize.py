@@ -46,32 +46,34 @@ def quantize(
     degrade: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            help="For a restorer: the damage to do to the pictures first, or none; by default what it was trained on."
+            help="For a restorer: the damage to add to the pictures first, or none. Default: the damage it was trained on."
         ),
     ] = None,
     painting: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Option(help="For a stylizer with style= in its budget: what it paints like; one for each of its styles."),
+        typer.Option(help="For a stylizer with style= in its budget: the painting; one for each of its styles."),
     ] = None,
     vgg: Annotated[Optional[Path], typer.Option(help="VGG16's weights; by default those in the cache.")] = None,  # noqa: UP045
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="Write a copy of the package to this folder; by default into the package."),
+        typer.Option(
+            "--output", "-o", help="Folder for a copy of the package. Default: write into the package itself."
+        ),
     ] = None,
     modelopt: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
-            help="For TensorRT: let NVIDIA ModelOpt quantize, run by the Python of the environment that has it."
+            help="For TensorRT: quantize with NVIDIA ModelOpt. Give the Python of the environment that has it."
         ),
     ] = None,
     sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Show what each layer costs, even where the budget holds.")
+        bool, typer.Option("--sensitivity", help="Show what each layer costs, even if the budget holds.")
     ] = False,
     exclude: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option(
-            help="A layer to leave out of the precision, by its label in the manifest or in --sensitivity; may be repeated. No layers "
-            "are then searched for."
+            help="A layer to leave out of the precision, by its label in the manifest or in --sensitivity; may be repeated. No "
+            "other layers are then searched."
         ),
     ] = None,
     chart: Annotated[Optional[str], typer.Option(hidden=True)] = None,  # noqa: UP045

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -19,28 +20,32 @@ from impasto.batch.pictures import PictureRun, run_pictures
 from impasto.batch.scans import run_scan
 from impasto.batch.videos import VideoRun, run_video
 from impasto.errors import ImpastoError, ImpastoWarning, NoNumbers, OptionError, PictureError, ShapeError
-from impasto.files import exists, is_file
+from impasto.files import check_writable, exists, is_file
 from impasto.styles import described, painted, parse
 from impasto.videos import CRF, Redrawn
 
 from . import options
 from .cluster import run_on_cluster
 from .console import err, fail, out, write_measured, write_page
+from .flags import takes
 from .progress import Bar
 
 if TYPE_CHECKING:
     from impasto.runtime import Model, ModelInfo, StyleMeter
 
 
-def run(
-    model: options.Model,
+@dataclass(kw_only=True)
+class RunFlags:
+    """Options of `impasto run`."""
+
+    model: options.Model
     inputs: Annotated[
         Optional[list[str]],  # noqa: UP045 (Typer on Python 3.10 evaluates it; no Path, which forgets a slash of s3://)
         typer.Argument(
             help="Pictures, videos, DICOM files, or folders of pictures; - is a video from standard input, as Y4M.",
             show_default=False,
         ),
-    ] = None,
+    ] = None
     output: Annotated[
         Optional[str],  # noqa: UP045 (no Path, which forgets the slash at a folder's end)
         typer.Option(
@@ -50,176 +55,158 @@ def run(
             help="A file for one picture or video, otherwise a folder; - is standard output, for a video as Y4M. "
             "By default NAME.MODEL.png or .mp4 beside each.",
         ),
-    ] = None,
-    backend: options.Backend = "auto",
-    precision: options.Precision = "auto",
-    device: options.Device = 0,
-    layout: options.Layout = None,
-    style: options.Style = None,
-    strength: options.Strength = 1.0,
+    ] = None
+    backend: options.Backend = "auto"
+    precision: options.Precision = "auto"
+    device: options.Device = 0
+    layout: options.Layout = None
+    style: options.Style = None
+    strength: options.Strength = 1.0
     format: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help=f"Format of pictures whose file -o does not name: {', '.join(FORMATS)}.", show_default="png"),
-    ] = None,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave results alone that are there already.")
-    ] = False,
+    ] = None
+    skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Skip pictures whose results exist.")] = False
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Also draw the folders below a folder, into folders of results.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--recursive", "-r", help="Also draw the folders below a folder; results go into folders of the same names."
+        ),
+    ] = False
     working_size: Annotated[
         str,
         typer.Option(
-            help="Pixels of the longest side above which a picture is drawn at that size, and the drawing enlarged: strokes grow "
-            "with it. auto takes the model's, full draws at the picture's own size."
+            help="A picture with a longer side is drawn at this size, in pixels, and the drawing enlarged: strokes grow with the "
+            "picture. auto takes the model's size, full draws every picture at its own."
         ),
-    ] = "auto",
-    keep_colors: Annotated[
-        bool, typer.Option("--keep-colors", help="A stylizer's strokes in the photo's colours.")
-    ] = False,
+    ] = "auto"
+    keep_colors: Annotated[bool, typer.Option("--keep-colors", help="For a stylizer: keep the photo's colours.")] = (
+        False
+    )
     longest_side: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(
-            help="Pixels to which what is larger is scaled down first: strokes and grain are then as coarse as in a picture "
-            "of that size.",
+            help="Scale larger pictures down to this longest side first, in pixels. Strokes and grain are then coarser.",
             min=1,
         ),
-    ] = None,
-    quality: Annotated[int, typer.Option(help="Quality of JPEG and WebP files.", min=1, max=100)] = 95,
-    crf: Annotated[
-        int, typer.Option(help="Rate factor of x264 for videos, 0 (largest file) to 51.", min=0, max=51)
-    ] = CRF,
-    no_audio: Annotated[
-        bool, typer.Option("--no-audio", help="Leave a video's sound out, which some files cannot hold.")
-    ] = False,
+    ] = None
+    quality: Annotated[int, typer.Option(help="Quality of JPEG and WebP files.", min=1, max=100)] = 95
+    crf: Annotated[int, typer.Option(help="Rate factor of x264 for videos, 0 (largest file) to 51.", min=0, max=51)] = (
+        CRF
+    )
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave out a video's sound.")] = False
     window: Annotated[
         str,
         typer.Option(
-            help="Which values of DICOM files are drawn. full is all that the file holds, file its own window; or CENTER,WIDTH in its "
-            "units, such as 40,400. Values outside of a window are cut off."
+            help="Which values of DICOM files are drawn: full (all values), file (the file's own window), or CENTER,WIDTH in the "
+            "file's units, such as 40,400. Values outside of a window are cut off."
         ),
-    ] = "full",
+    ] = "full"
     painting: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="For a video: measure each frame's style distance to this painting; --json keeps them."),
-    ] = None,
+    ] = None
     network: Annotated[
         str, typer.Option(help="With --painting: the perceptual network, as impasto export vgg16 makes it.")
-    ] = "vgg16",
+    ] = "vgg16"
     ray: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
             metavar="ADDRESS",
             help="Draw a folder, or an object store's s3://bucket/prefix, on a Ray cluster: its address, auto, or local for one on "
-            "this machine. What is there already is skipped.",
+            "this machine. Pictures whose results exist are skipped.",
         ),
-    ] = None,
+    ] = None
     ray_cores: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="With --ray: cores of each actor, where there are no GPUs.", show_default="at most 4", min=1),
-    ] = None,
-    ray_batch: Annotated[int, typer.Option(help="With --ray: pictures that an actor gets at a time.", min=1)] = 16,
-    html: options.Html = None,
-    json: options.Json = None,
-) -> None:
+    ] = None
+    ray_batch: Annotated[
+        int, typer.Option(help="With --ray: number of pictures that an actor gets at a time.", min=1)
+    ] = 16
+    html: options.Html = None
+    json: options.Json = None
+
+
+@takes(RunFlags)
+def run(flags: RunFlags) -> None:
     """Run a model on pictures and videos, and write the results."""
+    if not flags.inputs:
+        fail(_what_is_missing(flags.model))
+        raise typer.Exit(2)
+    if flags.ray is None:
+        _run_here(flags, [Path(entry) for entry in flags.inputs])
+    else:
+        _run_on_ray(flags, flags.ray, flags.inputs)
+
+
+def _run_on_ray(flags: RunFlags, address: str, inputs: list[str]) -> None:
+    """Draw a folder on the Ray cluster at this address. Raises OptionError, and Exit with code 1 where pictures failed."""
+    from impasto.batch.ray import Cluster, Drawing
+
+    here_only = flags.painting or flags.html or flags.device or flags.no_audio
+    if here_only or flags.crf != CRF or flags.window != "full":
+        raise OptionError(
+            "--ray draws folders of pictures; leave --painting, --html, --device, --no-audio, --crf and --window out"
+        )
+    drawing = Drawing(
+        flags.model,
+        flags.backend,
+        flags.precision,
+        flags.layout,
+        _working_size(flags.working_size),
+        parse(flags.style) if flags.style else None,
+        flags.strength,
+        flags.keep_colors,
+        flags.longest_side,
+        flags.quality,
+    )
+    cluster = Cluster(address, flags.ray_cores, flags.ray_batch)
+    run_on_cluster(
+        drawing, inputs, flags.output, cluster, format=flags.format, recursive=flags.recursive, json=flags.json
+    )
+
+
+def _run_here(flags: RunFlags, sources: list[Path]) -> None:
+    """Draw on this machine, and write the reports. Raises OptionError, and Exit with code 1 where files failed."""
     import impasto
 
-    if not inputs:
-        fail(_what_is_missing(model))
-        raise typer.Exit(2)
-    if ray is not None:
-        from impasto.batch.ray import Cluster, Drawing
-
-        if painting or html or device or no_audio or crf != CRF or window != "full":
-            raise OptionError(
-                "--ray draws folders of pictures; leave --painting, --html, --device, --no-audio, --crf and --window out"
-            )
-        drawing = Drawing(
-            model,
-            backend,
-            precision,
-            layout,
-            _working_size(working_size),
-            parse(style) if style else None,
-            strength,
-            keep_colors,
-            longest_side,
-            quality,
-        )
-        cluster = Cluster(ray, ray_cores, ray_batch)
-        run_on_cluster(drawing, inputs, output, cluster, format=format, recursive=recursive, json=json)
-        return
-    sources = [Path(entry) for entry in inputs]
-    if painting and not is_one_video(sources):
+    if flags.painting and not is_one_video(sources):
         raise OptionError("--painting is for one video; impasto eval --painting judges a stylizer by photos")
-    shown = medical.Window.parse(window)
+    window = medical.Window.parse(flags.window)
     with ExitStack() as opened:
         loaded = opened.enter_context(
             impasto.load(
-                model,
-                backend=backend,
-                precision=precision,
-                device=device,
-                layout=layout,
-                working_size=_working_size(working_size),
+                flags.model,
+                backend=flags.backend,
+                precision=flags.precision,
+                device=flags.device,
+                layout=flags.layout,
+                working_size=_working_size(flags.working_size),
             )
         )
-        if precision == "auto" and (offer := _int8_offer(loaded.info)):
-            err.print(offer, markup=False)
-        loaded.keep_colors = keep_colors
-        wanted = parse(style) if style else None
-        loaded.set_style(wanted, strength=strength)
-        drawn = (
-            described(loaded.info.spec.styles, wanted, strength) if len(painted(loaded.info.spec.styles)) > 1 else None
-        )
-        how = f"{loaded.info}" + (f"; style: {drawn}" if drawn else "")
-        planned = plan(sources, output, loaded.info.name, format=format, recursive=recursive)
-        if window != "full" and not any(job.is_scan for job in planned):
+        style = _set_up(loaded, flags)
+        planned = plan(sources, flags.output, loaded.info.name, format=flags.format, recursive=flags.recursive)
+        if flags.window != "full" and not any(job.is_scan for job in planned):
             raise OptionError("--window is for DICOM files, and none is among the inputs; leave it out")
-        # Files appear whole or not at all, so what is there is finished.
-        jobs = [job for job in planned if not (skip_existing and exists(job.target))]
+        # Files appear whole or not at all, so a file that is there is finished.
+        jobs = [job for job in planned if not (flags.skip_existing and exists(job.target))]
+        for job in jobs:
+            if job.target != PIPE:
+                check_writable(job.target)
         if len(jobs) < len(planned):
             err.print(f"{len(planned) - len(jobs)} of {len(planned)} results were there already")
-        meter = opened.enter_context(_meter(painting, network, device)) if painting else None
-        progress = opened.enter_context(Bar())
-        task = progress.add_task("", total=len(jobs), visible=len(jobs) > 1, unit="files")
-        outcomes = _outcomes(
-            jobs,
-            partial(run_pictures, loaded, quality=quality, longest_side=longest_side),
-            partial(
-                run_scan, loaded, window=shown, how=_told(loaded, drawn), quality=quality, longest_side=longest_side
-            ),
-            partial(run_video, loaded, crf=crf, sound=not no_audio, longest_side=longest_side, meter=meter),
-            progress,
-        )
-        written: list[PictureRun | VideoRun] = []
-        failed: list[tuple[Job, ImpastoError]] = []
-        for job, outcome in opened.enter_context(closing(outcomes)):
-            try:
-                written.append(outcome())
-            except (
-                PictureError,
-                OptionError,
-                ShapeError,
-                NoNumbers,
-            ) as error:  # one among several is reported and passed over
-                if len(planned) == 1:
-                    raise
-                fail(error)
-                failed.append((job, error))
-            else:
-                _tell(written[-1], job, loaded, how, quiet=len(jobs) > 1)
-            progress.advance(task)
+        how = f"{loaded.info}" + (f"; style: {style}" if style else "")
+        written, failed = _draw(jobs, loaded, flags, window, style, how, alone=len(planned) == 1)
     if len(jobs) > 1:
         number = f"{len(written)} of {len(jobs)} files written to {_folders(jobs)}"
         out.print(f"{number} with {how}", markup=False, soft_wrap=True)
-    _write_page(html, loaded.info, written, failed)
+    _write_page(flags.html, loaded.info, written, failed)
     write_measured(
-        json,
+        flags.json,
         {
             "model": loaded.info.to_json(),
-            "style": drawn,
+            "style": style,
             "written": [run.to_json() for run in written],
             "failed": [{"source": str(job.source), "why": str(error)} for job, error in failed],
             "there_already": len(planned) - len(jobs),
@@ -228,6 +215,59 @@ def run(
     lacking = [run for run in written if isinstance(run, VideoRun) and run.video.lost_s]
     if failed or lacking:
         raise typer.Exit(1)
+
+
+def _set_up(loaded: Model, flags: RunFlags) -> str | None:
+    """Set style, strength and colours. Returns the style in words; None for a network of one style. Raises OptionError."""
+    if flags.precision == "auto" and (offer := _int8_offer(loaded.info)):
+        err.print(offer, markup=False)
+    loaded.keep_colors = flags.keep_colors
+    wanted = parse(flags.style) if flags.style else None
+    loaded.set_style(wanted, strength=flags.strength)
+    styles = loaded.info.spec.styles
+    return described(styles, wanted, flags.strength) if len(painted(styles)) > 1 else None
+
+
+def _draw(
+    jobs: list[Job],
+    loaded: Model,
+    flags: RunFlags,
+    window: medical.Window,
+    style: str | None,
+    how: str,
+    *,
+    alone: bool,
+) -> tuple[list[PictureRun | VideoRun], list[tuple[Job, ImpastoError]]]:
+    """Draw the files one after the other. Returns what was written and what failed.
+
+    how: the model and the style, in words. alone: of a single file an error is raised; among several it is reported and passed over.
+    """
+    written: list[PictureRun | VideoRun] = []
+    failed: list[tuple[Job, ImpastoError]] = []
+    size, quality = flags.longest_side, flags.quality
+    with ExitStack() as opened:
+        meter = opened.enter_context(_meter(flags.painting, flags.network, flags.device)) if flags.painting else None
+        progress = opened.enter_context(Bar())
+        task = progress.add_task("", total=len(jobs), visible=len(jobs) > 1, unit="files")
+        outcomes = _outcomes(
+            jobs,
+            partial(run_pictures, loaded, quality=quality, longest_side=size),
+            partial(run_scan, loaded, window=window, how=_told(loaded, style), quality=quality, longest_side=size),
+            partial(run_video, loaded, crf=flags.crf, sound=not flags.no_audio, longest_side=size, meter=meter),
+            progress,
+        )
+        for job, outcome in opened.enter_context(closing(outcomes)):
+            try:
+                written.append(outcome())
+            except (PictureError, OptionError, ShapeError, NoNumbers) as error:
+                if alone:
+                    raise
+                fail(error)
+                failed.append((job, error))
+            else:
+                _tell(written[-1], job, loaded, how, quiet=len(jobs) > 1)
+            progress.advance(task)
+    return written, failed
 
 
 def _told(loaded: Model, drawn: str | None) -> str:

@@ -21,17 +21,19 @@ _MOST = 1e9
 def serve(
     model: options.Model,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 is every one of this machine's.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 means all addresses of this machine.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
-    workers: Annotated[int, typer.Option(help="Processes with a model each.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Number of processes. Each has a model of its own.", min=1)] = 1,
     cores: Annotated[int, typer.Option(help="Cores of each worker, where there are no GPUs.", min=1)] = 1,
-    queue: Annotated[int, typer.Option(help="Pictures that may wait; more are refused with status 503.", min=1)] = 32,
+    queue: Annotated[
+        int, typer.Option(help="Number of pictures that may wait. More are refused with status 503.", min=1)
+    ] = 32,
     seconds: Annotated[
-        float, typer.Option(help="Most seconds from request to answer; what takes longer is refused.")
+        float, typer.Option(help="Longest time from request to answer; later answers are refused.")
     ] = 60,
-    megabytes: Annotated[float, typer.Option(help="Largest file of a picture; larger ones are refused.")] = 32,
-    megapixels: Annotated[float, typer.Option(help="Largest picture; larger ones are refused.")] = 50,
+    megabytes: Annotated[float, typer.Option(help="Largest picture file in MiB. Larger ones are refused.")] = 32,
+    megapixels: Annotated[float, typer.Option(help="Largest picture in megapixels. Larger ones are refused.")] = 50,
     backend: options.Backend = "auto",
     precision: options.Precision = "auto",
     layout: options.Layout = None,
@@ -41,7 +43,7 @@ def serve(
         str, typer.Option(metavar="ADDRESS", help="Address of a Ray cluster; auto, or local for one on this machine.")
     ] = "local",
 ) -> None:
-    """Answer HTTP requests: a picture in, a picture out. Wants impasto[ray]."""
+    """Answer HTTP requests: a picture in, a picture out. Needs the extra ray."""
     from impasto.batch.ray import Drawing
     from impasto.serving import Limits, serving
 

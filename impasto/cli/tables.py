@@ -104,7 +104,7 @@ def engine_check_table(found: EngineCheck) -> Table:
         figures = (
             f"{picture.drawn.psnr:.1f} dB {verdict}",
             "–" if picture.ssim is None else f"{picture.ssim:.5f}",
-            f"{picture.drawn.max_difference} of 255",
+            f"{picture.drawn.max_difference} of {picture.drawn.white}",
         )
         table.add_row(picture.drawn.picture, *figures)
     return table

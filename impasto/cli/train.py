@@ -42,7 +42,7 @@ Batch = Annotated[int, typer.Option(help="Crops in a step. Under torchrun: of ea
 def _branches_are_gone(given: bool) -> bool:
     if given:
         raise OptionError(
-            "--branches is gone: it brought 0.05 dB and no model used it (docs/results/training.md); leave it away"
+            "--branches is gone: it brought 0.05 dB and no model used it (docs/results/training.md); leave it out"
         )
     return given
 
@@ -63,7 +63,7 @@ class TrainFlags:
             "--start",
             callback=located,
             help="Begin with the weights of this model, package or checkpoint (transfer learning). It must have the same "
-            "architecture; for another scale its head begins anew.",
+            "architecture; for another scale its head starts at random.",
         ),
     ] = None
     freeze: Annotated[
@@ -288,7 +288,7 @@ class DistillFlags(TrainFlags):
     photos: Photos
     degrade: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Damage that the teacher undoes, such as noise:0-55. Leave it away for a stylizer."),
+        typer.Option(help="Damage that the teacher undoes, such as noise:0-55. Leave it out for a stylizer."),
     ] = None
     style: Annotated[str, typer.Option(help="Style to learn from a teacher of several.")] = ""
     steps: Steps = 16000
@@ -337,7 +337,7 @@ def restore(flags: RestoreFlags) -> None:
     from impasto.training.restoration import RESTORE_WEIGHTS
 
     if flags.pairs and flags.degrade:
-        raise OptionError("pairs show their own damage; leave --degrade away, or name clean photos with --photos")
+        raise OptionError("pairs show their own damage; leave --degrade out, or name clean photos with --photos")
     options = training.RestoreOptions(
         **flags.common(flags.steps, _weights(flags.weight or [], RESTORE_WEIGHTS)),
         photos=flags.photos,

@@ -24,9 +24,9 @@ def web(
         typer.Option(help="With --offline: the unpacked npm package onnxruntime-web, instead of fetching it."),
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="Then show the site on this machine, with the headers that threads want.")
+        bool, typer.Option("--serve", help="Then show the site on this machine, with the headers that threads need.")
     ] = False,
-    port: Annotated[int, typer.Option(help="With --serve.", min=1, max=65535)] = 8000,
+    port: Annotated[int, typer.Option(help="With --serve: the port to listen on.", min=1, max=65535)] = 8000,
 ) -> None:
     """Make a static page that runs models on the visitor's device."""
     from impasto.web.server import server
@@ -41,3 +41,9 @@ def web(
         with server(output, port) as running:
             out.print(f"look at http://127.0.0.1:{running.server_port} (Ctrl-C ends it)", markup=False, soft_wrap=True)
             running.serve_forever()
+    else:
+        out.print(
+            "look at it with --serve, which starts a server; browsers do not run it from a file",
+            markup=False,
+            soft_wrap=True,
+        )

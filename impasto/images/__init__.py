@@ -3,7 +3,7 @@
 from .decoding import MAX_BYTES, MAX_PIXELS, Picture, decode, decode_at_own_depth, is_animated, read, read_deep
 from .deep import as_bytes
 from .encoding import write, write_telling
-from .formats import ARRAYS, PASSED_OVER, SUFFIXES, check_holds, check_suffix, list_folder
+from .formats import ARRAYS, PASSED_OVER, READ_BY_NAME, SUFFIXES, check_holds, check_suffix, list_folder
 from .scaling import PAINTING_SIDE, read_painting, read_scaled, within
 from .thumbnails import middle, thumbnail
 
@@ -13,6 +13,7 @@ __all__ = [
     "MAX_PIXELS",
     "PAINTING_SIDE",
     "PASSED_OVER",
+    "READ_BY_NAME",
     "SUFFIXES",
     "Picture",
     "as_bytes",

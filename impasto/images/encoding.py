@@ -36,9 +36,9 @@ def write(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, qualit
 
 
 def write_telling(path: str | os.PathLike[str], picture: Picture | np.ndarray, *, quality: int = 95) -> str | None:
-    """Write a picture as `write` does, and return its warning instead of raising it; None without one.
+    """Write a picture as `write` does, but return the warning's text; None without one.
 
-    For threads that run beside others, in which Python before 3.14 loses warnings.
+    For threads: before Python 3.14, warnings of parallel threads can be lost.
     """
     if not isinstance(picture, Picture):
         picture = Picture(picture)
@@ -54,12 +54,12 @@ def write_telling(path: str | os.PathLike[str], picture: Picture | np.ndarray, *
     byte = np.dtype(np.uint8)
     alpha = None if picture.alpha is None else deep.as_depth(picture.alpha, byte)
     note = _write_bytes_picture(path, Picture(deep.as_depth(picture.rgb, byte), alpha, picture.exif), quality)
-    told = f"{path} holds 8 bits a channel of the picture's {'float32' if depth == np.float32 else 16}; a .png or .tiff holds more"
-    return "; ".join(filter(None, (told, note)))
+    cut = f"{path} holds 8 bits a channel of the picture's {'float32' if depth == np.float32 else 16}; a .png or .tiff holds more"
+    return "; ".join(filter(None, (cut, note)))
 
 
 def _write_bytes_picture(path: Path, picture: Picture, quality: int) -> str | None:
-    """Write uint8 (H, W, 3) or (H, W) by Pillow. Returns what the file could not hold."""
+    """Write uint8 (H, W, 3) or (H, W) with Pillow. Returns a note about what the file cannot hold; None without one."""
     pil = pillow()
     image = pil.Image.fromarray(picture.rgb)
     if picture.alpha is not None:
@@ -77,7 +77,7 @@ def _write_bytes_picture(path: Path, picture: Picture, quality: int) -> str | No
 
 
 def _save(image: Image, temporary: Path, exif: bytes | None, options: dict[str, Any]) -> str | None:
-    """With its EXIF block where the format holds it; returns why it does not. Raises OSError."""
+    """Save with the EXIF block if the format can hold it. Returns why it cannot; None if it can. Raises OSError."""
     why = None
     if exif is not None:
         why = "no JPEG can hold more than 64 kB"
@@ -85,7 +85,9 @@ def _save(image: Image, temporary: Path, exif: bytes | None, options: dict[str, 
             try:
                 image.save(temporary, exif=exif, **options)
                 return None
-            except Exception as error:  # a TIFF's writer reads every field; what it stumbles over has no common base
+            except (
+                Exception
+            ) as error:  # Pillow's TIFF writer reads every field, and its errors have no common base class
                 why = str(error) or type(error).__name__
     image.save(temporary, **options)
     return why

@@ -20,12 +20,14 @@ PNG_LEVEL = 4
 ARRAYS = (".npy",)
 """Files of arrays, which are read and written too where they are named."""
 
+READ_BY_NAME = (*ARRAYS, ".dcm", ".dicom")
+"""File types, in lower case, that `impasto run` reads where the file itself is named, and not where its folder is."""
+
 PASSED_OVER = (
-    *(".dcm", ".dicom", ".npy"),
     *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd", ".xcf", ".svg"),
     *(".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"),
 )
-"""Other file types of pictures, in lower case: whoever has them in a folder should hear that they are none of the above."""
+"""Other file types of pictures, in lower case, which are not read: whoever has them in a folder should hear that."""
 
 MAX_SIDES = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383}
 """The longest side that a format can hold, in pixels, where there is one that a picture may exceed."""

@@ -6,6 +6,8 @@ DICOM PS3.3, C.7.6.1 (ImageType, derivation), C.12.1 (identifiers), C.7.6.16 (en
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from impasto._version import __version__
-from impasto.errors import OptionError, PictureError
+from impasto.errors import ImpastoError, OptionError, PictureError
 from impasto.files import write_bytes
 from impasto.images.decoding import content_of
 
@@ -47,42 +49,75 @@ class Processing:
     """In words: task, strength."""
 
 
+def check_derivable(path: Path, scan: Scan, scale: int) -> None:
+    """Raises what `write_derived` would raise, as far as all but the pixels tell: for the start of long work.
+
+    scale: side of what will be drawn / side of the scan.
+    """
+    _require_same_size(path, scan, scale == 1)
+    with _one_line(scan):
+        held = _derived(scan, Processing("rehearsed", "rehearsed"), pixels=False)
+        held.save_as(io.BytesIO(), enforce_file_format=True)
+
+
 def write_derived(path: Path, scan: Scan, drawn: np.ndarray, processing: Processing) -> None:
     """Write a derived file of drawn frames, uncompressed.
 
     drawn: float32 (N, H, W) from 0 to 1, or RGB as `Scan.stored`, of the scan's size. Raises OptionError where the size is another,
     PictureError where the source cannot be read any more, and OutputError.
     """
-    if drawn.shape != scan.stored.shape:
-        raise OptionError(
-            f"{path} cannot be a derived DICOM file: the drawing has another size than {scan.path}; write a .tif or .png instead"
-        )
-    if scan.stored.dtype.kind == "f":
-        raise OptionError(f"{scan.path} holds floats, of which no derived DICOM file is written; write a .tif instead")
-    dicom = pydicom()
-    try:
-        with in_silence():
-            held = dicom.dcmread(io.BytesIO(content_of(scan.path)))
-            if held.original_encoding[1] is False:  # other elements than the pixels hold words in that order too
-                raise OptionError(
-                    f"{scan.path} is big-endian, which DICOM has retired; convert it first: dcmconv +te in.dcm out.dcm"
-                )
-            _put_pixels(held, scan, scan.restored(drawn), dicom)
-            _put_identity(held, dicom)
-            _put_derivation(held, scan, processing, dicom)
-            file = io.BytesIO()
-            held.save_as(file, enforce_file_format=True)
-    except (OptionError, PictureError):
-        raise
-    except Exception as error:  # its words may quote the file
-        raise PictureError(f"{scan.path} cannot be written as a derived DICOM file ({type(error).__name__})") from None
+    _require_same_size(path, scan, drawn.shape == scan.stored.shape)
+    with _one_line(scan):
+        held = _derived(scan, processing)
+        _put_pixels(held, scan, scan.restored(drawn))
+        file = io.BytesIO()
+        held.save_as(file, enforce_file_format=True)
     write_bytes(path, file.getvalue())
 
 
-def _put_pixels(held: Any, scan: Scan, numbers: np.ndarray, dicom: Any) -> None:
+def _require_same_size(path: Path, scan: Scan, same: bool) -> None:
+    """Raises OptionError."""
+    if not same:
+        raise OptionError(
+            f"{path} cannot be a derived DICOM file: the drawing has another size than {scan.path}; write a .tif or .png instead"
+        )
+
+
+@contextmanager
+def _one_line(scan: Scan) -> Iterator[None]:
+    """A block in which pydicom says nothing, and its errors become ours, without their words, which may quote the file."""
+    try:
+        with in_silence():
+            yield
+    except ImpastoError:
+        raise
+    except Exception as error:
+        raise PictureError(f"{scan.path} cannot be written as a derived DICOM file ({type(error).__name__})") from None
+
+
+def _derived(scan: Scan, processing: Processing, *, pixels: bool = True) -> Any:
+    """The source as pydicom reads it, with all that a derived file says in place of it but the pixels. Raises OptionError.
+
+    pixels: whether the source's are read too.
+    """
+    if scan.stored.dtype.kind == "f":
+        raise OptionError(f"{scan.path} holds floats, of which no derived DICOM file is written; write a .tif instead")
+    dicom = pydicom()
+    held = dicom.dcmread(io.BytesIO(content_of(scan.path)), stop_before_pixels=not pixels)
+    if held.original_encoding[1] is False:  # other elements than the pixels hold words in that order too
+        raise OptionError(
+            f"{scan.path} is big-endian, which DICOM has retired; convert it first: dcmconv +te in.dcm out.dcm"
+        )
     for name in _STALE:
         if name in held:
             delattr(held, name)
+    held.file_meta.TransferSyntaxUID = dicom.uid.ExplicitVRLittleEndian
+    _put_identity(held, dicom)
+    _put_derivation(held, scan, processing, dicom)
+    return held
+
+
+def _put_pixels(held: Any, scan: Scan, numbers: np.ndarray) -> None:
     numbers = numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
     content = numbers.tobytes()
     held.PixelData = content + b"\0" * (len(content) % 2)
@@ -92,7 +127,6 @@ def _put_pixels(held: Any, scan: Scan, numbers: np.ndarray, dicom: Any) -> None:
     held.HighBit = int(held.get("BitsStored") or held.BitsAllocated) - 1
     if not scan.is_gray:
         held.PhotometricInterpretation, held.PlanarConfiguration = "RGB", 0
-    held.file_meta.TransferSyntaxUID = dicom.uid.ExplicitVRLittleEndian
 
 
 def _put_identity(held: Any, dicom: Any) -> None:

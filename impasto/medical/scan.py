@@ -125,9 +125,31 @@ class Scan:
 
     def range_text(self) -> str:
         """What black and white of a written picture are, in the scan's units."""
-        ends = [self.slope * end + self.intercept for end in (self.range.low, self.range.high)]
-        black, white = (f"{end:.6g}" for end in (ends[::-1] if self.inverted else ends))
+        ends = self._values(self.range.low, self.range.high)
+        black, white = ends[::-1] if self.inverted else ends
         return f"black is {black} and white is {white}{f' {self.unit}' if self.unit else ''}"
+
+    def flat_text(self) -> str | None:
+        """A sentence where a window holds none of the scan's values, so that all are drawn black, or all white; None otherwise."""
+        if not self.cut:
+            return None
+        shown = _shown(self.stored, self.padding)
+        low, high = float(shown.min()), float(shown.max())
+        below, above = high <= self.range.low, low >= self.range.high
+        if not below and not above:
+            return None
+        (first, last), (least, most) = (
+            sorted(self._values(*ends), key=float) for ends in ((self.range.low, self.range.high), (low, high))
+        )
+        colour = "black" if below != self.inverted else "white"
+        return (
+            f"the window of {self.path} reaches from {first} to {last}, and the scan's values from {least} to {most}"
+            f"{f' {self.unit}' if self.unit else ''}: all of it is {colour}; choose another window (--window)"
+        )
+
+    def _values(self, *stored: float) -> list[str]:
+        """Stored numbers in the scan's units."""
+        return [f"{self.slope * number + self.intercept:.6g}" for number in stored]
 
     def _turned(self, share: np.ndarray) -> np.ndarray:
         return 1 - share if self.inverted else share
@@ -243,30 +265,52 @@ def _range(
 ) -> Range:
     """In stored numbers. Raises PictureError where the file's own window is wanted, and there is none that can be applied."""
     if window.keeps_all:
-        shown = stored if padding is None or padding.all() else stored[~padding]
+        shown = _shown(stored, padding)
         low, high = float(shown.min()), float(shown.max())
         if not (np.isfinite(low) and np.isfinite(high)):
             raise PictureError(f"{path} holds NaN or infinite values; a picture has numbers alone")
         return Range(low, high if high > low else low + max(1.0, abs(low)))
-    center, width, exact = window.center, window.width, True
     if window.of_file:
-        center, width = (_number(_element(held, name), None) for name in ("WindowCenter", "WindowWidth"))
-        function = str(_element(held, "VOILUTFunction") or "LINEAR")
-        if center is None or width is None or function not in ("LINEAR", "LINEAR_EXACT"):
-            raise PictureError(
-                f"{path} names no window that can be applied; choose full, or a window of your own, such as 40,400 (--window)"
-            )
-        exact = function == "LINEAR_EXACT"
-    assert center is not None and width is not None
-    # PS3.3 C.11.2.1.2: the window of integers reaches from c - 0.5 - (w - 1) / 2 to c - 0.5 + (w - 1) / 2.
-    middle, half = (center, width / 2) if exact else (center - 0.5, max(width - 1, 1e-3) / 2)
+        middle, half = _window_of_file(held, path)
+    else:
+        assert window.center is not None and window.width is not None
+        middle, half = window.center, window.width / 2
     low, high = sorted(((middle - half - intercept) / slope, (middle + half - intercept) / slope))
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+    if not (np.isfinite(low) and np.isfinite(high)) or (low == high and half > 0):
         raise PictureError(
-            f"{path}: the window {center:g},{width:g} holds no values by the file's scale (slope {slope:g}, intercept {intercept:g}); "
-            "choose full (--window)"
+            f"{path}: the window from {middle - half:g} to {middle + half:g} holds no values by the file's scale (slope {slope:g}, "
+            f"intercept {intercept:g}); choose full (--window)"
         )
-    return Range(low, high)
+    if low < high:
+        return Range(low, high)
+    # A step, as LINEAR's window of width 1 is: its middle is black, and the least above it white.
+    beside = float(np.nextafter(low, np.inf if slope > 0 else -np.inf))
+    return Range(min(low, beside), max(low, beside))
+
+
+def _shown(stored: np.ndarray, padding: np.ndarray | None) -> np.ndarray:
+    """The numbers that are part of the picture; all where nothing else is there."""
+    return stored if padding is None or padding.all() else stored[~padding]
+
+
+def _window_of_file(held: Any, path: Path) -> tuple[float, float]:
+    """Middle and half width of the file's own window, in its units: PS3.3 C.11.2.1.2 and C.11.2.1.3. Raises PictureError."""
+    center, width = (_number(_element(held, name), None) for name in ("WindowCenter", "WindowWidth"))
+    function = str(_element(held, "VOILUTFunction") or "LINEAR")
+    instead = "choose full, or a window of your own, such as 40,400 (--window)"
+    if center is None or width is None:
+        raise PictureError(f"{path} names no window; {instead}")
+    if function not in ("LINEAR", "LINEAR_EXACT"):  # which is not quoted: a broken file may hold anything there
+        raise PictureError(
+            f"{path} wants its window applied by another function than LINEAR and LINEAR_EXACT, which are all that are known here; "
+            f"{instead}"
+        )
+    exact = function == "LINEAR_EXACT"
+    if width <= 0 or (width < 1 and not exact):
+        least = "more than 0" if exact else "1 or more"
+        raise PictureError(f"{path} has a window of width {width:g}, where DICOM wants {least} ({function}); {instead}")
+    # LINEAR's window of integers reaches from c - 0.5 - (w - 1) / 2 to c - 0.5 + (w - 1) / 2.
+    return (center, width / 2) if exact else (center - 0.5, (width - 1) / 2)
 
 
 def _element(held: Any, name: str) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 from impasto.errors import PackageError
 
 from . import schema
-from .manifest import PRECISIONS
+from .manifest import FLOAT, PRECISIONS
 from .spec import ModelSpec
 
 AMPERE_PLUS = "8.0+"
 """The compute capabilities of a hardware-compatible engine: 8.0 and whatever came after it."""
 
-ROLES = ("model", "context")
+ROLES = ("model", "context", FLOAT)
 
 Range = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
 """A tensor's smallest, best and largest shape."""
@@ -90,7 +90,8 @@ class EngineRecord:
     spec: dict[str, Any] = field(default_factory=dict)
     """The ModelSpec as JSON, so that a plan in the cache can be loaded by itself."""
     role: str = "model"
-    """One of ROLES: "model" (pictures), or "context" (a thumbnail's scales and shifts)."""
+    """One of ROLES: "model" (pictures of uint8), "context" (a thumbnail's scales and shifts), or "float" (pictures of float32, which
+    those of 16 bits become)."""
     context_sha256: str | None = None
     """SHA-256 of the context graph that a model's engine needs beside it, which has an engine of its own."""
     precisions_by_target: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -98,6 +99,11 @@ class EngineRecord:
     `layers` are then those of the first."""
     dla: DlaUse | None = None
     """Which DLA it uses, and for what; None where the GPU computes everything."""
+
+    @property
+    def ends(self) -> str:
+        """What a picture's values are at the engine's ends."""
+        return "float32, 0 to 1" if self.role == FLOAT else "uint8, 0 to 255"
 
     def precisions(self) -> dict[str, int]:
         """How many layers compute in which precision, most first."""

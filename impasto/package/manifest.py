@@ -40,8 +40,8 @@ class PackageFile:
     name: str
     """Path inside the package, with forward slashes, never leaving it."""
     role: str
-    """"model" (the picture path), "float" (the picture path with float ends), "context" (thumbnail to scales and shifts), "checkpoint"
-    or "engine"."""
+    """"model" (the picture path), "float" (the picture path with float ends), "context" (thumbnail to scales and shifts), "checkpoint",
+    "engine", "float engine" (of the graph with float ends) or "engine record"."""
     sha256: str
     precision: str = "fp32"
     target_backend: str | None = None

@@ -105,6 +105,17 @@ def read_card(folder: Path) -> str:
         ) from None
 
 
+def lead(folder: Path) -> str:
+    """What a package's card says first, without Markdown's marks; empty where there is no card."""
+    try:
+        card = read_card(folder)
+    except PackageError:
+        return ""
+    paragraphs = (part.strip() for part in re.split(r"\n\s*\n|^#.*\n", card, flags=re.MULTILINE))
+    first = next((part for part in paragraphs if part and part[0] not in "#!|`<"), "")
+    return " ".join(re.sub(r"[*`]|\[([^]]*)\]\([^)]*\)", r"\1", first).split())
+
+
 def _style(manifest: Manifest) -> str:
     """The styles of a network of several; of one, its painting."""
     if manifest.spec.task != "stylize":

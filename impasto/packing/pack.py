@@ -176,7 +176,7 @@ def _checked(words: Sequence[str]) -> list[str]:
             f"got {shlex.join(words)!r}; wanted what `impasto train` takes, such as: restore NAME --photos FOLDER"
         )
     if given := [word for word in apart if word in OURS]:
-        raise OptionError(f"run.sh gives {given[0]} itself; leave it away")
+        raise OptionError(f"run.sh gives {given[0]} itself; leave it out")
     if "--pairs" in apart:
         raise OptionError(
             "pairs cannot be packed: a picture and its target must stay as they are; name photos and a damage"
@@ -266,7 +266,7 @@ def _copy(place: Path, source: Path, folder: Path, made: Pack) -> None:
         return
     from impasto.package.manifest import MANIFEST, read_manifest
 
-    held = [file.name for file in read_manifest(source).files if file.role != "engine" and file.precision == "fp32"]
+    held = [file.name for file in read_manifest(source).files if "engine" not in file.role and file.precision == "fp32"]
     for name in (MANIFEST, *held):
         _take(source / name, folder / place / name, kind, made)
 

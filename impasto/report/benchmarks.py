@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .charts import Distributions, bars, figure, spread
+from .charts import Distributions, Spread, bars, figure, spread
 from .page import Figure, Grid, Part, Report, Section
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _table(found: BenchmarkReport) -> Grid:
     return Grid(("size", "what", "median ms", "p90", "p99", "std", "pictures/s"), tuple(rows), words=2)
 
 
-def _spreads(found: BenchmarkReport):  # type: ignore[no-untyped-def]
+def _spreads(found: BenchmarkReport) -> Iterator[Spread]:
     for result in found.results:
         yield spread(f"{_size(result)}, end to end", result.end_to_end.samples_ms)
         yield spread(f"{_size(result)}, compute", result.compute.samples_ms)

@@ -1,4 +1,4 @@
-"""Charts as the template draws them: places in percent of a plot, so that pages of any width show the same."""
+"""Charts for the template. Positions are percentages of the plot, so a chart looks the same on a page of any width."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _WIDEST = 98.0
 
 @dataclass(frozen=True)
 class Spread:
-    """Samples of one thing: a histogram from its least to its largest, and where its percentiles lie."""
+    """The distribution of one set of samples: a histogram, and its percentiles."""
 
     name: str
     median: str
     p90: str
     p99: str
     marks: tuple[float, float, float]
-    """Places of the three."""
+    """Positions of median, p90 and p99, in percent."""
     bars: tuple[tuple[float, float, float], ...]
-    """Place, width and height of each bar that is not empty, in percent."""
+    """Position, width and height of each bar that is not empty, in percent."""
     low: str
     high: str
     count: int
     beyond: str
-    """What is said of samples too far off to be drawn: how many, and the largest; empty where there are none."""
+    """Text about samples that are too large to be drawn: how many, and the largest; empty without any."""
 
 
 @dataclass(frozen=True)
 class Distributions:
-    """Several, below each other, each on an axis of its own."""
+    """Several distributions below each other, each on an axis of its own."""
 
     unit: str
     rows: tuple[Spread, ...]
@@ -44,7 +44,7 @@ class Distributions:
 
 @dataclass(frozen=True)
 class Bar:
-    """A row: its bar's length in percent."""
+    """A row of a bar chart. length: in percent."""
 
     name: str
     value: str
@@ -54,19 +54,19 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """Lengths to compare, from 0 on."""
+    """A bar chart. Bars begin at 0."""
 
     caption: str
     rows: tuple[Bar, ...]
     mark: str = ""
-    """What marked rows are."""
+    """What marked rows mean."""
 
     kind = "bars"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a scatter plot, in percent from its left and its bottom."""
+    """A point of a scatter plot. x, y: in percent from the left and the bottom."""
 
     name: str
     x: float
@@ -74,12 +74,12 @@ class Point:
     x_text: str
     y_text: str
     best: bool
-    """Whether no other is better in both."""
+    """Whether no other point is better in both directions."""
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """What is better in one thing against what is better in another; numbers in the plot, names below it."""
+    """A scatter plot of two measures. Points have numbers in the plot, and their names below it."""
 
     x_label: str
     y_label: str
@@ -87,7 +87,7 @@ class Scatter:
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     front: str
-    """The points that no other beats in both, as an SVG path in a square of 100 x 100."""
+    """The line through the best points, as an SVG path in a square of 100 x 100."""
 
     kind = "scatter"
 
@@ -103,7 +103,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines over one axis, each scaled between its own least and largest where their units differ."""
+    """A line chart."""
 
     x_label: str
     caption: str
@@ -115,7 +115,7 @@ class Curves:
 
 
 def figure(value: float) -> str:
-    """Three significant digits, without an exponent where people would not write one."""
+    """A number as text: three significant digits, without an exponent."""
     if not math.isfinite(value):
         return "∞" if value > 0 else "–"
     if value == 0:
@@ -125,7 +125,7 @@ def figure(value: float) -> str:
 
 
 def spread(name: str, samples: Sequence[float]) -> Spread:
-    """samples: at least one."""
+    """The distribution of samples. samples: at least one, in any order."""
     values = np.sort(np.asarray(samples, float))
     median, p90, p99 = (float(np.percentile(values, rank)) for rank in (50, 90, 99))
     # One outlier of ten times the median would press all others into a single bar.
@@ -147,7 +147,7 @@ def spread(name: str, samples: Sequence[float]) -> Spread:
 
 
 def bars(caption: str, rows: Sequence[tuple[str, float, str]], marked: Sequence[bool] = (), mark: str = "") -> Bars:
-    """rows: name, value from 0 on, and the value as text. marked: for each row whether it stands out, as `mark` says."""
+    """A bar chart. rows: name, value (>= 0), and the value as text. marked: whether each row stands out; `mark` says why."""
     longest = max((value for _, value, _ in rows), default=0) or 1
     flags = marked or [False] * len(rows)
     return Bars(
@@ -161,7 +161,10 @@ def bars(caption: str, rows: Sequence[tuple[str, float, str]], marked: Sequence[
 
 
 def scatter(x_label: str, y_label: str, points: Sequence[tuple[str, float, float]], *, equal: str = "equal") -> Scatter:
-    """points: name, x (less is better) and y (more is better; infinite is drawn at the top and called `equal`)."""
+    """A scatter plot. points: name, x (less is better) and y (more is better). An infinite y is drawn at the top and called `equal`.
+
+    Labels end with a comma and the unit.
+    """
     finite = [y for _, _, y in points if math.isfinite(y)]
     top = max(finite, default=1.0)
     bottom = min(finite, default=0.0)
@@ -171,13 +174,14 @@ def scatter(x_label: str, y_label: str, points: Sequence[tuple[str, float, float
     right = 1.08 * max(x for _, x, _ in points)
     ys = [y if math.isfinite(y) else highest - room * 0.1 for _, _, y in points]
     found = []
-    for number, (name, x, y) in enumerate(points):
+    for (name, x, y), height in zip(points, ys, strict=True):
         beaten = any(
-            (other <= x and high >= ys[number]) and (other < x or high > ys[number])
+            (other <= x and high >= height) and (other < x or high > height)
             for (_, other, _), high in zip(points, ys, strict=True)
         )
-        up = 100 * (ys[number] - lowest) / (highest - lowest)
-        found.append(Point(name, 100 * x / right, up, figure(x), figure(y) if math.isfinite(y) else equal, not beaten))
+        up = 100 * (height - lowest) / (highest - lowest)
+        said = f"{figure(y)} {y_label.rpartition(', ')[2]}" if math.isfinite(y) else equal
+        found.append(Point(name, 100 * x / right, up, figure(x), said, not beaten))
     front = sorted((point.x, 100 - point.y) for point in found if point.best)
     path = " ".join(f"{'L' if number else 'M'}{x:.2f} {y:.2f}" for number, (x, y) in enumerate(front))
     y_ticks = tuple(
@@ -194,7 +198,7 @@ def scatter(x_label: str, y_label: str, points: Sequence[tuple[str, float, float
 
 
 def curves(x_label: str, caption: str, lines: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> Curves:
-    """lines: name, x ascending and y of each; all on one scale."""
+    """A line chart. lines: the name of each, its x values in ascending order, and its y values. All share one scale."""
     every_x = [x for _, xs, _ in lines for x in xs]
     every_y = [y for _, _, ys in lines for y in ys if math.isfinite(y)]
     left, right = min(every_x), max(every_x)
@@ -219,7 +223,7 @@ def curves(x_label: str, caption: str, lines: Sequence[tuple[str, Sequence[float
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers from low to high, three to six of them."""
+    """Three to six round numbers from low to high, for an axis."""
     if high <= low:
         return [low]
     step = 10.0 ** math.floor(math.log10((high - low) / 3))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .charts import Distributions, bars, figure, scatter, spread
+from .charts import Bars, Distributions, Scatter, bars, figure, scatter, spread
 from .page import Figure, Grid, Report, Section
-from .pictures import group
+from .pictures import PictureGroup, group
 
 if TYPE_CHECKING:
     from impasto.benchmarks.measurement.compare import Comparison, Standing
 
 
 def comparison_report(found: Comparison, command: str = "") -> Report:
-    """The contenders' pictures to lay over each other, their latencies, and latency against likeness to the first."""
+    """The page: the drawings, the latencies, and latency against PSNR from the first contender."""
     height, width = found.picture.shape[:2]
     first = found.standings[0]
     fastest = min(found.standings, key=lambda standing: standing.latency.median_ms)
@@ -22,26 +22,7 @@ def comparison_report(found: Comparison, command: str = "") -> Report:
     sections = (
         Section("The pictures", (_pictures(found, names),), _SEEN.format(first=names[0])),
         Section("How fast, how alike", (_table(found, names), *_front(found, names)), _TABLE),
-        Section(
-            "Latency",
-            (
-                bars(
-                    "median latency, ms",
-                    [
-                        (name, standing.latency.median_ms, f"{figure(standing.latency.median_ms)} ms")
-                        for name, standing in zip(names, found.standings, strict=True)
-                    ],
-                ),
-                Distributions(
-                    "ms",
-                    tuple(
-                        spread(name, standing.latency.samples_ms)
-                        for name, standing in zip(names, found.standings, strict=True)
-                    ),
-                ),
-            ),
-            "From a NumPy picture to a NumPy picture. In each round every model draws in turn, three times, and its fastest counts.",
-        ),
+        Section("Latency", _latencies(found, names), _LATENCY),
     )
     return Report(
         f"{first.info.name} compared" if len({each.info.name for each in found.standings}) == 1 else "Models compared",
@@ -66,6 +47,7 @@ _TABLE = (
     "Speed is how many times as fast as the first, with the median's 95 % interval. PSNR is of a drawing against the first's, in dB: "
     "above 40 nobody sees a difference, below 30 one does."
 )
+_LATENCY = "From a NumPy picture to a NumPy picture. In each round every model draws in turn, three times, and its fastest counts."
 
 
 def _names(found: Comparison) -> list[str]:
@@ -73,11 +55,19 @@ def _names(found: Comparison) -> list[str]:
     return [f"{name} ({number + 1})" if named.count(name) > 1 else name for number, name in enumerate(named)]
 
 
-def _pictures(found: Comparison, names: list[str]):  # type: ignore[no-untyped-def]
+def _pictures(found: Comparison, names: list[str]) -> PictureGroup:
     drawn = list(zip(names, (standing.drawn for standing in found.standings), strict=True))
     return group(
         "Photo and drawings", [("the photo", found.picture), *drawn], against=1, maps_of=range(2, len(drawn) + 1)
     )
+
+
+def _latencies(found: Comparison, names: list[str]) -> tuple[Bars, Distributions]:
+    """The medians, and how the samples are distributed."""
+    latencies = [(name, standing.latency) for name, standing in zip(names, found.standings, strict=True)]
+    medians = [(name, latency.median_ms, f"{figure(latency.median_ms)} ms") for name, latency in latencies]
+    spreads = tuple(spread(name, latency.samples_ms) for name, latency in latencies)
+    return bars("median latency, ms", medians), Distributions("ms", spreads)
 
 
 def _table(found: Comparison, names: list[str]) -> Grid:
@@ -98,7 +88,7 @@ def _likeness(standing: Standing) -> str:
     return "equal" if standing.equal else f"{standing.psnr_db:.1f} dB"
 
 
-def _front(found: Comparison, names: list[str]):  # type: ignore[no-untyped-def]
+def _front(found: Comparison, names: list[str]) -> list[Scatter]:
     points = [
         (name, standing.latency.median_ms, math.inf if standing.equal else standing.psnr_db)
         for name, standing in zip(names, found.standings, strict=True)

@@ -22,7 +22,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Figure:
-    """A number to read first."""
+    """A number at the top of the page."""
 
     value: str
     label: str
@@ -30,19 +30,19 @@ class Figure:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows under headings."""
+    """A table."""
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: int = 1
-    """The first so many columns hold words; the others hold numbers, set flush right."""
+    """The number of leading columns that hold text. The others hold numbers, aligned right."""
 
     kind = "grid"
 
 
 @dataclass(frozen=True)
 class Words:
-    """A paragraph."""
+    """A paragraph of text."""
 
     text: str
 
@@ -51,7 +51,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Listing:
-    """Lines of words."""
+    """A list of lines."""
 
     lines: tuple[str, ...]
 
@@ -68,12 +68,12 @@ class Section:
     title: str
     parts: tuple[Part, ...]
     explanation: str = ""
-    """What one sees, in a sentence or two."""
+    """One or two sentences that explain the section."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page."""
+    """The content of an HTML page."""
 
     title: str
     subtitle: str
@@ -82,10 +82,10 @@ class Report:
     """The machine and its libraries, from `describe_machine`."""
     figures: tuple[Figure, ...] = ()
     command: str = ""
-    """What makes the page again; empty where it was not made by the command line."""
+    """The command that makes the page; empty if the command line did not make it."""
 
     def to_html(self) -> str:
-        """One self-contained page, which asks nothing of any server. Raises MissingDependency."""
+        """One self-contained HTML page, which loads nothing from the network. Raises MissingDependency without jinja2."""
         return _template().render(
             report=self,
             machine=tuple(_machine_rows(self.machine)),
@@ -98,12 +98,12 @@ class Report:
 
 
 def require_jinja2() -> None:
-    """Raises MissingDependency where pages cannot be made here: for the start of long work."""
+    """Raises MissingDependency without jinja2. Call it before long work."""
     _template()
 
 
 def this_command() -> str:
-    """The command that this process was started with, as one types it."""
+    """The command that started this process, as a user would type it."""
     return shlex.join(["impasto", *sys.argv[1:]])
 
 

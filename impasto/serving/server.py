@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from impasto.batch.cluster import LOCAL, connected, ray, ray_part, take_cores
 from impasto.batch.ray import CPU_BACKENDS, Drawing, located
 from impasto.errors import BackendError, OptionError, first_line
+from impasto.files import uninterrupted
 
 from .answers import MEDIA_TYPES, Answer, drawn
 from .meters import Meters
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 _NAME = "impasto"
 """Name of the application in Ray Serve."""
+_CONTROLLER, _NAMESPACE = "SERVE_CONTROLLER_ACTOR", "serve"
+"""The process by which a cluster serves, as Ray Serve calls it."""
+_PATIENCE_S = 10.0
+"""Seconds in which a cluster's cores become free: what has just ended still holds them for some."""
 _AT_ONCE = 2
 """Requests that a worker has at a time: while its model draws one, it reads or writes the other."""
 
@@ -60,15 +65,19 @@ def serving(
     says whether a worker has its model, GET /metrics what happened, for Prometheus. Errors are one line of text.
 
     host: the address to listen on; 0.0.0.0 is every one of this machine's. address: of a Ray cluster, or "local".
-    Raises MissingDependency, ModelNotFound, OptionError, and BackendError where the model does not load or the port is taken.
+    Raises MissingDependency, ModelNotFound, OptionError, and BackendError where the model does not load, the port is taken, the
+    cluster serves already, or others hold its cores.
     """
     drawing, _ = located(drawing)
     ray()
     if address == LOCAL:
-        _require_free(host, port)
+        _require_free(host, port)  # before Ray starts, which takes seconds
     with connected(address):
         serve = ray_part("serve")
+        _require_no_server(serve, address)
+        _require_free(host, port)
         options = _options(limits, drawing.backend)
+        _require_room(limits, options)
         painter = serve.deployment(
             _Painter,
             name="painter",
@@ -92,15 +101,29 @@ def serving(
         )
         cores = None if "num_gpus" in options else limits.cores
         try:
-            serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": 5})
-            serve.run(front.bind(painter.bind(drawing, cores, limits.pixels), limits), name=_NAME, route_prefix="/")
-        except Exception as error:  # Ray Serve's errors have no common base
-            serve.shutdown()
-            raise BackendError(f"the server did not start: {first_line(error)}") from error
-        try:
+            try:
+                serve.start(http_options={"host": host, "port": port, "keep_alive_timeout_s": 5})
+                serve.run(front.bind(painter.bind(drawing, cores, limits.pixels), limits), name=_NAME, route_prefix="/")
+            except Exception as error:  # Ray Serve's errors have no common base
+                raise BackendError(f"the server did not start: {first_line(error)}") from error
             yield f"http://{host}:{port}"
         finally:
-            serve.shutdown()
+            with uninterrupted():  # its processes are the cluster's, and would outlive this one
+                serve.shutdown()
+
+
+def _require_no_server(serve: Any, address: str) -> None:
+    """Raises BackendError where the cluster serves already. It has one server: another application would replace the one at /, and
+    ending one would end all."""
+    try:
+        ray().get_actor(_CONTROLLER, namespace=_NAMESPACE)
+    except ValueError:
+        return
+    names = ", ".join(sorted(serve.status().applications)) or "nothing yet"
+    raise BackendError(
+        f"the cluster at {address} has a server already, which serves {names}, and a cluster has one; end that first "
+        "(its own Ctrl-C, or `serve shutdown`), or leave --ray out, which starts a cluster of its own"
+    )
 
 
 def _require_free(host: str, port: int) -> None:
@@ -126,6 +149,20 @@ def _options(limits: Limits, backend: str) -> dict[str, float]:
             f"{limits.workers} workers of {each} {name}s want more than the cluster's {held.get(name, 0):g}; give fewer"
         )
     return {"num_cpus": each} if on_cpu else {"num_cpus": 0, "num_gpus": each}
+
+
+def _require_room(limits: Limits, options: dict[str, float]) -> None:
+    """Raises BackendError where others hold what the workers need: Serve would wait for it, for as long as others take."""
+    name, each = ("GPU", options["num_gpus"]) if "num_gpus" in options else ("CPU", options["num_cpus"])
+    wanted = limits.workers * each
+    deadline = time.monotonic() + _PATIENCE_S
+    while (free := ray().available_resources().get(name, 0)) < wanted:
+        if time.monotonic() > deadline:
+            raise BackendError(
+                f"the workers want {wanted:g} {name}s of the cluster, of which others have left {free:g}; end what runs there, or give "
+                "fewer --workers or --cores"
+            )
+        time.sleep(0.5)
 
 
 class _Painter:

@@ -33,19 +33,19 @@ SUFFIXES = (
     *(".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob"),
     *(".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".y4m", ".gif"),
 )
-"""The file types read, in lower case; of .gif files those that move."""
+"""The file types read, in lower case; .gif files only if they move."""
 
 WRITTEN = (".mp4", ".mov", ".m4v", ".mkv")
 """The file types written, in lower case: those that hold H.264 and most kinds of sound."""
 
 CRF = 16
-"""x264's constant rate factor where no other is asked for. 0 loses nothing but what 8-bit YCbCr loses, 51 is the coarsest."""
+"""The default of x264's constant rate factor. 0 loses only what 8-bit YCbCr loses, 51 is the coarsest."""
 
 _RESTARTING = 0x0200
-"""FFmpeg's flag of formats whose clocks may begin anywhere and anew (AVFMT_TS_DISCONT)."""
+"""FFmpeg's flag of formats whose clocks may begin at any time and start again (AVFMT_TS_DISCONT)."""
 _HDR = {16: "PQ", 18: "HLG"}
-"""Transfer functions whose pictures are no sRGB, as FFmpeg numbers them."""
-_TOLD = (
+"""FFmpeg's numbers of the transfer functions of high dynamic range."""
+_FILE_METADATA = (
     "title",
     "artist",
     "author",
@@ -58,15 +58,15 @@ _TOLD = (
     "genre",
     "location",
 )
-"""What a copy says of itself as its source does."""
-_TOLD_OF_TRACKS = ("language", "title")
+"""Metadata keys that the written file takes over."""
+_TRACK_METADATA = ("language", "title")
 _PRESET = "veryfast"
 _WAITING = 3
 """Frames and packets of sound that may wait for the encoder, which bounds the memory."""
 
 
 def is_video(path: str | os.PathLike[str]) -> bool:
-    """Whether the name is a video file's. Into .gif files it looks, since those of one frame are pictures."""
+    """Whether the name is a video file's. A .gif file is opened, because one with a single frame is a picture."""
     suffix = Path(path).suffix.lower()
     return suffix in SUFFIXES and (suffix != ".gif" or images.is_animated(path))
 
@@ -79,7 +79,7 @@ def check_suffix(path: Path) -> None:
 
 
 def _opened(path: Path) -> InputContainer:
-    """The file, whatever bytes its metadata hold: PyAV before 19 must be told that they do not matter, 19 takes no such word."""
+    """Open the file, whatever bytes its metadata hold. PyAV before 19 needs an argument for that, which 19 does not take."""
     av = pyav()
     try:
         return av.open(str(path), metadata_errors="replace")
@@ -91,7 +91,7 @@ class FileSource(Source):
     """A video file. Raises PictureError where it cannot be read."""
 
     def __init__(self, path: Path, *, sound: bool = True) -> None:
-        """sound: whether its sound is to be carried."""
+        """sound: whether its sound is copied."""
         super().__init__()
         self.path, self.name = path, str(path)
         av = pyav()
@@ -127,12 +127,12 @@ class FileSource(Source):
         self.count = self._count()
         self.left_out = self._others(videos)
         self._longest = Fraction(0)
-        """For how long a frame was shown until now, in seconds."""
-        self.transparent = self.video.metadata.get("alpha_mode") == "1"  # of VP8 and VP9, whose decoders leave it out
+        """The longest time that a frame was shown until now, in seconds."""
+        self.transparent = self.video.metadata.get("alpha_mode") == "1"  # VP8 and VP9, whose decoders drop transparency
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """The file's metadata."""
         return self._container.metadata
 
     def chapters(self) -> Any:
@@ -152,7 +152,7 @@ class FileSource(Source):
             losses.packet(packet)
             try:
                 decoded = self.video.decode(packet)
-            except pyav().FFmpegError as error:  # the others may be whole
+            except pyav().FFmpegError as error:  # other frames may be readable
                 unread = unread or error.strerror
                 continue
             for frame in decoded:
@@ -173,17 +173,17 @@ class FileSource(Source):
         self._container.close()
 
     def _packets(self) -> Iterator[Packet]:
-        """Until the end, or to where the file is broken: what is missing then is seen by its frames."""
+        """The packets up to the end, or up to where the file is broken. Missing frames are counted afterwards."""
         av = pyav()
         try:
             yield from self._container.demux(self.video, *self.sounds)
         except av.FFmpegError:
-            end = av.Packet()  # an empty one, upon which the decoder gives what it holds back
+            end = av.Packet()  # an empty packet makes the decoder give the frames that it holds back
             end.stream = self.video
             yield end
 
     def _start(self) -> Fraction:
-        """What the clock shows at first, in seconds, of formats in which that says nothing, since they are cut out of broadcasts."""
+        """The first time of the clock, in seconds, in formats cut out of broadcasts, where it means nothing; otherwise 0."""
         if not self._container.format.flags & _RESTARTING or self._container.start_time is None:
             return Fraction(0)
         return Fraction(self._container.start_time, 1_000_000)
@@ -198,8 +198,8 @@ class FileSource(Source):
             )
         self.damaged += frame.is_corrupt
         self.interlaced |= frame.interlaced_frame
-        told = self.video.codec_context
-        self.told_matrix, self.primaries, self.transfer = int(told.colorspace), told.color_primaries, told.color_trc
+        codec = self.video.codec_context
+        self.told_matrix, self.primaries, self.transfer = int(codec.colorspace), codec.color_primaries, codec.color_trc
         quarters = frame.rotation // 90  # counterclockwise
         aspect = self.video.sample_aspect_ratio or Fraction(1)
         self.pixel_aspect = 1 / aspect if quarters % 2 else aspect
@@ -212,14 +212,18 @@ class FileSource(Source):
             ) from None
         return np.ascontiguousarray(np.rot90(picture, quarters))
 
-    def _time(self, told: int | None, last: int | None) -> int:
-        """When the frame is shown, in units of `time_base`: later than the one before, whatever a broken file says."""
-        if told is None:
-            told = 0 if last is None else last + self._step()
+    def _time(self, stated: int | None, last: int | None) -> int:
+        """When the frame is shown, in units of `time_base`: always later than the last one, even if a broken file says otherwise.
+
+        stated: the time in the file, None without one.
+        """
+        time = stated
+        if time is None:
+            time = 0 if last is None else last + self._step()
         if last is not None:
-            told = max(told, last + 1)
-            self._longest = max(self._longest, (told - last) * self.time_base)
-        return told
+            time = max(time, last + 1)
+            self._longest = max(self._longest, (time - last) * self.time_base)
+        return time
 
     def _step(self) -> int:
         return max(1, round(1 / (self.rate * self.time_base)))
@@ -228,8 +232,10 @@ class FileSource(Source):
         return f"{self.path}" if time is None else f"{self.path} at {float(time * self.time_base):.2f} s"
 
     def _lost(self, losses: Losses, last: int) -> tuple[float, ...]:
-        """When the frames that did not come were to be shown, in seconds. last: the time of the last that came."""
-        lost, places = (0, []) if self.interlaced else losses.undrawn()  # whose packets may hold half of a frame
+        """When the missing frames should have been shown, in seconds. last: the time of the last frame that was read."""
+        lost, places = (
+            (0, []) if self.interlaced else losses.undrawn()
+        )  # a packet of interlaced video may hold half a frame
         step = self._step()
         places = places or [last + step * (index + 1) for index in range(lost)]
         end = max([last, *places])
@@ -238,20 +244,20 @@ class FileSource(Source):
         return tuple(float(place * self.time_base) for place in places)
 
     def _cut_off(self, losses: Losses, end: int) -> int:
-        """How many frames are announced behind the last packet. end: of this, in units of `time_base`."""
+        """How many frames the file announces after its last packet. end: when that packet ends, in units of `time_base`."""
         if "mp4" in self._container.format.name:
-            return losses.missing(len(self.video.index_entries))  # of which edit lists have left what counts
+            return losses.missing(len(self.video.index_entries))  # without the frames that edit lists cut off
         if self.video.frames:
             return losses.missing(self.video.frames)
         announced = self._announced_end()
         if announced is None:
             return 0
         short = announced - end * self.time_base
-        # Times are rounded, and the last frame of a video whose frames are shown for uneven times may be shown for long.
+        # Times are rounded. With a variable frame rate, the last frame may be shown for a long time.
         return round(short * self.rate) if short > Fraction(3, 2) * max(1 / self.rate, self._longest) else 0
 
     def _announced_end(self) -> Fraction | None:
-        """When the video ends, in seconds, by what the file says: of the track, or of all where there is no sound."""
+        """When the video ends, in seconds, as the file states for the track, or for the whole file if it has no sound."""
         match = re.fullmatch(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", self.video.metadata.get("DURATION", ""))
         if match:
             return int(match[1]) * 3600 + int(match[2]) * 60 + Fraction(match[3])
@@ -280,7 +286,7 @@ class FileSource(Source):
 
 
 class FileTarget:
-    """The file that is written: opened with the first frame, whose size it takes. A thread of its own encodes."""
+    """The file that is written. It is opened with the first frame, which gives its size. A thread of its own encodes."""
 
     def __init__(self, temporary: Path, target: Path, source: Source, crf: int) -> None:
         self._temporary, self._target, self._source, self._crf = temporary, target, source, crf
@@ -289,28 +295,28 @@ class FileTarget:
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="impasto-encode")
         self._tasks: deque[Future[None]] = deque()
         self._sounds: dict[int, AudioStream] = {}
-        """The tracks of sound, by their index in the source; those that the file cannot hold are not among them."""
+        """The tracks of sound that are copied, by their index in the source."""
         self.refused: tuple[str, ...] = ()
         """Tracks of sound that the file cannot hold, in words. Known with the first frame."""
         self.mkv_holds_refused = False
-        """Whether a .mkv file could."""
+        """Whether a .mkv file could hold the refused tracks."""
 
     @property
     def sounds(self) -> int:
-        """How many tracks of sound are carried. Known with the first frame."""
+        """How many tracks of sound are copied. Known with the first frame."""
         return len(self._sounds)
 
     def add(self, picture: np.ndarray, time: int) -> None:
-        """Encode a frame that is shown at this time, soon. Raises OutputError."""
-        self._soon(self._add, picture, time)
+        """Encode a frame later, in the encoder's thread. time: when it is shown. Raises OutputError."""
+        self._submit(self._add, picture, time)
 
     def carry(self, packet: Packet) -> None:
-        """Take over a packet of sound as it is, soon. Raises as `add`."""
-        if packet.size:  # none is the sign that a track has ended
-            self._soon(self._carry, packet)
+        """Copy a packet of sound later, in the encoder's thread. Raises OutputError."""
+        if packet.size:  # an empty packet marks the end of a track
+            self._submit(self._carry, packet)
 
-    def _soon(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Work is done in the order of its coming; what an earlier piece raised comes out here."""
+    def _submit(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Hand work to the encoder's thread, which does it in order. An error of earlier work is raised here."""
         while len(self._tasks) >= _WAITING or (self._tasks and self._tasks[0].done()):
             self._tasks.popleft().result()
         self._tasks.append(self._encoder.submit(work, *arguments))
@@ -368,11 +374,11 @@ class FileTarget:
         held = [sound for sound in source.sounds if _holds(self._container.format.name, sound)]
         self._sounds = {sound.index: _copied(self._container, sound) for sound in held}
         refused = [(number, sound) for number, sound in enumerate(source.sounds, 1) if sound not in held]
-        self.refused = tuple(_named(sound, number) for number, sound in refused)
+        self.refused = tuple(_sound_name(sound, number) for number, sound in refused)
         self.mkv_holds_refused = bool(refused) and all(_holds("matroska", sound) for _, sound in refused)
         if isinstance(source, FileSource):
-            self._container.metadata.update(_some(source.metadata, _TOLD))
-            self._video.metadata.update(_told_of(source.video))
+            self._container.metadata.update(_only(source.metadata, _FILE_METADATA))
+            self._video.metadata.update(_track_metadata(source.video))
             self._container.set_chapters(source.chapters())
         self._video.codec_context.open(strict=False)
         self._container.start_encoding()
@@ -386,7 +392,7 @@ class FileTarget:
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        """FFmpeg's complaints as ours."""
+        """Turn FFmpeg's errors into OutputError."""
         try:
             yield
         except pyav().FFmpegError as error:
@@ -395,31 +401,31 @@ class FileTarget:
             ) from None
 
 
-def _some(metadata: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
+def _only(metadata: Mapping[str, str], keys: Sequence[str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key.lower() in keys}
 
 
-def _told_of(track: AudioStream | VideoStream) -> dict[str, str]:
-    """What a copy of the track says of itself. FFmpeg writes titles into .mp4 files, and reads them there as names."""
+def _track_metadata(track: AudioStream | VideoStream) -> dict[str, str]:
+    """Metadata for the copy of a track. FFmpeg writes a title into .mp4 files, and reads it there as a name."""
     name = track.metadata.get("name")
-    return ({"title": name} if name else {}) | _some(track.metadata, _TOLD_OF_TRACKS)
+    return ({"title": name} if name else {}) | _only(track.metadata, _TRACK_METADATA)
 
 
 def _copied(container: OutputContainer, sound: AudioStream) -> AudioStream:
-    """A track that takes this one's packets as they are. Raises ValueError where the container cannot have it."""
+    """Add a track that takes the packets of this one unchanged. Raises ValueError if the container cannot hold it."""
     copied = container.add_stream_from_template(sound)
-    copied.metadata.update(_told_of(sound))
+    copied.metadata.update(_track_metadata(sound))
     copied.disposition = sound.disposition
     if sound.layout.name.endswith(" channels"):
-        # No speakers are named, and .mp4 must name them: the usual ones.
+        # The track names no speakers, and .mp4 must name them: take the usual ones.
         copied.codec_context.layout = f"{sound.layout.nb_channels}c"
     return copied
 
 
 def _holds(format: str, sound: AudioStream) -> bool:
-    """Whether files of this format, by FFmpeg's name of it, hold such sound. Some is refused only where a header is written."""
+    """Whether files of this format (FFmpeg's name) can hold such sound. Some formats refuse only when the header is written."""
     av = pyav()
-    if sound.codec_context is None:  # of a kind that FFmpeg does not know
+    if sound.codec_context is None:  # a codec that FFmpeg does not know
         return False
     try:
         with av.open(io.BytesIO(), "w", format=format) as tried:
@@ -430,7 +436,7 @@ def _holds(format: str, sound: AudioStream) -> bool:
     return True
 
 
-def _named(sound: AudioStream, number: int) -> str:
+def _sound_name(sound: AudioStream, number: int) -> str:
     kind = sound.codec_context.name if sound.codec_context else "of a kind that FFmpeg does not know"
-    told = [kind, *(sound.metadata[key] for key in _TOLD_OF_TRACKS if key in sound.metadata)]
-    return f"sound track {number} ({', '.join(told)})"
+    words = [kind, *(sound.metadata[key] for key in _TRACK_METADATA if key in sound.metadata)]
+    return f"sound track {number} ({', '.join(words)})"

@@ -21,7 +21,7 @@ _MAGIC = "YUV4MPEG2"
 _LONGEST_LINE = 1024
 _LARGEST_SIDE = 32768
 _LARGEST_TERM = 2**31 - 1
-"""Of a fraction, as FFmpeg holds them."""
+"""The largest numerator and denominator of a fraction: FFmpeg holds 32-bit integers."""
 _SUBSAMPLING = {"420": (2, 2), "422": (1, 2), "444": (1, 1), "411": (1, 4), "mono": None}
 """Pixels that share a colour, down and across; None where there are no colours."""
 _KINDS = re.compile(r"(420|422|444|411|mono)(?:jpeg|mpeg2|paldv)?(?:p?(9|10|12|14|16))?")

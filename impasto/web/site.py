@@ -10,6 +10,7 @@ from typing import Any
 
 from impasto.errors import MissingDependency, OptionError, OutputError
 from impasto.package.spec import PERCEPTUAL
+from impasto.package.summary import lead
 from impasto.runtime.loading.source import Source, resolve
 
 from . import library
@@ -83,6 +84,7 @@ def _described(source: Source) -> dict[str, Any]:
     graphs = {"model": source.graph_path, "context": source.context_path}
     return {
         "name": spec.name,
+        "about": lead(source.path),
         "spec": {
             "scale": spec.scale,
             "size": {"multiple": spec.size.multiple, "minimum": spec.size.minimum},

@@ -107,9 +107,9 @@ class DeviceFrames(ABC):
     stream: int
     """Handle of the CUDA stream on which `window` is filled and `result` is read."""
     window: int
-    """Device address of the graph's picture, uint8 (1, H, W, 3)."""
+    """Device address of the graph's picture, (1, H, W, 3) of the graph's dtype."""
     result: int
-    """Device address of the graph's result, uint8 (1, H x scale, W x scale, 3)."""
+    """Device address of the graph's result, (1, H x scale, W x scale, 3) of the graph's dtype."""
 
     @abstractmethod
     def begin(self, extra: Sequence[np.ndarray], source: int = 0, target: int = 0) -> None:
@@ -243,6 +243,10 @@ class Backend(ABC):
             f"the picture is on a GPU, and {self.name} on {self.device} takes none from there; pass a NumPy array, or load "
             "the model with backend='tensorrt' or 'onnxruntime-cuda'"
         )
+
+    def converts_depths(self) -> bool:
+        """Whether kernels on the GPU of `require_gpu` convert the pictures of a graph with float ends from and to 16 bits."""
+        return False
 
     def gpu_active(self) -> AbstractContextManager[None]:
         """A `with` block in which the primary CUDA context of the GPU of `require_gpu` is current. Blocks may nest."""

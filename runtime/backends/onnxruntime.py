@@ -150,10 +150,14 @@ class OnnxRuntimeBackend(Backend):
         def run() -> None:
             try:
                 # A graph that begins on the CPU gets a copy at binding, not a pointer: bind when the picture is complete.
-                binding.bind_input(self.inputs[0].name, *place, np.uint8, list(source.shape), source.pointer)
+                binding.bind_input(
+                    self.inputs[0].name, *place, self.inputs[0].dtype.type, list(source.shape), source.pointer
+                )
                 for spec, array in zip(self.inputs[1:], extra, strict=True):
                     binding.bind_cpu_input(spec.name, array)
-                binding.bind_output(self.output.name, *place, np.uint8, list(target.shape), target.pointer)
+                binding.bind_output(
+                    self.output.name, *place, self.output.dtype.type, list(target.shape), target.pointer
+                )
                 self._session.run_with_iobinding(binding, self._new_options())
                 binding.synchronize_outputs()
             except Exception as error:
@@ -228,9 +232,9 @@ class _DeviceTensors:
         """Allocate again at the next run."""
         self._shapes = ()
 
-    def picture(self, shape: tuple[int, ...]) -> Any:
-        """New memory for a uint8 tensor of this shape."""
-        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), np.uint8, *self._device)
+    def picture(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """New memory for a tensor of this shape and dtype."""
+        return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, *self._device)
 
     @property
     def place(self) -> tuple[str, int]:
@@ -239,7 +243,7 @@ class _DeviceTensors:
 
 
 class _Placed(NamedTuple):
-    """A uint8 tensor in device memory."""
+    """A picture in device memory, of the graph's dtype."""
 
     pointer: int
     shape: tuple[int, ...]
@@ -258,7 +262,8 @@ class _OnnxRuntimeFrames(DeviceFrames):
         self._backend = backend
         self._held = held
         try:
-            self._window, self._result = held.picture(shape), held.picture(result)
+            self._window = held.picture(shape, backend.inputs[0].dtype)
+            self._result = held.picture(result, backend.output.dtype)
         except Exception as error:
             raise BackendError(f"ONNX Runtime has no memory for {shape}: {first_line(error)}") from error
         self.window, self.result = self._window.data_ptr(), self._result.data_ptr()

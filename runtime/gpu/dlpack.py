@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _NAME, _USED_NAME = b"dltensor", b"used_dltensor"
-_UNSIGNED = 1
-"""kDLUInt."""
+_KINDS = {"uint8": (1, 8), "uint16": (1, 16), "float32": (2, 32)}
+"""kDLUInt or kDLFloat, and bits, of the dtypes that models give."""
 _Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -58,7 +58,7 @@ class Borrowed:
     strides: tuple[int, ...]
     """In elements."""
     dtype: str
-    """As NumPy writes it, such as "uint8"."""
+    """The dtype in NumPy's notation, such as "uint8"."""
     managed: int
     """Address of the DLManagedTensor."""
 
@@ -86,11 +86,14 @@ _given: dict[int, tuple[Any, ...]] = {}
 """What other libraries hold: by the DLManagedTensor's address, what must live as long."""
 
 
-def capsule(owner: Any, pointer: int, shape: tuple[int, ...], device: tuple[int, int]) -> Any:
-    """A capsule of C-contiguous uint8 memory. owner: is kept until the reader gives the memory back. device: type and number."""
+def capsule(owner: Any, pointer: int, shape: tuple[int, ...], dtype: str, device: tuple[int, int]) -> Any:
+    """A capsule of C-contiguous memory.
+
+    owner: is kept until the reader gives the memory back. dtype: uint8, uint16 or float32. device: type and number.
+    """
     sizes, strides = ((ctypes.c_int64 * len(shape))(*values) for values in (shape, contiguous_strides(shape)))
     managed = _Managed()
-    managed.tensor = _Tensor(pointer, *device, len(shape), _UNSIGNED, 8, 1, sizes, strides, 0)
+    managed.tensor = _Tensor(pointer, *device, len(shape), *_KINDS[dtype], 1, sizes, strides, 0)
     managed.deleter = _DELETER
     address = ctypes.addressof(managed)
     _given[address] = (owner, managed, sizes, strides)

@@ -30,7 +30,7 @@ def cuda_interface(value: Any) -> dict[str, Any] | None:
     except Exception as error:  # what other libraries raise has no common base
         raise ShapeError(
             f"the {type(value).__name__} has a CUDA Array Interface that cannot be read ({type(error).__name__}: {first_line(error)}); "
-            "pass a contiguous uint8 array without a gradient"
+            "pass a contiguous array without a gradient"
         ) from None
     return interface
 

@@ -17,23 +17,24 @@ from .protocols import CUDA
 
 
 class GpuArray:
-    """A picture in the memory of a CUDA device: uint8 (H, W, 3) RGB, or uint8 (H * 3 / 2, W) NV12, C-contiguous.
+    """A picture in the memory of a CUDA device: (H, W, 3) RGB of uint8, uint16 or float32, (H, W) gray of the last two, or
+    (H * 3 / 2, W) NV12 of uint8. C-contiguous.
 
     Other libraries read it without a copy: `torch.from_dlpack(array)`, `cupy.from_dlpack(array)`, `cupy.asarray(array)`. They may use
     it as long as they like: its memory is freed when nobody holds it any more. Freeing waits for work of the GPU.
     """
 
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, shape: tuple[int, ...], device: int) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: str, device: int) -> None:
         """Get it from a model. The device's primary context must be current. Raises KernelError."""
         self.shape = shape
+        self.dtype = np.dtype(dtype)
         self.device = device
         """Number of the CUDA device."""
         self.stream: int | None = None
         """The stream whose work must be done before the picture is there; None if it is there."""
-        self._pointer = cuda_driver.allocate(max(1, prod(shape)))
-        finalizer = weakref.finalize(self, _free, device, self._pointer)
+        self.pointer = cuda_driver.allocate(max(1, prod(shape) * self.dtype.itemsize))
+        """Device address of the first value."""
+        finalizer = weakref.finalize(self, _free, device, self.pointer)
         finalizer.atexit = False  # the process's memory ends with it
 
     @property
@@ -41,8 +42,8 @@ class GpuArray:
         """CUDA Array Interface, version 3."""
         return {
             "shape": self.shape,
-            "typestr": "|u1",
-            "data": (self._pointer, False),
+            "typestr": self.dtype.str,
+            "data": (self.pointer, False),
             "strides": None,
             "version": 3,
             "stream": self.stream,
@@ -75,10 +76,10 @@ class GpuArray:
         if self.stream is not None and stream != -1:
             with cuda_driver.primary_context(self.device):
                 cuda_driver.wait_for(self.stream, 1 if stream is None else stream)
-        return dlpack.capsule(self, self._pointer, self.shape, self.__dlpack_device__())
+        return dlpack.capsule(self, self.pointer, self.shape, self.dtype.name, self.__dlpack_device__())
 
     def __repr__(self) -> str:
-        return f"<impasto GpuArray, uint8 {self.shape}, on CUDA device {self.device}>"
+        return f"<impasto GpuArray, {self.dtype} {self.shape}, on CUDA device {self.device}>"
 
 
 def _free(device: int, pointer: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,8 @@ import numpy as np
 from impasto.errors import BackendError, OptionError, PackageError
 from impasto.package import schema
 from impasto.package.engine_record import EngineRecord
+from impasto.package.manifest import FLOAT
+from impasto.package.onnx_bytes import metadata
 from impasto.package.spec import ModelSpec, Pixels, SizeRule
 from impasto.runtime.backends import Backend, open_engine, open_graph
 from impasto.runtime.backends.base import SizeLimits
@@ -34,22 +37,25 @@ def open_source(source: Source, backend: str, device: int, *, features: bool = F
     """
     if not source.is_engine:
         return open_graph(source.graph_path, backend, device, features=features)
-    return open_engine(source.graph_path, source.engine, backend, device, _rebuild(source), features=features)
+    return open_engine(source.graph_path, source.engine, backend, device, rebuild_command(source), features=features)
 
 
 def open_context_graph(source: Source, path: Path, backend: str, device: int) -> Backend:
     """Open the context graph or its engine. path: of the file. Raises what the backends raise."""
     if source.context_engine is None:
         return open_graph(path, backend, device)
-    return open_engine(path, source.context_engine, backend, device, _rebuild(source))
+    return open_engine(path, source.context_engine, backend, device, rebuild_command(source))
 
 
-def _rebuild(source: Source) -> str:
+def rebuild_command(source: Source) -> str:
     """The command that builds another engine, without --size."""
     if source.engine is None and source.manifest is None:
         return "impasto build MODEL, where MODEL is the model that the engine was built from"
     name = str(source.engine.spec.get("name", source.path)) if source.engine else str(source.path)
-    return f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
+    command = (
+        f"impasto build {shlex.quote(str(source.path) if source.manifest else name)} --precision {source.precision}"
+    )
+    return f"{command} --with-float" if source.engine and source.engine.role == FLOAT else command
 
 
 def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Backend, ModelSpec]:
@@ -90,6 +96,19 @@ def describe(loaded: Backend, source: Source, pixels: Pixels | None) -> tuple[Ba
             )
         loaded = PixelAdapter(loaded, pixels)
     return loaded, _probe(loaded, source.described_spec())
+
+
+def known_spec(source: Source) -> ModelSpec:
+    """The model's spec as far as its files tell, without a backend; what `describe` would measure is missing. Raises PackageError."""
+    if source.engine and not source.manifest:
+        return _recorded(source.engine, source.sidecar, source.graph_path)
+    if source.manifest:
+        return source.manifest.spec
+    with contextlib.suppress(ValueError):  # of what is no ONNX file, which a backend tells
+        held = metadata(source.graph_path.read_bytes())
+        if SPEC_KEY in held:
+            return spec_in_metadata(held[SPEC_KEY], source.graph_path)
+    return source.described_spec()
 
 
 def _recorded(engine: EngineRecord, sidecar: Sidecar | None, path: Path) -> ModelSpec:

@@ -52,6 +52,10 @@ class Source:
     """The engine's record, if `graph_path` is an engine that has one."""
     context_engine: EngineRecord | None = None
     """The record of the engine at `context_path`, if that file is an engine."""
+    float_engine: StoredEngine | str | None = None
+    """The engine of the package's float graph, where the package's own graph is an engine on this machine.
+
+    Its hash is compared when it is opened. A str says why none of those that were built fits. None: none was built."""
     trust: bool = False
     """Whether hashes are not compared."""
 
@@ -133,17 +137,17 @@ class ModelFiles:
             return self.source(precision)
         source = self.source()
         among = self._engines(source)
-        hashes = self._model_hashes(source) if among else set()
         built = [
             stored
-            for stored in among
-            if stored.record.role == "model"
-            and stored.record.source_sha256 in hashes
-            and precision in ("auto", stored.record.precision)
+            for stored in self._built_of(source, "model", among)
+            if precision in ("auto", stored.record.precision)
         ]
         found = best_fitting(built, among, device)
         if isinstance(found, tuple):
-            return self._with_engines(source, *found)
+            floats = best_fitting(self._built_of(source, FLOAT, among), among, device)
+            return replace(
+                self._with_engines(source, *found), float_engine=floats[0] if isinstance(floats, tuple) else floats
+            )
         if not required:
             return None
         wanted = "fp16" if precision == "auto" else precision
@@ -250,11 +254,15 @@ class ModelFiles:
             return [*own, *stored_in(cache_folder())]
         return own
 
-    def _model_hashes(self, source: Source) -> set[str]:
-        """SHA-256 of every picture graph, one for each precision and target backend."""
+    def _built_of(self, source: Source, role: str, among: list[StoredEngine]) -> list[StoredEngine]:
+        """The engines that were built of this model's graphs of a role, "model" or FLOAT."""
+        if not among:  # then no file need be hashed
+            return []
         if source.manifest:
-            return {file.sha256 for file in source.manifest.files if file.role == "model"}
-        return {sha256(source.graph_path)}
+            hashes = {file.sha256 for file in source.manifest.files if file.role == role}
+        else:
+            hashes = {sha256(source.graph_path)}
+        return [stored for stored in among if stored.record.role == role and stored.record.source_sha256 in hashes]
 
 
 def search_path() -> list[Path]:

@@ -117,6 +117,36 @@ class TestLongestSide:
         assert cli("run", "denoise", tmp_path / "a.png", "--longest-side", 0)[0] == 2
 
 
+class TestFoldersOfOtherFiles:
+    """What is told must be true of what Impasto reads: arrays and scans where they are named, and no HEIC."""
+
+    def test_files_that_are_read_by_name_are_told_so(self, tmp_path):
+        for name in ("a.npy", "b.npy", "c.dcm"):
+            (tmp_path / name).touch()
+        with pytest.warns(ImpastoWarning) as told, pytest.raises(PictureError, match="no picture files"):
+            plan([tmp_path], None, "tiny")
+        (note,) = map(str, (each.message for each in told))
+        assert "a.npy and 2 more pictures passed over" in note
+        assert f"name such files themselves to run them, for example: impasto run MODEL {tmp_path}/*.npy -o" in note
+        assert "convert" not in note
+
+    def test_files_that_nothing_reads_are_to_be_converted(self, tmp_path):
+        Image.fromarray(picture(8, 8)).save(tmp_path / "a.png")
+        (tmp_path / "b.heic").touch()
+        with pytest.warns(ImpastoWarning, match=r"b\.heic passed over: .*; convert the others"):
+            assert len(plan([tmp_path], None, "tiny")) == 1
+
+
+def test_a_folder_that_may_not_be_written_is_told_before_anything_is_drawn(make_package, album, tmp_path, monkeypatch):
+    """Root may write everywhere, so the question is answered here."""
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("impasto.cli.run.run_pictures", lambda *_, **__: pytest.fail("it was drawn"))
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "out" and real(path, mode))
+    code, _, stderr = cli("run", make_package(), album, "-r", "-o", tmp_path / "out")
+    assert (code, "no permission; choose another place" in stderr) == (1, True)
+
+
 class TestInputsAreSafe:
     def test_none_is_overwritten_by_anothers_result(self, make_package, album):
         """`impasto run MODEL *.png` twice asks for it."""

@@ -13,7 +13,9 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -24,16 +26,16 @@ from support.command_line import cli
 from support.small_models import picture
 
 import impasto
-from impasto.errors import BackendError, OptionError, PictureError
+from impasto.errors import BackendError, OptionError, PackageError, PictureError
 
 pytest.importorskip("ray.data", reason="Ray is not installed: pip install 'impasto[ray]'")
 pytest.importorskip("ray.serve", reason="Ray is not installed: pip install 'impasto[ray]'")
 
 from impasto.batch import cluster as clusters
-from impasto.batch.ray import Cluster, Drawing, map_pictures
+from impasto.batch.ray import Cluster, Drawing, located, map_pictures
 from impasto.batch.stores import Place, StoredFiles
 from impasto.package.spec import ModelSpec, SizeRule
-from impasto.serving import Limits
+from impasto.serving import Limits, server
 
 pytestmark = pytest.mark.timeout(600)  # Ray starts eight processes, and each imports for seconds of a busy core
 
@@ -174,6 +176,52 @@ class TestBeforeAnythingStarts:
         code, _, stderr = cli("run", make_package(), *words, "--ray", "local")
         assert code == 1
         assert told in stderr
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (("--strength", 3), "strength is 3"),
+            (("--style", "great-wave"), "unknown style 'great-wave'"),
+            (("--backend", "tpu"), "unknown backend 'tpu'"),
+            (("--precision", "fp64"), "unknown precision 'fp64'"),
+            (("--layout", "rgb 0..1"), "has a layout of its own"),
+            (("--layout", "grb"), "cannot read the pixel layout"),
+        ],
+    )
+    @pytest.mark.parametrize("verb", ["run", "serve"])
+    def test_what_the_model_does_not_take_is_refused(self, album, tmp_path, monkeypatch, verb, words, told):
+        started = []
+        monkeypatch.setattr(clusters, "ray", lambda: started.append(1))
+        around = (album, "-o", tmp_path / "out", "--ray", "local") if verb == "run" else ()
+        code, _, stderr = cli(verb, "denoise", *around, *words)
+        assert code == 1
+        assert told in stderr
+        assert not started and not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("drawing", "told"),
+        [
+            (Drawing("denoise", keep_colors=True), "keep_colors is for stylizers"),
+            (Drawing("denoise", working_size=512), "a working size is for stylizers"),
+            (Drawing("great-wave", working_size=3), "working_size is 3"),
+            (Drawing("great-wave", strength=0.5), "strength 0.5"),
+            (Drawing("four-styles", style={"ejiri": -1.0}), "shares of the styles"),
+            (Drawing("tiny", precision="int8"), "holds no int8 model"),
+            (Drawing("tiny", backend="openvino", precision="fp16"), "holds no fp16 model"),
+        ],
+    )
+    def test_wishes_are_checked_without_a_backend(self, make_package, drawing, told):
+        if drawing.model == "tiny":
+            drawing = replace(drawing, model=str(make_package()))
+        with pytest.raises((OptionError, PackageError), match=told):
+            located(drawing)
+
+    @pytest.mark.parametrize("style", [None, "ejiri", {"ejiri": 0.5, "great-wave": 0.5}])
+    def test_wishes_that_the_model_grants_pass(self, style):
+        assert (
+            located(Drawing("four-styles", style=style, keep_colors=True, working_size=512))[0].model == "four-styles"
+        )
+        assert located(Drawing("denoise", strength=2.0))
 
     def test_numbers_below_one_are_refused(self, make_package, album, tmp_path):
         with pytest.raises(OptionError, match="1 or more"):
@@ -340,13 +388,13 @@ class TestServe:
         assert after["200"] == before["200"] + 1
         assert after["415"] == before.get("415", 0) + 1
 
-    def test_ctrl_c_ends_it(self, server):
+    def test_a_system_that_ends_it_gets_one_line(self, server):
+        """Ctrl-C ends in the same way; SIGTERM is what Ray takes for itself, and answers with what each of its threads was doing."""
         url, _, process = server
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=120)
         assert process.returncode == 130
-        assert "stopped" in stderr
-        assert "Traceback" not in stderr
+        assert stderr == "stopped; nothing half-written is left\n"
         with pytest.raises(URLError):
             ask(url, b"")
 
@@ -375,6 +423,64 @@ def counted(url: str) -> dict[str, float]:
     return {
         status: float(value) for status, value in re.findall(r'impasto_requests_total\{status="(\d+)"\} (\S+)', text)
     }
+
+
+class TestOnASharedCluster:
+    def test_a_cluster_that_serves_already_is_left_alone(self, joined, monkeypatch):
+        class Serve:
+            @staticmethod
+            def status():
+                return SimpleNamespace(applications={"theirs": None})
+
+        monkeypatch.setattr(clusters.ray(), "get_actor", lambda name, namespace: name)
+        with pytest.raises(BackendError, match="has a server already, which serves theirs"):
+            server._require_no_server(Serve, joined)
+
+    def test_cores_that_others_hold_are_told(self, joined, monkeypatch):
+        monkeypatch.setattr(server, "_PATIENCE_S", 0.0)
+        server._require_room(Limits(workers=2), {"num_cpus": 1})
+        monkeypatch.setattr(clusters.ray(), "available_resources", lambda: {"CPU": 1.0})
+        with pytest.raises(BackendError, match="want 2 CPUs of the cluster, of which others have left 1"):
+            server._require_room(Limits(workers=2), {"num_cpus": 1})
+        with pytest.raises(BackendError, match="want 1 GPUs of the cluster, of which others have left 0"):
+            server._require_room(Limits(), {"num_cpus": 0, "num_gpus": 1})
+
+
+def test_signals_stay_ours_when_ray_starts():
+    """Ray sets SIGTERM to its own end, and a program that has an end of its own keeps that."""
+    from ray._private import utils
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with clusters._our_signals():
+            utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        utils.set_sigterm_handler(before)  # outside of the block Ray's function is Ray's
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("how", [KeyboardInterrupt, RuntimeError])
+def test_a_node_that_is_half_started_leaves_no_process(monkeypatch, how):
+    from ray._private import node
+
+    begun, ended = [], []
+
+    class Node:
+        def __init__(self):
+            self.all_processes = {}
+            begun.append(self)
+            raise how
+
+        def kill_all_processes(self, **_):
+            ended.append(self)
+
+    monkeypatch.setattr(node, "Node", Node)
+    with pytest.raises(how), clusters._starting():
+        node.Node()
+    assert begun == ended != []
+    assert node.Node is Node
 
 
 def test_limits_that_nothing_keeps_are_refused():

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -98,6 +99,18 @@ def test_speed_is_by_rounds(make_package: MakePackage, photo: Path, monkeypatch:
     assert few.speed == (0.5, 0.5, 0.5)
     assert not few.certain and not few.differs
     assert few.to_json()["speed"] == {"low": None, "median": 0.5, "high": None}
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(0.1, 15), (2.0, 10), (30.0, 6)])
+def test_slow_models_draw_fewer_rounds_and_enough_for_an_interval(
+    seconds: float, rounds: int, make_package: MakePackage, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """seconds: what the first call of each takes together."""
+    ticks = iter((0.0, seconds))
+    monkeypatch.setitem(compare.__globals__, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    found = compare([Contender.parse(str(make_package()))] * 2, photo)
+    assert {len(standing.latency.samples_ms) for standing in found.standings} == {rounds}
+    assert found.standings[0].certain
 
 
 def test_rows_can_be_told_apart(make_package: MakePackage, photo: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What CONTRIBUTING says works: the example of a backend draws pictures, and the hooks before a commit are those of `make`."""
+"""What CONTRIBUTING says works: its examples of a network, a damage and a backend run, and its hooks are the checks of `make`."""
 
 from __future__ import annotations
 
@@ -38,13 +38,39 @@ class Library(ModuleType):
         return SimpleNamespace(inputs=ports[0], outputs=ports[1], metadata=metadata, run=run, run_all=run_all)
 
 
+def example(name: str, package: str) -> type:
+    """A class of an example, run as a module of this package."""
+    (program,) = [text for text in blocks(REPOSITORY / "CONTRIBUTING.md", "python") if f"class {name}" in text]
+    names = {"__name__": f"{package}.example", "__package__": package}
+    exec(compile(program, "CONTRIBUTING.md", "exec"), names)
+    return names[name]  # type: ignore[return-value]
+
+
 @pytest.fixture
 def backend() -> type:
-    """The class of the example."""
-    (program,) = [text for text in blocks(REPOSITORY / "CONTRIBUTING.md", "python") if "class MineBackend" in text]
-    names = {"__name__": "impasto.runtime.backends.mine", "__package__": "impasto.runtime.backends"}
-    exec(compile(program, "CONTRIBUTING.md", "exec"), names)
-    return names["MineBackend"]  # type: ignore[return-value]
+    return example("MineBackend", "impasto.runtime.backends")
+
+
+def test_the_example_of_a_network_draws() -> None:
+    torch = pytest.importorskip("torch")
+    network = example("SmallRestorer", "impasto.training.networks")()
+    again = type(network).from_config(network.config)
+    again.load_state_dict(network.state_dict())
+    image = torch.rand(1, 3, 24, 40)
+    assert network(image).shape == image.shape
+    assert torch.equal(again(image), network(image))
+
+
+def test_the_example_of_a_damage_is_seeded_and_joins_others() -> None:
+    torch = pytest.importorskip("torch")
+    from impasto.training.degrade import Compose, parse
+
+    haze = example("Haze", "impasto.training.degrade")(10, 60)
+    clean = torch.rand(2, 3, 16, 16)
+    one, other = (haze(clean, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, clean)
+    assert Compose((haze, parse("noise:0-5"))).task == "restore"
 
 
 def test_the_example_of_a_backend_draws(backend, make_package, tmp_path, monkeypatch) -> None:

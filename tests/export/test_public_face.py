@@ -15,7 +15,15 @@ from support.precision_graphs import photos
 
 from impasto import export
 
-FUNCTIONS = ("export_checkpoint", "import_onnx", "quantize", "build_engine", "check")
+FUNCTIONS = (
+    "add_float_graph",
+    "build_engine",
+    "check",
+    "export_checkpoint",
+    "export_triton",
+    "import_onnx",
+    "quantize",
+)
 
 
 def test_importing_it_costs_nothing_heavy() -> None:
@@ -55,6 +63,14 @@ def test_the_example_of_import_onnx(tmp_path: Path) -> None:
 
 def test_the_example_of_quantize(make_package: Callable[..., Path], tmp_path: Path) -> None:
     run_example("quantize", package=make_package(), photos=photos(tmp_path / "photos"))
+
+
+def test_the_example_of_add_float_graph(make_package: Callable[..., Path]) -> None:
+    run_example("add_float_graph", package=make_package())
+
+
+def test_the_example_of_export_triton(make_package: Callable[..., Path], tmp_path: Path) -> None:
+    run_example("export_triton", package=make_package(), folder=tmp_path)
 
 
 def test_the_example_of_build_engine(

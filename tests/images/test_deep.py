@@ -200,6 +200,13 @@ def test_damaged_tags_of_a_tiff_are_told(tmp_path, capfd):
     assert "".join(capfd.readouterr()) == ""
 
 
+def test_damaged_chunks_beside_the_pixels_print_nothing(tmp_path, capfd, caplog):
+    """imagecodecs logs what libpng warns of, and a program without logging has that on standard error."""
+    content = PLAIN[:33] + chunk(b"sBIT", b"\x20") + chunk(b"zTXt", b"a\0\0bad") + PLAIN[33:]
+    assert np.array_equal(read(tmp_path, content).rgb, noise(8, 8))
+    assert "".join(capfd.readouterr()) == "" and not caplog.records
+
+
 def bomb() -> bytes:
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (100_000, 100_000)})
@@ -241,6 +248,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 PALETTE = tiff(noise(8, 8) % 256, photometric="palette", colormap=noise(3, 65536))
+PLAIN = png(noise(8, 8))
 STRIPS = tiff(noise(64, 64), photometric="minisblack", rowsperstrip=8, compression="zlib")
 STRIPS_PLACE = 8
 TILES = tiff(noise(64, 64), photometric="minisblack", tile=(32, 32), compression="zlib")
@@ -252,6 +260,12 @@ BAD = {
     "float64": (tiff(noise(8, 8).astype(np.float64), photometric="minisblack"), "holds float64"),
     "32 bits": (tiff(noise(8, 8).astype(np.uint32), photometric="minisblack"), "holds uint32"),
     "stack": (tiff(noise(3, 8, 8), photometric="minisblack"), "stack of several pictures"),
+    "PNG of no width": (PLAIN[:16] + bytes(4) + PLAIN[20:], "is 0 x 8, so it has no pixels"),
+    "PNG of no height": (PLAIN[:20] + bytes(4) + PLAIN[24:], "is 8 x 0, so it has no pixels"),
+    "PNG of an unknown kind of colours": (
+        PLAIN[:8] + chunk(b"IHDR", PLAIN[16:25] + b"\x05\0\0\0") + PLAIN[33:],
+        "is damaged",
+    ),
     "cut PNG": (png(noise(64, 64, 3))[:9000], "is damaged"),
     "cut TIFF": (tiff(noise(64, 64, 3), photometric="rgb")[:9000], "1 of its 1 strips or tiles are not whole"),
     "cut array": (npy(noise(64, 64, 3))[:9000], "cut short: 9,000 bytes of 24,704"),
@@ -272,11 +286,13 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_cannot_be_read_is_one_clear_line(tmp_path, kind):
+def test_what_cannot_be_read_is_one_clear_line(tmp_path, kind, capfd):
+    """Codecs in C write to standard error by themselves."""
     content, told = BAD[kind]
     with pytest.raises(PictureError, match=told) as error:
         read(tmp_path, content)
     assert "\n" not in str(error.value) and "a.any" in str(error.value)
+    assert "".join(capfd.readouterr()) == ""
 
 
 def test_a_missing_library_says_which_extra_brings_it(tmp_path, monkeypatch):

@@ -150,7 +150,7 @@ def test_the_committed_files_belong_together():
     found = [Binary.named(name) for name in files]
     assert [each.architecture for each in found] == [*build.ARCHITECTURES, build.PTX[0]]
     for kernels in table["architectures"].values():
-        assert set(kernels) == {"frame_in", "frame_out", "frame_thumbnail"}
+        assert set(kernels) == {f"{kind}_{name}" for kind in ("frame", "deep") for name in ("in", "out", "thumbnail")}
         assert all(needs["spill_bytes"] == needs["stack_bytes"] == 0 for needs in kernels.values())
 
 
@@ -162,7 +162,7 @@ def test_every_gpu_is_given_a_binary_that_runs_on_it(capability):
 
 
 def test_the_parameters_are_as_large_as_the_compilers_make_them():
-    assert ctypes.sizeof(frames._Frame) == 128
+    assert ctypes.sizeof(frames._Frame) == 136
 
 
 def test_a_kernel_is_loaded_once_for_each_cuda_context(monkeypatch):
@@ -179,6 +179,16 @@ def test_a_kernel_is_loaded_once_for_each_cuda_context(monkeypatch):
     frames._kernel.cache_clear()
     assert len(loaded) == 1
     assert [(blocks, threads, stream) for _, blocks, threads, _, _, stream in launched] == [(1, 256, 7), (1, 256, 8)]
+
+
+@pytest.mark.parametrize(("capability", "here"), [((8, 7), True), ((7, 2), False)])
+def test_whether_there_are_kernels_for_a_gpu_is_known(monkeypatch, capability, here):
+    monkeypatch.setattr(cuda_driver, "current_context", lambda: 41)
+    monkeypatch.setattr(cuda_driver, "compute_capability", lambda: capability)
+    monkeypatch.setattr(cuda_driver, "load_module", lambda image: ctypes.c_void_p(1))
+    assert frames.run_here() == here
+    frames._module.cache_clear()
+    frames._has_module.cache_clear()
 
 
 def test_a_gpu_that_is_too_old_is_one_sentence():

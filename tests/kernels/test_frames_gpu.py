@@ -9,6 +9,7 @@ from impasto.images import thumbnail  # noqa: E402
 from impasto.kernels import cuda_driver, frames  # noqa: E402
 from impasto.runtime.gpu.arrays import view  # noqa: E402
 from impasto.runtime.gpu.result import GpuArray  # noqa: E402
+from impasto.runtime.inference.depths import to_rgb  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -70,10 +71,27 @@ def test_a_thumbnail_is_that_of_the_host(stream):
 
 
 def test_torch_reads_a_result_without_a_copy(stream):
-    result = GpuArray((4, 5, 3), 0)
+    result = GpuArray((4, 5, 3), "uint8", 0)
     image = drawn(4, 5, 3)
     frames.write_part(picture(image, stream), picture(result, stream), 0, 0, stream)
     result.stream = stream
     read = torch.from_dlpack(result)
     assert read.data_ptr() == result.__cuda_array_interface__["data"][0]
     assert torch.equal(read, image)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (256, 256, 3)], ids=["gray", "RGB"])
+def test_every_level_of_16_bits_survives_there_and_back(stream, shape):
+    levels = torch.arange(65536).repeat(len(shape) * 2 - 3)[torch.randperm(65536 * (len(shape) * 2 - 3))]
+    image = levels.to(torch.uint16).reshape(shape).cuda()
+    window, back = torch.zeros((256, 256, 3), device="cuda"), torch.zeros_like(image)
+    frames.read_window(picture(image, stream), picture(window, stream), 0, 0, stream)
+    frames.write_part(picture(window, stream), picture(back, stream), 0, 0, stream)
+    cuda_driver.synchronize(stream)
+    assert torch.equal(back.cpu().int(), image.cpu().int())
+    expected = to_rgb(image.cpu().numpy())
+    assert (window.cpu().numpy() == expected).all()
+    small = torch.zeros((96, 96, 3), dtype=torch.uint8, device="cuda")
+    frames.write_thumbnail(picture(image, stream), picture(small, stream), stream)
+    cuda_driver.synchronize(stream)
+    assert (small.cpu().numpy() == thumbnail(expected, 96)).all()

@@ -17,6 +17,7 @@ from impasto.batch.jobs import plan
 from impasto.batch.scans import run_scan
 from impasto.errors import MissingDependency, OptionError, PictureError
 from impasto.medical import Window
+from impasto.package.spec import ModelSpec
 
 pydicom = pytest.importorskip("pydicom", reason="reads DICOM: install impasto[medical]")
 tifffile = pytest.importorskip("tifffile", reason="writes TIFF of 16 bits: install impasto[deep]")
@@ -113,7 +114,7 @@ def test_windows_that_are_not_there_are_told(tmp_path):
     with pytest.raises(PictureError, match="names no window"):
         medical.read_scan(scan_file(tmp_path / "a.dcm", ct(4, 4)), Window.parse("file"))
     sigmoid = {"WindowCenter": 1, "WindowWidth": 2, "VOILUTFunction": "SIGMOID"}
-    with pytest.raises(PictureError, match="names no window that can be applied"):
+    with pytest.raises(PictureError, match="another function than LINEAR and LINEAR_EXACT"):
         medical.read_scan(scan_file(tmp_path / "b.dcm", ct(4, 4), **sigmoid), Window.parse("file"))
     for text in ("", "40", "40,0", "40,-1", "nan,4", "a,b", "1,2,3"):
         with pytest.raises(OptionError, match="CENTER,WIDTH"):
@@ -121,9 +122,60 @@ def test_windows_that_are_not_there_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("width", "function", "wanted"),
+    [
+        (0, None, "1 or more"),
+        (0.5, "LINEAR", "1 or more"),
+        (-4, "LINEAR", "1 or more"),
+        (0, "LINEAR_EXACT", "more than 0"),
+        (-1, "LINEAR_EXACT", "more than 0"),
+    ],
+)
+def test_a_width_that_dicom_does_not_allow_is_refused(tmp_path, width, function, wanted):
+    """PS3.3 C.11.2.1.2 and C.11.2.1.3.2."""
+    told = {"WindowCenter": 40, "WindowWidth": width, **({"VOILUTFunction": function} if function else {})}
+    with pytest.raises(PictureError, match=f"window of width {width:g}, where DICOM wants {wanted}"):
+        medical.read_scan(scan_file(tmp_path / "a.dcm", ct(4, 4), **told), Window.parse("file"))
+
+
+@pytest.mark.parametrize("slope", [1, -1])
+def test_a_width_of_1_is_a_step(tmp_path, slope):
+    """PS3.3 C.11.2.1.2.1: what is at most c - 0.5 is black, what is above it white."""
+    told = {"WindowCenter": 40.5, "WindowWidth": 1, "RescaleSlope": slope, "RescaleIntercept": 0}
+    values = np.array([[39, 40, 41, 42]], np.int16)
+    path = scan_file(tmp_path / "a.dcm", slope * values, **told)
+    (picture,) = medical.read_scan(path, Window.parse("file")).pictures()
+    assert picture.tolist() == [[0, 0, 1, 1]]
+    exact = scan_file(tmp_path / "b.dcm", slope * values, **told, VOILUTFunction="LINEAR_EXACT")
+    assert medical.read_scan(exact, Window.parse("file")).pictures()[0].tolist() == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("kind", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("window", "colour"), [("5000,10", "black"), ("-5000,10", "white")])
+def test_a_window_beside_all_values_is_told(tmp_path, model, kind, window, colour):
+    stored = ct(20, 30)
+    stored[0] = -30_000  # which is no part of the picture
+    rescale = {"RescaleSlope": 2, "RescaleIntercept": -24, "RescaleType": "HU", "PixelPaddingValue": -30_000}
+    source = scan_file(tmp_path / "a.dcm", stored, PhotometricInterpretation=kind, **rescale)
+    if kind == "MONOCHROME1":
+        colour = {"black": "white", "white": "black"}[colour]
+    values = f"from {2 * stored[1:].min() - 24} to {2 * stored.max() - 24} HU"
+    for name in ("b.png", "b.dcm"):
+        note = run(model, source, tmp_path / name, window).note
+        assert f"{tmp_path / 'a.dcm'} reaches from" in note
+        assert f"scan's values {values}: all of it is {colour}" in note
+
+
+def test_a_window_that_holds_a_value_is_not_told(tmp_path, model):
+    source = scan_file(tmp_path / "a.dcm", np.full((8, 8), 100, np.int16))
+    assert run(model, source, tmp_path / "b.dcm", "100,10").note is None
+    assert "all of it" not in run(model, source, tmp_path / "b.png").note
+    assert "all of it is white" in run(model, source, tmp_path / "b.png", "95,10").note
+
+
+@pytest.mark.parametrize(
     "elements",
     [
-        {"WindowCenter": 1, "WindowWidth": 0, "VOILUTFunction": "LINEAR_EXACT"},
         {"WindowCenter": "1e300", "WindowWidth": 2},
         {"WindowCenter": 1, "WindowWidth": 2, "RescaleSlope": "1e-320"},
     ],
@@ -259,12 +311,16 @@ def test_no_name_is_told(tmp_path, model, caplog, capfd):
     assert "Shall" not in said and "1\\\\45" not in said
 
 
-def test_derived_files_have_the_sources_size_and_are_of_scans(tmp_path, model):
+def test_derived_files_have_the_sources_size_and_are_of_scans(tmp_path, model, monkeypatch):
     folder = write_deep_package(tmp_path / "twice", scale=2)
     source = scan_file(tmp_path / "a.dcm", ct(20, 30))
     with impasto.load(folder, backend="onnxruntime-cpu") as twice:
+        drawn = []
+        monkeypatch.setattr(impasto.Model, "__call__", lambda *_: drawn.append(1))
         with pytest.raises(OptionError, match="another size"):
             run(twice, source, tmp_path / "b.dcm")
+        assert not drawn
+        monkeypatch.undo()
         run(twice, source, tmp_path / "b.tif")
     assert images.read_deep(tmp_path / "b.tif").rgb.shape == (40, 60)
     images.write(tmp_path / "photo.png", np.zeros((8, 8, 3), np.uint8))
@@ -273,6 +329,53 @@ def test_derived_files_have_the_sources_size_and_are_of_scans(tmp_path, model):
     (job,) = plan([source], str(tmp_path / "d.png"), "small")
     with pytest.raises(OptionError, match="drawn at its own size"):
         run_scan(model, job, window=FULL, how="", longest_side=10)
+
+
+def floats(path: Path) -> Path:
+    dataset = pydicom.dcmread(scan_file(path, ct(20, 30)))
+    del dataset.PixelData
+    dataset.FloatPixelData = np.zeros((20, 30), np.float32).tobytes()
+    dataset.BitsAllocated = 32
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def big_endian(path: Path) -> Path:
+    dataset = pydicom.dcmread(scan_file(path, ct(20, 30)))
+    dataset.PixelData = ct(20, 30).astype(">i2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+    pydicom.dcmwrite(path, dataset, enforce_file_format=True, little_endian=False, implicit_vr=False)
+    return path
+
+
+def without_its_identifier(path: Path) -> Path:
+    dataset = pydicom.dcmread(scan_file(path, ct(20, 30)))
+    del dataset.SOPInstanceUID
+    dataset.save_as(path, enforce_file_format=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (floats, "holds floats"),
+        (big_endian, "is big-endian"),
+        (without_its_identifier, "cannot be written as a derived"),
+    ],
+)
+def test_what_cannot_be_derived_is_refused_before_it_is_drawn(tmp_path, make, told):
+    class NeverDraws:
+        """A model up to where it draws."""
+
+        info = ModelSpec("never")
+
+        def __call__(self, picture):
+            pytest.fail("it was drawn")
+
+    source = make(tmp_path / "a.dcm")
+    with pytest.raises((OptionError, PictureError), match=told):
+        run(NeverDraws(), source, tmp_path / "b.dcm")
+    assert not (tmp_path / "b.dcm").exists()
 
 
 def test_a_missing_library_says_which_extra_brings_it(tmp_path, monkeypatch):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from impasto.package.manifest import Manifest, PackageFile
 from impasto.package.spec import ModelSpec
-from impasto.package.summary import UNSTATED, int8_offer, summary_of
+from impasto.package.summary import UNSTATED, int8_offer, lead, summary_of
 
 
 def manifest(task: str = "denoise", recipe: Any = None, quality: Any = None, **spec: Any) -> Manifest:
@@ -73,3 +74,21 @@ def test_no_int8_is_offered_where_the_package_holds_none_for_the_backend():
 )
 def test_an_offer_leaves_out_figures_of_another_form(wrong):
     assert offered(wrong, wrong) == "INT8 is here: not measured; choose it with --precision int8"
+
+
+@pytest.mark.parametrize(
+    ("card", "wanted"),
+    [
+        (
+            "# wave\nPaints like the *Great Wave*,\nby [Hokusai](wave.md).\n\n![two photos](picture.jpg)\n",
+            "Paints like the Great Wave, by Hokusai.",
+        ),
+        ("# wave\n\n![two photos](picture.jpg)\n\n| a | b |\n\nIt paints.\n", "It paints."),
+        ("# wave\n", ""),
+        (None, ""),
+    ],
+)
+def test_a_cards_first_words(card: str | None, wanted: str, tmp_path: Path):
+    if card is not None:
+        (tmp_path / "README.md").write_text(card)
+    assert lead(tmp_path) == wanted

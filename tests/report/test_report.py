@@ -114,7 +114,8 @@ def test_equal_samples_are_drawn(samples):
 
 def test_the_front_holds_what_no_other_beats():
     points = [("slow and good", 10, 50.0), ("fast and bad", 1, 20.0), ("beaten", 9, 19.0), ("equal", 12, math.inf)]
-    found = {point.name: point for point in scatter("ms", "dB", points).points}
+    found = {point.name: point for point in scatter("latency, ms", "PSNR, dB", points).points}
+    assert (found["slow and good"].y_text, found["equal"].y_text) == ("50.0 dB", "equal")
     assert [name for name, point in found.items() if point.best] == ["slow and good", "fast and bad", "equal"]
     assert found["equal"].y > found["slow and good"].y > found["fast and bad"].y
     assert all(0 <= value <= 100 for point in found.values() for value in (point.x, point.y))

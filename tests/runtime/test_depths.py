@@ -183,16 +183,6 @@ def test_packages_that_ship_stay_small():
     assert held < 300_000
 
 
-def test_engines_name_the_backend_to_take():
-    from types import SimpleNamespace
-
-    from impasto.runtime.loading.float_graph import FloatGraph
-
-    source = SimpleNamespace(is_engine=True, precision="fp16")
-    model = SimpleNamespace(source=source, spec=SPEC, backend=SimpleNamespace(name="tensorrt"))
-    assert "backend='onnxruntime-cuda'" in (FloatGraph(model, 0, None).refusal or "")
-
-
 def test_a_copy_of_a_package_keeps_its_float_graph(tmp_path):
     shutil.copytree(REPOSITORY / "models" / "upscale-x2", tmp_path / "copy")
     with impasto.load(tmp_path / "copy", backend="onnxruntime-cpu") as model:

@@ -1,7 +1,7 @@
 """gram.cu and frames.cu as C++ for this machine's own processor: index arithmetic and barriers, checked where there is no GPU.
 
 The source is taken as it is but for three things: each inline assembly statement becomes a call of what emulated_gpu.h says of that
-instruction, dynamic shared memory becomes an array, and CUDA's headers are left away.
+instruction, dynamic shared memory becomes an array, and CUDA's headers are left out.
 """
 
 from __future__ import annotations

@@ -160,6 +160,8 @@ CONTEXT, THUMBNAIL = 5, 8
 PLANS = {
     b"plan": ("image", "picture"),
     b"plan+context": ("context", "image", "picture"),
+    b"float": ("image", "picture"),
+    b"float+context": ("context", "image", "picture"),
     b"context": ("thumbnail", "context"),
     b"perceptual": ("image", "shallow", "deep"),
 }
@@ -177,8 +179,9 @@ class FakeTensorRT(types.SimpleNamespace):
     """What `runtime/backends/tensorrt/engine.py` uses of TensorRT.
 
     driver: where the work goes, by `begin`, and finds its `memory`.
-    Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context), b"context" (five
-    times a thumbnail's mean) and b"perceptual" (two feature maps); anything else does not deserialize.
+    Plans are b"plan" (inverts pictures), b"plan+context" (the same, brightened by the context), b"float" and b"float+context" (the
+    same of float32 from 0 to 1), b"context" (five times a thumbnail's mean) and b"perceptual" (two feature maps); anything else does
+    not deserialize.
     As in 8.5, one context alone may use an engine's optimization profile.
     """
 
@@ -248,10 +251,13 @@ class FakeTensorRT(types.SimpleNamespace):
                     values = np.full(CONTEXT, self._memory("thumbnail", size).mean(), np.float32)
                     self._memory("context", values.nbytes)[:] = values.view(np.uint8)
                     return
-                inverted = 255.0 - self._memory("image", size)
-                if self._plan == b"plan+context":
-                    inverted += self._memory("context", 4 * CONTEXT).view(np.float32).mean()
-                self._memory("picture", size)[:] = np.clip(inverted, 0, 255).astype(np.uint8)
+                floats = self._plan.startswith(b"float")
+                dtype, white = (np.float32, np.float32(1)) if floats else (np.uint8, 255.0)
+                nbytes = size * np.dtype(dtype).itemsize
+                inverted = white - self._memory("image", nbytes).view(dtype)
+                if self._plan.endswith(b"+context"):
+                    inverted += self._memory("context", 4 * CONTEXT).view(np.float32).mean() * (white / 255)
+                self._memory("picture", nbytes)[:] = np.clip(inverted, 0, white).astype(dtype).view(np.uint8)
 
             def _memory(self, name: str, nbytes: int) -> np.ndarray:
                 return driver.memory(self._addresses[name], nbytes)
@@ -283,7 +289,8 @@ class FakeTensorRT(types.SimpleNamespace):
                 return (1, THUMBNAIL, THUMBNAIL, 3) if name == "thumbnail" else (1, -1, -1, 3)
 
             def get_tensor_dtype(self, name: str) -> _Type:
-                return _Type.FLOAT if name in ("context", "shallow", "deep") else _Type.UINT8
+                floats = name in ("context", "shallow", "deep") or self._plan.startswith(b"float")
+                return _Type.FLOAT if floats else _Type.UINT8
 
             def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
                 if name in ("context", "thumbnail"):

@@ -36,7 +36,9 @@ def frame_kernels(_frames_library: Path, monkeypatch: pytest.MonkeyPatch) -> lis
 def calls(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> DriverCalls:
     """The driver's library over the stand-in of `fake_gpu`."""
     made = DriverCalls(driver)
-    for name in ("primary_context", "allocate", "free", "device_of", "copy_to_host", "new_stream", "destroy_stream"):
+    for name in ("primary_context", "allocate", "free", "device_of", "copy_to_host", "copy_to_device"):
+        monkeypatch.setattr(cuda_driver, name, getattr(made, name))
+    for name in ("new_stream", "destroy_stream"):
         monkeypatch.setattr(cuda_driver, name, getattr(made, name))
     monkeypatch.setattr(cuda_driver, "synchronize", made.synchronize)
     monkeypatch.setattr(cuda_driver, "wait_for", made.wait_for)

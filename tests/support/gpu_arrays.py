@@ -66,6 +66,8 @@ class DriverCalls:
         self.waits: list[tuple[int, int]] = []
         """(running, waiting), in order."""
         self.host_waits: list[int] = []
+        self.uploads: list[tuple[int, int]] = []
+        """Bytes and stream of each copy to the device."""
         self.streams: set[int] = set()
         """Those that are not destroyed."""
         self._driver = driver
@@ -97,6 +99,10 @@ class DriverCalls:
     def copy_to_host(self, address: int, pointer: int, nbytes: int, stream: int) -> None:
         ctypes.memmove(address, pointer, nbytes)
         self.host_waits.append(stream)
+
+    def copy_to_device(self, pointer: int, address: int, nbytes: int, stream: int) -> None:
+        ctypes.memmove(pointer, address, nbytes)
+        self.uploads.append((nbytes, stream))
 
     def new_stream(self) -> int:
         self.streams.add(made := 100 + len(self.streams))

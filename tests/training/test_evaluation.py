@@ -202,7 +202,7 @@ def test_every_precision_of_a_package_is_judged(doing_nothing, clean, tmp_path):
     [
         ((), "--degrade DAMAGE"),
         (("--degrade", "fog:3"), "cannot read the damage"),
-        (("--degrade", "down:2"), "leave down: away"),
+        (("--degrade", "down:2"), "leave out down:"),
         (("--degrade", "noise:25", "--painting", "x.png"), "--degrade DAMAGE"),
         (("--degrade", "noise:25", "--style", "wave"), "--style is a stylizer's"),
         (("--degrade", "noise:25", "--strength", "0.5"), "takes no strength"),

@@ -109,6 +109,38 @@ def test_without_the_headers_one_thread_is_used_and_said(site, tmp_path):
         tab.wait_for_function("impasto.drawn() === impasto.photo()")  # strength 0 is the picture itself
 
 
+def test_one_core_takes_one_thread_and_blames_no_server(site, tmp_path):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(picture(40, 56)).save(photo)
+    with served(site) as (tab, _, _):
+        tab.evaluate("Object.defineProperty(navigator, 'hardwareConcurrency', {value: 1})")
+        tab.select_option("#model", "denoise")
+        tab.set_input_files("#file", photo)
+        tab.wait_for_function("document.getElementById('said').textContent.startsWith('denoise: ')", timeout=240_000)
+        assert tab.locator("#said").inner_text().endswith("WASM, 1 thread")
+
+
+def test_a_second_and_higher_picture_fits_the_screen(site, tmp_path):
+    sizes = ((40, 56), (96, 40))
+    for number, size in enumerate(sizes):
+        Image.fromarray(picture(*size)).save(tmp_path / f"{number}.png")
+    with served(site) as (tab, seen, _):
+        tab.select_option("#model", "denoise")
+        for number, (height, width) in enumerate(sizes):
+            tab.set_input_files("#file", tmp_path / f"{number}.png")
+            said = f"denoise: {width} × {height} pixels"
+            tab.wait_for_function(
+                "said => document.getElementById('said').textContent.startsWith(said)", arg=said, timeout=240_000
+            )
+        assert tab.locator("#pictures").bounding_box()["height"] <= 0.8 * 900 + 1
+    assert seen.messages == []
+
+
+def test_a_page_opened_as_a_file_says_what_it_wants(site):
+    with opened((site / "index.html").as_uri()) as (tab, _):
+        assert "impasto web … --serve" in tab.locator("#said").inner_text()
+
+
 def test_the_rules_are_the_runtimes(site):
     spec = ModelSpec("name", task="stylize", size=SizeRule(8), border=32, receptive_field=112, thumbnail=96)
     sides = [(1, 1), (100, 7), (384, 512), (1500, 2100), (1024, 4000), (2700, 900)]

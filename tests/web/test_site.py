@@ -29,6 +29,7 @@ def test_a_site_holds_graphs_page_and_hashes(make_package, tmp_path):
         about["models"][0]["context"] == {"address": "models/tiny/context.onnx"}
         and about["models"][1]["context"] is None
     )
+    assert about["models"][1]["about"].startswith("Removes noise of unknown strength")
     hashes = json.loads(re.search(r'importmap">(.*?)</script>', page)[1])["integrity"]
     # Every file from elsewhere has its hash: the modules here, the WebAssembly where it is fetched.
     assert all(

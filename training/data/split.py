@@ -81,5 +81,5 @@ def _check_apart(split: Split) -> None:
         if again:
             raise OptionError(
                 f"{len(again)} of the photos for {other} are also for {purpose}, such as {again[0]}; take them out of one of the two "
-                "folders, or leave the folder away and hold a share out"
+                "folders, or leave the folder out and hold a share out"
             )

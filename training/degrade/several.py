@@ -12,7 +12,8 @@ from impasto.errors import OptionError
 
 from .base import Degradation
 
-_HARDEST = ("upscale", "inpaint", "deblur", "dejpeg", "denoise")
+_HARDEST = ("upscale", "inpaint", "restore", "deblur", "dejpeg", "denoise")
+"""The tasks of restorers, the one that asks most of a network first."""
 
 
 @dataclass(frozen=True)

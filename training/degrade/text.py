@@ -1,4 +1,4 @@
-"""Damage as people write it; `parse` reads it, `str` of a damage writes it."""
+"""The text form of damage: `parse` reads it, `str` of a damage writes it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _RANGED: dict[str, type[Ranged]] = {
 def parse(text: str) -> Degradation:
     """Read a damage, such as "noise:0-55", "shake:15+noise:0-5", "down:2" or "3*noise:0-55|bayer:50-2000+jpeg:60-95".
 
-    `KIND:LOW-HIGH` draws one strength for each picture; `KIND:WORST` ranges from harmless to that; "none" is a clean picture.
-    `KIND…/2` is damage done at twice the size, before the picture was scaled down. `+` joins kinds in the order in which they
-    happen. `|` draws one of several for each picture; `3*` before one of them draws it three times as often.
+    `KIND:LOW-HIGH` draws one strength for each picture; `KIND:WORST` means from harmless to WORST; "none" is a clean
+    picture. `KIND…/2` is damage that was done at twice the size, before the picture was scaled down. `+` joins kinds in the order in
+    which they happen. `|` chooses one of several for each picture; `3*` before one of them makes it three times as frequent.
     Raises OptionError.
     """
     kinds = [_parse_weighted(part.strip()) for part in text.split("|")]
@@ -42,7 +42,7 @@ def parse(text: str) -> Degradation:
 
 
 def _commonest(parts: tuple[Degradation, ...], weights: tuple[float, ...]) -> str:
-    """What a mixture is for: the task of most of its pictures. Pictures that are left alone belong to any task."""
+    """The task of a mixture: that of most of its pictures. Clean pictures belong to every task."""
     votes: Counter[str] = Counter()
     for part, weight in zip(parts, weights, strict=True):
         if not isinstance(part, Untouched):

@@ -1,4 +1,4 @@
-"""How to train, whatever the task, and what comes of it."""
+"""Options of the training loop, which are the same for all tasks, and its result."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from impasto.errors import OptionError
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How to train, whatever the task."""
+    """Options of the training loop, which are the same for all tasks."""
 
     steps: int
+    """Number of training steps, >= 1."""
     learning_rate: float = 1e-3
     """The highest of a one-cycle schedule: linear warm-up over 5 % of the steps, then cosine to 1 % of it."""
     averaging: float = 0.999
-    """Decay per step of the exponential moving average of the weights, which is what gets shipped."""
+    """Decay per step of the exponential moving average of the weights. The checkpoint holds this average."""
     clip: float = 1.0
     """Largest norm of a gradient."""
     seed: int = 0
+    """Seed of fresh weights, crops and damage, from 0 to 2³² − 1."""
     device: str = "auto"
     """"auto", "cpu" or "cuda"."""
     precision: str = "auto"
-    """What the network computes in: "bf16", "fp32", or "auto" for BF16 where the device is faster with it. Weights,
+    """Precision in which the network computes: "bf16", "fp32", or "auto", which is BF16 if the device is faster with it. Weights,
     losses and averages stay FP32."""
     save_seconds: float = 60
-    """Between two saved states; a killed run loses no more than this."""
+    """Seconds between two saved states. A killed run loses at most this time."""
     replay: bool = False
-    """Record the step as a CUDA graph; for GPUs that are faster than Python. The device must be a GPU."""
+    """Record the step as a CUDA graph, for GPUs that would wait for Python. The device must be a GPU."""
     patience: int = 0
-    """Stop after so many validations in a row without a better one, and ship the best; 0: take all steps, ship the last."""
+    """Stop after this many validations in a row without a better one, and keep the best weights. 0: take all steps, keep the last."""
     validate_every: int = 1000
-    """Steps between two validations, where `patience` or `tensorboard` asks for them."""
+    """Steps between two validations, which `patience` and `tensorboard` need."""
     tensorboard: bool = False
-    """Also write curves and previews to the folder BOARD in the output folder."""
+    """Also write curves and previews for TensorBoard, to a folder in the output folder."""
     freeze: tuple[str, ...] = ()
     """Stages of the network, or beginnings of its parameters' names, that stay as they are."""
     depth_decay: float = 1.0
-    """What the learning rate is multiplied by for each stage further from the head."""
+    """Factor on the learning rate for each stage further from the head, above 0 and at most 1."""
     qat: bool = False
-    """Compute as INT8 will, so that the weights get used to it, and learn the ranges for `impasto quantize`."""
+    """Quantization-aware training: round as INT8 will, and learn the ranges for `impasto quantize`."""
     minutes: float = 0
-    """Stop after so many minutes of steps in this call, with a checkpoint, and the state to go on from; 0: take all steps. The
-    learning rate follows the steps, so that the run that went on is the uninterrupted one."""
+    """Stop after this many minutes of steps, with a checkpoint and a state to continue from. 0: take all steps. The learning rate
+    follows the steps, so a continued run equals an uninterrupted one."""
 
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.learning_rate > 0 or not 0 <= self.averaging < 1 or not self.clip > 0:
@@ -82,56 +84,60 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the checkpoint says of the model besides its weights."""
+    """What a checkpoint holds besides the weights."""
 
     name: str
     task: str
     """Such as "stylize" or "denoise"."""
     recipe: dict[str, Any]
-    """How it is made, as far as that is known before the first step."""
+    """How the model is trained, as far as that is known before the first step."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a training tells every few steps, while it goes on."""
+    """The progress of a training, reported every few steps."""
 
     step: int
-    """Steps that are done."""
+    """Number of steps that are done."""
     steps: int
-    """Steps in all."""
+    """Number of steps in all."""
     losses: Mapping[str, float]
     """The mean of each term of the loss since the last report, without its weight."""
 
 
 Progress = StepReport
-"""Its old name."""
+"""The old name of StepReport."""
 
 Report = Callable[[StepReport], None]
 """What a training calls with each StepReport."""
 
 
 def silent(report: StepReport) -> None:
-    """The Report of a training that nobody watches."""
+    """A Report that does nothing."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training made."""
+    """The result of a training."""
 
     checkpoint: Path
+    """The checkpoint's file."""
     steps: int
+    """Number of steps that were taken."""
     seconds: float
+    """Time that they took."""
     losses: Mapping[str, float]
+    """The last mean of each term of the loss, without its weight."""
     quality: Mapping[str, float]
-    """On the pictures held out; empty where there are none."""
+    """Quality on the held-out pictures; empty without any."""
     test: Mapping[str, float] = field(default_factory=dict)
-    """On the test set, which nothing was chosen by; empty where there is none."""
+    """Quality on the test set, which was not used for any choice; empty without one."""
     int8: Mapping[str, float] = field(default_factory=dict)
-    """On the pictures held out, computed as INT8 will; empty but for quantization-aware training."""
+    """Quality on the held-out pictures with INT8 rounding; empty except after quantization-aware training."""
     skipped: int = 0
-    """Files that could not be used; the checkpoint's recipe names them."""
+    """Number of files that could not be used. The checkpoint's recipe names them."""
     unfinished: bool = False
-    """Whether the time was up before the last step; the state to go on from lies beside the checkpoint."""
+    """Whether time ran out before the last step. The state to continue from lies beside the checkpoint."""
 
     def __str__(self) -> str:
         measured = _listed(self.quality or self.losses) + (f"; test set: {_listed(self.test)}" if self.test else "")

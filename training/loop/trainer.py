@@ -87,7 +87,7 @@ def fit(
 def _check_beginning(folder: Path, resume: bool, name: str) -> None:
     unfinished = is_unfinished(folder)
     if resume and not unfinished:
-        raise TrainingError(f"{folder} holds no unfinished run to resume; leave --resume away to begin one")
+        raise TrainingError(f"{folder} holds no unfinished run to resume; leave --resume out to begin one")
     if unfinished and not resume:
         raise TrainingError(f"{folder} holds an unfinished run; go on with --resume, or choose another folder with -o")
     finished = folder / CHECKPOINT
@@ -369,9 +369,9 @@ def _prepared_device(options: FitOptions, processes: Processes) -> torch.device:
     if not on_gpu:
         keep_freed_memory()
     if options.replay and not on_gpu:
-        raise OptionError("only a GPU replays steps; leave --cuda-graph away, or choose --device cuda")
+        raise OptionError("only a GPU replays steps; leave --cuda-graph out, or choose --device cuda")
     if options.replay and processes.count > 1:
-        raise OptionError("a recorded step knows one process; leave --cuda-graph away, or torchrun")
+        raise OptionError("a recorded step knows one process; leave --cuda-graph out, or torchrun")
     # MKL settles how it computes a root at its first one; where two threads do that at once, one of them rounds otherwise.
     torch.ones(1).sqrt()
     torch.backends.cudnn.benchmark = on_gpu  # every step has the same shapes: let cuDNN try its algorithms once

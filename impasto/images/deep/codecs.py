@@ -31,18 +31,21 @@ def tifffile() -> Any:
 
 @contextmanager
 def complaints() -> Iterator[list[str]]:
-    """What tifffile logs within the block, which is then not printed: it passes over damaged tags."""
+    """What tifffile and imagecodecs log within the block, which is then not printed: of damage beside the pixels."""
     told: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("tifffile")
-    propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(name) for name in ("tifffile", "imagecodecs")]
+    propagated = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.propagate = False
+        logger.addHandler(handler)
     try:
         yield told
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagated
+        for logger, before in zip(loggers, propagated, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate = before
 
 
 def _missing(library: str) -> MissingDependency:

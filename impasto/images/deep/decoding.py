@@ -48,7 +48,7 @@ class DeepPicture:
     alpha: np.ndarray | None = None
     """(H, W) of the same dtype; None where the file has no transparency."""
     orientation: int = 1
-    """As EXIF numbers it."""
+    """The EXIF orientation, 1 to 8."""
 
 
 def is_deep(content: bytes) -> bool:
@@ -70,7 +70,8 @@ def decode_deep(content: bytes, name: str, tags: ColourTags | None, most_pixels:
     if content.startswith(PNG):
         width, height = struct.unpack(">II", content[16:24])
         _require_pixels(height, width, name, most_pixels)
-        samples = imagecodecs().png_decode(_pixels_alone(content))
+        with complaints():  # of the header; what stops libpng is raised
+            samples = imagecodecs().png_decode(_pixels_alone(content))
         pixels, alpha = _split(samples, name)
         return DeepPicture(_to_srgb(pixels, _profile_of_png(content), tags, name), alpha)
     return _tiff(content, name, most_pixels)
@@ -95,6 +96,9 @@ def _array(content: bytes, name: str, most_pixels: int) -> np.ndarray:
 
 
 def _require_pixels(height: int, width: int, name: str, most: int) -> None:
+    """Raises PictureError for a picture of nothing, and PictureTooLarge."""
+    if height * width == 0:
+        raise PictureError(f"{name} is {width} x {height}, so it has no pixels; get the file again from where it came")
     if height * width > most:
         raise PictureTooLarge(f"{name} is {width} x {height}, more than {most:,} pixels; scale or crop it first")
 

@@ -93,7 +93,7 @@ def _tags(exif: bytes | None) -> tuple[dict[str, Any], bool]:
 
 
 def _tag(number: int, value: Any) -> tuple[int, str, int, Any, bool]:
-    """As tifffile takes it: number, type, count, value, and that it is of the first picture alone."""
+    """One tag in the form that tifffile takes: number, type, count, value, and whether only the first picture has it."""
     if isinstance(value, str):
         return number, "s", 0, value.encode() + b"\0", True
     if isinstance(value, bytes):

@@ -10,6 +10,7 @@ const loaded = new Map();
 let photo = null;
 let drawn = null;
 let drawing = Promise.resolve();
+let asked = 0; // drawings so far: of those that wait, only the last is made
 
 async function openLibrary() {
   if (library) return library;
@@ -23,7 +24,8 @@ async function openLibrary() {
   ort.env.wasm.numThreads = crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency || 1) : 1;
   ort.env.logLevel = "error";
   const threads = ort.env.wasm.numThreads;
-  const told = gpu ? "WebGPU" : `WASM, ${threads} ${threads > 1 ? "threads" : "thread, since this server does not send the two headers that more of them want"}`;
+  const why = crossOriginIsolated ? "" : ", since this server does not send the two headers that more of them want";
+  const told = gpu ? "WebGPU" : `WASM, ${threads} ${threads > 1 ? "threads" : "thread"}${why}`;
   library = { ort, providers: gpu ? ["webgpu", "wasm"] : ["wasm"], told };
   return library;
 }
@@ -43,8 +45,13 @@ function say(text) {
   find("said").textContent = text;
 }
 
+// A canvas keeps what its context was first asked for, so every context is asked for in this way.
+function context(canvas) {
+  return canvas.getContext("2d", { willReadFrequently: true });
+}
+
 function pixels(canvas) {
-  const { data } = canvas.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, canvas.width, canvas.height);
+  const { data } = context(canvas).getImageData(0, 0, canvas.width, canvas.height);
   const rgb = new Uint8Array(canvas.width * canvas.height * 3);
   for (let from = 0, to = 0; from < data.length; from += 4, to += 3) rgb.set(data.subarray(from, from + 3), to);
   return { data: rgb, height: canvas.height, width: canvas.width };
@@ -57,7 +64,7 @@ function show(picture, canvas) {
     shown.data[to + 3] = 255;
   }
   Object.assign(canvas, { width: picture.width, height: picture.height });
-  canvas.getContext("2d").putImageData(shown, 0, 0);
+  context(canvas).putImageData(shown, 0, 0);
 }
 
 async function take(file) {
@@ -72,7 +79,7 @@ async function take(file) {
   const shrink = Math.min(1, Math.sqrt(MOST_PIXELS / (bitmap.width * bitmap.height)));
   const canvas = find("before");
   Object.assign(canvas, { width: Math.round(bitmap.width * shrink), height: Math.round(bitmap.height * shrink) });
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  context(canvas).drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   photo = pixels(canvas);
   await draw();
 }
@@ -83,7 +90,8 @@ function chosen() {
 }
 
 function draw() {
-  drawing = drawing.then(drawNow, drawNow).catch((error) => say(`this did not work: ${error.message ?? error}`));
+  const mine = (asked += 1);
+  drawing = drawing.then(() => mine === asked && drawNow()).catch((error) => say(`this did not work: ${error.message ?? error}`));
   return drawing;
 }
 
@@ -101,6 +109,8 @@ async function drawNow() {
     drawn = await model.draw(source, { style, strength, progress });
     const spent = performance.now() - begun;
     show(drawn, find("after"));
+    // Never higher than the screen, so that its slider is on it, too.
+    find("stage").style.maxWidth = `calc(80vh * ${drawn.width} / ${drawn.height})`;
     find("stage").hidden = false;
     place();
     find("save").disabled = false;
@@ -117,7 +127,8 @@ function place() {
 }
 
 function offer() {
-  const { spec } = site.models.find((model) => model.name === find("model").value);
+  const { spec, about } = site.models.find((model) => model.name === find("model").value);
+  find("about").textContent = about;
   const styles = spec.styles.filter((name) => name !== "photo");
   find("style").replaceChildren(...styles.map((name) => Object.assign(document.createElement("option"), { textContent: name, value: name })));
   find("style").parentElement.hidden = styles.length === 0;

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from impasto.errors import BackendError, EngineMismatch, ShapeError
+from impasto.kernels import frames
 from impasto.package.engine_record import EngineRecord
 from impasto.runtime.backends.base import Backend, SizeLimits, TensorSpec
 from impasto.runtime.cuda import device as cuda_device
@@ -75,6 +76,10 @@ class TensorRTBackend(Backend):
 
     def require_gpu(self) -> int:
         return self._device.ordinal
+
+    def converts_depths(self) -> bool:
+        with self._device.active():
+            return frames.run_here()
 
     def gpu_active(self) -> AbstractContextManager[None]:
         return self._device.active()

@@ -12,26 +12,34 @@ from support.command_line import cli
 from support.fake_engines import write_plan
 from support.fake_gpu import FakeTensorRT
 from support.perceptual_networks import write_perceptual
-from support.small_models import canonical_graph, picture
+from support.small_models import canonical_graph, picture, write_graph
 from typer.testing import CliRunner
 
 from impasto import images
 from impasto.cli.app import app
 from impasto.errors import CheckFailed, OptionError
+from impasto.export import add_float_graph
 from impasto.export.checks.engine import check_engine
 from impasto.export.checks.style import StyleReference, check_style
 from impasto.metrics import ssim
+from impasto.package.spec import ModelSpec
 
 pytest_plugins = ("support.engine_fixtures",)
 
 
 def inverter(path: Path, top: float) -> Path:
     """A graph that gives `top` - picture, clipped; the fake engine gives 255 - picture."""
+    onnx.save(inverting(top), str(path))
+    return path
+
+
+def inverting(top: float) -> onnx.ModelProto:
     shape = ["N", "H", "W", 3]
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
         helper.make_node("Sub", ["top", "float"], ["turned"]),
-        helper.make_node("Clip", ["turned", "low", "high"], ["clipped"]),
+        helper.make_node("Round", ["turned"], ["rounded"]),
+        helper.make_node("Clip", ["rounded", "low", "high"], ["clipped"]),
         helper.make_node("Cast", ["clipped"], ["picture"], to=TensorProto.UINT8),
     ]
     values = {"top": top, "low": 0, "high": 255}
@@ -42,8 +50,7 @@ def inverter(path: Path, top: float) -> Path:
         [helper.make_tensor_value_info("picture", TensorProto.UINT8, shape)],
         [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in values.items()],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
-    return path
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_an_engine_that_draws_the_same_passes(vendor: FakeTensorRT, plan: Path, tmp_path: Path) -> None:
@@ -62,6 +69,27 @@ def test_the_budget_goes_by_the_precision(vendor: FakeTensorRT, tmp_path: Path, 
         found.require()
     else:
         with pytest.raises(CheckFailed, match=rf"{precision} must reach .* --min-psnr"):
+            found.require()
+
+
+@pytest.mark.parametrize(("top", "passes"), [(255, True), (254.995, True), (254.9, False)])
+def test_one_with_float_ends_draws_pictures_of_16_bits(
+    vendor: FakeTensorRT, tmp_path: Path, top: float, passes: bool
+) -> None:
+    """Five thousandths of a level of 255 are within its budget, and a tenth is not: 16 bits are more than 8."""
+    package = write_graph(tmp_path / "tiny", ModelSpec("tiny", task="denoise"), inverting(top))
+    add_float_graph(package)
+    plan = write_plan(tmp_path, b"float", precision="fp32", role="float")
+    found = check_engine(plan, package)
+    assert found.least_psnr == 90
+    assert (found.pictures[0].drawn.picture, found.pictures[0].drawn.white) == ("synthetic 16 x 16, 16 bits", 65535)
+    code, stdout, _ = cli("check", plan, "--against", package)
+    assert (code == 0, "of 65535" in stdout) == (passes, True)
+    if top == 255:
+        assert [each.drawn.max_difference for each in found.pictures] == [0, 0]
+        assert all(each.ssim == pytest.approx(1) for each in found.pictures)
+    if not passes:
+        with pytest.raises(CheckFailed, match=r"largest difference 26 of 65535\); fp32 must reach 90 dB"):
             found.require()
 
 

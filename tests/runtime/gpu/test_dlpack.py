@@ -25,12 +25,13 @@ class Owner:
         return ON_CPU
 
     def __dlpack__(self, **_: object) -> object:
-        return dlpack.capsule(self, self.values.ctypes.data, self.values.shape, ON_CPU)
+        return dlpack.capsule(self, self.values.ctypes.data, self.values.shape, self.values.dtype.name, ON_CPU)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize("shape", [(2, 5, 3), (6, 4), (7,), (1, 1, 3)])
-def test_numpy_reads_what_we_give(shape):
-    owner = Owner(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+def test_numpy_reads_what_we_give(shape, dtype):
+    owner = Owner(np.random.default_rng(0).integers(0, 256, shape).astype(dtype))
     read = np.from_dlpack(owner)
     np.testing.assert_array_equal(read, owner.values)
     assert read.ctypes.data == owner.values.ctypes.data

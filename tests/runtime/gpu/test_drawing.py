@@ -289,8 +289,12 @@ def on_device_1(driver: FakeDriver) -> Capsule:
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (lambda d: Interface(d, np.zeros((4, 4, 3), np.float32)), {}, r"the picture is float32 \(4, 4, 3\); wanted uint8"),
-        (lambda d: Capsule(d, np.zeros((4, 4, 3), np.float32)), {}, r"the picture is float32 \(4, 4, 3\); wanted uint8"),
+        (lambda d: Interface(d, np.zeros((4, 4, 3), np.float32)), {}, "GPU is float32; wanted uint8; .*load the package"),
+        (lambda d: Interface(d, np.zeros((4, 4, 3), np.int16)), {}, r"the picture is int16 \(4, 4, 3\); wanted uint8"),
+        (lambda d: Capsule(d, np.zeros((4, 4, 3), np.float64)), {}, r"the picture is float64 \(4, 4, 3\); wanted uint8"),
+        (lambda d: Interface(d, np.zeros((4, 4, 3), ">u2")), {}, "the picture is uint16 of another byte order"),
+        (lambda d: Capsule(d, np.zeros((6, 4), np.uint16)), {"nv12": "bt709"}, r"the picture is uint16 \(6, 4\); wanted"),
+        (lambda d: Interface(d, np.zeros((4, 4, 1), np.uint16)), {}, r"the picture is uint16 \(4, 4, 1\); wanted"),
         (lambda d: Interface(d, np.zeros((3, 4, 4), np.uint8)), {}, r"the picture is uint8 \(3, 4, 4\); wanted uint8 \(H, W, 3\)"),
         (lambda d: Interface(d, np.zeros((6, 4), np.uint8)), {}, r"pass nv12='bt709'"),
         (lambda d: Interface(d, np.zeros((7, 4), np.uint8)), {"nv12": "bt709"}, r"or uint8 \(H \* 3 / 2, W\) NV12 with even"),

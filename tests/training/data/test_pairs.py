@@ -151,7 +151,7 @@ def test_pairs_show_their_own_damage(tmp_path):
 
     command = ["train", "restore", "a", "--pairs", str(tmp_path), str(tmp_path), "--degrade", "noise:5"]
     done = CliRunner().invoke(app, command)
-    assert "leave --degrade away" in str(done.exception) + done.output
+    assert "leave --degrade out" in str(done.exception) + done.output
 
 
 def test_large_pairs_are_judged_in_their_middle():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from copy import copy
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from support.small_training import photo
 from torch.testing import assert_close
 
 from impasto.errors import OptionError
+from impasto.package.spec import RESTORERS
 from impasto.training import degrade
 from impasto.training.degrade import (
     MISSING_COLOUR,
+    Compose,
     Missing,
     SensorNoise,
     Shake,
@@ -71,6 +74,14 @@ def test_the_text_of_a_damage_reads_as_the_same_damage(text):
 )  # fmt: skip
 def test_a_damage_names_its_task(text, task):
     assert parse(text).task == task
+
+
+def test_a_damage_of_every_task_joins_others():
+    noise = parse("noise:5")
+    for task in RESTORERS:
+        other = copy(parse("noise:9"))
+        object.__setattr__(other, "task", task)
+        assert Compose((other, noise)).task == task
 
 
 @pytest.mark.parametrize(
