@@ -35,7 +35,7 @@ lint: $(VENV)/.test-ready  ## ruff
 types: $(VENV)/.test-ready  ## mypy, on the wheel as a user installs it
 	$(BIN)/python tests/check_types.py
 
-fuzz: $(VENV)/.test-ready  ## what reads packages, sidecars, records and checkpoints, given 10 minutes of damaged ones each
+fuzz: $(VENV)/.test-ready  ## what reads packages, sidecars, checkpoints, pictures and streams, given 10 minutes of damaged ones each
 	$(BIN)/python tests/fuzz/foreign_bytes.py $(READER)
 
 kernels: $(VENV)/.demo-ready  ## compile kernels/*.cu for every architecture: nvcc of CUDA 13.0, and older compilers from PyPI

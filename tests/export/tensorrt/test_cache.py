@@ -263,3 +263,10 @@ def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     worker.join()
     with locked(tmp_path / "k.lock"):
         pass
+
+
+def test_a_folder_that_may_not_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(OutputError, match="no permission to read the cache"):
+        EngineCache(tmp_path).entries()
+    assert EngineCache(tmp_path / "none").entries() == []
