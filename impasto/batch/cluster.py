@@ -159,7 +159,7 @@ def _starting() -> Iterator[None]:
     begun: list[Any] = []
     deadline = time.monotonic() + _START_S
 
-    class Kept(node.Node):  # type: ignore[misc]
+    class Kept(node.Node):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             begun.append(self)
             super().__init__(*arguments, **options)
