@@ -52,7 +52,9 @@ def missing(side: int, network: Network) -> int:
 
 def to_float(image: np.ndarray, device: torch.device) -> Tensor:
     """A picture, uint8 (H, W, 3), as (1, 3, H, W) in 0..1."""
-    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() * (1 / 255)
+    # A decoded picture may be read-only. torch warns of such memory, so it is copied.
+    writable = np.require(image, requirements=("C", "W"))
+    return torch.from_numpy(writable).to(device).permute(2, 0, 1)[None].float() * (1 / 255)
 
 
 def side_by_side(pairs: Sequence[tuple[np.ndarray, ...]]) -> np.ndarray | None:

@@ -275,7 +275,9 @@ class _Fusion:
 
     def _label(self, node: NodeProto) -> str:
         weights = self._origins.get(node.input[1], "")
-        label = weights.removeprefix("network.").removesuffix("_quantized").removesuffix(".weight")
+        label = (
+            weights.removeprefix("network.").removesuffix("_quantized").removesuffix(".half").removesuffix(".weight")
+        )
         return label if label and all(label != one.label for one in self._groups if one.product) else node.name
 
     def _label_before(self, taken: Sequence[str]) -> str:

@@ -48,9 +48,7 @@ def inspection_report(found: Inside, machine: Mapping[str, Any], command: str = 
             Figure(f"{figure(macs / pixels / 1000)} k", "multiplications for each pixel"),
             Figure(f"{macs / 1e9:.2f} billion", "for this picture"),
             Figure(f"{found.parameters:,}", "parameters"),
-            Figure(
-                "the whole picture" if radius is None else f"± {radius} pixels", "is what a pixel of the drawing sees"
-            ),
+            Figure("the whole picture" if radius is None else f"± {radius} pixels", "receptive field"),
             Figure(str(len(found.layers)), "layers, as an engine fuses them"),
         ),
         command,

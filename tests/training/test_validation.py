@@ -39,6 +39,18 @@ def test_the_noisy_photo_itself_scores_what_its_noise_says():
     assert quality["psnr_sigma_25"] == pytest.approx(20 * np.log10(255 / 25), abs=0.15)
 
 
+def test_a_read_only_picture_is_drawn_without_a_warning(recwarn):
+    """Decoded pictures are; torch would speak of undefined behaviour, once in a program."""
+    picture = photo(24, 24)
+    picture.setflags(write=False)
+    torch.set_warn_always(True)
+    try:
+        assert np.array_equal(draw(Unchanged(), picture), picture)
+    finally:
+        torch.set_warn_always(False)
+    assert not [str(warning.message) for warning in recwarn if "writable" in str(warning.message)]
+
+
 def test_large_pictures_are_judged_in_their_middle():
     """A camera's take gigabytes to draw at once."""
     picture = photo(30, 1300)

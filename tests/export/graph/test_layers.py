@@ -13,6 +13,7 @@ from support.small_models import REPOSITORY, canonical_graph
 from impasto.errors import ExportError
 from impasto.export.graph.layers import Assumed, layers_of, peak_bytes
 from impasto.export.graph.receptive_field import receptive_field
+from impasto.package.shared_weights import self_contained
 
 
 def shipped(name: str) -> onnx.ModelProto:
@@ -53,6 +54,17 @@ def test_work_and_bytes_grow_with_the_picture_and_weights_do_not():
         assert two.macs == 2 * one.macs and two.operations == 2 * one.operations
         assert two.written_bytes == 2 * one.written_bytes and two.weight_bytes == one.weight_bytes
     assert peak_bytes(large) > peak_bytes(small)
+
+
+@pytest.mark.parametrize("name", ["great-wave", "upscale-x2"])
+def test_layers_are_called_the_same_in_every_precision(name):
+    def convolutions(file: str) -> list[str]:
+        model = onnx.load_from_string(self_contained(REPOSITORY / "models" / name / file))
+        return [layer.name for layer in layers_of(model, 64, 64) if layer.macs]
+
+    names = convolutions("model.onnx")
+    for file in ("model.fp16.onnx", "model.int8-tensorrt.onnx", "model.int8-openvino.onnx"):
+        assert convolutions(file) == names
 
 
 def test_every_node_is_in_one_layer_or_costs_nothing():
