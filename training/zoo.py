@@ -72,6 +72,9 @@ _STYLE_GPU = (
 )
 _RESTORER_GPU = ("--crop 128 --batch 64 --steps 16000 --learning-rate 1e-3 --cuda-graph",)
 
+_PSNR = "--weight charbonnier=0 --weight psnr=1"
+"""The loss is what figures are of: pictures of little and of much damage count alike."""
+
 _NOISE = (
     "10*noise:0-55|gray-noise:0-55|2*grain:0-45|2*bayer:20-2000|bayer:20-2000/2|noise:0-60/2|2*bayer:20-1000+jpeg:70-98|"
     "noise:0-50+jpeg:60-98|grain:0-40+jpeg:60-98|sensor:20-2000|none"
@@ -130,8 +133,8 @@ ZOO = {
     ),
     "inpaint": Recipe(
         "missing pixels to 45 %, painted magenta",
-        "--degrade missing:45 --synthetic 0.05 --gray 0.05",
-        cores=("--crop 96 --batch 8 --steps 26000 --learning-rate 6e-4",),
+        f"--degrade missing:45 --synthetic 0.05 --gray 0.05 {_PSNR}",
+        cores=("--crop 128 --batch 6 --steps 20000 --learning-rate 6e-4",),
         gpu=_RESTORER_GPU,
         judged_by=("missing:30", "missing:30-50"),
     ),
@@ -144,7 +147,7 @@ ZOO = {
     ),
     "dejpeg": Recipe(
         "JPEG, once or twice",
-        f"--degrade '{_JPEG}' --synthetic 0.12 --gray 0.05",
+        f"--degrade '{_JPEG}' --synthetic 0.12 --gray 0.05 {_PSNR}",
         cores=("--crop 96 --batch 16 --steps 22000 --learning-rate 4e-4",),
         gpu=_RESTORER_GPU,
         judged_by=("jpeg:10-40", "jpeg-twice:10-40", "jpeg:5-90", "none"),
