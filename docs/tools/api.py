@@ -21,6 +21,7 @@ MODULES = (
     "impasto.runtime",
     "impasto.export",
     "impasto.training",
+    "impasto.evaluation",
     "impasto.package",
     "impasto.package.spec",
     "impasto.package.manifest",

@@ -17,5 +17,5 @@ def test_the_api_reference_is_written_without_a_warning(tmp_path) -> None:
     page = (tmp_path / "impasto" / "runtime.html").read_text(encoding="utf-8")
     assert "load a model package" in page.lower()
     index = (tmp_path / "index.html").read_text(encoding="utf-8")
-    for name in ("runtime", "export", "training", "errors", "package"):
+    for name in ("runtime", "export", "training", "evaluation", "errors", "package"):
         assert f"impasto/{name}.html" in index

@@ -26,7 +26,8 @@ SINCE_CUDA_11_4 = {
     *("cuGetErrorString", "cuDriverGetVersion", "cuDeviceGet", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain"),
     *("cuCtxGetCurrent", "cuCtxSetCurrent", "cuCtxGetDevice", "cuModuleLoadData", "cuModuleGetFunction"),
     *("cuInit", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2", "cuMemAlloc_v2", "cuMemFree_v2", "cuPointerGetAttribute"),
-    *("cuMemcpyDtoH_v2", "cuStreamCreate", "cuStreamDestroy_v2", "cuStreamSynchronize", "cuStreamWaitEvent"),
+    *("cuMemcpyDtoH_v2", "cuMemcpyHtoDAsync_v2"),
+    *("cuStreamCreate", "cuStreamDestroy_v2", "cuStreamSynchronize", "cuStreamWaitEvent"),
     *("cuEventCreate", "cuEventRecord", "cuEventDestroy_v2"),
     *("cuFuncSetAttribute", "cuOccupancyMaxActiveBlocksPerMultiprocessor", "cuLaunchKernel"),
 }
