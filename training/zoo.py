@@ -73,7 +73,7 @@ _STYLE_GPU = (
 _RESTORER_GPU = ("--crop 128 --batch 64 --steps 16000 --learning-rate 1e-3 --cuda-graph",)
 
 _PSNR = "--weight charbonnier=0 --weight psnr=1"
-"""The loss is what figures are of: pictures of little and of much damage count alike."""
+"""The loss is the logarithm of the error, as PSNR is. So lightly and heavily damaged pictures count alike."""
 
 _NOISE = (
     "10*noise:0-55|gray-noise:0-55|2*grain:0-45|2*bayer:20-2000|bayer:20-2000/2|noise:0-60/2|2*bayer:20-1000+jpeg:70-98|"

@@ -40,7 +40,7 @@ def test_the_noisy_photo_itself_scores_what_its_noise_says():
 
 
 def test_a_read_only_picture_is_taken_without_a_warning(recwarn):
-    """Decoded pictures are; torch would speak of undefined behaviour, once in a program."""
+    """Decoded pictures are read-only. torch warns of such memory once in a program, unless it is told to always warn."""
     picture = photo(24, 24)
     picture.setflags(write=False)
     torch.set_warn_always(True)
