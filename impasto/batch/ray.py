@@ -213,16 +213,14 @@ def located(drawing: Drawing) -> tuple[Drawing, str]:
 
 def _check(drawing: Drawing, files: ModelFiles) -> None:
     """Raises what opening the drawing would raise, as far as that is known without a backend, which this machine need not have."""
-    from impasto.package.manifest import PRECISIONS
     from impasto.package.spec import Pixels
-    from impasto.runtime.backends import NAMES, target_backend
+    from impasto.runtime.backends import check_backend, target_backend
     from impasto.runtime.inference.settings import check_keep_colors, style_shares, working_size
     from impasto.runtime.loading.opening import known_spec
+    from impasto.runtime.loading.source import check_precision
 
-    if drawing.backend not in ("auto", *NAMES):
-        raise OptionError(f"unknown backend {drawing.backend!r}; choose one of auto, {', '.join(NAMES)}")
-    if drawing.precision not in ("auto", *PRECISIONS):
-        raise OptionError(f"unknown precision {drawing.precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
+    check_backend(drawing.backend)
+    check_precision(drawing.precision)
     if drawing.layout is not None:
         Pixels.parse(drawing.layout)
         if files.manifest:

@@ -21,11 +21,18 @@ __all__ = [
     "SizeLimits",
     "Slot",
     "TensorSpec",
+    "check_backend",
     "open_engine",
     "open_graph",
     "preferred",
     "target_backend",
 ]
+
+
+def check_backend(backend: str) -> None:
+    """Raises OptionError unless the name is "auto" or one of NAMES."""
+    if backend not in ("auto", *NAMES):
+        raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
 
 
 def target_backend(backend: str) -> str:

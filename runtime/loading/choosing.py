@@ -26,7 +26,7 @@ from impasto.errors import (
 from impasto.metrics import independent, psnr
 from impasto.package.manifest import Manifest
 from impasto.package.spec import ModelSpec, Pixels
-from impasto.runtime.backends import NAMES, Backend, Preference, open_graph, preferred, target_backend
+from impasto.runtime.backends import Backend, Preference, check_backend, open_graph, preferred, target_backend
 from impasto.runtime.backends.inner_values import VARIABLE, ValuesBeforeRounding, open_watched, wanted_always
 
 from .opening import describe, open_context_graph, open_source
@@ -114,8 +114,7 @@ def choices(
 
     Raises OptionError for an unknown backend, or a device that is not a number >= 0, and what `ModelFiles` raises.
     """
-    if backend not in (*NAMES, "auto"):
-        raise OptionError(f"unknown backend {backend!r}; choose one of auto, {', '.join(NAMES)}")
+    check_backend(backend)
     if not isinstance(device, Integral) or isinstance(device, bool) or device < 0:
         raise OptionError(f"device is {device!r:.100}; give the number of a CUDA device, such as 0")
     files = ModelFiles(path_or_name, trust)

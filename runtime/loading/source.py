@@ -111,8 +111,7 @@ class ModelFiles:
 
     def source(self, precision: str = "auto", target_backend: str | None = None) -> Source:
         """The files to load if no engine is chosen. Takes and raises the same as `resolve`."""
-        if precision not in ("auto", *PRECISIONS):
-            raise OptionError(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
+        check_precision(precision)
         if self.manifest:
             return self._from_package(self.manifest, precision, target_backend)
         if self.path.suffix.lower() == ".plan":
@@ -276,6 +275,12 @@ def shipped_models() -> Path:
     import impasto.models
 
     return Path(next(iter(impasto.models.__path__)))
+
+
+def check_precision(precision: str) -> None:
+    """Raises OptionError unless it is "auto" or one of PRECISIONS."""
+    if precision not in ("auto", *PRECISIONS):
+        raise OptionError(f"unknown precision {precision!r}; choose one of auto, {', '.join(PRECISIONS)}")
 
 
 def is_shipped(package: Path) -> bool:
