@@ -40,10 +40,10 @@ TRIES = {
 """By the extra's name, the program that tries it."""
 
 SOURCES = {
-    "rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu13-libs"),
-    "gpu": ("pycuda", "pytools"),
+    "rtx": ("tensorrt-rtx-cu13",),
+    "gpu": ("pycuda",),
 }
-"""By the extra's name, its packages that the index has as sources: NVIDIA's fetch their wheels, PyCUDA compiles against CUDA."""
+"""By the extra's name, the packages that the index has as sources alone: NVIDIA's names its wheels, PyCUDA compiles against CUDA."""
 
 
 def pyenv_python(version: str) -> Path | None:

@@ -57,6 +57,9 @@ class TrainFlags:
         typer.Option("--output", "-o", help="Folder for the checkpoint and the log. Default: runs/NAME."),
     ] = None
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate of the one-cycle schedule.")] = 1e-3
+    optimizer: Annotated[
+        str, typer.Option(help="adam, or muon: Muon for the kernels of convolutions, Adam for the rest.")
+    ] = "adam"
     start: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -145,6 +148,7 @@ class TrainFlags:
         return training.FitOptions(
             steps=steps,
             learning_rate=self.learning_rate,
+            optimizer=self.optimizer,
             seed=self.seed,
             device=self.device,
             precision=self.precision,

@@ -10,6 +10,8 @@ from typing import Any
 
 from impasto.errors import OptionError
 
+from .optimizers import OPTIMIZERS
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -21,6 +23,8 @@ class FitOptions:
     """The highest of a one-cycle schedule: linear warm-up over 5 % of the steps, then cosine to 1 % of it."""
     averaging: float = 0.999
     """Decay per step of the exponential moving average of the weights. The checkpoint holds this average."""
+    optimizer: str = "adam"
+    """"adam", or "muon": Muon for the kernels of convolutions and Adam for the rest."""
     clip: float = 1.0
     """Largest norm of a gradient."""
     seed: int = 0
@@ -56,6 +60,8 @@ class FitOptions:
                 f"steps {self.steps}, learning rate {self.learning_rate}, averaging {self.averaging}, clip {self.clip}: wanted "
                 "at least 1, above 0, 0 to 1, above 0"
             )
+        if self.optimizer not in OPTIMIZERS:
+            raise OptionError(f"unknown optimizer {self.optimizer!r}; choose {' or '.join(OPTIMIZERS)}")
         if not 0 <= self.seed < 1 << 32:  # generators take 64 bits, and each step has a seed of its own
             raise OptionError(f"seed {self.seed}: wanted a whole number from 0 to {(1 << 32) - 1}")
         if not 0 < self.depth_decay <= 1:

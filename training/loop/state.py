@@ -22,7 +22,7 @@ from .run_folder import STATE
 _MATHEMATICS = ("steps", "learning_rate", "averaging", "clip", "seed", "precision", "patience", "validate_every")
 """The options that the weights depend on."""
 
-_LATER = ("freeze", "depth_decay", "qat")
+_LATER = ("freeze", "depth_decay", "qat", "optimizer")
 """More of them, which states of earlier versions do not know."""
 
 _UNTOLD = ("network", "split", "digests")

@@ -32,6 +32,7 @@ from . import stages
 from .cuda_graph import Replay
 from .device import fast_precision, keep_freed_memory, pick_device
 from .interrupt import Interrupt
+from .optimizers import new_optimizer
 from .options import FitOptions, FitResult, ModelInfo, Report, StepReport, silent
 from .processes import Processes, Together, launched
 from .run_folder import BOARD, CHECKPOINT, LOG, PREVIEW, STATE, curves, cut_log, is_unfinished, log
@@ -118,7 +119,7 @@ def _finish(trainer: Trainer, folder: Path, model: ModelInfo, test: Photos | Non
         quality["test"] = task.judge(network, test)
     recipe = {
         **recipe,
-        "optimizer": {"adam, one-cycle": asdict(options)},
+        "optimizer": {f"{options.optimizer}, one-cycle": asdict(options)},
         "losses": dict(task.weights),
         **trainer.history(),
         **_curves(folder),
@@ -180,8 +181,9 @@ class Trainer:
         stages.freeze(task.network, options.freeze)
         groups = stages.groups(task.network, options.depth_decay)
         self._shares = [group.share for group in groups]
-        parameters: Any = [{"params": group.parameters} for group in groups]
-        optimizer = torch.optim.Adam(parameters, lr=options.learning_rate, fused=self._device.type == "cuda")
+        parameters = [{"params": group.parameters} for group in groups]
+        on_gpu = self._device.type == "cuda"
+        optimizer = new_optimizer(options.optimizer, parameters, options.learning_rate, fused=on_gpu)
         self._module, self._optimizer = self._fabric.setup(task, optimizer)
         self._average = AveragedModel(task.network, multi_avg_fn=self._blend)
         self._replay = Replay(self._gradients) if options.replay else None
