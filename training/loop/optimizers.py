@@ -56,7 +56,7 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    change = self._of_matrix if parameter.ndim > 1 else self._of_vector
+                    change = self._of_matrix if is_matrix(parameter) else self._of_vector
                     parameter.add_(change(parameter, group), alpha=-group["lr"])
         return loss
 
@@ -76,6 +76,11 @@ class Muon(torch.optim.Optimizer):
         mean = state["mean"].lerp_(parameter.grad, 1 - first) / (1 - first ** state["step"])
         square = state["square"].lerp_(parameter.grad.square(), 1 - second) / (1 - second ** state["step"])
         return mean / (square.sqrt() + group["eps"])
+
+
+def is_matrix(parameter: Tensor) -> bool:
+    """Whether a parameter has several rows of several numbers; a shift for each channel, (C, 1, 1), has not."""
+    return parameter.ndim > 1 and min(parameter.flatten(1).shape) > 1
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
