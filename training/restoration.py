@@ -221,7 +221,7 @@ class RestoreTask(Restoration):
     """Give the clean photo back, from seeded damage of unknown strength.
 
     A network whose strength goes above 1 also learns to take more for damage: asked for s, it is to give what it makes itself, at
-    strength 1, of the picture with s times its damage.
+    strength 1, of the picture with s times its damage. That changes its stage for strengths above 1 and nothing else.
     """
 
     def __init__(
@@ -274,9 +274,23 @@ class RestoreTask(Restoration):
         with torch.no_grad():
             asked, truth = strength[places, :, None, None], clean[places]
             worse = (truth + asked * (damaged[places] - truth)).clamp(0, 1)
-            taught = self.network(worse).float().clamp(0, 1)
-            wanted = clean.index_copy(0, places, torch.where(asked > 1, taught, truth))
-        return self._terms(self.network(damaged, strength).float(), wanted)
+            taught = torch.where(asked > 1, self.network(worse).float().clamp(0, 1), truth)
+        at_1 = self.network(damaged).float()
+        above_1 = self._with_fixed_weights(damaged[places], strength[places]).float()
+        return self._terms(torch.cat([at_1, above_1]), torch.cat([clean, taught]))
+
+    def _with_fixed_weights(self, damaged: Tensor, strength: Tensor) -> Tensor:
+        """What the network makes at these strengths, with a gradient for what it adds above 1 alone.
+
+        Otherwise it would learn from itself: once its own drawings are bad, they teach worse ones.
+        """
+        learning = self.network.stage_above_1 + "."
+        weights = {
+            name: weight if name.startswith(learning) else weight.detach()
+            for name, weight in self.network.named_parameters()
+        }
+        drawn: Tensor = torch.func.functional_call(self.network, weights, (damaged, strength))
+        return drawn
 
     def judge(self, network: Network, photos: Photos) -> dict[str, float]:
         if isinstance(self._degradation, degrade.GaussianNoise):

@@ -24,6 +24,7 @@ class UnetRestorer(Network):
     architecture = "unet-restorer"
     multiple = 8
     border = 8
+    stage_above_1 = "more"
 
     def __init__(
         self,

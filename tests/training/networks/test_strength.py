@@ -118,13 +118,14 @@ class TestLesson:
 
     def test_they_are_to_give_what_the_network_makes_of_so_much_damage(self):
         lesson = Lesson()
-        damaged, clean, strengths, _ = lesson.task.batch(5)
+        damaged, clean, strengths, places = lesson.task.batch(5)
         with torch.no_grad():
-            drawn = lesson.network(damaged, strengths)
-            s = strengths[:, :, None, None]
-            worse = (clean + s * (damaged - clean)).clamp(0, 1)
-            wanted = torch.where(s > 1, lesson.network(worse).clamp(0, 1), clean)
-        assert float((wanted - clean).abs().max()) > 0.01
+            s = strengths[places]
+            truth = clean[places]
+            worse = (truth + s[:, :, None, None] * (damaged[places] - truth)).clamp(0, 1)
+            wanted = torch.cat([clean, lesson.network(worse).clamp(0, 1)])
+            drawn = torch.cat([lesson.network(damaged), lesson.network(damaged[places], s)])
+        assert float((wanted[len(clean) :] - truth).abs().max()) > 0.01
         expected = losses.charbonnier(drawn, wanted)
         assert_close(lesson.task(*lesson.task.batch(5))["charbonnier"], expected)
 
@@ -133,8 +134,16 @@ class TestLesson:
         calls: list[bool] = []
         lesson.network.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
         lesson.task(*lesson.task.batch(0))["charbonnier"].backward()
-        assert calls == [False, True]
+        assert calls == [False, True, True]
         assert float(lesson.network.more[0].grad.abs().sum()) > 0
+
+    def test_strength_1_learns_as_without_strengths_above(self):
+        lesson = Lesson()
+        damaged, clean, _, places = batch = lesson.task.batch(0)
+        weight = lesson.network.stem.weight
+        (learnt,) = torch.autograd.grad(lesson.task(*batch)["charbonnier"], weight)
+        (alone,) = torch.autograd.grad(losses.charbonnier(lesson.network(damaged), clean), weight)
+        assert_close(learnt, alone * len(clean) / (len(clean) + len(places)))
 
     def test_one_picture_a_step_is_asked_for_both_in_turn(self):
         task = Lesson(batch=1).task
