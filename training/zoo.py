@@ -86,7 +86,11 @@ _BLUR = (
 )
 _JPEG = "4*jpeg:8-95|jpeg444:8-95|2*jpeg-twice:10-95|none"
 _STRENGTH = "--with-strength --freeze stem,encoder,down,middle,up,decoder,head --crop 64 --batch 8 --steps 1000 --learning-rate 1e-2"
-"""A run in which nothing but strengths above 1 is learnt, since learnt beside the rest they cost strength 1 up to 3 dB."""
+"""A run in which nothing but strengths above 1 is learnt: it is short, and beside the rest they make each step half as long again."""
+_UPSCALE = f"--degrade down:2 --architecture plain-upscaler --synthetic 0.08 --gray 0.05 --optimizer muon {_PSNR}"
+_UPSCALE_CORES = ("--crop 48 --batch 16 --steps 30000 --learning-rate 2e-3",)
+_UPSCALE_GPU = ("--crop 64 --batch 128 --steps 25000 --learning-rate 2e-3 --cuda-graph",)
+_SMALL = ("down:2", "down:2+noise:0-10")
 _TERMS = "BSDS500 and ImageNet: for non-commercial research and education"
 
 ZOO = {
@@ -138,12 +142,9 @@ ZOO = {
         gpu=_RESTORER_GPU,
         judged_by=("missing:30", "missing:30-50"),
     ),
-    "upscale-x2": Recipe(
-        "twice the sides",
-        "--degrade down:2 --architecture plain-upscaler --synthetic 0.08 --gray 0.05",
-        cores=("--crop 48 --batch 16 --steps 30000 --learning-rate 8e-4",),
-        gpu=("--crop 64 --batch 128 --steps 25000 --learning-rate 1e-3 --cuda-graph",),
-        judged_by=("down:2", "down:2+noise:0-10"),
+    "upscale-x2": Recipe("twice the sides", _UPSCALE, _UPSCALE_CORES, _UPSCALE_GPU, judged_by=_SMALL),
+    "upscale-x2-fast": Recipe(
+        "twice the sides, with a quarter of the arithmetic", _UPSCALE, _UPSCALE_CORES, _UPSCALE_GPU, judged_by=_SMALL
     ),
     "dejpeg": Recipe(
         "JPEG, once or twice",

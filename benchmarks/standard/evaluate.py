@@ -165,7 +165,7 @@ KINDS: dict[str, tuple[Trial, ...]] = {
     "denoise": (Trial(white_noise, ("denoise",), ("CBSD68", "McMaster"), every=1),),
     "gray": (Trial(gray_noise, ("denoise",)),),
     "camera": (Trial(camera_noise, ("denoise",), ("McMaster",), every=1),),
-    "upscale": (Trial(half_size, ("upscale-x2",), ("Set5", "Set14"), every=1, scale=2),),
+    "upscale": (Trial(half_size, ("upscale-x2", "upscale-x2-fast"), ("Set5", "Set14"), every=1, scale=2),),
     "dejpeg": (Trial(jpeg, ("dejpeg",), ("LIVE1",), every=1),),
     "deblur": (Trial(blur, ("deblur",)),),
     "inpaint": (Trial(missing_pixels, ("inpaint",)),),
@@ -173,7 +173,7 @@ KINDS: dict[str, tuple[Trial, ...]] = {
     "text": (
         Trial(noise_on_text, ("denoise",), (TEXT,)),
         Trial(jpeg_on_text, ("dejpeg",), (TEXT,)),
-        Trial(half_size, ("upscale-x2",), (TEXT,), scale=2),
+        Trial(half_size, ("upscale-x2", "upscale-x2-fast"), (TEXT,), scale=2),
     ),
 }
 """What is measured, by name."""

@@ -20,9 +20,10 @@ class PlainUpscaler(Network):
     architecture = "plain-upscaler"
     border = 8
 
-    def __init__(self, width: int = 32, layers: int = 5, cell: int = 1, gates: bool = True, scale: int = 2) -> None:
+    def __init__(self, width: int = 32, layers: int = 5, cell: int = 1, gates: bool = False, scale: int = 2) -> None:
         """width: channels. layers: convolutions between stem and head. cell: side of the squares of pixels that become channels at the
-        entrance, 1 or 2. gates: each layer adds f(x) · sigmoid(f(x)) to what it gets; without, relu(f(x)) replaces it.
+        entrance, 1 or 2. gates: each layer adds f(x) · sigmoid(f(x)) to what it gets, instead of relu(f(x)) in its place. Gates are
+        nearly linear at first, so the network learns slowly; earlier models have them.
         """
         super().__init__()
         if scale < 2 or cell not in (1, 2) or width < 1 or layers < 1:
