@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import impasto
@@ -91,6 +92,12 @@ class Trial:
     """The step from one picture of a set to the next that is taken, since some damages take long."""
     scale: int = 1
     """What a model is to enlarge by."""
+    names_model: bool = False
+    """Whether a row's name holds the model's, as among undamaged pictures, where each model has opponents of its own."""
+
+    def row(self, of: str, damage: str, model: str) -> str:
+        """The name of a row: of a set, a damage and a model."""
+        return f"{of} {damage}, {model}" if self.names_model else f"{of} {damage}"
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,7 @@ KINDS: dict[str, tuple[Trial, ...]] = {
     "dejpeg": (Trial(jpeg, ("dejpeg",), ("LIVE1",), every=1),),
     "deblur": (Trial(blur, ("deblur",)),),
     "inpaint": (Trial(missing_pixels, ("inpaint",)),),
-    "clean": (Trial(nothing, ("denoise", "dejpeg", "deblur")),),
+    "clean": (Trial(nothing, ("denoise", "dejpeg", "deblur"), names_model=True),),
     "text": (
         Trial(noise_on_text, ("denoise",), (TEXT,)),
         Trial(jpeg_on_text, ("dejpeg",), (TEXT,)),
@@ -231,10 +238,9 @@ def _measured(
                 height, width = (side * trial.scale for side in sample.picture.shape[:2])
                 before = sample.judge(resized(sample.picture, height, width))
                 after = sample.judge(model(np.ascontiguousarray(sample.picture)))
-                scores.setdefault(f"{of} {sample.damage}", []).append((before, after))
-    suffix = f", {name}" if len(trial.models) > 1 else ""
+                scores.setdefault(trial.row(of, sample.damage, name), []).append((before, after))
     return [
-        Row(kind, row + suffix, name, len(of_all), *(float(mean) for mean in np.mean(of_all, axis=0)))
+        Row(kind, row, name, len(of_all), *(float(mean) for mean in np.mean(of_all, axis=0)))
         for row, of_all in scores.items()
     ]
 
@@ -262,12 +268,14 @@ def table(kind: str, rows: Sequence[Row], peers: Sequence[Peer], limit: int | No
     shown = [peer for peer in known if peer.figures[kind].limit == limit]
     made = Table(title=kind, title_justify="left", caption_justify="left")
     made.add_column("PSNR in dB", no_wrap=True)
+    made.add_column("model")
     for heading in ("pictures", "damaged", "restored", *(peer.name for peer in shown)):
         made.add_column(heading, justify="right")
     for row in rows:
         figures = [peer.figures[kind].psnr_db.get(row.row) for peer in shown]
         cells = ["–" if figure is None else f"{figure:.2f}" for figure in figures]
-        made.add_row(row.row, str(row.pictures), f"{row.damaged_db:.2f}", f"[bold]{row.restored_db:.2f}[/]", *cells)
+        means = (f"{row.damaged_db:.2f}", f"[bold]{row.restored_db:.2f}[/]")
+        made.add_row(row.row, escape(row.model), str(row.pictures), *means, *cells)
     made.caption = "\n".join([*map(str, shown), *_elsewhere(kind, known, limit)])
     return made
 

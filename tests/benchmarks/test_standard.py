@@ -212,7 +212,7 @@ def test_peers_stand_beside_rows_of_the_same_pictures():
     six = standard.table("camera", [row], peers, 6)
     assert "FFDNet-clip, best σ" in [column.header for column in six.columns]
     whole = standard.table("camera", [row], peers, None)
-    assert len(whole.columns) == 4
+    assert len(whole.columns) == 5
     assert "--limit 6" in str(whole.caption)
 
 
@@ -220,7 +220,7 @@ def test_every_figure_of_a_peer_is_of_a_row_that_is_measured(monkeypatch):
     """Otherwise a renamed row would lose its opponents without a word."""
     rows = {
         kind: {
-            f"{of} {sample.damage}" + (f", {name}" if len(trial.models) > 1 else "")
+            trial.row(of, sample.damage, name)
             for trial in trials
             for of in trial.sets
             for name in trial.models

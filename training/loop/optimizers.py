@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "betas": betas, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step. closure: computes the loss anew, as every optimizer of PyTorch takes it."""
         loss = None
         if closure is not None:
@@ -57,24 +57,25 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     change = self._of_matrix if is_matrix(parameter) else self._of_vector
-                    parameter.add_(change(parameter, group), alpha=-group["lr"])
+                    parameter.add_(change(parameter.grad, self.state[parameter], group), alpha=-group["lr"])
         return loss
 
-    def _of_matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state = self.state[parameter]
+    @staticmethod
+    def _of_matrix(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        mean = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        matrix = parameter.grad.lerp(mean, group["momentum"]).flatten(1)
-        return orthogonalized(matrix).mul_(0.2 * max(matrix.shape) ** 0.5).view(parameter.shape)
+            state["momentum"] = torch.zeros_like(gradient)
+        mean = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        matrix = gradient.lerp(mean, group["momentum"]).flatten(1)
+        return orthogonalized(matrix).mul_(0.2 * max(matrix.shape) ** 0.5).view(gradient.shape)
 
-    def _of_vector(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, (first, second) = self.state[parameter], group["betas"]
+    @staticmethod
+    def _of_vector(gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        first, second = group["betas"]
         if not state:
-            state |= {"step": 0, "mean": torch.zeros_like(parameter), "square": torch.zeros_like(parameter)}
+            state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
         state["step"] += 1
-        mean = state["mean"].lerp_(parameter.grad, 1 - first) / (1 - first ** state["step"])
-        square = state["square"].lerp_(parameter.grad.square(), 1 - second) / (1 - second ** state["step"])
+        mean = state["mean"].lerp_(gradient, 1 - first) / (1 - first ** state["step"])
+        square = state["square"].lerp_(gradient.square(), 1 - second) / (1 - second ** state["step"])
         return mean / (square.sqrt() + group["eps"])
 
 
