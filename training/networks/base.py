@@ -43,7 +43,7 @@ class Network(nn.Module):
     """The largest strength that can be asked of it: `forward` then takes one for each picture, float32 (N, 1), in place of a
     context; None is 1. 0: it takes none."""
     stage_above_1: str = ""
-    """Of the stages, the one that strengths above 1 alone use; empty without one."""
+    """The stage that strengths above 1 alone use; empty without one."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Network:
