@@ -275,9 +275,17 @@ class RestoreTask(Restoration):
             asked, truth = strength[places, :, None, None], clean[places]
             worse = (truth + asked * (damaged[places] - truth)).clamp(0, 1)
             taught = torch.where(asked > 1, self.network(worse).float().clamp(0, 1), truth)
-        at_1 = self.network(damaged).float()
         above_1 = self._with_fixed_weights(damaged[places], strength[places]).float()
-        return self._terms(torch.cat([at_1, above_1]), torch.cat([clean, taught]))
+        if not self._learns_strength_1():
+            return self._terms(above_1, taught)
+        return self._terms(torch.cat([self.network(damaged).float(), above_1]), torch.cat([clean, taught]))
+
+    def _learns_strength_1(self) -> bool:
+        """Whether anything but the stage for strengths above 1 is to learn."""
+        own = self.network.stage_above_1 + "."
+        return any(
+            not name.startswith(own) and weight.requires_grad for name, weight in self.network.named_parameters()
+        )
 
     def _with_fixed_weights(self, damaged: Tensor, strength: Tensor) -> Tensor:
         """What the network makes at these strengths, with a gradient for what it adds above 1 alone.

@@ -58,7 +58,7 @@ class TrainFlags:
     ] = None
     learning_rate: Annotated[float, typer.Option(help="Highest learning rate of the one-cycle schedule.")] = 1e-3
     optimizer: Annotated[
-        str, typer.Option(help="adam, or muon: Muon for the kernels of convolutions, Adam for the rest.")
+        str, typer.Option(help="adam, or muon: Muon for kernels and other matrices, Adam for the rest.")
     ] = "adam"
     start: Annotated[
         Optional[Path],  # noqa: UP045

@@ -24,7 +24,7 @@ class FitOptions:
     averaging: float = 0.999
     """Decay per step of the exponential moving average of the weights. The checkpoint holds this average."""
     optimizer: str = "adam"
-    """"adam", or "muon": Muon for the kernels of convolutions and Adam for the rest."""
+    """"adam", or "muon": Muon for kernels of convolutions and other matrices, Adam for the rest."""
     clip: float = 1.0
     """Largest norm of a gradient."""
     seed: int = 0

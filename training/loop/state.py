@@ -119,7 +119,10 @@ def fingerprint(recipe: dict[str, Any], options: FitOptions, network: Network) -
 
 def differences(saved: str, own: str) -> list[str]:
     """What two fingerprints do not agree in, such as "batch was 2 and is 3"; empty where they agree."""
+    usual = asdict(FitOptions(steps=1))
+    later = json.loads(json.dumps({key: usual[key] for key in _LATER}))  # a fingerprint leaves usual values out
     (recipe, *before), (own_recipe, *now) = json.loads(saved), json.loads(own)
+    before, now = ([{**later, **options} for options in given] for given in (before, now))
     recipe = public_recipe(recipe)  # earlier versions wrote absolute paths
     own_recipe = {key: value for key, value in own_recipe.items() if key in recipe or key not in _UNTOLD}
     return [

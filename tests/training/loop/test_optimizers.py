@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from impasto.errors import OptionError
+from impasto.errors import OptionError, TrainingError
 from impasto.training import checkpoint
 from impasto.training.loop.optimizers import Muon, new_optimizer, orthogonalized
 from impasto.training.loop.options import FitOptions
@@ -72,6 +72,14 @@ def test_a_run_with_muon_learns_and_resumes_to_the_bit(restoring):
     train_restorer(replace(options, fit=fit, resume=True))
     resumed = checkpoint.load(options.output / CHECKPOINT).network.state_dict()
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_run_goes_on_with_its_own_optimizer_alone(restoring):
+    options = restoring("cut")
+    train_restorer(replace(options, fit=replace(options.fit, minutes=1e-6)))
+    other = replace(options, fit=replace(options.fit, optimizer="muon"), resume=True)
+    with pytest.raises(TrainingError, match="optimizer was adam and is muon"):
+        train_restorer(other)
 
 
 def test_unknown_optimizers_are_refused():

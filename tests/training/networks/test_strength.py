@@ -32,6 +32,7 @@ from impasto.training.data.photos import Photos
 from impasto.training.degrade import parse
 from impasto.training.distillation import DistillOptions, distill
 from impasto.training.inference import draw
+from impasto.training.loop import stages
 from impasto.training.loop.options import FitOptions
 from impasto.training.loop.processes import ALONE, Processes
 from impasto.training.loop.task import TaskOptions
@@ -135,6 +136,15 @@ class TestLesson:
         lesson.network.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
         lesson.task(*lesson.task.batch(0))["charbonnier"].backward()
         assert calls == [False, True, True]
+        assert float(lesson.network.more[0].grad.abs().sum()) > 0
+
+    def test_strength_1_is_not_drawn_where_it_learns_nothing(self):
+        lesson = Lesson()
+        stages.freeze(lesson.network, [name for name in lesson.network.stages() if name != "more"])
+        sizes: list[int] = []
+        lesson.network.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+        lesson.task(*lesson.task.batch(0))["charbonnier"].backward()
+        assert sizes == [2, 2]
         assert float(lesson.network.more[0].grad.abs().sum()) > 0
 
     def test_strength_1_learns_as_without_strengths_above(self):
