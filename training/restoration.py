@@ -24,6 +24,7 @@ from .degrade import Degradation, GaussianNoise
 from .inference import draw, side_by_side
 from .loop.device import pick_device
 from .loop.options import FitOptions, FitResult, ModelInfo, Report, silent
+from .loop.stages import within
 from .loop.task import Task, TaskOptions
 from .loop.trainer import fit
 from .networks import Network
@@ -282,9 +283,9 @@ class RestoreTask(Restoration):
 
     def _learns_strength_1(self) -> bool:
         """Whether anything but the stage for strengths above 1 is to learn."""
-        own = self.network.stage_above_1 + "."
         return any(
-            not name.startswith(own) and weight.requires_grad for name, weight in self.network.named_parameters()
+            weight.requires_grad and not within(name, self.network.stage_above_1)
+            for name, weight in self.network.named_parameters()
         )
 
     def _with_fixed_weights(self, damaged: Tensor, strength: Tensor) -> Tensor:
@@ -292,9 +293,8 @@ class RestoreTask(Restoration):
 
         Otherwise it would learn from itself: once its own drawings are bad, they teach worse ones.
         """
-        learning = self.network.stage_above_1 + "."
         weights = {
-            name: weight if name.startswith(learning) else weight.detach()
+            name: weight if within(name, self.network.stage_above_1) else weight.detach()
             for name, weight in self.network.named_parameters()
         }
         drawn: Tensor = torch.func.functional_call(self.network, weights, (damaged, strength))

@@ -90,7 +90,7 @@ _STRENGTH = "--with-strength --freeze stem,encoder,down,middle,up,decoder,head -
 _UPSCALE = f"--degrade down:2 --architecture plain-upscaler --synthetic 0.08 --gray 0.05 --optimizer muon {_PSNR}"
 _UPSCALE_CORES = ("--crop 48 --batch 16 --steps 30000 --learning-rate 2e-3",)
 _UPSCALE_GPU = ("--crop 64 --batch 128 --steps 25000 --learning-rate 2e-3 --cuda-graph",)
-_SMALL = ("down:2", "down:2+noise:0-10")
+_UPSCALE_JUDGED_BY = ("down:2", "down:2+noise:0-10")
 _TERMS = "BSDS500 and ImageNet: for non-commercial research and education"
 
 ZOO = {
@@ -142,9 +142,13 @@ ZOO = {
         gpu=_RESTORER_GPU,
         judged_by=("missing:30", "missing:30-50"),
     ),
-    "upscale-x2": Recipe("twice the sides", _UPSCALE, _UPSCALE_CORES, _UPSCALE_GPU, judged_by=_SMALL),
+    "upscale-x2": Recipe("twice the sides", _UPSCALE, _UPSCALE_CORES, _UPSCALE_GPU, judged_by=_UPSCALE_JUDGED_BY),
     "upscale-x2-fast": Recipe(
-        "twice the sides, with a quarter of the arithmetic", _UPSCALE, _UPSCALE_CORES, _UPSCALE_GPU, judged_by=_SMALL
+        "twice the sides, with a quarter of the arithmetic",
+        _UPSCALE,
+        _UPSCALE_CORES,
+        _UPSCALE_GPU,
+        judged_by=_UPSCALE_JUDGED_BY,
     ),
     "dejpeg": Recipe(
         "JPEG, once or twice",

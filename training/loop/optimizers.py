@@ -31,8 +31,8 @@ class Muon(torch.optim.Optimizer):
     https://kellerjordan.github.io/posts/muon/. A step's root mean square is 0.2 of the learning rate, as Adam's is, about: Liu et al.
     2025, "Muon is scalable for LLM training", section 2.2.
 
-    `torch.optim.Muon` takes matrices alone and computes in BF16, which costs 0.7 seconds a step of `unet-restorer` on a CPU without
-    units for BF16, more than the rest of the step. This one takes 0.05.
+    `torch.optim.Muon` takes matrices alone and computes in BF16. On a CPU without units for BF16 that takes longer than all the rest
+    of a step of `unet-restorer`.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ class Group:
 def freeze(network: Network, prefixes: Sequence[str]) -> None:
     """Let the parameters whose names begin with one of these not learn. Raises OptionError for a prefix that none has."""
     for prefix in prefixes:
-        found = [parameter for name, parameter in network.named_parameters() if _within(name, prefix)]
+        found = [parameter for name, parameter in network.named_parameters() if within(name, prefix)]
         if not found:
             raise OptionError(
                 f"a {network.architecture} has no stage {prefix!r} to freeze; choose of {', '.join(network.stages())}"
@@ -44,11 +44,12 @@ def groups(network: Network, decay: float) -> list[Group]:
         return [Group(tuple(learning.values()), 1.0)]
     found = []
     for distance, stage in enumerate(reversed(network.stages())):
-        parameters = tuple(parameter for name, parameter in learning.items() if _within(name, stage))
+        parameters = tuple(parameter for name, parameter in learning.items() if within(name, stage))
         if parameters:
             found.append(Group(parameters, decay**distance))
     return found
 
 
-def _within(name: str, prefix: str) -> bool:
+def within(name: str, prefix: str) -> bool:
+    """Whether a parameter of this name belongs to a stage, or to what the prefix names."""
     return name == prefix or name.startswith(prefix + ".")

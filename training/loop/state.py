@@ -119,17 +119,12 @@ def fingerprint(recipe: dict[str, Any], options: FitOptions, network: Network) -
 
 def differences(saved: str, own: str) -> list[str]:
     """What two fingerprints do not agree in, such as "batch was 2 and is 3"; empty where they agree."""
-    usual = asdict(FitOptions(steps=1))
-    later = json.loads(json.dumps({key: usual[key] for key in _LATER}))  # a fingerprint leaves usual values out
-    (recipe, *before), (own_recipe, *now) = json.loads(saved), json.loads(own)
-    before, now = ([{**later, **options} for options in given] for given in (before, now))
+    (recipe, before), (own_recipe, now) = json.loads(saved), json.loads(own)
+    usual = json.loads(json.dumps(asdict(FitOptions(steps=1))))  # a fingerprint leaves usual values of _LATER out
+    before, now = ({**{key: usual[key] for key in _LATER}, **options} for options in (before, now))
     recipe = public_recipe(recipe)  # earlier versions wrote absolute paths
     own_recipe = {key: value for key, value in own_recipe.items() if key in recipe or key not in _UNTOLD}
-    return [
-        line
-        for one, other in zip((recipe, *before), (own_recipe, *now), strict=True)
-        for line in _different_entries(one, other, "")
-    ]
+    return [line for one, other in ((recipe, own_recipe), (before, now)) for line in _different_entries(one, other, "")]
 
 
 def _different_entries(one: dict[str, Any], other: dict[str, Any], within: str) -> list[str]:
